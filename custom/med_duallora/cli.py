@@ -1,0 +1,42 @@
+"""The command line ``med-duallora``: one sub-command per file in ``med_duallora.commands``."""
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from med_duallora import __version__
+from med_duallora.errors import MedDualLoRAError
+
+COMMANDS = ("phantom", "prepare", "montage", "pretrain", "simulate", "jobs", "report")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the complete parser; each command's module adds its own arguments and imports heavy things late."""
+    parser = argparse.ArgumentParser(
+        prog="med-duallora",
+        description="Federated dual low-rank adaptation of a cine-cardiac-MRI model with NVIDIA FLARE.",
+        epilog="Research software, not for diagnosis. Exit codes: 0 done, 1 failed, 2 bad usage or bad input.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        importlib.import_module(f"med_duallora.commands.{name}").add_parser(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; expected errors become one line on standard error."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except MedDualLoRAError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"med-duallora {options.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"med-duallora {options.command}: interrupted", file=sys.stderr)
+        return 130

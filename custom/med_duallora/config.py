@@ -1,0 +1,322 @@
+"""Every setting, its default and its check, in one place; JSON files hold values only.
+
+Three scopes that never mix: the job (``JobConfig``: the same for every site, travels with the job), the
+site (``SiteConfig``: paths, device, threads, cache budget; never travels) and the backbone preset
+(``backbone.BackboneConfig``, pinned by its checkpoint's hash).
+"""
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from med_duallora.errors import ConfigError
+
+C = TypeVar("C")
+
+TARGETS = ("q", "kv", "proj", "fc1", "fc2")
+SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
+
+
+def _check(good: bool, name: str, value: object, limit: str) -> None:
+    if not good:
+        raise ConfigError(f"{name} = {value!r}, but it must be {limit}")
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """What is adapted, and how.
+
+    Args:
+        rank_global: rank of the global adapter, the one that is sent.
+        alpha_global: its scale; the adapter's output is multiplied by ``alpha_global / rank_global``.
+        rank_local: rank of the local adapter, the one that stays.
+        alpha_local: its scale.
+        targets: which linear layers of a block are adapted: q, kv, proj, fc1, fc2.
+        n_blocks: how many of the last transformer blocks are adapted (Med-DualLoRA finds that two suffice).
+        head_policy: ``local``: the classification head stays at the site; ``global``: it is sent and averaged.
+    """
+
+    rank_global: int = 8
+    alpha_global: float = 16.0
+    rank_local: int = 8
+    alpha_local: float = 16.0
+    targets: tuple[str, ...] = ("q", "kv")
+    n_blocks: int = 2
+    head_policy: str = "local"
+
+    def __post_init__(self) -> None:
+        for name in ("rank_global", "rank_local"):
+            _check(0 <= getattr(self, name) <= 256, f"lora.{name}", getattr(self, name), "between 0 and 256")
+        _check(
+            self.rank_global + self.rank_local > 0, "lora.rank_global", self.rank_global, "above 0 if rank_local is 0"
+        )
+        for name in ("alpha_global", "alpha_local"):
+            _check(0 < getattr(self, name) <= 1024, f"lora.{name}", getattr(self, name), "above 0 and at most 1024")
+        unknown = set(self.targets) - set(TARGETS)
+        _check(bool(self.targets) and not unknown, "lora.targets", self.targets, f"one or more of {', '.join(TARGETS)}")
+        _check(len(set(self.targets)) == len(self.targets), "lora.targets", self.targets, "without repetition")
+        _check(self.n_blocks >= 1, "lora.n_blocks", self.n_blocks, "at least 1")
+        _check(self.head_policy in ("local", "global"), "lora.head_policy", self.head_policy, "local or global")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a site trains in a round.
+
+    Args:
+        n_rounds: rounds of the whole federation; the learning-rate schedule spans all of them.
+        local_epochs: passes over the site's training subjects in a round.
+        batch_size: subjects per step.
+        lr: peak learning rate of AdamW.
+        min_lr: learning rate at the end of the cosine.
+        warmup_fraction: part of the federation's steps with linear warm-up.
+        betas: AdamW's moment decays.
+        weight_decay: decoupled weight decay.
+        clip_norm: gradient norm limit.
+        label_smoothing: of the cross-entropy.
+        class_weight_threshold: class imbalance (largest over smallest) above which inverse-frequency weights apply.
+        n_views: augmented views per subject in the feature cache besides view 0, which is unaugmented.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (bf16 where a CUDA device has it, else fp32).
+        drop_path: stochastic depth in the adapted blocks.
+        seed: of the whole experiment; every random stream derives from it.
+    """
+
+    n_rounds: int = 12
+    local_epochs: int = 2
+    batch_size: int = 8
+    lr: float = 2e-3
+    min_lr: float = 1e-5
+    warmup_fraction: float = 0.1
+    betas: tuple[float, ...] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    clip_norm: float = 5.0
+    label_smoothing: float = 0.1
+    class_weight_threshold: float = 1.2
+    n_views: int = 4
+    precision: str = "auto"
+    drop_path: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_rounds", "local_epochs", "batch_size"):
+            _check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        _check(self.lr > 0, "train.lr", self.lr, "above 0")
+        _check(0 <= self.min_lr <= self.lr, "train.min_lr", self.min_lr, "between 0 and train.lr")
+        _check(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, "in [0, 1)")
+        good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        _check(good, "train.betas", self.betas, "two numbers in [0, 1)")
+        _check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "at least 0")
+        _check(self.clip_norm > 0, "train.clip_norm", self.clip_norm, "above 0")
+        _check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "in [0, 1)")
+        _check(self.class_weight_threshold >= 1, "train.class_weight_threshold", self.class_weight_threshold, ">= 1")
+        _check(0 <= self.n_views <= 256, "train.n_views", self.n_views, "between 0 and 256")
+        known = ("auto", "fp32", "bf16", "fp16")
+        _check(self.precision in known, "train.precision", self.precision, f"one of {', '.join(known)}")
+        _check(0 <= self.drop_path < 1, "train.drop_path", self.drop_path, "in [0, 1)")
+        _check(0 <= self.seed < 2**31, "train.seed", self.seed, "between 0 and 2**31 - 1")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random image changes of the augmented views, drawn before the frozen trunk (CineMA's classifier recipe).
+
+    Args:
+        probability: of each of the two transforms.
+        gamma: range of the intensity exponent on [0, 1] images.
+        rotation_degrees: largest rotation about the slice axis.
+        shift_mm: largest in-plane shift along each axis.
+        scale: largest relative zoom.
+    """
+
+    probability: float = 0.5
+    gamma: tuple[float, ...] = (0.5, 1.5)
+    rotation_degrees: float = 180.0
+    shift_mm: float = 20.0
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.probability <= 1, "augment.probability", self.probability, "in [0, 1]")
+        good = len(self.gamma) == 2 and 0 < self.gamma[0] <= self.gamma[-1]
+        _check(good, "augment.gamma", self.gamma, "two increasing positive numbers")
+        _check(0 <= self.rotation_degrees <= 180, "augment.rotation_degrees", self.rotation_degrees, "in [0, 180]")
+        _check(0 <= self.shift_mm <= 96, "augment.shift_mm", self.shift_mm, "in [0, 96]")
+        _check(0 <= self.scale < 1, "augment.scale", self.scale, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """The job scope: what every site of a federation agrees on. It travels with the job and holds no path.
+
+    Args:
+        experiment: names the site states that rounds of one experiment share: letters, digits, ``-``, ``_``.
+        method: the federated method, see ``med_duallora.methods``.
+        backbone: preset of ``backbone.BackboneConfig``.
+        weighting: a site's weight in the aggregation: ``subjects`` or ``uniform``.
+    """
+
+    experiment: str = "demo"
+    method: str = "med-duallora"
+    backbone: str = "cinema-mini"
+    weighting: str = "subjects"
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        plain = self.experiment.replace("-", "").replace("_", "")
+        good = plain.isascii() and plain.isalnum() and len(self.experiment) <= 64
+        _check(good, "experiment", self.experiment, "1 to 64 letters, digits, '-' or '_'")
+        _check(self.weighting in ("subjects", "uniform"), "weighting", self.weighting, "subjects or uniform")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "JobConfig":
+        """Build from nested plain values; unknown keys and wrong types raise ConfigError with the key's path."""
+        return _build(cls, values, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain JSON values; ``from_dict`` gives an equal configuration back."""
+        return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
+
+    def with_overrides(self, assignments: Iterable[str]) -> "JobConfig":
+        """Apply ``key=value`` texts such as ``train.n_rounds=4`` or ``lora.targets=["q","kv","fc1"]``.
+
+        The value is read as JSON, or as text where it is no JSON.
+        """
+        values = self.to_dict()
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals:
+                raise ConfigError(f"{assignment!r} is no assignment; write key=value, for example train.n_rounds=4")
+            _assign(values, key.strip(), _parse(text.strip()))
+        return JobConfig.from_dict(values)
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """The site scope: where things are on this machine. It never travels and never leaves.
+
+    Args:
+        data_dir: the prepared cohort (holds cohort.csv).
+        state_dir: where the local adapter and optimizer state are kept between rounds and jobs.
+        cache_dir: where trunk features are kept.
+        backbone_checkpoint: CineMA safetensors file; empty: the checkpoint shipped for the job's preset.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        n_threads: CPU threads of the training.
+        cache_budget_mb: the feature cache is kept below this size.
+    """
+
+    data_dir: Path
+    state_dir: Path
+    cache_dir: Path
+    backbone_checkpoint: Path | None = None
+    device: str = "auto"
+    n_threads: int = 1
+    cache_budget_mb: int = 4096
+
+    def __post_init__(self) -> None:
+        good = self.device in ("auto", "cpu", "cuda") or self.device.removeprefix("cuda:").isdigit()
+        _check(good, "device", self.device, "auto, cpu, cuda or cuda:N")
+        _check(1 <= self.n_threads <= 1024, "n_threads", self.n_threads, "between 1 and 1024")
+        _check(self.cache_budget_mb >= 1, "cache_budget_mb", self.cache_budget_mb, "at least 1")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "SiteConfig":
+        """Build from plain values; unknown keys and wrong types raise ConfigError."""
+        return _build(cls, values, "")
+
+    @classmethod
+    def from_file(cls, path: Path) -> "SiteConfig":
+        """Read a site's JSON configuration; errors name the file, the key and the limit."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"site configuration {path}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise ConfigError(f"site configuration {path} is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"site configuration {path} must hold one JSON object")
+        try:
+            return cls.from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"site configuration {path}: {error}") from error
+
+    @classmethod
+    def find(cls, site: str, scope_properties: Mapping[str, Any] | None = None) -> "SiteConfig":
+        """Find this site's configuration: FLARE scope property ``med_duallora_site_config``, else the environment.
+
+        Args:
+            site: name of the site; replaces ``{site}`` in the path, so that one variable serves a whole simulator.
+            scope_properties: properties of the FLARE privacy scope, if any.
+        """
+        place = (scope_properties or {}).get("med_duallora_site_config") or os.environ.get(SITE_CONFIG_VARIABLE)
+        if not place:
+            raise ConfigError(
+                f"site {site} has no configuration: set the environment variable {SITE_CONFIG_VARIABLE} or the "
+                "privacy scope property med_duallora_site_config to the path of its JSON file"
+            )
+        return cls.from_file(Path(str(place).replace("{site}", site)))
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = values.get(parent)
+        if not isinstance(child, dict):
+            raise ConfigError(f"unknown setting {key!r}; there is no group {parent!r}")
+        values = child
+    if last not in values:
+        raise ConfigError(f"unknown setting {key!r}; known here: {', '.join(sorted(values))}")
+    values[last] = value
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _build(cls: type[C], values: Mapping[str, Any], prefix: str) -> C:
+    """Build a configuration dataclass from plain values, checking names and types."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{prefix or 'the configuration'} must be an object, not {type(values).__name__}")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f"unknown setting {prefix + unknown[0]!r}; known here: {', '.join(sorted(hints))}")
+    missing = [
+        item.name
+        for item in dataclasses.fields(typing.cast(Any, cls))
+        if item.name not in values
+        and item.default is dataclasses.MISSING
+        and item.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"setting {prefix + missing[0]!r} is missing")
+    return cls(**{name: _convert(hints[name], value, prefix + name) for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type[Any], hint), value, name + ".")
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{name} = {value!r}, but it must be a list")
+        return tuple(_convert(typing.get_args(hint)[0], item, name) for item in value)
+    if hint is Path and isinstance(value, str | Path) and str(value):
+        return Path(value).expanduser()
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, str) and type(value) is hint:
+        return value
+    raise ConfigError(f"{name} = {value!r}, but it must be of type {getattr(hint, '__name__', hint)}")

@@ -1,0 +1,72 @@
+"""Everything that can go wrong, in one tree.
+
+MedDualLoRAError                 exit code 1: the work was understood but could not be done
+├── InputError                   exit code 2: what the user gave is wrong; the message says what to change
+│   ├── ConfigError              a job, site or backbone setting is unknown, of the wrong type or out of range
+│   ├── CheckpointError          a backbone checkpoint is unreadable or does not fit the architecture
+│   ├── CohortError              a raw or prepared cohort as a whole cannot be used
+│   └── ArtifactError            an adapter artefact or run directory is missing, damaged or of another kind
+├── SubjectRefused               one subject cannot be prepared; carries the subject and the reason
+├── StateError                   a site's local state is missing, damaged or belongs to another experiment
+├── EgressViolation              a payload is not exactly what the egress contract allows
+├── AggregationError             a contribution or a round cannot be aggregated
+└── TrainingAborted              the federation asked to stop; the last saved state is intact
+"""
+
+
+class MedDualLoRAError(Exception):
+    """Base of all errors this package raises on purpose; ``exit_code`` is the command line's."""
+
+    exit_code = 1
+
+
+class InputError(MedDualLoRAError):
+    """Bad usage or bad input."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class CheckpointError(InputError):
+    """A backbone checkpoint is unreadable or does not fit the architecture."""
+
+
+class CohortError(InputError):
+    """A raw or prepared cohort as a whole cannot be used."""
+
+
+class ArtifactError(InputError):
+    """An adapter artefact or a run directory is missing, damaged or of another kind."""
+
+
+class SubjectRefused(MedDualLoRAError):
+    """One subject cannot be prepared.
+
+    Args:
+        reason: a short stable code such as ``"missing-file"``; reports count by it.
+        detail: what was found, what was expected and where, for the person who fixes it.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class StateError(MedDualLoRAError):
+    """A site's local state is missing, damaged or belongs to another experiment."""
+
+
+class EgressViolation(MedDualLoRAError):
+    """A payload is not exactly what the egress contract allows; names the offence, never a value."""
+
+
+class AggregationError(MedDualLoRAError):
+    """A contribution or a round cannot be aggregated."""
+
+
+class TrainingAborted(MedDualLoRAError):
+    """The federation asked to stop; the last saved state is intact."""
