@@ -1,0 +1,152 @@
+"""CineMA checkpoints on disk: classifier files, masked-autoencoder files, and the ones shipped with this package."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from med_duallora.backbone.classifier import VIEW, CineMAClassifier
+from med_duallora.backbone.config import PRESETS, BackboneConfig
+from med_duallora.backbone.layers import initialise
+from med_duallora.errors import CheckpointError
+
+WEIGHTS = Path(__file__).parent / "weights"
+HEAD_SEED = 0
+HEAD_STD = 0.02
+FIRST_CONV = f"enc_down_dict.{VIEW}.conv_blocks.0.patch_embed.conv.weight"
+POSITION = f"enc_down_dict.{VIEW}.pos_embed"
+MAX_KEYS_SHOWN = 8
+
+# what a masked-autoencoder file holds beside the short-axis encoder; anything else in it is unexpected
+_MAE_MARK = "dec_linear."
+_MAE_DROPPED = re.compile(
+    r"(dec_linear|decoder|dec_embed_dict|pred_head_dict)\..+|enc_(down|fusion)_dict\.lax_[234]c\..+"
+    rf"|{re.escape(POSITION)}"
+)
+
+
+def packaged_checkpoint(preset: str) -> Path:
+    """Return the checkpoint that is shipped for ``preset``.
+
+    Raises:
+        CheckpointError: none is shipped; the message says what to do.
+    """
+    path = WEIGHTS / f"{preset}.safetensors"
+    if not path.is_file():
+        shipped = sorted(p.stem for p in WEIGHTS.glob("*.safetensors") if p.stem in PRESETS)
+        raise CheckpointError(
+            f"no checkpoint is shipped for backbone {preset!r} (shipped: {', '.join(shipped) or 'none'}); give the "
+            "path of a safetensors file: CineMA's published weights for cinema-base, or what med-duallora pretrain wrote"
+        )
+    return path
+
+
+def build_classifier(
+    config: BackboneConfig, n_classes: int = 2, drop_path: float = 0.0, seed: int = 0
+) -> CineMAClassifier:
+    """Return a classifier with random weights from ``seed``; the global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        model = CineMAClassifier(config, n_classes, drop_path)
+    initialise(model, seed)
+    initialise_head(model)
+    return model
+
+
+def initialise_head(model: CineMAClassifier, seed: int = HEAD_SEED) -> None:
+    """Fill the heads in place with a small normal (sd 0.02) from ``seed`` alone."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for head in model.pred_head_dict.values():
+            for parameter in head.parameters():
+                parameter.normal_(0, HEAD_STD, generator=generator)
+
+
+def load_classifier(
+    path: Path | str, config: BackboneConfig, n_classes: int = 2, drop_path: float = 0.0
+) -> CineMAClassifier:
+    """Load a CineMA classifier in float32 and evaluation mode.
+
+    A masked-autoencoder file gives everything but the head, which is then initialised from a fixed seed; its first
+    convolution is repeated over the input channels without division, as CineMA does. A classifier file gives all.
+
+    Args:
+        path: safetensors file; float16 and bfloat16 tensors are widened.
+        config: the architecture the file must fit.
+        n_classes: classes of the head.
+        drop_path: stochastic depth of the transformer blocks in training.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or damaged, or its tensors do not fit; the message names the
+            missing, unexpected and mis-shaped keys.
+    """
+    path = Path(path)
+    tensors = _read(path)
+    model = build_classifier(config, n_classes, drop_path)
+    expected = model.state_dict()
+    if any(key.startswith(_MAE_MARK) for key in tensors):
+        tensors = _encoder_of(tensors, config)
+        expected = {key: value for key, value in expected.items() if not key.startswith("pred_head_dict.")}
+    else:
+        expected[POSITION] = model.token_embedding.pos_embed
+    _check(path, tensors, expected, optional={POSITION})
+    # the position embedding is a formula of the configuration; a stored copy is checked for its shape and left
+    tensors.pop(POSITION, None)
+    model.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=False)
+    return model.eval()
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    if not path.exists():
+        raise CheckpointError(f"backbone checkpoint {path} does not exist")
+    if not path.is_file():
+        raise CheckpointError(f"backbone checkpoint {path} is a directory; give the path of a safetensors file")
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise CheckpointError(f"backbone checkpoint {path} cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"backbone checkpoint {path} is no safetensors file or is cut off ({error}); get it again or convert it"
+        ) from error
+
+
+def _encoder_of(tensors: dict[str, torch.Tensor], config: BackboneConfig) -> dict[str, torch.Tensor]:
+    """Take the short-axis encoder out of a masked autoencoder and widen its first convolution."""
+    kept = {key: value for key, value in tensors.items() if not _MAE_DROPPED.fullmatch(key)}
+    first = kept.get(FIRST_CONV)
+    if first is not None and first.ndim == 5 and first.shape[1] == config.in_chans:
+        kept[FIRST_CONV] = first.repeat(1, config.n_frames, 1, 1, 1)
+    return kept
+
+
+def _check(
+    path: Path, found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], optional: set[str]
+) -> None:
+    """Compare names and shapes; one error names every kind of difference."""
+    misfits = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in sorted(set(found) & set(expected))
+        if found[key].shape != expected[key].shape
+    ]
+    problems = {
+        "missing": sorted(set(expected) - set(found) - optional),
+        "unexpected": sorted(set(found) - set(expected)),
+        "mis-shaped": misfits,
+        "not finite numbers": sorted(key for key in set(found) & set(expected) if not _is_numeric(found[key])),
+    }
+    texts = [f"{len(keys)} {kind}: {_shown(keys)}" for kind, keys in problems.items() if keys]
+    if texts:
+        raise CheckpointError(f"backbone checkpoint {path} does not fit the architecture. " + "; ".join(texts))
+
+
+def _is_numeric(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and math.isfinite(float(tensor.float().sum()))
+
+
+def _shown(keys: list[str]) -> str:
+    rest = len(keys) - MAX_KEYS_SHOWN
+    return ", ".join(keys[:MAX_KEYS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
