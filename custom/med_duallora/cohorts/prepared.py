@@ -1,0 +1,197 @@
+"""The read side of a prepared cohort: its table and its volumes.
+
+Layout: ``<cohort>/cohort.csv`` and, per subject, ``<subject>/<subject>_sax_ed.nii.gz`` and ``_sax_es.nii.gz``
+(uint8, 1 x 1 x 10 mm), as CineMA names its processed data.
+"""
+
+import csv
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from med_duallora.errors import CohortError, SubjectRefused
+from med_duallora.nifti import Array, NiftiImage, read_nifti
+
+COHORT_TABLE = "cohort.csv"
+COLUMNS = (
+    "subject",
+    "pathology",
+    "label",
+    "vendor",
+    "centre",
+    "split",
+    "n_slices",
+    "spacing_x",
+    "spacing_y",
+    "spacing_z",
+    "source_sha256",
+    "crop_centre",
+)
+SPLITS = ("train", "val", "test")
+
+PREPARED_SPACING = (1.0, 1.0, 10.0)  # mm
+
+
+@dataclass(frozen=True)
+class PreparedSubject:
+    """One row of a cohort's table, with the paths of its volumes.
+
+    Args:
+        subject: name of the subject, unique in the cohort, also its folder.
+        pathology: class string, for example ``NOR`` or ``HCM``.
+        label: 0 NOR, 1 disease.
+        vendor: slug of the scanner vendor: siemens, philips, ge, canon.
+        centre: where it was scanned.
+        split: train, val or test.
+        ed_path: end-diastolic volume.
+        es_path: end-systolic volume.
+        source_sha256: hash of the raw files' bytes.
+        n_slices: slices of the prepared volume, at 10 mm.
+    """
+
+    subject: str
+    pathology: str
+    label: int
+    vendor: str
+    centre: str
+    split: str
+    ed_path: Path
+    es_path: Path
+    source_sha256: str
+    n_slices: int
+
+
+@dataclass(frozen=True)
+class PreparedCohort:
+    """A prepared cohort on disk.
+
+    Args:
+        directory: folder that holds cohort.csv.
+        subjects: in the table's order.
+    """
+
+    directory: Path
+    subjects: tuple[PreparedSubject, ...]
+
+    @classmethod
+    def read(cls, directory: Path) -> "PreparedCohort":
+        """Read and check the table; volumes are looked for, not opened.
+
+        Raises:
+            CohortError: no table, a column or value is wrong, a subject appears twice, or a volume is
+                missing; the message names the file and the row.
+        """
+        table = directory / COHORT_TABLE
+        rows = _read_rows(table)
+        subjects: dict[str, PreparedSubject] = {}
+        for number, row in rows:
+            place = f"{table}, row {number}"
+            subject = _parse_row(row, directory, place)
+            if subject.subject in subjects:
+                raise CohortError(f"{place}: subject {subject.subject} appears twice")
+            subjects[subject.subject] = subject
+        if not subjects:
+            raise CohortError(f"{table} holds no subject")
+        return cls(directory, tuple(subjects.values()))
+
+    def split(self, name: str) -> tuple[PreparedSubject, ...]:
+        """Return the subjects of split ``train``, ``val`` or ``test``, in the table's order."""
+        if name not in SPLITS:
+            raise CohortError(f"there is no split {name!r}; there are {', '.join(SPLITS)}")
+        return tuple(subject for subject in self.subjects if subject.split == name)
+
+
+def load_volume(subject: PreparedSubject) -> Array:
+    """Return ED and ES as prepared: uint8 (2, X, Y, Z), 1 x 1 x 10 mm.
+
+    Raises:
+        CohortError: a volume is missing, damaged or not as ``prepare`` writes it (uint8 (X, Y, Z) of 1 x 1 x 10 mm,
+            ED and ES alike, as many slices as the table says); names the file.
+    """
+    ed, es = (_load_frame(path) for path in (subject.ed_path, subject.es_path))
+    if ed.shape != es.shape:
+        raise CohortError(f"{subject.es_path} has shape {es.shape}, but {subject.ed_path.name} has {ed.shape}")
+    if ed.shape[2] != subject.n_slices:
+        raise CohortError(f"{subject.ed_path} has {ed.shape[2]} slices, but {COHORT_TABLE} says {subject.n_slices}")
+    return np.stack([ed, es])
+
+
+def _load_frame(path: Path) -> Array:
+    try:
+        image = read_nifti(path)
+    except SubjectRefused as refusal:
+        raise CohortError(refusal.detail) from refusal
+    _check_frame(path, image)
+    return image.data
+
+
+def _check_frame(path: Path, image: NiftiImage) -> None:
+    if image.data.ndim != 3:
+        raise CohortError(f"{path} has shape {image.data.shape}; a prepared volume is X x Y x Z")
+    if not np.isfinite(image.data).all():
+        raise CohortError(f"{path} holds NaN or infinity")
+    if image.data.dtype != np.uint8:
+        raise CohortError(f"{path} holds {image.data.dtype} voxels; a prepared volume holds uint8")
+    if not np.allclose(image.spacing, PREPARED_SPACING, rtol=0, atol=1e-3):
+        raise CohortError(f"{path} has voxels of {image.spacing} mm; a prepared volume has {PREPARED_SPACING}")
+
+
+def _read_rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return (line number as an editor shows it, values) of every row; columns are checked."""
+    try:
+        with table.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            columns = tuple(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
+    except FileNotFoundError as error:
+        raise CohortError(f"{table} does not exist; `med-duallora prepare` writes it") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CohortError(f"{table} cannot be read: {error}") from error
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise CohortError(f"{table} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}")
+    for number, row in rows:
+        if None in row or None in row.values():
+            raise CohortError(f"{table}, row {number}: {len(columns)} values expected")
+    return rows
+
+
+def _parse_row(row: Mapping[str, str], directory: Path, place: str) -> PreparedSubject:
+    name = row["subject"]
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise CohortError(f"{place}: subject {name!r} cannot be the name of a folder")
+    if row["split"] not in SPLITS:
+        raise CohortError(f"{place}: split is {row['split']!r}; it must be one of {', '.join(SPLITS)}")
+    digest = row["source_sha256"]
+    if len(digest) != 64 or set(digest) - set(string.hexdigits):
+        raise CohortError(f"{place}: source_sha256 is {digest!r}; it must be 64 hexadecimal digits")
+    for column in ("pathology", "vendor"):
+        if not row[column]:
+            raise CohortError(f"{place}: {column} is empty")
+    ed_path, es_path = (directory / name / f"{name}_sax_{frame}.nii.gz" for frame in ("ed", "es"))
+    for path in (ed_path, es_path):
+        if not path.is_file():
+            raise CohortError(f"{place}: {path} does not exist")
+    return PreparedSubject(
+        subject=name,
+        pathology=row["pathology"],
+        label=_whole_number(row, "label", range(2), place),
+        vendor=row["vendor"],
+        centre=row["centre"],
+        split=row["split"],
+        ed_path=ed_path,
+        es_path=es_path,
+        source_sha256=digest,
+        n_slices=_whole_number(row, "n_slices", range(1, 1000), place),
+    )
+
+
+def _whole_number(row: Mapping[str, Any], column: str, allowed: range, place: str) -> int:
+    text = row[column]
+    if not (text.isascii() and text.isdigit() and int(text) in allowed):
+        raise CohortError(f"{place}: {column} is {text!r}; it must be between {allowed[0]} and {allowed[-1]}")
+    return int(text)
