@@ -40,7 +40,7 @@ def packaged_checkpoint(preset: str) -> Path:
         shipped = sorted(p.stem for p in WEIGHTS.glob("*.safetensors") if p.stem in PRESETS)
         raise CheckpointError(
             f"no checkpoint is shipped for backbone {preset!r} (shipped: {', '.join(shipped) or 'none'}); give the "
-            "path of a safetensors file: CineMA's published weights for cinema-base, or what med-duallora pretrain wrote"
+            "path of a safetensors file: CineMA's published weights for cinema-base, or pretrain output"
         )
     return path
 
