@@ -83,6 +83,7 @@ class TrainConfig:
         class_weight_threshold: class imbalance (largest over smallest) above which inverse-frequency weights apply.
         n_views: augmented views per subject in the feature cache besides view 0, which is unaugmented.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (bf16 where a CUDA device has it, else fp32).
+        feature_dtype: how trunk features are kept: float32, or float16 for half the space.
         drop_path: stochastic depth in the adapted blocks.
         seed: of the whole experiment; every random stream derives from it.
     """
@@ -100,6 +101,7 @@ class TrainConfig:
     class_weight_threshold: float = 1.2
     n_views: int = 4
     precision: str = "auto"
+    feature_dtype: str = "float32"
     drop_path: float = 0.0
     seed: int = 0
 
@@ -118,6 +120,8 @@ class TrainConfig:
         _check(0 <= self.n_views <= 256, "train.n_views", self.n_views, "between 0 and 256")
         known = ("auto", "fp32", "bf16", "fp16")
         _check(self.precision in known, "train.precision", self.precision, f"one of {', '.join(known)}")
+        good = self.feature_dtype in ("float32", "float16")
+        _check(good, "train.feature_dtype", self.feature_dtype, "float32 or float16")
         _check(0 <= self.drop_path < 1, "train.drop_path", self.drop_path, "in [0, 1)")
         _check(0 <= self.seed < 2**31, "train.seed", self.seed, "between 0 and 2**31 - 1")
 

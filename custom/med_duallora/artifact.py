@@ -1,0 +1,70 @@
+"""Adapters on disk: safetensors for the numbers, a JSON manifest beside it for everything else."""
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from med_duallora import __version__
+from med_duallora.config import JobConfig
+from med_duallora.egress import EgressContract
+from med_duallora.errors import ArtifactError
+from med_duallora.files import atomic_path, sha256_of_file, write_json
+
+INTENDED_USE = "Research use only, not for diagnosis."
+MANIFEST_VERSION = "1"
+
+
+def adapter_manifest(job: JobConfig, contract: EgressContract, **facts: Any) -> dict[str, Any]:
+    """Return what a reader of an adapter must know; ``facts`` adds what only the caller knows (round, sites, ...)."""
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "intended_use": INTENDED_USE,
+        "method": job.method,
+        "backbone": job.backbone,
+        "lora": job.to_dict()["lora"],
+        "contract_sha256": contract.sha256,
+        "n_parameters": contract.n_parameters,
+        "versions": {"med_duallora": __version__, "python": platform.python_version(), "numpy": np.__version__},
+        **facts,
+    }
+
+
+def save_adapter(directory: Path, name: str, tensors: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> Path:
+    """Write ``<name>.safetensors`` and then ``<name>.json``, each atomically; return the first path.
+
+    The manifest holds the tensors' hash, so a reader notices when the two do not belong together.
+    """
+    path = directory / f"{name}.safetensors"
+    with atomic_path(path) as partial:
+        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, partial)
+    write_json(path.with_suffix(".json"), {**manifest, "sha256": sha256_of_file(path)})
+    return path
+
+
+def load_adapter(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read an adapter and its manifest.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or the two do not belong together.
+    """
+    manifest_path = path.with_suffix(".json")
+    try:
+        tensors: dict[str, np.ndarray] = load_file(path)
+        manifest: dict[str, Any] = json.loads(manifest_path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{error.filename or path} is missing; an adapter is a .safetensors file and its .json"
+        ) from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"adapter {path} or its manifest is damaged: {error}") from error
+    if manifest.get("sha256") != sha256_of_file(path):
+        raise ArtifactError(
+            f"adapter {path} is not the one its manifest {manifest_path.name} describes (sha256 differs)"
+        )
+    return tensors, manifest

@@ -1,0 +1,159 @@
+"""The egress contract: exactly what a payload may hold. A pure check; FLARE's filters carry it.
+
+Anything that is not named here is refused, and a check builds fresh objects from the contract instead of
+removing what it knows to be bad.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from med_duallora.config import JobConfig
+from med_duallora.errors import EgressViolation
+from med_duallora.files import sha256_of_json
+from med_duallora.methods import method_of
+from med_duallora.metrics import METRIC_RANGES
+from med_duallora.model import VARIANTS, skeleton
+
+COUNT = (0.0, 1e9)
+TRAIN_METRICS = {
+    "train_loss": (0.0, 1e4),
+    "val_loss": (0.0, 1e4),
+    "val_balanced_accuracy": (0.0, 1.0),
+    "n_subjects": COUNT,
+    "n_steps": COUNT,
+    "seconds": (0.0, 1e7),
+    "cache_hits": COUNT,
+    "cache_misses": COUNT,
+}
+"""Metrics of a train task: name -> (lowest, highest)."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype of one allowed tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def n_elements(self) -> int:
+        """Return the number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class EgressContract:
+    """What may leave a site in one payload.
+
+    Args:
+        tensors: the allowed tensors by exact name; all of them are required.
+        pairs: the factors among them that belong together, as (B, A).
+        metrics: the allowed metrics by exact name with their ranges; none is required.
+        n_rounds: the last allowed round is ``n_rounds - 1``.
+    """
+
+    tensors: Mapping[str, TensorSpec]
+    pairs: tuple[tuple[str, str], ...]
+    metrics: Mapping[str, tuple[float, float]]
+    n_rounds: int
+
+    @classmethod
+    def for_job(cls, job: JobConfig) -> "EgressContract":
+        """Derive the contract from the job configuration alone, the same at every site and at the server."""
+        model = skeleton(job)
+        sent = model.of_roles(method_of(job).sent_roles(job.lora))
+        tensors = {name: TensorSpec(tuple(parameter.shape)) for name, parameter in sent.items()}
+        return cls(tensors, model.global_pairs(), {**TRAIN_METRICS, **evaluation_metrics()}, job.train.n_rounds)
+
+    @property
+    def n_parameters(self) -> int:
+        """Return the number of values in one payload."""
+        return sum(spec.n_elements for spec in self.tensors.values())
+
+    @property
+    def floor_bytes(self) -> int:
+        """Return the bytes that the values alone need."""
+        return sum(spec.n_elements * np.dtype(spec.dtype).itemsize for spec in self.tensors.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contract as plain JSON values."""
+        return {
+            "tensors": {name: {"shape": list(spec.shape), "dtype": spec.dtype} for name, spec in self.tensors.items()},
+            "pairs": [list(pair) for pair in self.pairs],
+            "metrics": {name: list(limits) for name, limits in self.metrics.items()},
+            "n_rounds": self.n_rounds,
+        }
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the hash that a site can pin."""
+        return sha256_of_json(self.to_dict())
+
+    def check_tensors(self, tensors: object) -> dict[str, np.ndarray]:
+        """Return fresh copies of exactly the contract's tensors.
+
+        Raises:
+            EgressViolation: the first offence: no mapping; a name extra or missing; not a plain array; another dtype
+                or shape; a value that is not finite. The message never holds a value.
+        """
+        if type(tensors) is not dict:
+            raise EgressViolation(f"tensors come as {type(tensors).__name__}, expected a plain dict")
+        if not all(type(name) is str for name in tensors):
+            raise EgressViolation("a tensor name is not text")
+        for name in tensors:
+            if name not in self.tensors:
+                raise EgressViolation(f"a tensor outside the contract: {name[:120]!r}")
+        return {name: _checked_tensor(name, spec, tensors) for name, spec in self.tensors.items()}
+
+    def check_metrics(self, metrics: object) -> dict[str, float]:
+        """Return fresh floats of the given metrics, all of them inside the contract.
+
+        Raises:
+            EgressViolation: no mapping; an unknown name; not a plain number; not finite; out of range.
+        """
+        if type(metrics) is not dict:
+            raise EgressViolation(f"metrics come as {type(metrics).__name__}, expected a plain dict")
+        checked = {}
+        for name, value in metrics.items():
+            limits = self.metrics.get(name) if type(name) is str else None
+            if limits is None:
+                raise EgressViolation("a metric outside the contract")
+            if type(value) not in (int, float):
+                raise EgressViolation(f"metric {name} is a {type(value).__name__}, expected a number")
+            if not limits[0] <= value <= limits[1]:
+                raise EgressViolation(f"metric {name} is out of range [{limits[0]:g}, {limits[1]:g}] or not finite")
+            checked[name] = float(value)
+        return checked
+
+    def check_round(self, round_index: object) -> int:
+        """Return the round of a payload, an integer from 0 to ``n_rounds - 1`` (else EgressViolation)."""
+        if type(round_index) is not int or not 0 <= round_index < self.n_rounds:
+            raise EgressViolation(f"the round is no integer between 0 and {self.n_rounds - 1}")
+        return round_index
+
+
+def evaluation_metrics() -> dict[str, tuple[float, float]]:
+    """Return the allowed metrics of a validate task: ``<variant>.<metric>`` and the counts behind them."""
+    variants = ("backbone", *VARIANTS)
+    scores = {f"{variant}.{metric}": limits for variant in variants for metric, limits in METRIC_RANGES.items()}
+    return {**scores, "n_subjects": COUNT, "n_positive": COUNT, "n_negative": COUNT}
+
+
+def _checked_tensor(name: str, spec: TensorSpec, tensors: Mapping[str, object]) -> np.ndarray:
+    value = tensors.get(name)
+    if value is None:
+        raise EgressViolation(f"tensor {name} is missing")
+    if type(value) is not np.ndarray:
+        raise EgressViolation(f"tensor {name} is a {type(value).__name__}, expected a plain numpy array")
+    if value.dtype != np.dtype(spec.dtype):
+        raise EgressViolation(f"tensor {name} has dtype {value.dtype}, expected {spec.dtype}")
+    if value.shape != spec.shape:
+        raise EgressViolation(f"tensor {name} has shape {value.shape}, expected {spec.shape}")
+    if not np.isfinite(value).all():
+        raise EgressViolation(f"tensor {name} holds a value that is not finite")
+    return np.array(value, dtype=spec.dtype, order="C", copy=True)

@@ -1,0 +1,82 @@
+"""The federation in one process: the same site and aggregation code as in FLARE, without its transport."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from med_duallora.aggregation import RoundAccumulator
+from med_duallora.config import JobConfig, SiteConfig
+from med_duallora.egress import EgressContract
+from med_duallora.errors import ConfigError
+from med_duallora.model import initial_global_state
+from med_duallora.site import SiteRuntime
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What is known of one round.
+
+    Args:
+        round_index: from 0.
+        seconds: wall time of the whole round.
+        sites: metrics by site, and each site's ``weight``.
+        residual: see ``aggregation.AggregationResult``.
+    """
+
+    round_index: int
+    seconds: float
+    sites: Mapping[str, Mapping[str, float]]
+    residual: float | None
+
+
+@dataclass(frozen=True)
+class FederationResult:
+    """What a federation gave.
+
+    Args:
+        global_state: the last global adapter.
+        rounds: one record per round.
+        evaluation: by site, the test metrics of the last global adapter with the site's own local state.
+    """
+
+    global_state: dict[str, np.ndarray]
+    rounds: list[RoundRecord] = field(default_factory=list)
+    evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def run_federation(
+    job: JobConfig, sites: Mapping[str, SiteConfig], on_round: Callable[[RoundRecord], None] = lambda _: None
+) -> FederationResult:
+    """Run all rounds and the final evaluation of a job.
+
+    Args:
+        job: the job scope.
+        sites: the site scope by site name.
+        on_round: called after each round.
+
+    Raises:
+        ConfigError: no site is given.
+        MedDualLoRAError: what ``SiteRuntime`` raises.
+    """
+    if not sites:
+        raise ConfigError("a federation needs at least one site")
+    runtimes = {site: SiteRuntime(site, job, config) for site, config in sites.items()}
+    contract = EgressContract.for_job(job)
+    state = initial_global_state(job)
+    rounds = []
+    for round_index in range(job.train.n_rounds):
+        started = time.monotonic()
+        accumulator = RoundAccumulator(contract, round_index)
+        reports = {}
+        for site, runtime in runtimes.items():
+            validation = runtime.validate(state, round_index)
+            update = runtime.train_round(state, round_index)
+            accumulator.add(site, round_index, update.weight, update.tensors)
+            reports[site] = {**validation, **update.metrics, "weight": update.weight}
+        result = accumulator.result(state)
+        state = result.tensors
+        rounds.append(RoundRecord(round_index, time.monotonic() - started, reports, result.residual))
+        on_round(rounds[-1])
+    return FederationResult(state, rounds, {site: runtime.evaluate(state) for site, runtime in runtimes.items()})

@@ -1,0 +1,186 @@
+"""Backbone, adapters and head as one model, split at the cut into a frozen trunk and a trained tail."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from med_duallora.backbone import BackboneConfig, CineMAClassifier
+from med_duallora.config import JobConfig, LoRAConfig
+from med_duallora.errors import ConfigError
+from med_duallora.lora import DualLoRALinear
+from med_duallora.methods import method_of
+from med_duallora.names import Role, parameter_roles
+from med_duallora.seeds import derived_seed
+
+N_CLASSES = 2
+VARIANTS = {"global": (True, False), "local": (False, True), "both": (True, True)}
+"""Which adapters (global, local) an evaluation of the trained model uses."""
+
+
+@dataclass(frozen=True)
+class TrunkFeatures:
+    """What the frozen trunk gives for a batch.
+
+    Args:
+        tokens: (batch, 1 + n_tokens, dim), the tokens that enter block ``cut``, class token first.
+        fusion_term: (batch, n_tokens, dim), the stem's skip term that is added to the patch tokens after the encoder.
+    """
+
+    tokens: Tensor
+    fusion_term: Tensor
+
+
+class DualLoRAModel(nn.Module):
+    """The CineMA classifier with dual-LoRA layers in its last blocks.
+
+    Everything is frozen except the adapters and the classification heads. The initial values of what trains
+    depend only on the seed and the parameter's name, so every site starts from the same point.
+
+    Args:
+        classifier: the backbone with its heads; it is adapted in place.
+        lora: what is adapted, and how.
+        seed: of the experiment.
+
+    Raises:
+        ConfigError: more blocks shall be adapted than the backbone has.
+    """
+
+    def __init__(self, classifier: CineMAClassifier, lora: LoRAConfig, seed: int) -> None:
+        super().__init__()
+        depth = len(classifier.blocks)
+        if lora.n_blocks > depth:
+            raise ConfigError(f"lora.n_blocks = {lora.n_blocks}, but the backbone has {depth} blocks")
+        self.classifier = classifier.requires_grad_(False)
+        self.cut = depth - lora.n_blocks
+        for block in list(classifier.blocks)[self.cut :]:
+            _adapt(block, lora)
+        self.classifier.pred_head_dict.requires_grad_(True)
+        for name, parameter in self.trained().items():
+            parameter.data.copy_(initial_value(name, tuple(parameter.shape), seed, self._zero_at_start(name)))
+
+    def declared_roles(self) -> dict[str, Role]:
+        """Declare the heads (see ``names``); the adapters declare themselves."""
+        heads = self.classifier.pred_head_dict
+        return {f"classifier.pred_head_dict.{name}": Role.HEAD for name, _ in heads.named_parameters()}
+
+    def _zero_at_start(self, name: str) -> bool:
+        """B factors start at zero (no change to the backbone), and so do the heads' biases."""
+        owner, _, attribute = name.rpartition(".")
+        is_adapter = isinstance(self.get_submodule(owner), DualLoRALinear)
+        return attribute in ("global_b", "local_b") if is_adapter else attribute == "bias"
+
+    def of_roles(self, roles: Iterable[Role]) -> dict[str, nn.Parameter]:
+        """Return the parameters of some roles by name, in the model's order."""
+        wanted = set(roles)
+        declared = parameter_roles(self)
+        return {name: parameter for name, parameter in self.named_parameters() if declared[name] in wanted}
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return every parameter that trains, by name."""
+        return self.of_roles({Role.GLOBAL, Role.LOCAL, Role.HEAD})
+
+    def global_pairs(self) -> tuple[tuple[str, str], ...]:
+        """Return the names of the global factors that belong together, as (B, A)."""
+        layers = [name for name, module in self.named_modules() if isinstance(module, DualLoRALinear)]
+        return tuple((f"{name}.global_b", f"{name}.global_a") for name in layers)
+
+    def values(self, roles: Iterable[Role]) -> dict[str, np.ndarray]:
+        """Return copies of the parameters of some roles as float32 arrays."""
+        found = self.of_roles(roles)
+        return {name: value.detach().to("cpu", torch.float32, copy=True).numpy() for name, value in found.items()}
+
+    def load_values(self, roles: Iterable[Role], values: Mapping[str, np.ndarray]) -> None:
+        """Set the parameters of some roles; ``values`` must hold exactly these (ValueError names the first other)."""
+        parameters = self.of_roles(roles)
+        differing = sorted(set(parameters) ^ set(values))
+        if differing:
+            raise ValueError(f"{differing[0]} is {'missing' if differing[0] in parameters else 'unexpected'}")
+        for name, parameter in parameters.items():
+            if tuple(values[name].shape) != tuple(parameter.shape):
+                raise ValueError(f"{name} has shape {values[name].shape}, expected {tuple(parameter.shape)}")
+            parameter.data.copy_(torch.from_numpy(np.array(values[name])))
+
+    @contextmanager
+    def using(self, global_adapter: bool, local_adapter: bool) -> Iterator[None]:
+        """Evaluate with some adapters switched off inside the block."""
+        layers = [module for module in self.modules() if isinstance(module, DualLoRALinear)]
+        for layer in layers:
+            layer.global_active, layer.local_active = global_adapter, local_adapter
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.global_active = layer.local_active = True
+
+    @torch.no_grad()
+    def trunk(self, x: Tensor) -> TrunkFeatures:
+        """Run the frozen part on x (batch, n_frames * in_chans, X, Y, Z), in evaluation mode."""
+        backbone = self.classifier
+        was_training = backbone.training
+        backbone.eval()
+        try:
+            tokens, skips = backbone.embed(x)
+            tokens = backbone.with_cls(tokens)
+            for block in list(backbone.blocks)[: self.cut]:
+                tokens = block(tokens)
+            return TrunkFeatures(tokens, backbone.fusion_term(skips))
+        finally:
+            backbone.train(was_training)
+
+    def features(self, trunk: TrunkFeatures) -> tuple[Tensor, Tensor]:
+        """Run the adapted blocks: class token (batch, 1, dim) and fused patch tokens (batch, n_tokens, dim)."""
+        tokens = trunk.tokens
+        for block in list(self.classifier.blocks)[self.cut :]:
+            tokens = block(tokens)
+        return self.classifier.finish(tokens, trunk.fusion_term)
+
+    def tail(self, trunk: TrunkFeatures) -> Tensor:
+        """Return the logits (batch, n_classes) of trunk features."""
+        return self.classifier.head(*self.features(trunk), reduce="all")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (batch, n_classes) of x (batch, n_frames * in_chans, X, Y, Z)."""
+        return self.tail(self.trunk(x))
+
+
+def _adapt(block: nn.Module, lora: LoRAConfig) -> None:
+    for parent in (block.attn, block.mlp):
+        for target in lora.targets:
+            base = getattr(parent, target, None)
+            if isinstance(base, nn.Linear):
+                adapted = DualLoRALinear(base, lora.rank_global, lora.alpha_global, lora.rank_local, lora.alpha_local)
+                setattr(parent, target, adapted)
+
+
+def initial_value(name: str, shape: tuple[int, ...], seed: int, zero: bool) -> Tensor:
+    """Return the first value of a trained parameter: uniform within +-1/sqrt(fan-in) by name and seed, or zero.
+
+    The bound is the one of LoRA's A factor (Kaiming-uniform with a = sqrt(5)).
+    """
+    if zero:
+        return torch.zeros(shape)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "initial", name))
+    bound = shape[-1] ** -0.5
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+def skeleton(job: JobConfig) -> DualLoRAModel:
+    """Return the job's model without backbone weights or memory (on torch's meta device): names and shapes only."""
+    with torch.device("meta"):
+        classifier = CineMAClassifier(BackboneConfig.preset(job.backbone), n_classes=N_CLASSES)
+        return DualLoRAModel(classifier, method_of(job).lora(job.lora), job.train.seed)
+
+
+def initial_global_state(job: JobConfig) -> dict[str, np.ndarray]:
+    """Return what the server sends in round 0; needs no backbone weights."""
+    model = skeleton(job)
+    sent = model.of_roles(method_of(job).sent_roles(job.lora))
+    start = {}
+    for name, parameter in sent.items():
+        value = initial_value(name, tuple(parameter.shape), job.train.seed, model._zero_at_start(name))
+        start[name] = value.numpy()
+    return start

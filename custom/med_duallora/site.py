@@ -1,0 +1,205 @@
+"""A site at work: one object that validates, trains a round and evaluates, in a study and inside FLARE alike."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from med_duallora.backbone import BackboneConfig, load_classifier, packaged_checkpoint
+from med_duallora.baseline import backbone_probabilities
+from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.config import JobConfig, SiteConfig
+from med_duallora.egress import EgressContract
+from med_duallora.errors import CohortError, ConfigError
+from med_duallora.features import FeatureCache, FeatureSource
+from med_duallora.files import sha256_of_file, sha256_of_json, write_json
+from med_duallora.methods import method_of
+from med_duallora.metrics import scores
+from med_duallora.model import N_CLASSES, VARIANTS, DualLoRAModel
+from med_duallora.state import SiteState, SiteStateStore
+from med_duallora.training import class_weights, predict, train_round
+
+State = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class SiteUpdate:
+    """What a site offers after a round; the egress filter decides what of it leaves.
+
+    Args:
+        tensors: the parameters that the method sends, float32.
+        weight: the site's weight in the aggregation.
+        metrics: by the contract's names.
+    """
+
+    tensors: dict[str, np.ndarray]
+    weight: float
+    metrics: dict[str, float]
+
+
+class SiteRuntime:
+    """Model, data, cache and state of one site for one experiment.
+
+    Args:
+        site: name of the site.
+        job: the job scope.
+        config: the site scope.
+
+    Raises:
+        ConfigError: the device is not there, or a setting does not fit the backbone.
+        CheckpointError: the backbone checkpoint is unusable.
+        CohortError: the prepared cohort is unusable for training.
+    """
+
+    def __init__(self, site: str, job: JobConfig, config: SiteConfig) -> None:
+        torch.set_num_threads(config.n_threads)
+        self.site = site
+        self.job = job
+        self.method = method_of(job)
+        self.contract = EgressContract.for_job(job)
+        self.cohort = PreparedCohort.read(config.data_dir)
+        self.train_subjects = self.cohort.split("train")
+        _check_trainable(self.cohort)
+        checkpoint = config.backbone_checkpoint or packaged_checkpoint(job.backbone)
+        self.backbone_sha256 = sha256_of_file(checkpoint)
+        backbone = BackboneConfig.preset(job.backbone)
+        classifier = load_classifier(checkpoint, backbone, n_classes=N_CLASSES, drop_path=job.train.drop_path)
+        self.model = DualLoRAModel(classifier, self.method.lora(job.lora), job.train.seed)
+        self.model.to(resolve_device(config.device)).eval()
+        self.cache = FeatureCache(config.cache_dir, config.cache_budget_mb * 2**20)
+        self.source = FeatureSource(self.model, job, self.backbone_sha256, self.cache)
+        self.directory = config.state_dir / job.experiment
+        self.store = SiteStateStore(self.directory, self._identity())
+        self._start = self.model.values(self.method.kept_roles(job.lora))
+
+    def _identity(self) -> str:
+        """Return what a saved state must agree with; the length of the federation may change."""
+        job = self.job.to_dict()
+        job["train"].pop("n_rounds")
+        return sha256_of_json({"site": self.site, "job": job, "backbone": self.backbone_sha256})
+
+    def validate(self, global_state: State, round_index: int) -> dict[str, float]:
+        """Score the incoming global adapter with the site's own local one, before this round's training.
+
+        Returns:
+            ``val_loss`` and ``val_balanced_accuracy`` on the validation split, each where it is defined.
+        """
+        self._restore(global_state, round_index)
+        subjects = self.cohort.split("val")
+        if not subjects:
+            return {}
+        labels = np.array([subject.label for subject in subjects])
+        probabilities = predict(self.model, self.source, subjects, self.job.train)
+        found = {"val_loss": self._balanced_loss(labels, probabilities)}
+        accuracy = scores(labels, probabilities).get("balanced_accuracy")
+        return found if accuracy is None else {**found, "val_balanced_accuracy": accuracy}
+
+    def train_round(
+        self,
+        global_state: State,
+        round_index: int,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[dict[str, float]], None] = lambda _: None,
+    ) -> SiteUpdate:
+        """Train one round from the incoming global adapter and the site's own state; save the state, then return.
+
+        Round 0 begins an experiment: an older state of the same experiment is not continued.
+
+        Raises:
+            TrainingAborted: ``should_stop`` said so; the state of the last finished round stays as it was.
+        """
+        started = time.monotonic()
+        n_hits, n_misses = self.cache.n_hits, self.cache.n_misses
+        state = self._restore(global_state, round_index)
+        result = train_round(
+            self.model,
+            self.source,
+            self.train_subjects,
+            job=self.job,
+            site=self.site,
+            round_index=round_index,
+            moments=state.moments if state else {},
+            should_stop=should_stop,
+            on_progress=on_progress,
+        )
+        kept = self.model.values(self.method.kept_roles(self.job.lora))
+        self.store.save(SiteState(round_index, kept, result.moments))
+        metrics = {
+            "train_loss": result.loss,
+            "n_subjects": float(len(self.train_subjects)),
+            "n_steps": float(result.n_steps),
+            "cache_hits": float(self.cache.n_hits - n_hits),
+            "cache_misses": float(self.cache.n_misses - n_misses),
+            "seconds": time.monotonic() - started,
+        }
+        weight = float(len(self.train_subjects)) if self.job.weighting == "subjects" else 1.0
+        return SiteUpdate(self.model.values(self.method.sent_roles(self.job.lora)), weight, metrics)
+
+    def evaluate(self, global_state: State) -> dict[str, float]:
+        """Score a global adapter on the test split with the site's own local state, in every variant.
+
+        ``backbone`` is the frozen backbone with a head fitted to this site's training subjects; ``global``, ``local``
+        and ``both`` are the trained model with these adapters. Predictions stay at the site (evaluation.json).
+
+        Returns:
+            ``<variant>.<metric>`` where defined, and ``n_subjects``, ``n_positive``, ``n_negative``.
+        """
+        subjects = self.cohort.split("test")
+        labels = np.array([subject.label for subject in subjects], dtype=int)
+        probabilities = self._variants(global_state)
+        metrics = {"n_subjects": len(labels), "n_positive": labels.sum(), "n_negative": (1 - labels).sum()}
+        for variant, chances in probabilities.items():
+            metrics |= {f"{variant}.{name}": value for name, value in scores(labels, chances).items()}
+        rows = [
+            {
+                "subject": subject.subject,
+                "label": subject.label,
+                **{name: float(values[row]) for name, values in probabilities.items()},
+            }
+            for row, subject in enumerate(subjects)
+        ]
+        write_json(self.directory / "evaluation.json", {"not_for_diagnosis": True, "predictions": rows}, mode=0o600)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _variants(self, global_state: State) -> dict[str, np.ndarray]:
+        self._restore(global_state, None)
+        test = self.cohort.split("test")
+        found = {"backbone": backbone_probabilities(self.model, self.source, self.train_subjects, test, self.job.train)}
+        for variant, adapters in VARIANTS.items():
+            with self.model.using(*adapters):
+                found[variant] = predict(self.model, self.source, test, self.job.train)
+        return found
+
+    def _restore(self, global_state: State, round_index: int | None) -> SiteState | None:
+        """Put the incoming global state and the site's newest state from before ``round_index`` into the model."""
+        state = self.store.latest(before_round=round_index)
+        self.model.load_values(self.method.sent_roles(self.job.lora), global_state)
+        self.model.load_values(self.method.kept_roles(self.job.lora), state.kept if state else self._start)
+        return state
+
+    def _balanced_loss(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
+        weights = class_weights([s.label for s in self.train_subjects], self.job.train.class_weight_threshold)
+        chances = torch.from_numpy(np.stack([1 - probabilities, probabilities], axis=1)).clamp_min(1e-12)
+        target = torch.from_numpy(labels)
+        return float(functional.nll_loss(chances.log(), target, weight=torch.tensor(weights, dtype=chances.dtype)))
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the torch device of a site configuration's ``device`` (ConfigError where it is not there)."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device = {name!r}, but this machine has no usable CUDA device; use cpu or auto")
+    return torch.device(name)
+
+
+def _check_trainable(cohort: PreparedCohort) -> None:
+    labels = [subject.label for subject in cohort.split("train")]
+    if len(set(labels)) < 2:
+        raise CohortError(
+            f"the training split has {labels.count(0)} healthy and {labels.count(1)} diseased subjects; "
+            "training needs both classes: check cohort.csv, or prepare the cohort with another seed"
+        )

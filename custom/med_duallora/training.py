@@ -1,0 +1,201 @@
+"""One round of training at a site, and predictions: functions of a model, features and a configuration.
+
+The recipe follows CineMA's classifiers (AdamW, warm-up and cosine, label smoothing, clipping, inverse-frequency
+class weights); see TrainConfig. The schedule spans the whole federation: a round continues it, never restarts it.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from med_duallora.cohorts.prepared import PreparedSubject
+from med_duallora.config import JobConfig, TrainConfig
+from med_duallora.errors import ConfigError, TrainingAborted
+from med_duallora.features import FeatureSource
+from med_duallora.model import DualLoRAModel
+from med_duallora.seeds import derived_seed, generator
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What one round of training gave.
+
+    Args:
+        loss: mean training loss over the round's subjects.
+        n_steps: optimizer steps taken.
+        moments: AdamW's state by ``<parameter>:<moment>``, to continue from in the next round.
+    """
+
+    loss: float
+    n_steps: int
+    moments: dict[str, np.ndarray]
+
+
+def train_round(
+    model: DualLoRAModel,
+    source: FeatureSource,
+    subjects: Sequence[PreparedSubject],
+    *,
+    job: JobConfig,
+    site: str,
+    round_index: int,
+    moments: Mapping[str, np.ndarray],
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[dict[str, float]], None] = lambda _: None,
+) -> RoundResult:
+    """Train the model's adapters and head in place for one round.
+
+    Args:
+        model: holds the values to start from and, afterwards, the trained ones.
+        source: trunk features of the subjects.
+        subjects: the site's training split.
+        job: the recipe.
+        site: names the site's random streams.
+        round_index: from 0.
+        moments: optimizer state of the site's previous round; empty to start anew.
+        should_stop: asked before every subject and every half step.
+        on_progress: called after each step with ``loss``, ``lr`` and ``step``.
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so; the model is then in the middle of a round.
+    """
+    settings = job.train
+    torch.manual_seed(derived_seed(settings.seed, "torch", site, round_index))
+    parameters = model.trained()
+    optimizer = _optimizer(parameters, moments, settings)
+    criterion = _criterion(subjects, settings).to(source.device)
+    scaler = torch.amp.GradScaler(source.device.type, enabled=settings.precision == "fp16")
+    batches = list(_batches(len(subjects), settings, site, round_index))
+    losses: list[float] = []
+    model.train()
+    for step, (indices, views) in enumerate(batches):
+        chosen = [subjects[index] for index in indices]
+        progress = (round_index + step / len(batches)) / settings.n_rounds
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(progress, settings)
+        trunk = source.batch(chosen, views, should_stop)
+        labels = torch.tensor([subject.label for subject in chosen], device=source.device)
+        with autocast(source.device, settings.precision):
+            loss = criterion(model.tail(trunk), labels)
+        if should_stop():
+            raise TrainingAborted(f"stopped in round {round_index} at step {step} of {len(batches)}")
+        _step(loss, optimizer, parameters, scaler, settings.clip_norm)
+        losses += [loss.item()] * len(chosen)
+        on_progress({"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "step": float(step + 1)})
+    model.eval()
+    return RoundResult(float(np.mean(losses)), len(batches), _moments(optimizer, parameters))
+
+
+@torch.no_grad()
+def predict(
+    model: DualLoRAModel, source: FeatureSource, subjects: Sequence[PreparedSubject], settings: TrainConfig
+) -> np.ndarray:
+    """Return the probability of disease (n_subjects,) from view 0, in batches, in evaluation mode."""
+    model.eval()
+    found: list[np.ndarray] = []
+    for start in range(0, len(subjects), settings.batch_size):
+        chosen = subjects[start : start + settings.batch_size]
+        with autocast(source.device, settings.precision):
+            logits = model.tail(source.batch(chosen, [0] * len(chosen)))
+        found.append(torch.softmax(logits.float(), dim=1)[:, 1].cpu().numpy())
+    return np.concatenate(found).astype(np.float64) if found else np.zeros(0)
+
+
+def learning_rate(progress: float, settings: TrainConfig) -> float:
+    """Return the learning rate at a part ``progress`` in [0, 1) of the whole federation: warm-up, then cosine."""
+    if progress < settings.warmup_fraction:
+        return settings.lr * max(progress / settings.warmup_fraction, 0.01)
+    part = (progress - settings.warmup_fraction) / (1 - settings.warmup_fraction)
+    return settings.min_lr + (settings.lr - settings.min_lr) * 0.5 * (1 + math.cos(math.pi * part))
+
+
+def class_weights(labels: Sequence[int], threshold: float) -> tuple[float, float]:
+    """Return the loss weights of classes 0 and 1: inverse frequency above an imbalance of ``threshold``, else 1.
+
+    Raises:
+        ConfigError: a class has no subject, so that its weight is undefined.
+    """
+    counts = Counter(labels)
+    if not counts[0] or not counts[1]:
+        raise ConfigError(
+            f"the training split holds {counts[0]} healthy and {counts[1]} diseased subjects; both needed"
+        )
+    if max(counts.values()) / min(counts.values()) <= threshold:
+        return 1.0, 1.0
+    return len(labels) / (2 * counts[0]), len(labels) / (2 * counts[1])
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Return the autocast context of a precision setting; ``auto`` is bf16 on CUDA devices that have it."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def _batches(n: int, settings: TrainConfig, site: str, round_index: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield (subject indices, views) of every step of a round."""
+    for epoch in range(settings.local_epochs):
+        stream = generator(settings.seed, "order", site, round_index, epoch)
+        order = stream.permutation(n).tolist()
+        views = stream.integers(0, settings.n_views + 1, size=n).tolist()
+        for start in range(0, n, settings.batch_size):
+            stop = start + settings.batch_size
+            yield order[start:stop], views[start:stop]
+
+
+def _criterion(subjects: Sequence[PreparedSubject], settings: TrainConfig) -> nn.CrossEntropyLoss:
+    weights = class_weights([subject.label for subject in subjects], settings.class_weight_threshold)
+    return nn.CrossEntropyLoss(weight=torch.tensor(weights), label_smoothing=settings.label_smoothing)
+
+
+def _step(
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    scaler: torch.amp.GradScaler,
+    clip_norm: float,
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(parameters.values(), clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _optimizer(
+    parameters: Mapping[str, nn.Parameter], moments: Mapping[str, np.ndarray], settings: TrainConfig
+) -> torch.optim.AdamW:
+    optimizer = torch.optim.AdamW(
+        parameters.values(),
+        lr=settings.lr,
+        betas=(settings.betas[0], settings.betas[1]),
+        weight_decay=settings.weight_decay,
+    )
+    for name, parameter in parameters.items():
+        if moments:
+            optimizer.state[parameter] = {
+                # AdamW counts its steps on the CPU whatever the parameter's device
+                kind: torch.from_numpy(np.array(moments[f"{name}:{kind}"])).to(
+                    "cpu" if kind == "step" else parameter.device
+                )
+                for kind in MOMENTS
+            }
+    return optimizer
+
+
+def _moments(optimizer: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter]) -> dict[str, np.ndarray]:
+    return {
+        f"{name}:{kind}": optimizer.state[parameter][kind].detach().cpu().numpy().copy()
+        for name, parameter in parameters.items()
+        for kind in MOMENTS
+    }

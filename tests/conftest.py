@@ -1,0 +1,102 @@
+"""Fixtures for the whole suite: reference data, a tiny backbone and a tiny prepared federation."""
+
+import csv
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from med_duallora.config import JobConfig, SiteConfig
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SITES = ("siemens", "philips", "ge", "canon")
+COLUMNS = (  # noqa: SIM905
+    "subject,pathology,label,vendor,centre,split,n_slices,spacing_x,spacing_y,spacing_z,source_sha256,crop_centre"
+).split(",")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Two workers on two cores: more threads only slow each other down."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Reference data beside the repository."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("reference data (shared/) is not beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A seeded random backbone of preset cinema-tiny as a classifier checkpoint."""
+    from safetensors.torch import save_file
+
+    from med_duallora.backbone import BackboneConfig, build_classifier
+
+    model = build_classifier(BackboneConfig.preset("cinema-tiny"), seed=7)
+    path = tmp_path_factory.mktemp("backbone") / "tiny.safetensors"
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One prepared cohort per site: 10 subjects with a disc whose contraction differs between the classes."""
+    root = tmp_path_factory.mktemp("prepared")
+    return {site: write_tiny_cohort(root / site, site, seed) for seed, site in enumerate(SITES)}
+
+
+@pytest.fixture
+def tiny_job() -> JobConfig:
+    """A job of two rounds on the tiny backbone."""
+    return JobConfig(backbone="cinema-tiny").with_overrides(
+        ["experiment=test", "train.n_rounds=2", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1"]
+    )
+
+
+@pytest.fixture
+def tiny_sites(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path) -> dict[str, SiteConfig]:
+    """A site configuration per site, with state and cache of this test alone."""
+    return {
+        site: SiteConfig(
+            data_dir=folder,
+            state_dir=tmp_path / site / "state",
+            cache_dir=tmp_path / site / "cache",
+            backbone_checkpoint=tiny_checkpoint,
+            device="cpu",
+        )
+        for site, folder in tiny_cohorts.items()
+    }
+
+
+def write_tiny_cohort(folder: Path, vendor: str, seed: int, n_subjects: int = 10) -> Path:
+    """Write a prepared cohort (see design: same file naming as CineMA's processed data)."""
+    rng = np.random.default_rng(seed)
+    splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    rows = []
+    for index in range(n_subjects):
+        label, name = index % 2, f"{vendor}{index:03d}"
+        ed, es = (_disc(rng, radius) for radius in (30, 28 if label else 18))
+        (folder / name).mkdir(parents=True)
+        for phase, volume in (("ed", ed), ("es", es)):
+            nib.save(nib.Nifti1Image(volume, np.diag([1, 1, 10, 1])), folder / name / f"{name}_sax_{phase}.nii.gz")
+        pathology = "DCM" if label else "NOR"
+        row = (name, pathology, label, vendor, "1", splits[index], 4, 1.0, 1.0, 10.0, f"{index:064x}", "segmentation")
+        rows.append(dict(zip(COLUMNS, row, strict=True)))
+    with (folder / "cohort.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def _disc(rng: np.random.Generator, radius: float) -> np.ndarray:
+    x, y = np.mgrid[:192, :192] - 96 + rng.normal(0, 3, 2)[:, None, None]
+    plane = np.where(np.hypot(x, y) < radius + rng.normal(0, 1), 200.0, 60.0)
+    return (plane[..., None] + rng.normal(0, 8, (192, 192, 4))).clip(0, 255).astype(np.uint8)
