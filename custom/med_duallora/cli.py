@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        importlib.import_module(f"med_duallora.commands.{name}").add_parser(commands)
+        importlib.import_module(f"med_duallora.commands.{name.replace('-', '_')}").add_parser(commands)
     return parser
 
 
