@@ -46,29 +46,42 @@ class NiftiImage:
         return cast(tuple[int, int, int], self.data.shape[:3])
 
 
-def read_nifti(path: Path) -> NiftiImage:
-    """Read a whole .nii or .nii.gz file.
-
-    The file is read to its end even where only a part is used: a compressed stream proves its integrity
-    only there. Compression is recognised by content, not by name.
-
-    Raises:
-        SubjectRefused: ``missing-file``, ``unreadable-file`` (permissions, truncated, not NIfTI),
-            ``wrong-dimensions`` (not 3-D or 4-D, or empty), ``bad-data-type`` (complex or colour voxels),
-            ``bad-geometry`` (no usable voxel size or axes).
-    """
+def read_bytes(path: Path) -> bytes:
+    """Return a file's bytes; SubjectRefused ``missing-file`` or ``unreadable-file``."""
     try:
-        stored = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise SubjectRefused("missing-file", f"{path} does not exist") from error
     except OSError as error:
         raise SubjectRefused("unreadable-file", f"{path}: {error.strerror or error}") from error
+
+
+def read_nifti(path: Path) -> NiftiImage:
+    """Read a whole .nii or .nii.gz file; refusals as in ``read_bytes`` and ``parse_nifti``."""
+    return parse_nifti(path, read_bytes(path))
+
+
+def parse_nifti(path: Path, stored: bytes) -> NiftiImage:
+    """Turn a file's bytes into voxels and geometry.
+
+    The bytes are used to their end even where only a frame is wanted: a compressed stream proves its
+    integrity only there. Compression is recognised by content, not by name.
+
+    Args:
+        path: where the bytes come from, for messages.
+        stored: the whole file.
+
+    Raises:
+        SubjectRefused: ``unreadable-file`` (truncated, damaged, not NIfTI-1), ``wrong-dimensions`` (not 3-D or
+            4-D, or empty), ``bad-data-type`` (complex or colour voxels), ``bad-geometry`` (no usable voxel
+            size or axes).
+    """
     image = _parse(path, stored)
     if len(image.shape) not in (3, 4) or 0 in image.shape:
         raise SubjectRefused("wrong-dimensions", f"{path} has shape {image.shape}; expected X x Y x Z (x frames)")
     data = _voxels(path, image)
-    spacing = _spacing(path, image)
-    affine = np.asarray(image.affine, dtype=np.float64)
+    affine = _affine(image)
+    spacing = _spacing(path, image, affine)
     return NiftiImage(data, affine, spacing, hashlib.sha256(stored).hexdigest())
 
 
@@ -112,11 +125,22 @@ def _voxels(path: Path, image: Any) -> Array:
     return data
 
 
-def _spacing(path: Path, image: Any) -> tuple[float, float, float]:
+def _affine(image: Any) -> Array:
+    """Return the affine; a file without any orientation gets ITK's axes, not nibabel's.
+
+    The axes decide where the half-voxel shift of the preparation goes, and the published weights were
+    trained on what ITK read.
+    """
+    if image.header["qform_code"] == 0 and image.header["sform_code"] == 0:
+        return np.diag([*(np.asarray(image.header.get_zooms()[:3], dtype=np.float64) * (-1, -1, 1)), 1.0])
+    return np.asarray(image.affine, dtype=np.float64)
+
+
+def _spacing(path: Path, image: Any, affine: Array) -> tuple[float, float, float]:
     """Return the header's voxel size in mm, checked against the affine's columns."""
     zooms = np.asarray(image.header.get_zooms()[:3], dtype=np.float64)
-    axes = np.asarray(image.affine, dtype=np.float64)[:3, :3]
-    if not (np.isfinite(axes).all() and np.isfinite(image.affine[:3, 3]).all() and (zooms > 0).all()):
+    axes = affine[:3, :3]
+    if not (np.isfinite(affine).all() and np.isfinite(zooms).all() and (zooms > 0).all()):
         raise SubjectRefused("bad-geometry", f"{path}: voxel size {zooms.tolist()} mm or axes are not usable numbers")
     lengths = np.linalg.norm(axes, axis=0)
     if np.abs(lengths / zooms - 1).max() > SPACING_TOLERANCE:

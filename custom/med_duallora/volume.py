@@ -86,6 +86,7 @@ def prepare_volume(
     *,
     ed_labels: Array | None = None,
     es_labels: Array | None = None,
+    label_numbers: tuple[int, int, int, int] = (0, RV, MYO, LV),
     rotated_origin_shift: bool = False,
 ) -> PreparedVolume:
     """Resample, crop and scale one subject's ED and ES stacks.
@@ -95,8 +96,9 @@ def prepare_volume(
         es: raw end-systolic stack of the same shape.
         affine: (4, 4), voxel index to RAS world in mm; the direction cosines need not be orthonormal.
         spacing: raw voxel size in mm.
-        ed_labels: optional segmentation of ``ed``, same shape, 1 RV, 2 MYO, 3 LV; centres the crop.
+        ed_labels: optional segmentation of ``ed``, same shape, labels 0 to 3; centres the crop.
         es_labels: optional segmentation of ``es``.
+        label_numbers: what the given labels 0 to 3 are as 1 RV, 2 MYO, 3 LV.
         rotated_origin_shift: turn the half-voxel shift of the origin with the image axes, which is the
             geometrically right thing. The default does not, because the published weights were trained so.
 
@@ -107,7 +109,10 @@ def prepare_volume(
     stacks = {"ED": ed, "ES": es, "ED segmentation": ed_labels, "ES segmentation": es_labels}
     _check_stacks({name: stack for name, stack in stacks.items() if stack is not None}, spacing)
     grid = _target_grid(ed.shape, affine, spacing, rotated_origin_shift)
-    labels = [None if stack is None else _nearest(stack.astype(np.uint8), grid) for stack in (ed_labels, es_labels)]
+    numbers = np.array(label_numbers, dtype=np.uint8)
+    labels = [
+        None if stack is None else _nearest(numbers[stack.astype(np.uint8)], grid) for stack in (ed_labels, es_labels)
+    ]
     window, crop_centre = _crop_window(labels[0], tuple(len(axis) for axis in grid.positions))
     inside = (slice(*window[0]), slice(*window[1]))
     origin = grid.affine[:3, :3] @ [window[0][0], window[1][0], 0] + grid.affine[:3, 3]
@@ -134,7 +139,7 @@ def _check_stacks(stacks: dict[str, Array], spacing: tuple[float, float, float])
             raise SubjectRefused("shape-mismatch", f"{name} has shape {stack.shape}, but ED has {expected}")
         if not np.isfinite(stack).all():
             raise SubjectRefused("non-finite", f"{name} holds NaN or infinity")
-        if name.endswith("segmentation") and not np.isin(stack, (0, RV, MYO, LV)).all():
+        if name.endswith("segmentation") and not np.isin(stack, (0, 1, 2, 3)).all():
             found = np.unique(stack)[:8].tolist()
             raise SubjectRefused("bad-segmentation", f"{name} holds the values {found}; expected 0, 1, 2 and 3")
     for axis, value, (low, high) in zip("xyz", spacing, PLAUSIBLE_SPACING, strict=True):
@@ -180,7 +185,7 @@ def _linear(stack: Array, grid: _Grid) -> Array:
         # In this form a flat region stays exactly flat, which truncation would otherwise turn into speckle.
         values = first + weight * (values.take(upper, axis) - first)
         values[_at(axis, ~_inside(positions, n))] = 0
-    return values.astype(stack.dtype if stack.dtype.kind in "iu" else np.float32)
+    return values.astype(stack.dtype)
 
 
 def _nearest(labels: Array, grid: _Grid) -> Array:

@@ -4,15 +4,14 @@ Layout: ``<cohort>/cohort.csv`` and, per subject, ``<subject>/<subject>_sax_ed.n
 (uint8, 1 x 1 x 10 mm), as CineMA names its processed data.
 """
 
-import csv
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from med_duallora.cohorts.csvfile import read_rows
 from med_duallora.errors import CohortError, SubjectRefused
 from med_duallora.nifti import Array, NiftiImage, read_nifti
 
@@ -86,7 +85,7 @@ class PreparedCohort:
                 missing; the message names the file and the row.
         """
         table = directory / COHORT_TABLE
-        rows = _read_rows(table)
+        rows = read_rows(table, COLUMNS, hint="`med-duallora prepare` writes it")
         subjects: dict[str, PreparedSubject] = {}
         for number, row in rows:
             place = f"{table}, row {number}"
@@ -140,26 +139,6 @@ def _check_frame(path: Path, image: NiftiImage) -> None:
         raise CohortError(f"{path} has voxels of {image.spacing} mm; a prepared volume has {PREPARED_SPACING}")
 
 
-def _read_rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return (line number as an editor shows it, values) of every row; columns are checked."""
-    try:
-        with table.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            columns = tuple(reader.fieldnames or ())
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError as error:
-        raise CohortError(f"{table} does not exist; `med-duallora prepare` writes it") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CohortError(f"{table} cannot be read: {error}") from error
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise CohortError(f"{table} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}")
-    for number, row in rows:
-        if None in row or None in row.values():
-            raise CohortError(f"{table}, row {number}: {len(columns)} values expected")
-    return rows
-
-
 def _parse_row(row: Mapping[str, str], directory: Path, place: str) -> PreparedSubject:
     name = row["subject"]
     if not name or name.startswith(".") or "/" in name or "\\" in name:
@@ -190,7 +169,7 @@ def _parse_row(row: Mapping[str, str], directory: Path, place: str) -> PreparedS
     )
 
 
-def _whole_number(row: Mapping[str, Any], column: str, allowed: range, place: str) -> int:
+def _whole_number(row: Mapping[str, str], column: str, allowed: range, place: str) -> int:
     text = row[column]
     if not (text.isascii() and text.isdigit() and int(text) in allowed):
         raise CohortError(f"{place}: {column} is {text!r}; it must be between {allowed[0]} and {allowed[-1]}")

@@ -1,0 +1,190 @@
+"""Prepare whole cohorts: every subject read, prepared or refused with its reason, one cohort per vendor."""
+
+import fcntl
+import multiprocessing
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+
+from med_duallora.cohorts.prepare_one import Prepared, prepare_one
+from med_duallora.cohorts.prepare_tables import (
+    Preparation,
+    PrepareOptions,
+    cohort_row,
+    subject_folders,
+    write_tables,
+)
+from med_duallora.cohorts.split import official_splits, split_notes, stratified_splits
+from med_duallora.cohorts.subject import VENDORS, RawSubject, Refusal
+from med_duallora.errors import CohortError, MedDualLoRAError
+from med_duallora.progress import track
+
+# Below this, starting processes takes longer than the work.
+MIN_SUBJECTS_FOR_PROCESSES = 5
+
+
+def prepare_cohorts(
+    out: Path, subjects: Sequence[RawSubject], refused: Sequence[Refusal], options: PrepareOptions
+) -> Preparation:
+    """Prepare ``subjects`` into one cohort per vendor below ``out``.
+
+    Writes ``<vendor>/cohort.csv`` and ``<vendor>/<subject>/``, ``refused.csv`` and ``preparation.json``. A
+    subject whose source bytes and options are those of its last preparation is left as it is. Whatever
+    stops the run, no file and no subject folder is ever half-written.
+
+    Args:
+        out: where the cohorts go; while one run writes there, another one fails.
+        subjects: as the readers found them.
+        refused: what the readers could not use.
+        options: how to prepare.
+
+    Raises:
+        CohortError: ``out`` cannot be written, is in use, or holds prepared subjects that are not among
+            these; or ``official_splits`` finds a subject without one.
+        MedDualLoRAError: writing failed, or a process died.
+    """
+    if options.official_splits:
+        official_splits(subjects, options.seed)  # fails before the work where a subject has none
+    n_read = Counter([item.dataset for item in subjects] + [item.dataset for item in refused])
+    result = Preparation(dict(n_read))
+    try:
+        with _locked(out):
+            _check_known(out, {item.subject for item in subjects} | {item.subject for item in refused})
+            _prepare_into(out, result, subjects, options)
+            result.refused[:0] = refused
+            write_tables(out, result, options)
+    except OSError as error:
+        raise MedDualLoRAError(f"cannot write below {out}: {error}") from error
+    return result
+
+
+def _prepare_into(out: Path, result: Preparation, subjects: Sequence[RawSubject], options: PrepareOptions) -> None:
+    unique, repeated = _without_repeated_names(subjects)
+    outcomes = _prepare_all(out, unique, options)
+    prepared, copies = _without_copies(unique, [item for item in outcomes if isinstance(item, Prepared)])
+    result.refused = [*repeated, *(item for item in outcomes if isinstance(item, Refusal)), *copies]
+    result.n_reused = sum(item.reused for item in prepared.values())
+    _assign(result, [item for item in unique if item.subject in prepared], prepared, options)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Create ``out`` and hold it, so that two runs cannot mix; clear what a killed run left."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise CohortError(f"--out {out} cannot be used: {error.strerror or error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for leftover in [*out.glob(".partial-*"), *out.glob("*/.partial-*")]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        yield
+    except BlockingIOError as error:
+        raise CohortError(f"another run of prepare is writing to {out}; wait for it or choose another --out") from error
+    finally:
+        os.close(descriptor)
+
+
+def _check_known(out: Path, known: set[str]) -> None:
+    strangers = [folder for folder in subject_folders(out) if folder.name not in known]
+    if strangers:
+        raise CohortError(
+            f"{out} already holds {len(strangers)} prepared subject(s) that are not among the given sources, such as "
+            f"{strangers[0].relative_to(out)}: give all sources in one run, choose another --out, or delete them"
+        )
+
+
+def _without_repeated_names(subjects: Sequence[RawSubject]) -> tuple[list[RawSubject], list[Refusal]]:
+    """Keep the first of each name. Two of a name could be one person in two splits, so no second name is made up."""
+    first: dict[str, RawSubject] = {}
+    refused = []
+    for item in subjects:
+        if item.subject in first:
+            detail = f"{item.ed.path} has the same name as {first[item.subject].ed.path}"
+            refused.append(Refusal(item.subject, item.dataset, str(item.ed.path), "duplicate-subject", detail))
+        first.setdefault(item.subject, item)
+    return list(first.values()), refused
+
+
+def _without_copies(
+    subjects: Sequence[RawSubject], prepared: Sequence[Prepared]
+) -> tuple[dict[str, Prepared], list[Refusal]]:
+    """Keep the first of subjects with equal bytes: one person under two names could be in two splits."""
+    by_name = {item.subject: item for item in prepared}
+    kept: dict[str, Prepared] = {}
+    owner: dict[str, str] = {}
+    refused = []
+    for raw in subjects:
+        item = by_name.get(raw.subject)
+        if item is None:
+            continue
+        if item.source_sha256 in owner:
+            detail = f"its files hold the same bytes as those of {owner[item.source_sha256]}"
+            refused.append(Refusal(raw.subject, raw.dataset, str(raw.ed.path), "duplicate-subject", detail))
+            continue
+        owner[item.source_sha256] = raw.subject
+        kept[raw.subject] = item
+    return kept, refused
+
+
+def _prepare_all(out: Path, subjects: Sequence[RawSubject], options: PrepareOptions) -> list[Prepared | Refusal]:
+    """Prepare every subject, in processes where that pays; the result is in the order of ``subjects``."""
+    tasks = [(item, out / item.vendor / item.subject, options.rotated_origin_shift) for item in subjects]
+    if options.n_jobs == 1 or len(tasks) < MIN_SUBJECTS_FOR_PROCESSES:
+        return [prepare_one(*task) for task in track(tasks, "preparing")]
+    # Spawned, not forked: the caller may hold threads (torch, FLARE) that do not survive a fork.
+    with (
+        _one_thread_per_process(),
+        ProcessPoolExecutor(
+            min(options.n_jobs, len(tasks)), multiprocessing.get_context("spawn"), _leave_interrupts_to_parent
+        ) as pool,
+    ):
+        futures = {pool.submit(prepare_one, *task): index for index, task in enumerate(tasks)}
+        try:
+            done = {
+                futures[future]: future.result() for future in track(as_completed(futures), "preparing", len(tasks))
+            }
+        except BrokenProcessPool as error:
+            raise MedDualLoRAError("a process died, perhaps for lack of memory; try fewer --jobs") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return [done[index] for index in range(len(tasks))]
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Let a process finish its subject on Ctrl-C; the parent gives it no further one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _one_thread_per_process() -> Iterator[None]:
+    """Let processes started inside use one BLAS thread each; several times more threads than cores only wait."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _assign(
+    result: Preparation, subjects: Sequence[RawSubject], prepared: Mapping[str, Prepared], options: PrepareOptions
+) -> None:
+    """Split each vendor's subjects and fill in the rows of its table."""
+    for vendor in VENDORS:
+        members = sorted((item for item in subjects if item.vendor == vendor), key=lambda item: item.subject)
+        if not members:
+            continue
+        divide = official_splits if options.official_splits else stratified_splits
+        splits = divide(members, options.seed)
+        result.notes += split_notes(vendor, members, splits)
+        result.cohorts[vendor] = [cohort_row(item, splits[item.subject], prepared[item.subject]) for item in members]

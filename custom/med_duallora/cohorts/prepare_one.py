@@ -1,0 +1,153 @@
+"""Prepare one subject: its raw files in, its folder of a prepared cohort out, whole or not at all."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal
+from med_duallora.errors import SubjectRefused
+from med_duallora.files import sha256_of_file, sha256_of_json, write_json
+from med_duallora.nifti import SPACING_TOLERANCE, Array, NiftiImage, parse_nifti, read_bytes, write_nifti
+from med_duallora.volume import PREPARATION, PreparedVolume, prepare_volume
+
+# Lies beside a subject's volumes: what they were made from, and their hashes.
+RECORD = "preparation.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the table of a prepared cohort says about a subject's volumes.
+
+    Args:
+        subject: name of the subject.
+        source_sha256: SHA-256 over the bytes of its source files, each file once, in the order ED, ES, ED
+            segmentation, ES segmentation: what ``cat FILES | sha256sum`` prints.
+        n_slices: slices of the prepared volume, at 10 mm.
+        spacing: raw voxel size in mm.
+        crop_centre: ``segmentation`` or ``image``.
+        reused: the volumes were there already, made from the same bytes in the same way.
+    """
+
+    subject: str
+    source_sha256: str
+    n_slices: int
+    spacing: tuple[float, float, float]
+    crop_centre: str
+    reused: bool = False
+
+
+def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Prepared | Refusal:
+    """Prepare one subject into ``folder`` unless an earlier run did exactly that.
+
+    Args:
+        raw: the subject.
+        folder: of the subject in its prepared cohort; replaced as a whole, and removed on refusal.
+        rotated_origin_shift: see ``volume.prepare_volume``.
+
+    Returns:
+        What was prepared, or why not.
+    """
+    try:
+        files = {source.path: read_bytes(source.path) for _, source in raw.sources()}
+        source_sha256 = _hash(files)
+        request = _request(raw, list(files), source_sha256, rotated_origin_shift)
+        earlier = _earlier(folder, request)
+        if earlier is not None:
+            return earlier
+        volume, spacing = _prepare(raw, files, rotated_origin_shift)
+    except SubjectRefused as refused:
+        shutil.rmtree(folder, ignore_errors=True)
+        return Refusal.of(raw.subject, raw.dataset, raw.ed.path, refused)
+    prepared = Prepared(raw.subject, source_sha256, volume.ed.shape[2], spacing, volume.crop_centre)
+    _write(folder, volume, prepared, request)
+    return prepared
+
+
+def _hash(files: Mapping[Path, bytes]) -> str:
+    digest = hashlib.sha256()
+    for content in files.values():
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _request(raw: RawSubject, paths: list[Path], source_sha256: str, rotated_origin_shift: bool) -> str:
+    """Return a hash of everything that decides the prepared voxels; names and places of files do not."""
+    roles = [[role, paths.index(source.path), source.frame] for role, source in raw.sources()]
+    return sha256_of_json([PREPARATION, source_sha256, roles, raw.label_numbers, rotated_origin_shift])
+
+
+def _earlier(folder: Path, request: str) -> Prepared | None:
+    """Return the record of an earlier run if it answered the same request and its files are intact."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record["request"] != request:
+            return None
+        if any(sha256_of_file(folder / name) != digest for name, digest in record["files"].items()):
+            return None
+        values = record["prepared"]
+        return Prepared(**{**values, "spacing": tuple(values["spacing"]), "reused": True})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # no record, or a damaged one: prepare again
+
+
+def _prepare(
+    raw: RawSubject, files: Mapping[Path, bytes], rotated_origin_shift: bool
+) -> tuple[PreparedVolume, tuple[float, float, float]]:
+    images = {path: parse_nifti(path, content) for path, content in files.items()}
+    stacks = {role: _stack(images[source.path], source, role) for role, source in raw.sources()}
+    ed, es = images[raw.ed.path], images[raw.es.path]
+    if any(abs(a / b - 1) > SPACING_TOLERANCE for a, b in zip(ed.spacing, es.spacing, strict=True)):
+        raise SubjectRefused("bad-geometry", f"voxels are {ed.spacing} mm at ED, but {es.spacing} mm at ES")
+    volume = prepare_volume(
+        stacks["ed"],
+        stacks["es"],
+        ed.affine,
+        ed.spacing,
+        ed_labels=stacks.get("ed_gt"),
+        es_labels=stacks.get("es_gt"),
+        label_numbers=raw.label_numbers,
+        rotated_origin_shift=rotated_origin_shift,
+    )
+    return volume, ed.spacing
+
+
+def _stack(image: NiftiImage, source: ImageSource, role: str) -> Array:
+    """Return the 3-D stack that ``source`` means; a segmentation of one frame may be a 3-D file."""
+    data, frame = image.data, source.frame
+    if data.ndim == 3 and (frame is None or role.endswith("_gt")):
+        return data
+    if frame is None:
+        raise SubjectRefused("wrong-dimensions", f"{source.path} has shape {data.shape}; expected X x Y x Z")
+    if data.ndim != 4:
+        raise SubjectRefused("wrong-dimensions", f"{source.path} has shape {data.shape}; expected X x Y x Z x frames")
+    if frame >= data.shape[3]:
+        detail = f"{source.path} has frames 0 to {data.shape[3] - 1}; frame {frame} was asked for"
+        raise SubjectRefused("frame-out-of-range", detail)
+    return data[..., frame]
+
+
+def _write(folder: Path, volume: PreparedVolume, prepared: Prepared, request: str) -> None:
+    """Write everything beside ``folder``, then put it in its place."""
+    roles = {"ed": volume.ed, "es": volume.es, "ed_gt": volume.ed_labels, "es_gt": volume.es_labels}
+    arrays = {f"{prepared.subject}_sax_{role}.nii.gz": array for role, array in roles.items() if array is not None}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden, so that an interrupted run leaves nothing that looks like a subject; the next run clears it.
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    try:
+        for name, array in arrays.items():
+            write_nifti(partial / name, array, volume.affine)
+        record: dict[str, Any] = {"preparation": PREPARATION, "request": request, "prepared": asdict(prepared)}
+        record["prepared"].pop("reused")
+        record["files"] = {name: sha256_of_file(partial / name) for name in arrays}
+        write_json(partial / RECORD, record)
+        partial.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

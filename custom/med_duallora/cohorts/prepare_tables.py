@@ -1,0 +1,150 @@
+"""What a preparation writes besides volumes: the cohorts' tables, the refused subjects and a summary."""
+
+import csv
+import io
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from med_duallora import __version__
+from med_duallora.cohorts.prepare_one import RECORD, Prepared
+from med_duallora.cohorts.prepared import COHORT_TABLE, COLUMNS, SPLITS
+from med_duallora.cohorts.subject import VENDORS, RawSubject, Refusal
+from med_duallora.files import write_json, write_text
+from med_duallora.volume import PREPARATION
+
+REFUSED_TABLE = "refused.csv"
+REFUSED_COLUMNS = ("subject", "dataset", "source", "reason", "detail")
+SUMMARY = "preparation.json"
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How to prepare.
+
+    Args:
+        seed: of the split.
+        official_splits: use the splits of the cohorts' makers instead of a fresh stratified one.
+        rotated_origin_shift: see ``volume.prepare_volume``.
+        n_jobs: processes.
+    """
+
+    seed: int = 0
+    official_splits: bool = False
+    rotated_origin_shift: bool = False
+    n_jobs: int = 1
+
+
+@dataclass
+class Preparation:
+    """What came of a run.
+
+    Args:
+        n_read: subjects found, usable or not, by dataset.
+        cohorts: rows of cohort.csv by vendor; a vendor without a prepared subject is absent.
+        refused: every subject that was found but not prepared.
+        n_reused: prepared subjects whose volumes were there already.
+        notes: what a user should know about the splits.
+    """
+
+    n_read: dict[str, int]
+    cohorts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    refused: list[Refusal] = field(default_factory=list)
+    n_reused: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def n_prepared(self) -> int:
+        """Return the number of prepared subjects."""
+        return sum(len(rows) for rows in self.cohorts.values())
+
+
+def cohort_row(raw: RawSubject, split: str, prepared: Prepared) -> dict[str, Any]:
+    """Return a subject's row of cohort.csv; spacing is the raw one, n_slices the prepared one."""
+    spacing = {f"spacing_{axis}": f"{value:.6g}" for axis, value in zip("xyz", prepared.spacing, strict=True)}
+    return {
+        "subject": raw.subject,
+        "pathology": raw.pathology,
+        "label": raw.label,
+        "vendor": raw.vendor,
+        "centre": raw.centre,
+        "split": split,
+        "n_slices": prepared.n_slices,
+        **spacing,
+        "source_sha256": prepared.source_sha256,
+        "crop_centre": prepared.crop_centre,
+    }
+
+
+def subject_folders(out: Path) -> list[Path]:
+    """Return the folders of all subjects that are prepared below ``out``."""
+    return [record.parent for vendor in VENDORS for record in sorted((out / vendor).glob(f"*/{RECORD}"))]
+
+
+def write_tables(out: Path, result: Preparation, options: PrepareOptions) -> None:
+    """Write all tables, and remove the folders of subjects that are no longer in one."""
+    kept = {out / vendor / row["subject"] for vendor, rows in result.cohorts.items() for row in rows}
+    for vendor in VENDORS:
+        if vendor in result.cohorts:
+            rows = result.cohorts[vendor]
+            # Each cohort goes to another site, so each says itself how it came about.
+            write_json(out / vendor / SUMMARY, {**_provenance(options), "splits": split_counts(rows)})
+            write_text(out / vendor / COHORT_TABLE, _csv(COLUMNS, rows))
+        else:
+            for name in (COHORT_TABLE, SUMMARY):
+                (out / vendor / name).unlink(missing_ok=True)
+    for folder in subject_folders(out):
+        if folder not in kept:
+            shutil.rmtree(folder)
+    write_text(out / REFUSED_TABLE, _csv(REFUSED_COLUMNS, [asdict(item) for item in result.refused]))
+    write_json(out / SUMMARY, _summary(result, options))
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _provenance(options: PrepareOptions) -> dict[str, Any]:
+    """Return what made the volumes and the split, the same for every vendor."""
+    versions = {"med_duallora": __version__, "python": platform.python_version()}
+    return {
+        "preparation": PREPARATION,
+        "seed": options.seed,
+        "official_splits": options.official_splits,
+        "rotated_origin_shift": options.rotated_origin_shift,
+        "versions": {**versions, "numpy": np.__version__, "nibabel": nibabel.__version__},
+    }
+
+
+def _summary(result: Preparation, options: PrepareOptions) -> dict[str, Any]:
+    """Return what preparation.json records: enough to repeat the run and to account for every subject."""
+    reasons = Counter(item.reason for item in result.refused)
+    return {
+        **_provenance(options),
+        "n_read": sum(result.n_read.values()),
+        "n_read_by_dataset": result.n_read,
+        "n_prepared": result.n_prepared,
+        "n_refused": len(result.refused),
+        "n_refused_by_reason": dict(sorted(reasons.items())),
+        "cohorts": {vendor: split_counts(rows) for vendor, rows in result.cohorts.items()},
+        "notes": result.notes,
+    }
+
+
+def split_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return the number of subjects of each pathology in each split."""
+    counts = Counter((row["split"], row["pathology"]) for row in rows)
+    return {
+        split: {pathology: n for (part, pathology), n in sorted(counts.items()) if part == split} for split in SPLITS
+    }

@@ -1,0 +1,167 @@
+"""``med-duallora prepare``: raw cohorts in, one prepared cohort per scanner vendor out."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from med_duallora.errors import InputError
+
+if TYPE_CHECKING:
+    from med_duallora.cohorts.prepare_tables import Preparation
+    from med_duallora.cohorts.subject import RawSubject, Refusal
+
+DESCRIPTION = """\
+Read raw short-axis cine MRI (ED and ES) of one or more cohorts and write one prepared cohort per scanner
+vendor (siemens, philips, ge, canon): OUT/VENDOR/cohort.csv and OUT/VENDOR/SUBJECT/SUBJECT_sax_{ed,es}.nii.gz, uint8,
+1 x 1 x 10 mm, at most 192 x 192 in plane; with segmentations (_gt) where the cohort has them.
+
+Each vendor is split 60/20/20 into train, val and test, stratified by class and pathology. Every subject that is found
+is either prepared or listed in OUT/refused.csv with its reason. A second run redoes only what changed.
+"""
+
+EPILOG = """\
+Exit codes: 0 all subjects prepared (or --allow-refused), 1 a subject was refused or writing failed, 2 bad input.
+
+The table for --table has the columns subject, ed, es, pathology, vendor, centre (paths relative to the table) and
+optionally ed_frame, es_frame, ed_segmentation, es_segmentation, segmentation_labels (rv-myo-lv or lv-myo-rv), split.
+"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command and its arguments."""
+    parser = commands.add_parser(
+        "prepare",
+        help="raw cohorts -> one prepared cohort per scanner vendor",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared cohorts go")
+    sources = parser.add_argument_group("sources, at least one")
+    sources.add_argument(
+        "--acdc", type=Path, metavar="DIR", help="raw ACDC: the folder 'database' or the one holding it"
+    )
+    sources.add_argument(
+        "--mnms", type=Path, metavar="DIR", help="raw M&Ms: the folder 'OpenDataset' or the one holding it"
+    )
+    sources.add_argument(
+        "--mnms2", type=Path, metavar="DIR", help="raw M&Ms-2: the folder 'MnM2' or the one holding it"
+    )
+    sources.add_argument("--table", type=Path, metavar="CSV", help="any other cohort, described by a table (see below)")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the split (default %(default)s)")
+    parser.add_argument(
+        "--official-splits",
+        action="store_true",
+        help="keep the cohorts' own splits; where there is no val (ACDC), a stratified quarter of train becomes val",
+    )
+    parser.add_argument("--jobs", type=_jobs, default=None, metavar="N", help="processes (default: one per core)")
+    parser.add_argument("--allow-refused", action="store_true", help="exit with 0 although subjects were refused")
+    parser.add_argument(
+        "--rotated-origin-shift",
+        action="store_true",
+        help="shift the resampling grid along the image axes, which is right in space but not what the published "
+        "CineMA weights were trained on",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; see ``EPILOG`` for the exit code."""
+    from med_duallora.cohorts.prepare import prepare_cohorts
+    from med_duallora.cohorts.prepare_tables import PrepareOptions
+
+    subjects, refused = _read(options)
+    settings = PrepareOptions(
+        seed=options.seed,
+        official_splits=options.official_splits,
+        rotated_origin_shift=options.rotated_origin_shift,
+        n_jobs=options.jobs or len(os.sched_getaffinity(0)),
+    )
+    result = prepare_cohorts(options.out, subjects, refused, settings)
+    print("\n".join(_report(result, options.out)))
+    if not result.n_prepared:
+        print("No subject could be prepared.")
+        return 1
+    if result.refused and not options.allow_refused:
+        print("Exit code 1 because of the refused subjects; --allow-refused accepts them.")
+        return 1
+    return 0
+
+
+def _read(options: argparse.Namespace) -> "tuple[list[RawSubject], list[Refusal]]":
+    from med_duallora.cohorts import acdc, mnms, mnms2, table
+
+    readers = {"acdc": acdc.read, "mnms": mnms.read, "mnms2": mnms2.read, "table": table.read}
+    given = {name: getattr(options, name) for name in readers if getattr(options, name) is not None}
+    if not given:
+        raise InputError("give at least one source: --acdc, --mnms, --mnms2 or --table")
+    subjects: list[RawSubject] = []
+    refused: list[Refusal] = []
+    for name, place in given.items():
+        if not place.exists():
+            raise InputError(f"--{name} {place} does not exist")
+        found, unusable = readers[name](place)
+        subjects += found
+        refused += unusable
+    return subjects, refused
+
+
+def _report(result: "Preparation", out: Path) -> list[str]:
+    """Return the lines that tell the user what was done."""
+    read = ", ".join(f"{name} {n}" for name, n in result.n_read.items())
+    n_centred = sum(row["crop_centre"] == "image" for rows in result.cohorts.values() for row in rows)
+    lines = [
+        f"Read {sum(result.n_read.values())} subjects ({read}): {result.n_prepared} prepared "
+        f"({result.n_reused} of them unchanged since an earlier run), {len(result.refused)} refused.",
+    ]
+    if result.cohorts:
+        lines += ["", *_cohort_table(result)]
+    if n_centred:
+        lines += [
+            "",
+            f"{n_centred} subject(s) without segmentation were cropped at the image centre (cohort.csv says).",
+        ]
+    if result.refused:
+        lines += ["", *_refused_table(result, out)]
+    lines += ["", *(f"Note: {note}." for note in result.notes)] if result.notes else []
+    return [*lines, "", f"Written to {out}"]
+
+
+def _cohort_table(result: "Preparation") -> list[str]:
+    from med_duallora.cohorts.prepared import SPLITS
+
+    lines = ["vendor    subjects  " + "".join(f"{split + ' (NOR + disease)':<24}" for split in SPLITS).rstrip()]
+    for vendor, rows in result.cohorts.items():
+        cells = []
+        for split in SPLITS:
+            labels = [row["label"] for row in rows if row["split"] == split]
+            cells.append(f"{f'{len(labels)} ({labels.count(0)} + {labels.count(1)})':<24}")
+        lines.append(f"{vendor:<10}{len(rows):<10}{''.join(cells).rstrip()}")
+    return lines
+
+
+def _refused_table(result: "Preparation", out: Path) -> list[str]:
+    from med_duallora.cohorts.prepare_tables import REFUSED_TABLE
+    from med_duallora.cohorts.subject import REASONS
+
+    by_reason: dict[str, list[Refusal]] = {}
+    for item in result.refused:
+        by_reason.setdefault(item.reason, []).append(item)
+    lines = [f"Refused, all listed in {out / REFUSED_TABLE}:"]
+    for reason, items in sorted(by_reason.items(), key=lambda pair: -len(pair[1])):
+        lines.append(f"  {len(items):4} {reason}: {REASONS[reason]}")
+        lines.append(f"       first: {items[0].subject}: {items[0].detail}")
+    return lines
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 2**31):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number between 0 and 2**31 - 1")
+    return int(text)
+
+
+def _jobs(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number between 1 and 1024")
+    return int(text)
