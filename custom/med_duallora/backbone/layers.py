@@ -114,6 +114,15 @@ class ConvStage(nn.Module):
         return x
 
 
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Scaled dot-product attention over (batch, heads, tokens, head dim)."""
+    if q.device.type != "cpu" or q.dtype == torch.float32:
+        return F.scaled_dot_product_attention(q, k, v)
+    # on CPUs the reduced-precision kernel's backward pass takes three times as long as the float32 one
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention with separate query and joint key-value projections."""
 
@@ -130,7 +139,7 @@ class Attention(nn.Module):
         q = self.q(x).reshape(batch, n, heads, dim // heads).transpose(1, 2)
         kv = self.kv(x if context is None else context).reshape(batch, -1, 2, heads, dim // heads)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = attend(q, k, v)
         return self.proj(mixed.transpose(1, 2).reshape(batch, n, dim))  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,106 @@
+"""``med-duallora pretrain``: masked-autoencoder pre-training of a backbone on unlabelled volumes."""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from med_duallora.pretraining.data import VolumePool
+    from med_duallora.pretraining.run import PretrainConfig
+
+STATE_SUFFIX = ".run.safetensors"
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's arguments."""
+    parser = commands.add_parser(
+        "pretrain",
+        help="pre-train a backbone as a masked autoencoder",
+        description="Pre-train a CineMA backbone as a masked autoencoder (75 % of the patches hidden) on the ED and "
+        "ES volumes of prepared cohorts; labels are not used. Writes a float16 checkpoint that the other "
+        "commands read, a manifest (.json) and the loss curve (.png) beside it. The same arguments give the "
+        "same weights on the same machine; an interrupted run continues with --resume.",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="a prepared cohort, or a folder of prepared cohorts")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write (.safetensors)")
+    parser.add_argument("--preset", default="cinema-mini", help="backbone preset (default: %(default)s)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=float, help="length of the run in passes over the subjects (default: 100)")
+    length.add_argument("--steps", type=int, help="length of the run in optimizer steps")
+    length.add_argument("--minutes", type=float, help="length of the run in minutes, from a timing of a few steps")
+    parser.add_argument("--batch-size", type=int, default=16, help="volumes per step (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
+    parser.add_argument("--mask-ratio", type=float, default=0.75, help="part of the patches hidden (%(default)s)")
+    parser.add_argument(
+        "--frame-sum",
+        type=float,
+        default=0.5,
+        help="probability of showing the sum of ED and ES, which is what a classifier's repeated first convolution "
+        "sees, instead of one of them (default: %(default)s)",
+    )
+    parser.add_argument("--norm-target", action="store_true", help="reconstruct patches of mean 0 and sd 1")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the linear layers")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order, views and masks (default: 0)")
+    parser.add_argument("--resume", action="store_true", help=f"continue the run kept in OUT{STATE_SUFFIX}")
+    parser.add_argument(
+        "--data-recipe",
+        default="not given",
+        metavar="TEXT",
+        help="how the data were made, for the manifest; put no path of this machine into it",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    import torch
+
+    from med_duallora.errors import ConfigError
+    from med_duallora.pretraining.data import VolumePool
+    from med_duallora.pretraining.export import export
+    from med_duallora.pretraining.run import pretrain
+
+    if options.out.suffix != ".safetensors":
+        raise ConfigError(f"--out {options.out} must end in .safetensors")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = _config(options, n_steps=options.steps or 1)
+    pool = VolumePool.load(options.data, config.backbone)
+    state_file = options.out.with_suffix(STATE_SUFFIX)
+    config = _config(options, _n_steps(options, pool, state_file))
+    state = pretrain(config, pool, state_file, options.resume, say=lambda line: print(line, flush=True))
+    manifest = export(options.out, config, pool, state, options.data_recipe)
+    state_file.unlink(missing_ok=True)
+    n_bytes = options.out.stat().st_size
+    print(f"{options.out}: {n_bytes / 1e6:.2f} MB, {manifest['n_parameters']['encoder']} encoder parameters")
+    return 0
+
+
+def _config(options: argparse.Namespace, n_steps: int) -> "PretrainConfig":
+    from med_duallora.pretraining.data import ViewConfig
+    from med_duallora.pretraining.run import PretrainConfig
+
+    names = ("preset", "batch_size", "lr", "mask_ratio", "norm_target", "precision", "seed")
+    values = {name: getattr(options, name) for name in names}
+    return PretrainConfig(n_steps=n_steps, views=ViewConfig(frame_sum=options.frame_sum), **values)
+
+
+def _n_steps(options: argparse.Namespace, pool: "VolumePool", state_file: Path) -> int:
+    """Return the length of the run in steps; a resumed run keeps the length it started with."""
+    from med_duallora.pretraining.run import steps_for
+    from med_duallora.pretraining.state import planned_steps
+
+    if options.steps is not None:
+        return int(options.steps)
+    if options.resume:
+        planned: int = planned_steps(state_file)
+        return planned
+    if options.minutes is not None:
+        n_steps: int = steps_for(_config(options, n_steps=1), pool, options.minutes)
+        print(f"{options.minutes:g} minutes are {n_steps} steps here", file=sys.stderr)
+        return n_steps
+    n_epochs = 100.0 if options.epochs is None else options.epochs
+    return max(1, math.ceil(n_epochs * len(pool.volumes) / int(options.batch_size)))

@@ -1,0 +1,1 @@
+"""Masked-autoencoder pre-training of a backbone, and the linear probe that judges it."""

@@ -1,0 +1,83 @@
+"""What a pre-training run leaves: a float16 checkpoint with CineMA's names, its manifest and the loss curve."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from med_duallora import __version__
+from med_duallora.files import atomic_path, sha256_of_file, write_json
+from med_duallora.pretraining.data import VolumePool
+from med_duallora.pretraining.run import PretrainConfig
+from med_duallora.pretraining.state import RunState
+
+
+def export(out: Path, config: PretrainConfig, pool: VolumePool, state: RunState, recipe: str) -> dict[str, Any]:
+    """Write ``out``, ``out`` with suffix .json (manifest) and .png (loss curve), each atomically.
+
+    Args:
+        out: the checkpoint's path.
+        config: recipe of the run.
+        pool: the volumes it saw.
+        state: the finished run.
+        recipe: how the data were made, in the user's words.
+
+    Returns:
+        The manifest. It holds no path of this machine.
+    """
+    with atomic_path(out) as partial:
+        save_file({name: tensor.half().contiguous() for name, tensor in state.weights.items()}, partial)
+    manifest = {
+        "preset": config.preset,
+        "architecture": config.backbone.to_dict(),
+        "objective": "masked autoencoder (CineMA), short-axis view",
+        "n_parameters": _n_parameters(state.weights),
+        "dtype": "float16",
+        "sha256": sha256_of_file(out),
+        "command": command_of(config),
+        "recipe": config.to_dict(),
+        "data": {"recipe": recipe, "n_subjects": len(pool.volumes), "sha256_of_sources": pool.content},
+        "versions": _versions(),
+        "seconds": round(state.seconds, 1),
+        "loss_curve": state.curve,
+    }
+    write_json(out.with_suffix(".json"), manifest)
+    plot_curve(out.with_suffix(".png"), config.preset, state.curve)
+    return manifest
+
+
+def command_of(config: PretrainConfig) -> str:
+    """Return the command that repeats the run, with DATA and OUT instead of paths."""
+    words = ["med-duallora pretrain --data DATA --out OUT", f"--preset {config.preset}", f"--steps {config.n_steps}"]
+    words += [f"--batch-size {config.batch_size}", f"--lr {config.lr:g}", f"--mask-ratio {config.mask_ratio:g}"]
+    words += [f"--frame-sum {config.views.frame_sum:g}", f"--precision {config.precision}", f"--seed {config.seed}"]
+    return " ".join(words + (["--norm-target"] if config.norm_target else []))
+
+
+def plot_curve(path: Path, title: str, curve: list[dict[str, float]]) -> None:
+    """Draw the loss on training and held-out volumes over the steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    steps = [point["step"] for point in curve]
+    axes.plot(steps, [point["loss"] for point in curve], label="training views")
+    axes.plot(steps, [point["held_out_loss"] for point in curve], label="held-out subjects, ED, ES and their sum")
+    axes.set(xlabel="step", ylabel="squared error on masked patches", yscale="log", title=f"{title}: pre-training")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+
+
+def _n_parameters(weights: dict[str, torch.Tensor]) -> dict[str, int]:
+    encoder = sum(tensor.numel() for name, tensor in weights.items() if name.startswith("enc"))
+    return {"encoder": encoder, "with_decoder": sum(tensor.numel() for tensor in weights.values())}
+
+
+def _versions() -> dict[str, str]:
+    python = platform.python_version()
+    return {"med_duallora": __version__, "python": python, "torch": torch.__version__, "numpy": np.__version__}

@@ -1,0 +1,202 @@
+"""The masked autoencoder of CineMA (arXiv 2506.00679) for the short-axis view.
+
+A quarter of the patches is visible. The encoder sees nothing else: the stem's convolutions mix over a grid whose
+masked places are zero. A small decoder queries the encoded visible patches from every masked place (cross-attention)
+and a linear head predicts the voxels there. Only masked patches enter the loss.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from med_duallora.backbone.classifier import VIEW, Backbone, position_embedding
+from med_duallora.backbone.config import BackboneConfig
+from med_duallora.backbone.layers import VIT_NORM_EPS, Block, initialise, patchify
+from med_duallora.errors import ConfigError
+from med_duallora.pretraining.depthwise import depthwise_conv
+
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Shape of the decoder, which is thrown away after pre-training.
+
+    Args:
+        embed_dim: token width.
+        depth: cross-attention blocks.
+        n_heads: attention heads; divides ``embed_dim``.
+    """
+
+    embed_dim: int
+    depth: int
+    n_heads: int
+
+    def __post_init__(self) -> None:
+        if min(self.embed_dim, self.depth, self.n_heads) < 1 or self.embed_dim % self.n_heads:
+            raise ConfigError(f"{self}: all must be positive and n_heads must divide embed_dim")
+
+
+DECODERS = {
+    "cinema-base": DecoderConfig(512, 8, 16),
+    "cinema-mini": DecoderConfig(96, 2, 4),
+    "cinema-tiny": DecoderConfig(12, 1, 2),
+}
+
+
+@dataclass(frozen=True)
+class PatchMask:
+    """Which patches the encoder sees.
+
+    Args:
+        visible: sorted indices of visible patches (batch, n_visible).
+        masked: sorted indices of the others (batch, n_masked).
+    """
+
+    visible: torch.Tensor
+    masked: torch.Tensor
+
+    @classmethod
+    def draw(cls, n_samples: int, n_patches: int, mask_ratio: float, generator: torch.Generator) -> "PatchMask":
+        """Mask each sample at random; ``int(n_patches * (1 - mask_ratio))`` patches stay visible.
+
+        Raises:
+            ConfigError: no patch would be visible, or none masked.
+        """
+        n_visible = int(n_patches * (1 - mask_ratio))
+        if not 0 < n_visible < n_patches:
+            raise ConfigError(f"mask_ratio = {mask_ratio} leaves {n_visible} of {n_patches} patches visible")
+        order = torch.rand(n_samples, n_patches, generator=generator).argsort(1)
+        return cls(order[:, :n_visible].sort(1).values, order[:, n_visible:].sort(1).values)
+
+
+def take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Pick rows: values (batch or 1, n, dim) at index (batch, k) give (batch, k, dim)."""
+    values = values.expand(index.shape[0], -1, -1)
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
+class VisibleMixer:
+    """Depth-wise convolution of visible patches only: the masked places of the grid are zero.
+
+    The stem then runs on the visible patches as a batch of small images, a quarter of the work.
+
+    Args:
+        visible: (batch, n_visible) indices into the token grid.
+        grid_size: tokens along x, y, z.
+    """
+
+    def __init__(self, visible: torch.Tensor, grid_size: tuple[int, ...]) -> None:
+        self.visible = visible
+        self.grid_size = grid_size
+
+    def __call__(self, conv: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch*n_visible, vx, vy, vz, chans) to the same shape."""
+        (n_samples, n_visible), (gx, gy, gz) = self.visible.shape, self.grid_size
+        _, vx, vy, vz, chans = x.shape
+        rows = x.reshape(n_samples, n_visible, -1)
+        index = self.visible.unsqueeze(-1).expand_as(rows)
+        cubes = rows.new_zeros(n_samples, gx * gy * gz, rows.shape[-1]).scatter(1, index, rows)
+        grid = cubes.reshape(n_samples, gx, gy, gz, vx, vy, vz, chans).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        mixed = depthwise_conv(conv, grid.reshape(n_samples, gx * vx, gy * vy, gz * vz, chans))
+        mixed = mixed.reshape(n_samples, gx, vx, gy, vy, gz, vz, chans).permute(0, 1, 3, 5, 2, 4, 6, 7)
+        return mixed.reshape(n_samples, gx * gy * gz, -1).gather(1, index).reshape(x.shape)
+
+
+class DecoderTokens(nn.Module):
+    """The mask token and the decoder's fixed position embedding."""
+
+    pos_embed: torch.Tensor
+
+    def __init__(self, dim: int, grid_size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.register_buffer("pos_embed", position_embedding(dim, grid_size), persistent=False)
+
+
+class Decoder(nn.Module):
+    """Cross-attention blocks and the final norm."""
+
+    def __init__(self, config: DecoderConfig, mlp_ratio: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config.embed_dim, config.n_heads, mlp_ratio) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.embed_dim, eps=VIT_NORM_EPS)
+
+    def forward(self, queries: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Let queries (batch, n, dim) attend to context (batch, m, dim)."""
+        for block in self.blocks:
+            queries = block(queries, context)
+        return self.norm(queries)  # type: ignore[no-any-return]
+
+
+class MaskedAutoencoder(Backbone):
+    """CineMA's masked autoencoder with one view; parameter names are those of its published checkpoint.
+
+    Args:
+        config: the backbone; images have ``in_chans`` channels (one frame), whatever ``n_frames`` is.
+        decoder: shape of the decoder.
+        seed: of the initial weights; the global random state is left alone.
+    """
+
+    def __init__(self, config: BackboneConfig, decoder: DecoderConfig, seed: int = 0) -> None:
+        with torch.random.fork_rng(devices=[]):
+            super().__init__(config, config.in_chans)
+            dim, n_voxels = decoder.embed_dim, config.in_chans
+            for step in config.reduction:
+                n_voxels *= step
+            self.dec_linear = nn.Linear(config.embed_dim, dim)
+            self.dec_embed_dict = nn.ModuleDict({VIEW: DecoderTokens(dim, config.grid_size)})
+            self.decoder = Decoder(decoder, config.mlp_ratio)
+            self.pred_head_dict = nn.ModuleDict({VIEW: nn.Linear(dim, n_voxels)})
+        initialise(self, seed)
+
+    def patches(self, image: torch.Tensor) -> torch.Tensor:
+        """Cut (batch, in_chans, X, Y, Z) into token patches (batch, n, voxels*in_chans), channel fastest.
+
+        Raises:
+            ConfigError: the image is not of the configured size.
+        """
+        expected = (self.config.in_chans, *self.config.image_size)
+        if tuple(image.shape[1:]) != expected:
+            raise ConfigError(f"image of shape {tuple(image.shape)}, but it must be (batch, {expected})")
+        return patchify(image.permute(0, 2, 3, 4, 1), self.config.reduction).flatten(1, 3)
+
+    def encode(self, patches: torch.Tensor, mask: PatchMask) -> torch.Tensor:
+        """Encode the visible patches: (batch, 1+n_visible, dim), cls first, patches fused with the stem's stages."""
+        n_samples, n_visible = mask.visible.shape
+        cubes = take(patches, mask.visible).reshape(-1, *self.config.reduction, self.config.in_chans)
+        mixer = VisibleMixer(mask.visible, self.config.grid_size)
+        tokens, skips = self.token_embedding.stem(cubes, mixer)
+        dim = tokens.shape[-1]
+        hidden = tokens.reshape(n_samples, n_visible, dim) + take(self.token_embedding.pos_embed, mask.visible)
+        hidden = self.with_cls(hidden)
+        for block in self.blocks:
+            hidden = block(hidden)
+        features = self.finish(hidden, self.fusion_term(skips).reshape(n_samples, n_visible, dim))
+        return torch.cat(features, dim=1)
+
+    def decode(self, encoded: torch.Tensor, mask: PatchMask) -> torch.Tensor:
+        """Predict the masked patches (batch, n_masked, voxels*in_chans) from (batch, 1+n_visible, dim)."""
+        embedding: DecoderTokens = self.dec_embed_dict[VIEW]  # type: ignore[assignment]
+        tokens = self.dec_linear(encoded)
+        context = tokens[:, 1:] + take(embedding.pos_embed, mask.visible)
+        queries = embedding.mask_token + take(embedding.pos_embed, mask.masked)
+        decoded = self.decoder(torch.cat([tokens[:, :1], queries], dim=1), context)
+        return self.pred_head_dict[VIEW](decoded[:, 1:])  # type: ignore[no-any-return]
+
+    def forward(self, image: torch.Tensor, mask: PatchMask, norm_target: bool = False) -> torch.Tensor:
+        """Return the mean squared error on the masked patches of image (batch, in_chans, X, Y, Z).
+
+        Args:
+            image: what is masked and reconstructed.
+            mask: which patches are visible.
+            norm_target: compare with patches of mean 0 and standard deviation 1.
+        """
+        patches = self.patches(image)
+        predicted = self.decode(self.encode(patches, mask), mask)
+        target = take(patches, mask.masked)
+        if norm_target:
+            target = (target - target.mean(-1, keepdim=True)) / (target.std(-1, keepdim=True) + NORM_EPS)
+        return F.mse_loss(predicted.float(), target)
