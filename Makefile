@@ -1,0 +1,48 @@
+# "make demo" and "make test" need python3 (3.10 or newer) with venv, and make; they do everything else themselves.
+PYTHON ?= python3
+WORKERS ?= 2
+DEMO ?= runs/demo
+# more options for pip, for example an index with CPU-only builds of torch
+PIP_OPTIONS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SOURCES := custom tests
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    phantom cohort -> prepared cohorts -> FLARE simulator -> report, in $(DEMO)"
+	@echo "make test    ruff, mypy and pytest on $(WORKERS) workers"
+	@echo "make lint    ruff and mypy only"
+	@echo "make format  let ruff rewrite the sources"
+	@echo "make clean   remove the virtual environment and tool caches; $(DEMO) stays"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "make: $(PYTHON) is older than 3.10; say which to use: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt --no-build-isolation -e ".[test]"
+	@touch $@
+
+demo: $(INSTALLED)
+	@$(BIN)/med-duallora demo --out $(DEMO)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@echo "make test: ruff, mypy and pytest passed"
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build custom/*.egg-info

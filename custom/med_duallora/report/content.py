@@ -1,0 +1,149 @@
+"""Puts a run's report in order: what is said first, and how each number is explained."""
+
+from med_duallora.config import JobConfig
+from med_duallora.methods import method_of
+from med_duallora.names import Role
+from med_duallora.report import drawing, plots, tables
+from med_duallora.report.collect import Run
+from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
+from med_duallora.report.summary import macro
+
+NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis."
+SYNTHETIC = "Synthetic phantoms: no number here says anything about patients."
+
+GLOSSARY = (
+    ("site", "a client of the federation; here, the scanners of one vendor"),
+    ("backbone", "the frozen foundation model; it is the same at every site and is never trained here"),
+    ("backbone + head", "the frozen backbone, with a logistic head fitted to the site's own training subjects"),
+    ("global adapter", "low-rank matrices that every site trains, sends and receives back averaged"),
+    ("local adapter", "low-rank matrices that a site trains beside the global ones and never sends"),
+    ("global / local adapter only", "the trained model with the other adapter switched off"),
+    ("payload", "what a site sends in a round; the floor is the size of its values alone"),
+    ("round", "one training task at every site, then one aggregation at the server"),
+    ("sensitivity, specificity", "share of diseased subjects that were found; of normal ones that were left alone"),
+    ("balanced accuracy", "mean of sensitivity and specificity; 0.5 is chance"),
+    ("AUROC", "chance that a diseased subject scores above a normal one; it needs no threshold"),
+    ("macro, pooled", "mean over sites, each counting the same; over all subjects together"),
+    ("worst site, spread", "the lowest value over sites; the highest minus the lowest"),
+    ("aggregation residual", "relative size of what is lost by averaging the factors instead of their products"),
+)  # fmt: skip
+
+
+def build(run: Run) -> Document:
+    """Return the report of a run."""
+    return Document(
+        title="Med-DualLoRA: report of a federated run",
+        banner=f"{SYNTHETIC} {NOT_FOR_DIAGNOSIS}" if run.synthetic else NOT_FOR_DIAGNOSIS,
+        headline=headline(run),
+        key_numbers=_key_numbers(run),
+        sections=_sections(run),
+    )
+
+
+def headline(run: Run) -> str:
+    """Say what both adapters reached against the start, and on how many subjects."""
+    both, start = (macro(run.evaluation, variant, "balanced_accuracy") for variant in ("both", "backbone"))
+    n_sites = len(run.evaluation.sites)
+    subjects = _n_subjects(run)
+    size = ("1 site" if n_sites == 1 else f"{n_sites} sites") + (f", {subjects} test subjects" if subjects else "")
+    if both is None or start is None:
+        return f"Balanced accuracy cannot be compared ({size}): no site has a test split with both classes."
+    return (
+        f"Mean balanced accuracy over the sites: {both:.2f} with both adapters, {start:.2f} with the frozen backbone "
+        f"and a fitted head ({both - start:+.2f}). {size[0].upper()}{size[1:]}."
+    )
+
+
+def _key_numbers(run: Run) -> list[KeyNumber]:
+    both, start = (macro(run.evaluation, variant, "balanced_accuracy") for variant in ("both", "backbone"))
+    payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
+    seconds = sum(item.seconds for item in run.rounds)
+    largest = f"{tables.kib(max(payloads))} KiB" if payloads else tables.NONE
+    return [
+        KeyNumber(tables.number(both), "balanced accuracy with both adapters, mean over sites"),
+        KeyNumber(tables.number(start), "balanced accuracy of the backbone with a fitted head"),
+        KeyNumber(largest, f"largest payload of a site in a round; floor {tables.kib(run.rounds[-1].floor_bytes)} KiB"),
+        KeyNumber(f"{seconds:,.0f} s", f"for {len(run.rounds)} rounds at {len(run.sites)} sites"),
+    ]
+
+
+def _sections(run: Run) -> list[Section]:
+    plot = plots.pictures(run)
+    accuracy, *other_scores = tables.result_tables(run)
+    intervals = tables.interval_table(run, "both")
+    return [
+        Section("Result", [Paragraph(_coarseness(run)), plot["variants"], accuracy, intervals, *_failures(run)]),
+        Section("Sensitivity, specificity, AUROC", other_scores),
+        Section("What left the sites", [boundary_picture(run), Paragraph(_leaving(run)), tables.payload_table(run)]),
+        Section("Training", [plot["curves"], tables.adapters_table(run)]),
+        Section("Time", [plot["time"], tables.time_table(run)]),
+        Section("Configuration", [tables.configuration_table(run)]),
+        Section("Provenance", [tables.provenance_table(run)]),
+        Section("Words", _glossary()),
+    ]  # fmt: skip
+
+
+def boundary_picture(run: Run) -> Picture:
+    """Return the picture of what stays and what leaves in this job."""
+    sent = method_of(run.job).sent_roles(run.job.lora)
+    payload = "global adapter" + (" and head" if Role.HEAD in sent else "")
+    payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
+    detail = f"{tables.kib(max(payloads))} KiB a round, and metrics" if payloads else "and metrics"
+    svg = drawing.boundary(run.sites, _staying(run.job), payload, detail)
+    return Picture(
+        "boundary.svg",
+        svg.encode(),
+        f"A site and the server with the boundary between them; only the {payload} crosses it and comes back averaged.",
+        f"What leaves a site: the {payload}, its weight and the agreed metrics.",
+        width=drawing.WIDTH,
+    )
+
+
+def _staying(job: JobConfig) -> list[str]:
+    method = method_of(job)
+    kept = method.kept_roles(job.lora)
+    lines = ["scans, labels, predictions", "frozen backbone, feature cache"]
+    if method.has_local_adapter:
+        lines.append("local adapter")
+    if Role.HEAD in kept:
+        lines.append("classification head")
+    return [*lines, "optimizer state"]
+
+
+def _leaving(run: Run) -> str:
+    n_refused = sum(len(item.refused) for item in run.rounds)
+    refused = (
+        f"The server refused {n_refused} contribution(s): " if n_refused else "The server refused no contribution."
+    )
+    reasons = "; ".join(text for item in run.rounds for text in item.refused)
+    return (
+        "A payload holds the tensors of the egress contract and nothing else; the job's filter builds it anew at the "
+        "site, and the server checks it again. Beside it go the site's weight, its training and validation metrics, "
+        f"and after the last round its test scores with the counts behind them. {refused}{reasons}"
+    )
+
+
+def _coarseness(run: Run) -> str:
+    scores = run.evaluation.sites
+    if not all({"n_positive", "n_negative"} <= set(values) for values in scores.values()):
+        return "The sites did not send how many subjects their test scores rest on; read them with care."
+    sizes = ", ".join(
+        f"{site} {int(values['n_positive'])} + {int(values['n_negative'])}" for site, values in scores.items()
+    )
+    smallest = min((int(v[k]) for v in scores.values() for k in ("n_positive", "n_negative") if v[k]), default=0)
+    step = f" At the smallest of them one subject moves balanced accuracy by {0.5 / smallest:.2f}." if smallest else ""
+    return f"Test subjects, diseased + normal: {sizes}.{step} Threshold 0.5 on the predicted probability, never tuned."
+
+
+def _failures(run: Run) -> list[Block]:
+    failed = run.evaluation.failed
+    reasons = "; ".join(f"{site}: {reason}" for site, reason in failed.items())
+    return [Paragraph(f"Without a result, and in no number here: {reasons}.")] if failed else []
+
+
+def _n_subjects(run: Run) -> int:
+    return int(sum(scores.get("n_subjects", 0) for scores in run.evaluation.sites.values()))
+
+
+def _glossary() -> list[Block]:
+    return [Table("Words used above", ["word", "meaning"], [list(entry) for entry in GLOSSARY])]

@@ -1,0 +1,137 @@
+"""Numbers computed from an evaluation: means over sites, pooled counts, intervals."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from med_duallora.report.collect import Evaluation
+
+METRICS = {
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "auroc": "AUROC",
+}
+"""Metrics of the result tables and how they are written."""
+
+_POOLED = ("balanced_accuracy", "sensitivity", "specificity")
+_Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many of a group of test subjects were classified rightly.
+
+    Args:
+        hits: diseased subjects that were found.
+        n_positive: diseased subjects.
+        rejections: normal subjects that were called normal.
+        n_negative: normal subjects.
+    """
+
+    hits: int
+    n_positive: int
+    rejections: int
+    n_negative: int
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.hits + other.hits,
+            self.n_positive + other.n_positive,
+            self.rejections + other.rejections,
+            self.n_negative + other.n_negative,
+        )
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How far sites lie apart in one metric.
+
+    Args:
+        where: the site with the lowest value, or how many share it.
+        worst: its value.
+        spread: highest minus lowest value.
+    """
+
+    where: str
+    worst: float
+    spread: float
+
+
+def by_site(evaluation: Evaluation, variant: str, metric: str) -> dict[str, float]:
+    """Return the metric of every site for which it is defined (a test split with one class only has no AUROC)."""
+    name = f"{variant}.{metric}"
+    return {site: scores[name] for site, scores in evaluation.sites.items() if name in scores}
+
+
+def macro(evaluation: Evaluation, variant: str, metric: str) -> float | None:
+    """Return the mean over sites, each site counting the same; None where no site has the metric."""
+    values = by_site(evaluation, variant, metric)
+    return math.fsum(values.values()) / len(values) if values else None
+
+
+def extent(evaluation: Evaluation, variant: str, metric: str) -> Extent | None:
+    """Return the worst site and the spread over sites; None where no site has the metric."""
+    values = by_site(evaluation, variant, metric)
+    if not values:
+        return None
+    worst, best = min(values.values()), max(values.values())
+    sites = [site for site, value in values.items() if value == worst]
+    return Extent(sites[0] if len(sites) == 1 else f"{len(sites)} sites", worst, best - worst)
+
+
+def counts(scores: Mapping[str, float], variant: str) -> Counts | None:
+    """Return the counts behind one site's sensitivity and specificity; None where the site did not send them."""
+    if not {"n_positive", "n_negative"} <= set(scores):
+        return None
+    n_positive, n_negative = int(scores["n_positive"]), int(scores["n_negative"])
+    hits = _part(scores.get(f"{variant}.sensitivity"), n_positive)
+    rejections = _part(scores.get(f"{variant}.specificity"), n_negative)
+    return None if hits is None or rejections is None else Counts(hits, n_positive, rejections, n_negative)
+
+
+def pooled_counts(evaluation: Evaluation, variant: str) -> Counts | None:
+    """Return the counts over all sites' test subjects together; None where a site's counts are unknown."""
+    total = Counts(0, 0, 0, 0)
+    for scores in evaluation.sites.values():
+        found = counts(scores, variant)
+        if found is None:
+            return None
+        total += found
+    return total
+
+
+def pooled(evaluation: Evaluation, variant: str, metric: str) -> float | None:
+    """Return a metric over all test subjects together.
+
+    The AUROC has none: it needs every prediction on one scale, and predictions stay at the sites.
+    """
+    total = pooled_counts(evaluation, variant)
+    if metric not in _POOLED or total is None or not total.n_positive or not total.n_negative:
+        return None
+    sensitivity, specificity = total.hits / total.n_positive, total.rejections / total.n_negative
+    return {
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+    }[metric]
+
+
+def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a proportion (Wilson 1927).
+
+    Raises:
+        ValueError: ``n`` is 0, or ``n_hits`` is not between 0 and ``n``.
+    """
+    if not (n > 0 and 0 <= n_hits <= n):
+        raise ValueError(f"{n_hits} of {n} is no proportion")
+    share, z2 = n_hits / n, _Z_95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _part(share: float | None, n: int) -> int | None:
+    if n == 0:
+        return 0
+    return None if share is None else round(share * n)

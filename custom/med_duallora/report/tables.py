@@ -1,0 +1,180 @@
+"""The tables of a report."""
+
+from collections.abc import Iterable
+
+from med_duallora.report.collect import VARIANTS, Evaluation, Round, Run
+from med_duallora.report.document import Table
+from med_duallora.report.summary import METRICS, by_site, counts, extent, macro, pooled, pooled_counts, wilson_interval
+
+VARIANT_LABELS = {
+    "backbone": "backbone + head",
+    "global": "global adapter only",
+    "local": "local adapter only",
+    "both": "both adapters",
+}
+NONE = "–"
+KIB = 1024
+
+
+def number(value: float | None) -> str:
+    """Return a score with two decimals: test sets are small, more digits would pretend."""
+    return NONE if value is None else f"{value:.2f}"
+
+
+def kib(n_bytes: float) -> str:
+    """Return a size in KiB with one decimal."""
+    return f"{n_bytes / KIB:,.1f}"
+
+
+def result_tables(run: Run) -> list[Table]:
+    """Return one table per metric: a row per variant, a column per site, then macro, pooled, worst, spread."""
+    return [_result_table(run.evaluation, metric) for metric in METRICS]
+
+
+def _result_table(evaluation: Evaluation, metric: str) -> Table:
+    sites = list(evaluation.sites)
+    rows, shown = [], variants(evaluation)
+    for variant in shown:
+        values, reach = by_site(evaluation, variant, metric), extent(evaluation, variant, metric)
+        row = [VARIANT_LABELS[variant], *(number(values.get(site)) for site in sites)]
+        row += [number(macro(evaluation, variant, metric)), number(pooled(evaluation, variant, metric))]
+        row += [f"{reach.worst:.2f} ({reach.where})", number(reach.spread)] if reach else [NONE, NONE]
+        rows.append(row)
+    return Table(
+        caption=f"Test {METRICS[metric]}",
+        header=["variant", *sites, "macro", "pooled", "worst site", "spread"],
+        rows=rows,
+        note="No pooled AUROC: predictions never leave a site." if metric == "auroc" else "",
+        strong_rows=[index for index, variant in enumerate(shown) if variant == "both"],
+    )
+
+
+def variants(evaluation: Evaluation) -> list[str]:
+    """Return the variants that at least one site evaluated, from none to both adapters."""
+    return [
+        variant
+        for variant in VARIANTS
+        if any(name.startswith(f"{variant}.") for scores in evaluation.sites.values() for name in scores)
+    ]
+
+
+def adapters_table(run: Run) -> Table:
+    """Return the mean scores of every evaluated global adapter: the one of the report first."""
+    rows = []
+    for item in (run.evaluation, *run.other_evaluations):
+        scores = [
+            number(macro(item, variant, metric))
+            for variant in ("both", "global")
+            for metric in ("balanced_accuracy", "auroc")
+        ]
+        rows.append([item.model, NONE if item.round_index is None else str(item.round_index), *scores])
+    header = ["adapter", "after round", "both: balanced accuracy", "both: AUROC"]
+    return Table(
+        caption="Evaluated global adapters, test scores, mean over sites",
+        header=[*header, "global only: balanced accuracy", "global only: AUROC"],
+        rows=rows,
+        note="Best: highest validation score of an incoming global adapter. The sites' local adapters are those after "
+        "the last round, so only the last global adapter is the one that they were trained with.",
+        strong_rows=[0],
+    )
+
+
+def interval_table(run: Run, variant: str) -> Table:
+    """Return the counts behind sensitivity and specificity with 95 % intervals, per site and pooled."""
+    rows = []
+    for name, found in (
+        *((site, counts(scores, variant)) for site, scores in run.evaluation.sites.items()),
+        ("all sites", pooled_counts(run.evaluation, variant)),
+    ):
+        if found is None:
+            rows.append([name, NONE, NONE])
+        else:
+            rows.append([name, _share(found.hits, found.n_positive), _share(found.rejections, found.n_negative)])
+    return Table(
+        caption=f"{VARIANT_LABELS[variant].capitalize()}: test subjects classified rightly, with 95 % intervals",
+        header=["site", "disease found (sensitivity)", "normal recognised (specificity)"],
+        rows=rows,
+        note="Wilson score intervals; subjects are independent, sites are not a random sample.",
+        strong_rows=[len(rows) - 1],
+    )
+
+
+def _share(n_hits: int, n: int) -> str:
+    if n == 0:
+        return "no subject"
+    low, high = wilson_interval(n_hits, n)
+    return f"{n_hits} of {n}  ({100 * low:.0f}–{100 * high:.0f} %)"
+
+
+def payload_table(run: Run) -> Table:
+    """Return what every site sent per round, beside the floor: the bytes that the values alone need."""
+    rows = []
+    for site in run.sites:
+        sizes = [item.sites[site].payload_bytes for item in run.rounds if site in item.sites]
+        floors = [item.floor_bytes for item in run.rounds if site in item.sites]
+        if sizes:
+            ratio = max(size / floor for size, floor in zip(sizes, floors, strict=True))
+            row = [str(len(sizes)), kib(min(sizes)), kib(max(sizes)), kib(max(floors)), f"{ratio:.3f}", kib(sum(sizes))]
+        else:
+            row = ["0", *[NONE] * 5]
+        rows.append([site, *row])
+    return Table(
+        caption="Serialised payload of a train task, KiB",
+        header=["site", "rounds", "smallest", "largest", "floor", "largest / floor", "sent in all"],
+        rows=rows,
+        note="Floor: number of sent values times 4 bytes. Transport headers of FLARE and gRPC come on top.",
+    )
+
+
+def time_table(run: Run) -> Table:
+    """Return each round's seconds, split into the slowest site's computing and everything else."""
+    rows = [
+        [str(item.index), str(len(item.sites)), f"{item.seconds:.1f}", *_split(item), str(len(item.refused))]
+        for item in run.rounds
+    ]
+    total, compute = sum(item.seconds for item in run.rounds), sum(map(compute_seconds, run.rounds))
+    refused = sum(len(item.refused) for item in run.rounds)
+    rows.append(["all", "", f"{total:.1f}", f"{compute:.1f}", f"{total - compute:.1f}", str(refused)])
+    return Table(
+        caption="Time per round, seconds",
+        header=["round", "sites", "round", "computing (slowest site)", "everything else", "refused"],
+        rows=rows,
+        note="Everything else: FLARE's messages, start-up and polling, aggregation, and waiting while sites share the "
+        "machine. Round 0 fills the feature cache.",
+        strong_rows=[len(rows) - 1],
+    )
+
+
+def compute_seconds(item: Round) -> float:
+    """Return the longest time that a site of this round computed, at most the round's own."""
+    return min(item.seconds, max((site.metrics.get("seconds", 0.0) for site in item.sites.values()), default=0.0))
+
+
+def _split(item: Round) -> tuple[str, str]:
+    compute = compute_seconds(item)
+    return f"{compute:.1f}", f"{item.seconds - compute:.1f}"
+
+
+def configuration_table(run: Run) -> Table:
+    """Return the job's settings, one row each, named as ``--set`` takes them."""
+    return Table("Job configuration", ["setting", "value"], list(_flat(run.job.to_dict())))
+
+
+def provenance_table(run: Run) -> Table:
+    """Return where the result comes from: the job's hash and what the adapter's manifest states."""
+    rows = [
+        ["job.json sha256", run.job_sha256],
+        ["evaluated adapter", run.evaluation.model],
+        *_flat({name: value for name, value in run.manifest.items() if name != "lora"}),
+    ]
+    return Table("Provenance", ["what", "value"], rows)
+
+
+def _flat(values: dict[str, object], prefix: str = "") -> Iterable[list[str]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield [prefix + name, ", ".join(map(str, value)) or NONE]
+        else:
+            yield [prefix + name, NONE if value is None else str(value)]

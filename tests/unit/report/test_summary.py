@@ -1,0 +1,88 @@
+import pytest
+
+from med_duallora.report.collect import Evaluation
+from med_duallora.report.summary import (
+    Counts,
+    by_site,
+    counts,
+    extent,
+    macro,
+    pooled,
+    pooled_counts,
+    wilson_interval,
+)
+from tests.unit.report.conftest import evaluation as evaluation_record
+from tests.unit.report.conftest import scores, site_evaluation
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    record = evaluation_record()
+    return Evaluation("best", None, record["sites"], {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("n_hits", "n", "interval"),
+    [
+        # golden numbers: R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3
+        pytest.param(81, 263, (0.2553, 0.3662), id="about a third"),
+        pytest.param(15, 148, (0.0624, 0.1605), id="about a tenth"),
+        pytest.param(0, 20, (0.0, 0.1611), id="none right"),
+        pytest.param(1, 29, (0.0061, 0.1718), id="one right"),
+        pytest.param(20, 20, (0.8389, 1.0), id="all right: mirror image of none right"),
+    ],
+)
+def test_intervals_are_wilsons(n_hits: int, n: int, interval: tuple[float, float]) -> None:
+    assert wilson_interval(n_hits, n) == pytest.approx(interval, abs=5e-5)
+
+
+@pytest.mark.parametrize(("n_hits", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_no_proportion_has_no_interval(n_hits: int, n: int) -> None:
+    with pytest.raises(ValueError, match="is no proportion"):
+        wilson_interval(n_hits, n)
+
+
+def test_macro_counts_every_site_the_same(evaluation: Evaluation) -> None:
+    assert macro(evaluation, "both", "balanced_accuracy") == pytest.approx((1.0 + 0.75) / 2)
+
+
+def test_pooled_counts_every_subject_the_same(evaluation: Evaluation) -> None:
+    assert pooled_counts(evaluation, "both") == Counts(hits=6, n_positive=6, rejections=4, n_negative=6)
+    assert pooled(evaluation, "both", "sensitivity") == 1.0
+    assert pooled(evaluation, "both", "specificity") == pytest.approx(4 / 6)
+    assert pooled(evaluation, "both", "balanced_accuracy") == pytest.approx((1 + 4 / 6) / 2)
+
+
+def test_predictions_of_different_sites_are_never_ranked_together(evaluation: Evaluation) -> None:
+    assert pooled(evaluation, "both", "auroc") is None
+
+
+def test_the_worst_site_is_named(evaluation: Evaluation) -> None:
+    found = extent(evaluation, "both", "balanced_accuracy")
+    assert found is not None
+    assert (found.where, found.worst, found.spread) == ("philips", 0.75, 0.25)
+
+
+def test_equally_bad_sites_are_counted(evaluation: Evaluation) -> None:
+    found = extent(evaluation, "backbone", "auroc")
+    assert found is not None
+    assert (found.where, found.spread) == ("2 sites", 0.0)
+
+
+def test_an_undefined_score_is_left_out_not_taken_as_zero() -> None:
+    one_class = site_evaluation((3, 0), both={"sensitivity": 2 / 3})
+    both_classes = site_evaluation((2, 2), both=scores(1.0, 0.5, 0.8))
+    found = Evaluation("last", None, {"ge": one_class, "canon": both_classes}, {})
+    assert by_site(found, "both", "auroc") == {"canon": 0.8}
+    assert macro(found, "both", "balanced_accuracy") == 0.75
+    assert counts(one_class, "both") == Counts(hits=2, n_positive=3, rejections=0, n_negative=0)
+    assert pooled(found, "both", "sensitivity") == pytest.approx(4 / 5)
+
+
+def test_nothing_is_made_up_where_no_site_has_the_score() -> None:
+    empty = Evaluation("last", None, {"ge": {}}, {})
+    assert macro(empty, "both", "auroc") is None
+    assert extent(empty, "both", "auroc") is None
+    assert counts({}, "both") is None
+    assert pooled(empty, "both", "sensitivity") is None
+    assert counts({"n_positive": 2.0, "n_negative": 1.0, "both.sensitivity": 0.5}, "both") is None

@@ -1,0 +1,114 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from med_duallora.report import tables
+from med_duallora.report.collect import read_run
+from tests.unit.report.conftest import rewrite, round_record
+
+
+def test_result_tables_have_a_row_per_variant_and_a_column_per_site(server: Path) -> None:
+    accuracy, sensitivity, _, auroc = tables.result_tables(read_run(server))
+    assert accuracy.header == ["variant", "siemens", "philips", "macro", "pooled", "worst site", "spread"]
+    assert [row[0] for row in accuracy.rows] == [
+        "backbone + head",
+        "global adapter only",
+        "local adapter only",
+        "both adapters",
+    ]
+    assert accuracy.rows[3] == ["both adapters", "1.00", "0.75", "0.88", "0.83", "0.75 (philips)", "0.25"]
+    assert accuracy.strong_rows == [3]
+    assert sensitivity.caption == "Test sensitivity"
+    assert [row[4] for row in auroc.rows] == ["–"] * 4
+    assert "No pooled AUROC" in auroc.note
+
+
+def test_a_method_without_a_local_adapter_has_fewer_rows(server: Path) -> None:
+    run = read_run(server)
+    kept = {
+        site: {name: value for name, value in scores.items() if not name.startswith(("local.", "both."))}
+        for site, scores in run.evaluation.sites.items()
+    }
+    rewrite(server / "evaluation.json", sites=kept)
+    assert tables.variants(read_run(server).evaluation) == ["backbone", "global"]
+
+
+def test_intervals_show_the_counts(server: Path) -> None:
+    table = tables.interval_table(read_run(server), "both")
+    assert table.rows == [
+        ["siemens", "4 of 4  (51–100 %)", "2 of 2  (34–100 %)"],
+        ["philips", "2 of 2  (34–100 %)", "2 of 4  (15–85 %)"],
+        ["all sites", "6 of 6  (61–100 %)", "4 of 6  (30–90 %)"],
+    ]
+
+
+def test_a_class_without_subjects_is_said(server: Path) -> None:
+    sites = {"ge": {"both.specificity": 1.0, "n_positive": 0, "n_negative": 2, "n_subjects": 2}}
+    rewrite(server / "evaluation.json", sites=sites)
+    assert tables.interval_table(read_run(server), "both").rows[0][1] == "no subject"
+
+
+def test_payload_stands_beside_its_floor(server: Path) -> None:
+    table = tables.payload_table(read_run(server))
+    assert table.header[1:] == ["rounds", "smallest", "largest", "floor", "largest / floor", "sent in all"]
+    assert table.rows == [
+        ["siemens", "3", "2.0", "2.0", "2.0", "1.000", "6.0"],
+        ["philips", "3", "2.5", "2.5", "2.0", "1.250", "7.5"],
+    ]
+
+
+def test_a_site_that_never_contributed_has_no_payload(server: Path) -> None:
+    records = [round_record(index) for index in range(2)]
+    for record in records:
+        record["sites"].pop("philips")  # type: ignore[attr-defined]
+    (server / "round_metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert tables.payload_table(read_run(server)).rows[1] == ["philips", "0", *["–"] * 5]
+
+
+def test_time_is_split_into_computing_and_everything_else(server: Path) -> None:
+    table = tables.time_table(read_run(server))
+    assert table.rows[0] == ["0", "2", "6.0", "4.0", "2.0", "0"]
+    assert table.rows[-1] == ["all", "", "18.0", "12.0", "6.0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("site_seconds", "expected", "reason"),
+    [
+        ([2.0, 3.0], 3.0, "the slowest site decides"),
+        ([99.0], 6.0, "a site's clock cannot make everything else negative"),
+        ([], 0.0, "nobody contributed"),
+        ([None], 0.0, "the site's policy lets no time out"),
+    ],
+)
+def test_computing_is_the_slowest_sites(
+    server: Path, site_seconds: list[float | None], expected: float, reason: str
+) -> None:
+    sites = {
+        f"s{n}": {"metrics": {} if value is None else {"seconds": value}, "payload_bytes": 1, "weight": 1.0}
+        for n, value in enumerate(site_seconds)
+    }
+    (server / "round_metrics.jsonl").write_text(json.dumps(round_record(0, sites=sites)))
+    assert tables.compute_seconds(read_run(server).rounds[0]) == expected, reason
+
+
+def test_settings_are_named_as_set_takes_them(server: Path) -> None:
+    rows = dict(tables.configuration_table(read_run(server)).rows)  # type: ignore[arg-type]
+    assert rows["train.n_rounds"] == "3"
+    assert rows["lora.targets"] == "q, kv"
+
+
+def test_provenance_flattens_the_manifest_and_leaves_out_the_settings(server: Path) -> None:
+    rows = dict(tables.provenance_table(read_run(server)).rows)  # type: ignore[arg-type]
+    assert rows["versions.python"] == "3.11"
+    assert rows["backbone_sha256"] == "f" * 64
+    assert len(rows["job.json sha256"]) == 64
+    assert not any(name.startswith("lora") for name in rows)
+
+
+def test_best_and_last_adapter_stand_side_by_side(server: Path) -> None:
+    sites = {site: dict(values) for site, values in read_run(server).evaluation.sites.items()}
+    models = {"best": {"round": 1, "sites": sites, "failed": {}}, "last": {"round": 2, "sites": sites, "failed": {}}}
+    rewrite(server / "evaluation.json", models=models, round=1)
+    rows = tables.adapters_table(read_run(server)).rows
+    assert [list(row[:3]) for row in rows] == [["best", "1", "0.88"], ["last", "2", "0.88"]]
