@@ -1,0 +1,135 @@
+"""Paint a body: everything in the slice stack but the heart."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from med_duallora.cohorts.phantom.appearance import Appearance
+from med_duallora.cohorts.phantom.body import Body
+from med_duallora.cohorts.phantom.texture import Array, blend, darken, smooth_noise, soft
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Voxel positions: ``u`` and ``v`` (slices, x, y) and ``z`` (slices,) in mm, and the in-plane spacing."""
+
+    u: Array
+    v: Array
+    z: Array
+    spacing: float
+
+    @property
+    def heights(self) -> Array:
+        """``z`` as (slices, 1, 1)."""
+        return self.z[:, None, None]
+
+
+@dataclass(frozen=True)
+class Brush:
+    """What every structure is painted with: tissue signals, an edge width in mm, fine and coarse texture."""
+
+    look: Appearance
+    edge: float
+    grain: Array
+    coarse: Array
+
+
+def paint_body(scene: Scene, body: Body, look: Appearance, rng: np.random.Generator) -> Array:
+    """Return the body's signal relative to blood, (slices, x, y), before the heart is put in."""
+    grain, coarse = (smooth_noise(rng, scene.u.shape, cell, scene.spacing) for cell in (8.0, 26.0))
+    brush = Brush(look, 1.3 * scene.spacing, grain, coarse)
+    signal = np.float32(look.lung) * (1 + 0.3 * coarse + 0.25 * grain)
+    _paint_vessels(signal, scene, body, look)
+    _paint_back(signal, scene, body, brush)
+    _paint_abdomen(signal, scene, body, brush)
+    _paint_chest(signal, scene, body, brush)
+    painted: Array = np.maximum(signal, np.float32(0), out=signal)
+    return painted
+
+
+def _ellipse(
+    scene: Scene, centre: tuple[Array | float, Array | float], radii: tuple[float, float], angle: float
+) -> Array:
+    """Return the signed distance in mm along the ray from the centre; positive inside."""
+    x, y = _turned(scene, centre, angle)
+    x, y = x * x, y * y
+    relative = np.sqrt(x * np.float32(1 / radii[0] ** 2) + y * np.float32(1 / radii[1] ** 2)) + np.float32(1e-6)
+    distance: Array = np.sqrt(x + y) * (1 / relative - 1)
+    return distance
+
+
+def _turned(scene: Scene, centre: tuple[Array | float, Array | float], angle: float) -> tuple[Array, Array]:
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    du, dv = scene.u - np.asarray(centre[0], np.float32), scene.v - np.asarray(centre[1], np.float32)
+    return cosine * du + sine * dv, cosine * dv - sine * du
+
+
+def _paint_vessels(signal: Array, scene: Scene, body: Body, look: Appearance) -> None:
+    corner_u, corner_v = scene.u[:, 0, 0], scene.v[:, 0, 0]
+    step_u, step_v = scene.u[0, 1, 0] - corner_u[0], scene.v[0, 1, 0] - corner_v[0]
+    reach = round(7 / scene.spacing)
+    for u, v, height, radius, bright in body.vessels:
+        for k in np.flatnonzero(np.abs(scene.z - height) < 4 + 2 * radius):
+            du, dv = u - corner_u[k], v - corner_v[k]
+            x = round(float(du * step_u + dv * step_v) / scene.spacing**2)
+            y = round(float(dv * step_u - du * step_v) / scene.spacing**2)
+            window = (k, slice(max(x - reach, 0), max(x + reach, 0)), slice(max(y - reach, 0), max(y + reach, 0)))
+            distance = np.float32(radius) - np.hypot(scene.u[window] - np.float32(u), scene.v[window] - np.float32(v))
+            blend(signal[window], bright * look.blood_in_lung, soft(distance, 1.5 * scene.spacing))
+
+
+def _paint_back(signal: Array, scene: Scene, body: Body, brush: Brush) -> None:
+    """Spine with its muscles, and the descending aorta."""
+    look = brush.look
+    towards_apex = 60 - scene.heights
+    spine = (body.spine[0] + 0.1 * towards_apex, body.spine[1])
+    muscle = _ellipse(scene, spine, (body.spine[2] + 9, body.spine[2] + 16), 0.3)
+    bone = _ellipse(scene, spine, (body.spine[2], 1.15 * body.spine[2]), 0.3)
+    u, v, radius, elongation = body.aorta
+    aorta = _ellipse(scene, (u + 0.28 * towards_apex, v + 0.12 * towards_apex), (radius, radius * elongation), 0.5)
+    blend(signal, look.muscle * (1 + 0.2 * brush.grain), soft(muscle, brush.edge))
+    blend(signal, look.marrow * (1 + 0.15 * brush.grain), soft(bone, brush.edge))
+    blend(signal, look.myocardium, soft(aorta + np.float32(1.6), brush.edge))
+    blend(signal, 0.95 + 0.06 * brush.grain, soft(aorta, brush.edge))
+
+
+def _paint_abdomen(signal: Array, scene: Scene, body: Body, brush: Brush) -> None:
+    """Fat pad, diaphragm, and below it liver on the septal side, stomach in fat on the lateral side."""
+    look, z = brush.look, scene.heights
+    curvature, top_u, slope = body.dome
+    below = scene.v - np.float32(curvature) * (scene.u - np.float32(top_u)) ** 2
+    below -= np.float32(body.diaphragm) + np.float32(slope) * (z - 35)
+    fat = 0.7 * look.fat * (1 + 0.15 * brush.coarse + 0.12 * brush.grain)
+    u, v, long, short = body.fat_pad
+    approach = np.clip(0.5 * (45 - z), -40, 30)
+    pad = _ellipse(scene, (u + 0.4 * approach, v), (long, short), 0.6)
+    blend(signal, fat, soft(pad + 3 * brush.coarse, 2 * brush.edge))
+    u, v, long, short = body.stomach
+    stomach = _ellipse(scene, (body.split + u, body.diaphragm + v), (long, short), 0.4)
+    liver = body.split + 0.8 * (z - 30) + 5 * brush.coarse - scene.u
+    blend(fat, look.muscle * (1.3 + 0.5 * brush.coarse + 0.3 * brush.grain), soft(stomach, 3 * brush.edge))
+    darken(fat, stomach, 0.4, 1.5)
+    blend(fat, look.liver * (1 + 0.08 * brush.coarse + 0.1 * brush.grain), soft(liver, 2 * brush.edge))
+    blend(signal, look.muscle, soft(below + np.float32(2.5), brush.edge))
+    blend(signal, fat, soft(below, 1.5 * brush.edge))
+
+
+def _paint_chest(signal: Array, scene: Scene, body: Body, brush: Brush) -> None:
+    """Ribs and muscle around the thoracic cavity, subcutaneous fat around them, air outside."""
+    look = brush.look
+    approach = body.chest_approach * np.clip(45 - scene.heights, -30, 80)
+    centre = (body.chest_centre[0] + approach, body.chest_centre[1] - 0.25 * approach)
+    outside = -_ellipse(scene, centre, body.chest_radii, body.chest_angle)
+    x, y = _turned(scene, centre, body.chest_angle)
+    angle = np.arctan2(y, x)
+    ribs = np.sin(9 * angle + 0.04 * scene.heights) + 0.5 * brush.grain
+    muscle = look.muscle * (1 + 0.25 * brush.grain)
+    blend(muscle, look.marrow, soft(ribs - np.float32(0.75), 0.5))
+    thickness = np.maximum(body.fat * (1 + 0.35 * np.sin(angle + 0.6) + 0.1 * brush.coarse), 2)
+    blend(signal, 0.5 * look.fat, soft(outside + np.float32(2.5), brush.edge))
+    blend(signal, muscle, soft(outside, brush.edge))
+    beyond = outside - np.float32(body.wall)
+    blend(signal, look.fat * (1 + 0.08 * brush.coarse + 0.06 * brush.grain), soft(beyond, brush.edge))
+    if look.ink:
+        darken(signal, beyond, look.ink, 1.4)
+    blend(signal, 0.0, soft(beyond - thickness, brush.edge))
