@@ -5,8 +5,9 @@ them into images and labels, ``write_cohort`` writes a whole cohort. Nothing her
 """
 
 from med_duallora.cohorts.phantom.plan import PRESETS, Entry, plan_cohort
+from med_duallora.cohorts.phantom.provenance import RECIPE_FILE, is_synthetic
 from med_duallora.cohorts.phantom.subject import Identity, Phantom, Rendering, draw_subject, render_subject
-from med_duallora.cohorts.phantom.writer import RECIPE_FILE, TRUTH_FILE, Recipe, write_cohort
+from med_duallora.cohorts.phantom.writer import TRUTH_FILE, Recipe, write_cohort
 
 __all__ = [
     "PRESETS",
@@ -18,6 +19,7 @@ __all__ = [
     "Recipe",
     "Rendering",
     "draw_subject",
+    "is_synthetic",
     "plan_cohort",
     "render_subject",
     "write_cohort",

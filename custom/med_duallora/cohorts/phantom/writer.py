@@ -17,17 +17,17 @@ from med_duallora.cohorts.phantom.layouts import (
     write_subject,
 )
 from med_duallora.cohorts.phantom.plan import LARGEST_COHORT, PRESETS, Entry, plan_cohort
+from med_duallora.cohorts.phantom.provenance import RECIPE_FILE
 from med_duallora.cohorts.phantom.solve import solve_phases, wall_thickness
 from med_duallora.cohorts.phantom.subject import Phantom, draw_subject, render_subject
 from med_duallora.errors import CohortError, ConfigError
 from med_duallora.files import write_json, write_text
 from med_duallora.progress import track
 
-RECIPE_FILE = "phantom.json"
 TRUTH_FILE = "truth.csv"
 RECIPE_VERSION = 1  # raise it whenever the same seed gives other voxels
 
-NOTICE = "Synthetic phantoms - not for diagnosis."
+NOTICE_LINE = "Synthetic phantoms - not for diagnosis."
 README = """{notice}
 
 Every image here was computed by `med-duallora phantom` from parameter tables; no person was scanned.
@@ -175,7 +175,7 @@ def _write_tables(out: Path, recipe: Recipe, entries: Sequence[Entry], truths: S
         rows = [mnms_row(number, entry, draw_subject(entry.identity)) for number, entry in enumerate(mnms)]
         write_text(out / "mnms" / "OpenDataset" / MNMS_TABLE, _csv_text(rows, MNMS_COLUMNS))
     write_text(out / TRUTH_FILE, _csv_text(truths, list(truths[0])))
-    text = README.format(notice=NOTICE, preset=recipe.preset, seed=recipe.seed, n_subjects=len(entries))
+    text = README.format(notice=NOTICE_LINE, preset=recipe.preset, seed=recipe.seed, n_subjects=len(entries))
     if recipe.preset == "pretrain":
         write_text(out / "LABELS_ARE_NOT_USED.txt", UNLABELLED)
         text = text + "\n" + UNLABELLED
