@@ -1,0 +1,72 @@
+"""``med-duallora demo``: the whole way from raw phantoms to a report, by the other commands."""
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "demo",
+        help="phantoms -> prepared cohorts -> FLARE simulator -> report, in one go",
+        description="Run phantom, prepare, simulate and report one after the other; every command is printed and can "
+        "be run alone. A second run keeps what is there and redoes only what is missing or changed.",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="everything is written below it")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the phantoms (default: 0)")
+    parser.add_argument(
+        "--n-per-vendor", type=int, metavar="N", help="phantoms per vendor (default: as in phantom's preset demo)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="change a setting of the job, e.g. train.n_rounds=20; repeatable",
+    )
+    parser.set_defaults(run=run)
+
+
+def steps(options: argparse.Namespace) -> dict[str, list[str]]:
+    """Return what is done and the arguments of the command that does it, in order."""
+    raw, prepared, workspace = (str(options.out / name) for name in ("raw", "prepared", "run"))
+    phantom = ["phantom", "--out", raw, "--preset", "demo", "--seed", str(options.seed)]
+    if options.n_per_vendor is not None:
+        phantom += ["--n-per-vendor", str(options.n_per_vendor)]
+    changes = [argument for assignment in options.assignments for argument in ("--set", assignment)]
+    return {
+        "a raw cohort of synthetic hearts from four scanner vendors": phantom,
+        "one prepared cohort per vendor": [
+            *("prepare", "--out", prepared, "--acdc", f"{raw}/acdc", "--mnms", f"{raw}/mnms"),
+        ],
+        "a federation of the four vendors in the FLARE simulator": [
+            *("simulate", "--data", prepared, "--workspace", workspace),
+            *changes,
+        ],
+        "tables and plots": ["report", workspace],
+    }
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run every step; the first failure ends the demo with that step's exit code."""
+    from med_duallora.cli import build_parser
+
+    parser = build_parser()
+    todo = steps(options)
+    started = time.monotonic()
+    for number, (what, arguments) in enumerate(todo.items(), start=1):
+        print(f"\n[{number}/{len(todo)}] {what}\n$ med-duallora {shlex.join(arguments)}", flush=True)
+        began = time.monotonic()
+        step = parser.parse_args(arguments)
+        code = int(step.run(step))
+        if code:
+            print(f"demo: step {number}, {arguments[0]}, failed with exit code {code}", file=sys.stderr)
+            return code
+        print(f"[{number}/{len(todo)}] done in {time.monotonic() - began:.0f} s", flush=True)
+    page = options.out / "run" / "report" / "report.html"
+    print(f"\ndemo: finished in {time.monotonic() - started:.0f} s; open {page}")
+    return 0

@@ -1,0 +1,96 @@
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from med_duallora import __version__, cli
+from med_duallora.cli import COMMANDS, build_parser, main
+from med_duallora.commands import report
+from med_duallora.errors import MedDualLoRAError
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]], ids=lambda item: item[0] if item else "all")
+def test_help_is_there_for_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: med-duallora" in capsys.readouterr().out
+
+
+def test_every_argument_is_explained() -> None:
+    for parser in _all_parsers(build_parser()):
+        for action in parser._actions:
+            is_choice_of_command = isinstance(action, argparse._SubParsersAction)
+            assert action.help or is_choice_of_command, f"{parser.prog}: {action.dest} has no help"
+
+
+def _all_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    found = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                found += _all_parsers(child)
+    return found
+
+
+def test_help_is_quick_because_heavy_modules_wait() -> None:
+    heavy = {"torch", "nvflare", "monai", "matplotlib", "nibabel", "sklearn", "scipy"}
+    code = f"import sys; from med_duallora.cli import build_parser; build_parser(); print({heavy} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == f"med-duallora {__version__}"
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["report"]], ids=["no command", "unknown", "missing argument"])
+def test_bad_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: med-duallora" in capsys.readouterr().err
+
+
+def test_an_expected_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "nowhere"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("med-duallora report: nowhere is no directory")
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--debug", "report", "nowhere"]) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(MedDualLoRAError("could not"), 1), (KeyboardInterrupt(), 130)], ids=["failed", "interrupted"]
+)
+def test_other_ends_have_their_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(report, "run", fail)
+    assert main(["report", "x"]) == code
+
+
+def test_a_bug_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(report, "run", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["report", "x"])
+
+
+def test_the_module_is_the_same_program() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "med_duallora", "--version"], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip().endswith(__version__)
+    assert cli.build_parser().prog == "med-duallora"

@@ -1,0 +1,106 @@
+"""Rules that hold for the whole repository."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import med_duallora
+from med_duallora.cli import COMMANDS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGE = REPOSITORY / "custom" / "med_duallora"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+CORE = [path for path in MODULES if PACKAGE / "flare" not in path.parents]
+REQUIRED = ("README.md", "CHANGELOG.md", "LICENSE", "meta.json", "app", "jobs", "custom", "poc", "tests", "docs")
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:root|home|Users|work|farm|mnt|tmp)/\w")
+LARGEST_BYTES = 9_000_000
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level packages that a module imports anywhere, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("this is no git checkout, so there is no list of tracked files")
+    return [path for name in listing.stdout.split("\0") if name and (path := REPOSITORY / name).is_file()]
+
+
+def test_the_package_under_test_is_this_one() -> None:
+    assert Path(med_duallora.__file__).parent == PACKAGE
+
+
+@pytest.mark.parametrize("path", CORE, ids=relative)
+def test_the_core_never_imports_nvflare(path: Path) -> None:
+    assert "nvflare" not in imported(path)
+
+
+def test_somebody_imports_nvflare() -> None:
+    assert any("nvflare" in imported(path) for path in MODULES), "else the rule above checks nothing"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_nothing_is_pickled(path: Path) -> None:
+    assert not {"pickle", "dill", "cloudpickle", "joblib"} & imported(path)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_the_top_level_is_complete(name: str) -> None:
+    assert (REPOSITORY / name).exists()
+
+
+def test_commands_and_their_files_agree() -> None:
+    files = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {"__init__"}
+    assert {name.replace("-", "_") for name in COMMANDS} == files
+
+
+def test_no_tracked_file_holds_a_path_of_one_machine(tracked: list[Path]) -> None:
+    found = []
+    for path in tracked:
+        if path != Path(__file__) and (text := _text(path)) is not None:
+            found += [f"{relative(path)}: {match.group()}" for match in MACHINE_PATHS.finditer(text)]
+    assert found == []
+
+
+def test_no_tracked_file_is_huge_or_private(tracked: list[Path]) -> None:
+    assert [relative(path) for path in tracked if path.stat().st_size > LARGEST_BYTES] == []
+    assert [relative(path) for path in tracked if path.suffix in (".key", ".pem", ".pfx", ".pkl", ".pt", ".pth")] == []
+
+
+def test_the_readme_names_every_command_and_only_files_that_exist() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        assert f"med-duallora {name}" in text, f"README does not name med-duallora {name}"
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or (REPOSITORY / target).exists(), f"README links to {target}"
+
+
+def test_every_constraint_is_one_exact_version() -> None:
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 50
+    for line in pins:
+        assert re.fullmatch(r"[\w.-]+==[\w.]+( ; python_version (<|>=) \"3\.\d+\")?", line), line
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return None
