@@ -1,0 +1,71 @@
+"""``med-duallora jobs``: FLARE job folders from the recipe."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from med_duallora.errors import ConfigError
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "jobs",
+        help="export FLARE job folders, or check the committed ones",
+        description="FLARE job folders are made by the recipe (med_duallora.flare.recipe), never by hand.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    export = actions.add_parser(
+        "export",
+        help="write ready job folders",
+        description="Write ready job folders. A self-contained one carries the package and runs with "
+        "`nvflare simulator FOLDER`; where med_duallora is installed, FLARE uses the installed package.",
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the job folders appear below it")
+    export.add_argument("--name", metavar="NAME", help="export only this job (default: every known job)")
+    export.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="change a setting, e.g. train.n_rounds=20, lora.rank_global=4 or workflow.min_sites=3; repeatable",
+    )
+    export.set_defaults(run=_export)
+    check = actions.add_parser(
+        "check",
+        help="compare the committed job folders with the recipe",
+        description="Compare meta.json, app/ and jobs/ of a checkout with what the recipe gives; exit code 1 on drift.",
+    )
+    check.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="the checkout (default: here)")
+    check.add_argument("--write", action="store_true", help="bring the committed folders up to date instead")
+    check.set_defaults(run=_check)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from med_duallora.flare.export import JOBS, export_job
+
+    if options.name is not None and options.name not in JOBS:
+        raise ConfigError(f"there is no job {options.name!r}; there are {', '.join(JOBS)}")
+    for name in [options.name] if options.name else JOBS:
+        spec = JOBS[name].with_overrides(options.assignments)
+        folder = export_job(spec, options.out / name)
+        kind = "self-contained" if spec.with_code else "for sites that have med_duallora installed"
+        print(f"{folder}: {spec.summary} ({kind})")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from med_duallora.flare.export import committed_differences, committed_jobs, write_committed
+
+    root = options.root.resolve()
+    if options.write:
+        write_committed(root)
+    differences = committed_differences(root)
+    for line in differences:
+        print(line, file=sys.stderr)
+    if differences:
+        print("run `med-duallora jobs check --write` and commit the result", file=sys.stderr)
+        return 1
+    print(f"{len(committed_jobs(root))} committed job folders are as the recipe gives them")
+    return 0

@@ -1,0 +1,166 @@
+"""``med-duallora simulate``: a whole federation on this machine, in the FLARE simulator."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from med_duallora.errors import ConfigError, MedDualLoRAError
+
+if TYPE_CHECKING:
+    from med_duallora.flare.export import JobSpec
+    from med_duallora.flare.simulation import Simulation
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "simulate",
+        help="run a federation in the FLARE simulator",
+        description="Export a self-contained job, run it with `nvflare simulator` (the command is printed) and check "
+        "its results. The same configuration again does nothing once it has finished; any other one starts clean in "
+        "the same workspace, where only the feature cache is kept.",
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds a prepared cohort per site")
+    parser.add_argument(
+        "--workspace", type=Path, required=True, metavar="DIR", help="of this run: new, or an older run"
+    )
+    parser.add_argument("--job", default="simulator", metavar="NAME", help="a known job, or a job folder")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="change a setting, e.g. train.n_rounds=20 or lora.rank_global=4; repeatable",
+    )
+    parser.add_argument("--clients", metavar="A,B,...", help="take part (default: every cohort below --data)")
+    parser.add_argument("--threads", type=int, metavar="N", help="sites that work at a time (default: all of them)")
+    parser.add_argument("--device", default="auto", help="of every site: auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
+    parser.add_argument(
+        "--log-config",
+        default="concise",
+        metavar="MODE",
+        help="of FLARE: concise, full, verbose, or a level like DEBUG",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the simulation, or say that it has been run."""
+    from med_duallora.flare.simulation import finished_run, locked, start_clean
+
+    simulation = _simulation(options)
+    _check_inputs(simulation)
+    with locked(simulation.workspace):
+        done = finished_run(simulation)
+        if done:
+            print(f"run {done['run_id']} in {simulation.workspace} finished with this configuration: nothing to do")
+            return 0
+        record = start_clean(simulation)
+        print(f"run {record['run_id']}: {', '.join(simulation.sites)}; {simulation.spec.job.train.n_rounds} rounds")
+        print(simulation.command_text(), flush=True)
+        return _run(simulation, record)
+
+
+def _simulation(options: argparse.Namespace) -> "Simulation":
+    from med_duallora.flare.simulation import Simulation, find_sites
+
+    sites = find_sites(options.data, options.clients.split(",") if options.clients else None)
+    n_parallel = len(sites) if options.threads is None else options.threads
+    if not 1 <= n_parallel <= len(sites):
+        raise ConfigError(f"--threads {n_parallel}, but it must be between 1 and the number of sites, {len(sites)}")
+    checkpoint = options.backbone_checkpoint
+    if checkpoint is not None and not checkpoint.is_file():
+        raise ConfigError(f"--backbone-checkpoint {checkpoint} is no file")
+    return Simulation(
+        workspace=options.workspace.resolve(),
+        spec=_spec(options.job, len(sites), options.assignments),
+        sites=sites,
+        n_parallel=n_parallel,
+        device=options.device,
+        backbone_checkpoint=checkpoint.resolve() if checkpoint else None,
+        log_config=options.log_config,
+    )
+
+
+def _spec(name: str, n_sites: int, assignments: list[str]) -> "JobSpec":
+    """Return the job: every site takes part in every round, unless ``workflow.min_sites`` is set."""
+    from dataclasses import replace
+
+    from med_duallora.flare.export import JOBS, JobSpec, read_job
+
+    if name in JOBS:
+        spec = JOBS[name]
+    elif Path(name).is_dir():
+        job, workflow = read_job(Path(name))
+        spec = JobSpec(Path(name).resolve().name, f"from {name}", job, workflow)
+    else:
+        raise ConfigError(f"--job {name}: no such job folder, and no known job; there are {', '.join(JOBS)}")
+    spec = replace(spec, workflow=replace(spec.workflow, min_sites=n_sites), with_code=True)
+    return spec.with_overrides(assignments)
+
+
+def _check_inputs(simulation: "Simulation") -> None:
+    """Find out before FLARE starts what would stop a site: its logs may not quote cohorts."""
+    from med_duallora.backbone import packaged_checkpoint
+    from med_duallora.cohorts.prepared import PreparedCohort
+    from med_duallora.egress import EgressContract
+
+    EgressContract.for_job(simulation.spec.job)
+    if simulation.backbone_checkpoint is None:
+        packaged_checkpoint(simulation.spec.job.backbone)
+    for folder in simulation.sites.values():
+        PreparedCohort.read(folder)
+
+
+def _run(simulation: "Simulation", record: dict[str, Any]) -> int:
+    from med_duallora.files import write_json
+    from med_duallora.flare.follow import rounds_shown
+    from med_duallora.flare.processes import family
+    from med_duallora.flare.simulation import LOG_FILE, RUN_FILE, mark_origin, problems, read_rounds
+
+    started = time.monotonic()
+    log = simulation.workspace / LOG_FILE
+    with (
+        family(simulation.command(), simulation.environment(), log) as processes,
+        rounds_shown(simulation.spec.job.train.n_rounds) as show,
+    ):
+        code = processes.wait(lambda: show(read_rounds(simulation.server_directory)))
+        show(read_rounds(simulation.server_directory))
+    missing = problems(simulation)
+    if not missing:
+        mark_origin(simulation)
+    seconds = time.monotonic() - started
+    status = "failed" if missing else "finished"
+    write_json(simulation.workspace / RUN_FILE, {**record, "status": status, "seconds": seconds})
+    if missing:
+        _explain(simulation, missing, code, log)
+        return 1
+    print(f"run {record['run_id']} finished in {seconds:.0f} s; results: {simulation.server_directory}")
+    return 0
+
+
+def _explain(simulation: "Simulation", missing: list[str], code: int, log: Path) -> None:
+    from med_duallora.flare.simulation import logged_errors
+
+    for line in [*logged_errors(simulation), *_diagnosed(simulation)]:
+        print(f"  {line}", file=sys.stderr)
+    print(
+        f"simulate: failed: {'; '.join(missing)} (exit code of the simulator: {code}; its log: {log})", file=sys.stderr
+    )
+
+
+def _diagnosed(simulation: "Simulation") -> list[str]:
+    """Return what stops a site from starting: here, at the user's own terminal, the message may be whole."""
+    from med_duallora.site import SiteRuntime
+
+    found = []
+    for site in simulation.sites:
+        try:
+            SiteRuntime(site, simulation.spec.job, simulation.site_config(site))
+        except (MedDualLoRAError, OSError) as error:
+            found.append(f"{site} cannot start: {error}")
+    return found

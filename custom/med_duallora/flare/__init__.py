@@ -1,0 +1,12 @@
+"""The only package that imports nvflare; each module is one FLARE role, thin over a pure core function.
+
+job            what a job carries: its configuration, and the egress contract that follows from it
+payload        the two kinds of replies a site may give, as FLARE Shareables
+learner        site: answers train and validate tasks
+egress_filter  site: lets out what the contract names, and nothing else
+tracking       site and server: the agreed metrics as TensorBoard scalars and console statistics
+aggregator     server: takes the contributions of a round, writes round_metrics.jsonl
+persistor      server: the first, the last and the best global adapter as safetensors
+evaluation     server: asks every site for its test scores after the last round, writes evaluation.json
+recipe, export how all of these become a job
+"""

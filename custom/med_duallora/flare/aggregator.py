@@ -1,0 +1,146 @@
+"""The server's aggregator: in-time weighted accumulation, and the record of every round."""
+
+import time
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from nvflare.apis.dxo import DXO, DataKind
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.app_common.abstract.aggregator import Aggregator
+from nvflare.app_common.abstract.model import ModelLearnableKey
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.fuel.utils import fobs
+from nvflare.widgets.info_collector import InfoCollector
+
+from med_duallora.aggregation import AggregationResult, RoundAccumulator
+from med_duallora.errors import AggregationError, EgressViolation
+from med_duallora.files import canonical_json
+from med_duallora.flare.job import job_of
+from med_duallora.flare.payload import TrainReply, read_train_reply
+from med_duallora.flare.rundir import ROUNDS_FILE, server_directory
+from med_duallora.flare.tracking import publish_statistics, write_at_server
+
+
+class DualLoRAAggregator(Aggregator):
+    """Takes contributions one by one, checks each against the contract again, and averages the factors.
+
+    A refused contribution never spoils a round; a round without contributions leaves the global adapter as it was.
+    Memory is that of one accumulator, however many sites there are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = Lock()
+        self._accumulator: RoundAccumulator | None = None
+        self._started = 0.0
+        self._sites: dict[str, dict[str, Any]] = {}
+        self._refused: list[str] = []
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Open the round, note what comes back from sites that failed, and answer show_stats."""
+        if event_type == AppEventType.ROUND_STARTED:
+            self._open(fl_ctx)
+        elif event_type == EventType.BEFORE_PROCESS_SUBMISSION:
+            self._note_failure(fl_ctx)
+        elif event_type == InfoCollector.EVENT_TYPE_GET_STATS:
+            publish_statistics("med_duallora", self._statistics(), fl_ctx)
+
+    def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
+        """Take one site's contribution; False, with the reason in the log and in the round's record, if refused."""
+        site = fl_ctx.get_peer_context().get_identity_name()
+        with self._lock:
+            try:
+                reply = read_train_reply(job_of(fl_ctx).contract, shareable)
+                self._add(site, reply)
+            except (EgressViolation, AggregationError) as error:
+                self._refused.append(f"{site}: {error}")
+                self.log_error(fl_ctx, f"contribution of {site} refused: {error}")
+                return False
+            self._sites[site] = _site_record(reply, len(fobs.dumps(shareable)))
+        return True
+
+    def aggregate(self, fl_ctx: FLContext) -> Shareable:
+        """Return the next global state and write the round's record."""
+        previous = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
+        with self._lock:
+            result = self._result(previous)
+            record = self._record(result, fl_ctx)
+        if not result.sites:
+            self.log_warning(fl_ctx, "no valid contribution in this round: the global adapter stays as it was")
+        _append_line(server_directory(fl_ctx) / ROUNDS_FILE, canonical_json(record))
+        write_at_server(self, _server_scalars(record), int(record["round"]), fl_ctx)
+        return DXO(DataKind.WEIGHTS, data=result.tensors).to_shareable()
+
+    def _open(self, fl_ctx: FLContext) -> None:
+        with self._lock:
+            round_index = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
+            self._accumulator = RoundAccumulator(job_of(fl_ctx).contract, round_index)
+            self._started = time.monotonic()
+            self._sites, self._refused = {}, []
+
+    def _add(self, site: str, reply: TrainReply) -> None:
+        if self._accumulator is None:
+            raise AggregationError("no round is open")
+        self._accumulator.add(site, reply.round_index, reply.weight, reply.tensors)
+
+    def _result(self, previous: dict[str, np.ndarray]) -> AggregationResult:
+        if self._accumulator is None:
+            return AggregationResult(dict(previous), (), 0.0, None)
+        return self._accumulator.result(previous)
+
+    def _note_failure(self, fl_ctx: FLContext) -> None:
+        """FLARE's controller drops error replies before they reach ``accept``; keep them in the record."""
+        reply = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        is_training = fl_ctx.get_prop(FLContextKey.TASK_NAME) == AppConstants.TASK_TRAIN
+        if is_training and isinstance(reply, Shareable) and reply.get_return_code() != ReturnCode.OK:
+            site = fl_ctx.get_peer_context().get_identity_name()
+            with self._lock:
+                self._refused.append(f"{site}: the site answered {reply.get_return_code()}")
+
+    def _record(self, result: AggregationResult, fl_ctx: FLContext) -> dict[str, Any]:
+        return {
+            "round": fl_ctx.get_prop(AppConstants.CURRENT_ROUND),
+            "seconds": time.monotonic() - self._started,
+            "sites": {site: self._sites[site] for site in result.sites},
+            "residual": result.residual,
+            "floor_bytes": job_of(fl_ctx).contract.floor_bytes,
+            "refused": list(self._refused),
+        }
+
+    def _statistics(self) -> dict[str, float | str]:
+        with self._lock:
+            if self._accumulator is None:
+                return {"phase": "before the first round"}
+            return {
+                "round": self._accumulator.round_index,
+                "n_contributions": self._accumulator.n_sites,
+                "n_refused": len(self._refused),
+            }
+
+
+def _site_record(reply: TrainReply, payload_bytes: int) -> dict[str, Any]:
+    """Return what is kept of a contribution: everything but the tensors."""
+    return {
+        "metrics": {**reply.metrics, **(reply.initial_metrics or {})},
+        "payload_bytes": payload_bytes,
+        "weight": reply.weight,
+    }
+
+
+def _server_scalars(record: dict[str, Any]) -> dict[str, float]:
+    payloads = [site["payload_bytes"] for site in record["sites"].values()]
+    scalars = {"n_contributions": len(payloads), "n_refused": len(record["refused"]), "seconds": record["seconds"]}
+    if payloads:
+        scalars |= {"payload_bytes_max": max(payloads), "residual": record["residual"]}
+    return scalars
+
+
+def _append_line(target: Path, line: str) -> None:
+    with target.open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")

@@ -1,0 +1,194 @@
+"""Job folders from the recipe: the committed ones (values only), and self-contained ones that carry the package."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import med_duallora
+from med_duallora.config import JobConfig
+from med_duallora.errors import ConfigError
+from med_duallora.files import write_json
+from med_duallora.flare.job import JOB_COMPONENT
+from med_duallora.flare.recipe import PACKAGE, MedDualLoRARecipe, WorkflowConfig
+
+WORKFLOW_PREFIX = "workflow."
+SERVER_CONFIG = Path("app/config/config_fed_server.json")
+SITE_CONFIG = Path("app/config/config_fed_client.json")
+NOT_IN_JOBS = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A ready job: what differs from the defaults.
+
+    Args:
+        name: the job's name on FLARE's console.
+        summary: one line for help texts.
+        job: the job scope.
+        workflow: how the server waits for the sites.
+        with_code: the package travels in the job (FLARE calls it bring-your-own-code) instead of being installed.
+    """
+
+    name: str
+    summary: str
+    job: JobConfig = field(default_factory=JobConfig)
+    workflow: WorkflowConfig = field(default_factory=WorkflowConfig)
+    with_code: bool = False
+
+    def with_overrides(self, assignments: Iterable[str]) -> "JobSpec":
+        """Apply ``key=value`` texts; keys that begin with ``workflow.`` go to the workflow, all others to the job.
+
+        Raises:
+            ConfigError: an unknown key, a wrong type or a value out of range.
+        """
+        assignments = list(assignments)
+        waits = [item.removeprefix(WORKFLOW_PREFIX) for item in assignments if item.startswith(WORKFLOW_PREFIX)]
+        job = self.job.with_overrides(item for item in assignments if not item.startswith(WORKFLOW_PREFIX))
+        return replace(self, job=job, workflow=_with_overrides(self.workflow, waits))
+
+
+CANONICAL = JobSpec("med-duallora", "the job at the top of the repository")
+JOBS = {
+    "simulator": JobSpec(
+        "med-duallora-simulator",
+        "four vendors in the FLARE simulator; every site takes part in every round",
+        workflow=WorkflowConfig(min_sites=4),
+        with_code=True,
+    ),
+}
+"""Folders below ``jobs/``, each a few lines on top of the canonical job."""
+
+
+def export_job(spec: JobSpec, target: Path) -> Path:
+    """Write a job folder; it appears whole or not at all, and replaces an older job folder.
+
+    Args:
+        spec: which job.
+        target: the job folder itself; its parent is created.
+
+    Raises:
+        ConfigError: ``target`` exists and is no job folder.
+    """
+    if target.exists() and not (target / "meta.json").is_file():
+        raise ConfigError(f"{target} exists and is no FLARE job folder; choose another place")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch, _code(spec) as code:
+        MedDualLoRARecipe(spec.name, spec.job, spec.workflow, code).export(scratch)
+        fresh = Path(scratch) / spec.name
+        for path in (fresh / "meta.json", fresh / SERVER_CONFIG, fresh / SITE_CONFIG):
+            write_json(path, json.loads(path.read_text(encoding="utf-8")))
+        if target.exists():
+            shutil.rmtree(target)
+        fresh.rename(target)
+    return target
+
+
+def read_job(folder: Path) -> tuple[JobConfig, WorkflowConfig]:
+    """Return the settings of a job folder, so that they can be exported again with today's code.
+
+    Raises:
+        ConfigError: it is no job folder of this package, or the server's and the sites' settings differ.
+    """
+    server, site = (_components(folder / path) for path in (SERVER_CONFIG, SITE_CONFIG))
+    if server.get(JOB_COMPONENT) != site.get(JOB_COMPONENT):
+        raise ConfigError(f"{folder}: the server and the sites have different job settings")
+    if JOB_COMPONENT not in server:
+        raise ConfigError(f"{folder}: {SERVER_CONFIG} has no component {JOB_COMPONENT!r}; this is another kind of job")
+    rounds = _workflow(folder / SERVER_CONFIG, "rounds")
+    workflow = WorkflowConfig(
+        min_sites=rounds.get("min_clients", 1000),
+        wait_s=rounds.get("wait_time_after_min_received", 10),
+        round_timeout_s=rounds.get("train_timeout", 0),
+        start_round=rounds.get("start_round", 0),
+        initial_adapter=server.get("persistor", {}).get("initial_adapter", ""),
+    )
+    return JobConfig.from_dict(server[JOB_COMPONENT].get("config", {})), workflow
+
+
+def committed_differences(repository: Path) -> list[str]:
+    """Return what the committed job folders hold that the recipe does not give, one line per file; empty: no drift."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found = []
+        for folder, spec in committed_jobs(repository).items():
+            fresh = export_job(replace(spec, with_code=False), Path(scratch) / spec.name)
+            for relative in (Path("meta.json"), SERVER_CONFIG, SITE_CONFIG):
+                path = folder / relative
+                if not path.is_file():
+                    found.append(f"{path.relative_to(repository)} is missing")
+                elif path.read_bytes() != (fresh / relative).read_bytes():
+                    found.append(f"{path.relative_to(repository)} differs from the recipe")
+        return found
+
+
+def write_committed(repository: Path) -> None:
+    """Bring the committed job folders up to date with the recipe."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for folder, spec in committed_jobs(repository).items():
+            fresh = export_job(replace(spec, with_code=False), Path(scratch) / spec.name)
+            shutil.copytree(fresh, folder, dirs_exist_ok=True)
+
+
+def committed_jobs(repository: Path) -> dict[Path, JobSpec]:
+    """Return the committed job folders of a checkout and what each must hold.
+
+    Raises:
+        ConfigError: ``repository`` is no checkout of this project.
+    """
+    if not (repository / "custom" / PACKAGE).is_dir():
+        raise ConfigError(f"{repository} is no checkout of this project: it has no folder custom/{PACKAGE}")
+    return {repository: CANONICAL, **{repository / "jobs" / name: spec for name, spec in JOBS.items()}}
+
+
+@contextmanager
+def _code(spec: JobSpec) -> Iterator[str]:
+    """Give a folder with a clean copy of the running package, or an empty text where no code travels."""
+    if not spec.with_code:
+        yield ""
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(med_duallora.__file__).parent
+        shutil.copytree(source, Path(folder) / PACKAGE, ignore=NOT_IN_JOBS)
+        yield folder
+
+
+def _with_overrides(workflow: WorkflowConfig, assignments: list[str]) -> WorkflowConfig:
+    values: dict[str, Any] = asdict(workflow)
+    for assignment in assignments:
+        key, _, text = assignment.partition("=")
+        if key not in values:
+            raise ConfigError(f"unknown setting {WORKFLOW_PREFIX + key!r}; known here: {', '.join(sorted(values))}")
+        values[key] = text if key == "initial_adapter" else _whole_number(key, text)
+    return WorkflowConfig(**values)
+
+
+def _whole_number(key: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{WORKFLOW_PREFIX}{key} = {text!r}, but it must be a whole number") from None
+
+
+def _components(path: Path) -> dict[str, dict[str, Any]]:
+    return {item["id"]: item.get("args", {}) for item in _read(path).get("components", [])}
+
+
+def _workflow(path: Path, workflow_id: str) -> dict[str, Any]:
+    found = [item for item in _read(path).get("workflows", []) if item.get("id") == workflow_id]
+    if not found:
+        raise ConfigError(f"{path} has no workflow {workflow_id!r}")
+    return dict(found[0].get("args", {}))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} must hold one JSON object")
+    return value

@@ -1,0 +1,137 @@
+"""A site's learner: answers FLARE's tasks with the core's site runtime."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+from nvflare.app_common.abstract.learner_spec import Learner
+from nvflare.app_common.app_constant import AppConstants, ValidateType
+from nvflare.widgets.info_collector import InfoCollector
+
+from med_duallora.config import SiteConfig
+from med_duallora.egress import EgressContract
+from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, TrainingAborted
+from med_duallora.flare.job import job_of
+from med_duallora.flare.payload import TrainReply, metrics_reply, task_tensors
+from med_duallora.flare.tracking import publish_statistics, stream_from_site
+from med_duallora.site import SiteRuntime
+
+State = dict[str, np.ndarray]
+Work = Callable[[SiteRuntime, State, int | None], Shareable]
+
+QUOTABLE = (ConfigError, CheckpointError, EgressViolation)
+"""Errors whose messages speak of settings, tensors and limits; all others may name a subject."""
+
+
+def loggable(error: BaseException) -> str:
+    """Return what a site's log may say about an error: its class, and its message where no subject can be in it.
+
+    Paths are left out, because logs can be read and streamed from elsewhere. The whole message is logged at
+    level DEBUG.
+    """
+    name = type(error).__name__
+    if not isinstance(error, QUOTABLE):
+        return f"{name} (set this site's log level to DEBUG to see the message)"
+    return f"{name}: " + re.sub(r"(?:[A-Za-z]:)?[\w.~-]*[/\\][^\s'\":,;]*", "<path>", str(error))
+
+
+class DualLoRALearner(Learner):
+    """Trains and evaluates both adapters at a site; only the global one is in its replies.
+
+    A failed initialisation is remembered and every task is answered with an error reply: FLARE's executor calls
+    an uninitialised learner otherwise. No exception leaves this class, because its text would reach FLARE's logs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runtime: SiteRuntime | None = None
+        self._statistics: dict[str, float | str] = {"phase": "starting"}
+
+    def initialize(self, parts: dict[str, Any], fl_ctx: FLContext) -> None:  # noqa: ARG002  FLARE's signature
+        """Load the site's configuration, cohort, backbone and state."""
+        site = fl_ctx.get_identity_name()
+        try:
+            config = SiteConfig.find(site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES))
+            self._runtime = SiteRuntime(site, job_of(fl_ctx).settings, config)
+        except Exception as error:
+            self._report("initialisation", error, fl_ctx)
+            self._now(phase="not initialised")
+            return
+        self._now(phase="waiting")
+
+    def validate(self, data: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Score the incoming global adapter: on the validation split before training, on the test split after."""
+
+        def scores(runtime: SiteRuntime, state: State, round_index: int | None) -> Shareable:
+            if round_index is None:
+                return metrics_reply(runtime.evaluate(state, _stopped(abort_signal)))
+            return metrics_reply(runtime.validate(state, round_index, _stopped(abort_signal)))
+
+        return self._answer("validation", scores, data, fl_ctx)
+
+    def train(self, data: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Train both adapters for one round and reply with the global one."""
+
+        def trained(runtime: SiteRuntime, state: State, round_index: int | None) -> Shareable:
+            index = runtime.contract.check_round(round_index)
+            self._now(round=index)
+            update = runtime.train_round(state, index, _stopped(abort_signal), self._on_step)
+            self._now(**runtime.contract.check_metrics(update.metrics))
+            stream_from_site(self, runtime.contract, update.metrics, index, fl_ctx)
+            return TrainReply(update.tensors, update.weight, index, update.metrics).to_shareable()
+
+        return self._answer("training", trained, data, fl_ctx)
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Answer the console's show_stats."""
+        if event_type == InfoCollector.EVENT_TYPE_GET_STATS:
+            publish_statistics("med_duallora", self._statistics, fl_ctx)
+
+    def _on_step(self, progress: dict[str, float]) -> None:
+        """Keep how far the running round is; the console asks for it while training goes on."""
+        self._now(train_loss=progress["loss"], n_steps=progress["step"])
+
+    def _now(self, **values: float | str) -> None:
+        # a new dict each time: the console reads from another thread
+        self._statistics = {**self._statistics, **values}
+
+    def _answer(self, what: str, work: Work, data: Shareable, fl_ctx: FLContext) -> Shareable:
+        if self._runtime is None:
+            self.log_error(fl_ctx, f"{what} refused: this site is not initialised, see the error above")
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+        try:
+            state, round_index = _read_task(self._runtime.contract, data)
+        except EgressViolation as violation:
+            self._report(f"reading the task for {what}", violation, fl_ctx)
+            return make_reply(ReturnCode.BAD_TASK_DATA)
+        self._now(phase=what)
+        try:
+            return work(self._runtime, state, round_index)
+        except TrainingAborted:
+            self.log_info(fl_ctx, f"{what} stopped because the job was aborted; the last saved state is intact")
+            return make_reply(ReturnCode.TASK_ABORTED)
+        except Exception as error:
+            self._report(what, error, fl_ctx)
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+        finally:
+            self._now(phase="waiting")
+
+    def _report(self, what: str, error: Exception, fl_ctx: FLContext) -> None:
+        self.log_error(fl_ctx, f"{what} failed: {loggable(error)}")
+        self.log_debug(fl_ctx, f"{what} failed: {error}")
+
+
+def _read_task(contract: EgressContract, data: Shareable) -> tuple[State, int | None]:
+    """Return the global state a task brings, and its round; None for the evaluation after the last round."""
+    after_training = data.get_header(AppConstants.VALIDATE_TYPE) == ValidateType.MODEL_VALIDATE
+    round_index = None if after_training else contract.check_round(data.get_header(AppConstants.CURRENT_ROUND))
+    return task_tensors(contract, data), round_index
+
+
+def _stopped(abort_signal: Signal) -> Callable[[], bool]:
+    return lambda: bool(abort_signal.triggered)

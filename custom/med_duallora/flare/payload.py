@@ -1,0 +1,131 @@
+"""The two kinds of replies a site may give, between the core's plain values and FLARE's Shareable.
+
+Reading is strict in both directions: the filter at the site and the aggregator at the server read with the same
+functions, and what they read is built anew from the contract. Nothing is copied from one Shareable to another.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+
+from med_duallora.aggregation import MAX_WEIGHT
+from med_duallora.egress import EgressContract
+from med_duallora.errors import EgressViolation
+
+WEIGHT = MetaKey.NUM_STEPS_CURRENT_ROUND
+ROUND = MetaKey.CURRENT_ROUND
+INITIAL_METRICS = MetaKey.INITIAL_METRICS
+"""Metrics of the incoming global adapter before training; LearnerExecutor and IntimeModelSelector agree on the key."""
+METRICS = "metrics"
+"""Metrics of the site's training in this round."""
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """What a site sends after a round.
+
+    Args:
+        tensors: the global state by name, as the contract lists it.
+        weight: of the contribution in the aggregation.
+        round_index: the round that was trained.
+        metrics: of the training.
+        initial_metrics: of the incoming global adapter, before training; None where they were not computed.
+    """
+
+    tensors: dict[str, np.ndarray]
+    weight: float
+    round_index: int
+    metrics: dict[str, float]
+    initial_metrics: dict[str, float] | None = None
+
+    def to_shareable(self) -> Shareable:
+        """Return a fresh Shareable that holds these values and nothing else."""
+        meta: dict[str, Any] = {WEIGHT: self.weight, ROUND: self.round_index, METRICS: dict(self.metrics)}
+        if self.initial_metrics is not None:
+            meta[INITIAL_METRICS] = dict(self.initial_metrics)
+        return DXO(DataKind.WEIGHTS, data=dict(self.tensors), meta=meta).to_shareable()
+
+
+def read_train_reply(contract: EgressContract, reply: Shareable) -> TrainReply:
+    """Return fresh values of a train task's reply.
+
+    Raises:
+        EgressViolation: the first thing that the contract does not name.
+    """
+    dxo = _only_dxo(reply, DataKind.WEIGHTS)
+    _only_keys(dxo.meta, {WEIGHT, ROUND, METRICS}, {INITIAL_METRICS}, "meta entry")
+    initial = dxo.meta.get(INITIAL_METRICS)
+    return TrainReply(
+        tensors=contract.check_tensors(dxo.data),
+        weight=_checked_weight(dxo.meta[WEIGHT]),
+        round_index=contract.check_round(dxo.meta[ROUND]),
+        metrics=contract.check_metrics(dxo.meta[METRICS]),
+        initial_metrics=None if initial is None else contract.check_metrics(initial),
+    )
+
+
+def metrics_reply(metrics: Mapping[str, float]) -> Shareable:
+    """Return the reply to a validate task."""
+    return DXO(DataKind.METRICS, data={INITIAL_METRICS: dict(metrics)}).to_shareable()
+
+
+def read_metrics_reply(contract: EgressContract, reply: Shareable) -> dict[str, float]:
+    """Return fresh values of a validate task's reply.
+
+    Raises:
+        EgressViolation: the first thing that the contract does not name.
+    """
+    dxo = _only_dxo(reply, DataKind.METRICS)
+    _only_keys(dxo.meta, set(), set(), "meta entry")
+    _only_keys(dxo.data, {INITIAL_METRICS}, set(), "data entry")
+    return contract.check_metrics(dxo.data[INITIAL_METRICS])
+
+
+def task_tensors(contract: EgressContract, task: Shareable) -> dict[str, np.ndarray]:
+    """Return the global state that a task brings, checked as strictly as what leaves.
+
+    Raises:
+        EgressViolation: the task brings something else than the contract's tensors.
+    """
+    return contract.check_tensors(_read_dxo(task, DataKind.WEIGHTS).data)
+
+
+def _read_dxo(shareable: Shareable, kind: DataKind) -> DXO:
+    try:
+        dxo = from_shareable(shareable)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EgressViolation("the payload is no data exchange object") from error
+    if dxo.data_kind != kind:
+        raise EgressViolation(f"the payload is not of kind {kind.value}")
+    return dxo
+
+
+def _only_dxo(shareable: Shareable, kind: DataKind) -> DXO:
+    """Read a DXO and refuse anything beside it; headers are the framework's and are not carried on."""
+    if type(shareable) is not Shareable:
+        raise EgressViolation(f"the payload is a {type(shareable).__name__}, expected a plain Shareable")
+    dxo = _read_dxo(shareable, kind)
+    _only_keys(shareable, {ReservedHeaderKey.HEADERS, "DXO"}, set(), "payload entry")
+    _only_keys(shareable["DXO"], {"kind", "data", "meta"}, set(), "payload entry")
+    return dxo
+
+
+def _only_keys(values: object, needed: set[str], allowed: set[str], what: str) -> None:
+    if not isinstance(values, dict):
+        raise EgressViolation(f"a {what} is a {type(values).__name__}, expected a dict")
+    for key in values:
+        if type(key) is not str or key not in needed | allowed:
+            raise EgressViolation(f"a {what} outside the contract: {str(key)[:120]!r}")
+    missing = sorted(needed - set(values))
+    if missing:
+        raise EgressViolation(f"{what} {missing[0]} is missing")
+
+
+def _checked_weight(weight: object) -> float:
+    if type(weight) not in (int, float) or not 0 < weight <= MAX_WEIGHT:  # type: ignore[operator]
+        raise EgressViolation(f"the weight is no number above 0 and at most {MAX_WEIGHT:g}")
+    return float(weight)  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+"""The job as a recipe: the same object exports job folders and runs in SimEnv, PocEnv and ProdEnv."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.executors.learner_executor import LearnerExecutor
+from nvflare.app_common.shareablegenerators.full_model_shareable_generator import FullModelShareableGenerator
+from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
+from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
+from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
+from nvflare.job_config.api import FedJob
+from nvflare.job_config.defs import FilterType
+from nvflare.recipe.spec import Recipe
+
+from med_duallora.config import JobConfig
+from med_duallora.errors import ConfigError
+from med_duallora.flare.aggregator import DualLoRAAggregator
+from med_duallora.flare.egress_filter import FILTERED_TASKS, EgressFilter
+from med_duallora.flare.evaluation import AdapterEvaluation
+from med_duallora.flare.job import JOB_COMPONENT, FederatedJob
+from med_duallora.flare.learner import DualLoRALearner
+from med_duallora.flare.persistor import SafetensorsPersistor
+from med_duallora.flare.tracking import FEDERATION_EVENT, LOCAL_EVENT
+
+KEY_METRIC = "val_balanced_accuracy"
+PACKAGE = "med_duallora"
+TASK_INTERVAL_S = 0.5
+"""A site asks for its next task this long after an answer (FLARE's default of 2 s dominates short rounds)."""
+
+
+@dataclass(frozen=True)
+class WorkflowConfig:
+    """How the server waits for the sites.
+
+    Args:
+        min_sites: a round needs this many answers.
+        wait_s: seconds that slower sites get after that; a round ends earlier when all sites answered.
+        round_timeout_s: seconds after which a round ends in any case; 0: no limit.
+        start_round: first round; above 0 when an earlier job is continued.
+        initial_adapter: see ``SafetensorsPersistor``.
+    """
+
+    min_sites: int = 2
+    wait_s: int = 600
+    round_timeout_s: int = 0
+    start_round: int = 0
+    initial_adapter: str = ""
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("min_sites", 1), ("wait_s", 0), ("round_timeout_s", 0), ("start_round", 0)):
+            value = getattr(self, name)
+            if value < lowest:
+                raise ConfigError(f"workflow {name} = {value!r}, but it must be at least {lowest}")
+
+
+class MedDualLoRARecipe(Recipe):
+    """Dual-LoRA federation of a job configuration.
+
+    Args:
+        name: of the job.
+        job: the job scope.
+        workflow: how the server waits.
+        code: folder that holds the package ``med_duallora`` and travels in the job; empty: the package is
+            installed at every site.
+
+    Raises:
+        ConfigError: the start round lies behind the last round.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        job: JobConfig,
+        workflow: WorkflowConfig = WorkflowConfig(),
+        code: str = "",
+    ) -> None:
+        if workflow.start_round >= job.train.n_rounds:
+            raise ConfigError(f"start_round = {workflow.start_round}, but train.n_rounds = {job.train.n_rounds}")
+        fed_job = FedJob(name=name, min_clients=workflow.min_sites)
+        fed_job.set_app_packages([PACKAGE])
+        _add_server(fed_job, job, workflow)
+        _add_sites(fed_job, job)
+        if code:
+            fed_job.add_file_to_clients(f"{code}/{PACKAGE}", dest_dir=PACKAGE, app_folder_type="custom")
+        super().__init__(fed_job)
+
+
+def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> None:
+    components: dict[str, Any] = {
+        JOB_COMPONENT: FederatedJob(job.to_dict()),
+        AppConstants.DEFAULT_AGGREGATOR_ID: DualLoRAAggregator(),
+        "persistor": SafetensorsPersistor(workflow.initial_adapter),
+        AppConstants.DEFAULT_SHAREABLE_GENERATOR_ID: FullModelShareableGenerator(),
+        "model_selector": IntimeModelSelector(key_metric=KEY_METRIC),
+        "tensorboard": TBAnalyticsReceiver(tb_folder="app_server/tb_events", events=[LOCAL_EVENT, FEDERATION_EVENT]),
+    }
+    for component_id, component in components.items():
+        fed_job.to_server(component, id=component_id)
+    rounds = ScatterAndGather(
+        min_clients=workflow.min_sites,
+        num_rounds=job.train.n_rounds - workflow.start_round,
+        start_round=workflow.start_round,
+        wait_time_after_min_received=workflow.wait_s,
+        train_timeout=workflow.round_timeout_s,
+        persistor_id="persistor",
+        task_check_period=0.2,
+    )
+    evaluation = AdapterEvaluation(
+        models=["best", "last"],
+        min_sites=workflow.min_sites,
+        wait_s=workflow.wait_s,
+        timeout_s=workflow.round_timeout_s,
+    )
+    fed_job.to_server(rounds, id="rounds")
+    fed_job.to_server(evaluation, id="evaluation")
+    fed_job.to_server({"server": {"task_request_interval": TASK_INTERVAL_S}})
+
+
+def _add_sites(fed_job: FedJob, job: JobConfig) -> None:
+    answered = [AppConstants.TASK_TRAIN, AppConstants.TASK_VALIDATION]
+    fed_job.to_clients(LearnerExecutor(learner_id="learner"), tasks=answered)
+    fed_job.to_clients(FederatedJob(job.to_dict()), id=JOB_COMPONENT)
+    fed_job.to_clients(DualLoRALearner(), id="learner")
+    fed_job.to_clients(EgressFilter(), filter_type=FilterType.TASK_RESULT, tasks=list(FILTERED_TASKS))

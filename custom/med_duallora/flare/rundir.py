@@ -1,0 +1,26 @@
+"""Where the server writes what a run leaves behind; ``report`` and ``simulate`` read these names."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.fl_context import FLContext
+
+ROUNDS_FILE = "round_metrics.jsonl"
+EVALUATION_FILE = "evaluation.json"
+JOB_FILE = "job.json"
+FLARE_MANIFEST_FILE = "artifact_manifest.json"
+
+
+def server_directory(fl_ctx: FLContext) -> Path:
+    """Return the server's application directory of the running job, which FLARE archives and offers for download."""
+    workspace = fl_ctx.get_engine().get_workspace()
+    return Path(workspace.get_app_dir(fl_ctx.get_job_id()))
+
+
+def round_record(directory: Path, round_index: int) -> dict[str, Any]:
+    """Return the record of a round from the rounds file, or an empty one where the round has none."""
+    path = directory / ROUNDS_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    found = [record for record in map(json.loads, lines) if record["round"] == round_index]
+    return dict(found[-1]) if found else {}
