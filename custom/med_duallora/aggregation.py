@@ -12,6 +12,9 @@ import numpy as np
 from med_duallora.egress import EgressContract
 from med_duallora.errors import AggregationError, EgressViolation
 
+MAX_WEIGHT = 1e9
+"""Far above any number of subjects, and low enough that a weighted sum cannot overflow."""
+
 
 @dataclass(frozen=True)
 class AggregationResult:
@@ -81,14 +84,14 @@ class RoundAccumulator:
 
         Raises:
             AggregationError: another round than the current one; a second contribution of the site; a weight that
-                is not positive and finite; tensors outside the contract.
+                is no number above 0 and at most ``MAX_WEIGHT``; tensors outside the contract.
         """
         if round_index != self.round_index:
             raise AggregationError(f"{site} answers round {round_index}, but round {self.round_index} is open")
         if site in self._weights:
             raise AggregationError(f"{site} has already contributed to round {round_index}")
-        if not (math.isfinite(weight) and weight > 0):
-            raise AggregationError(f"{site} has weight {weight}, expected a positive finite number")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
+            raise AggregationError(f"{site} has weight {weight!r}, expected a number above 0, at most {MAX_WEIGHT:g}")
         try:
             checked = self.contract.check_tensors(dict(tensors))
         except EgressViolation as violation:

@@ -56,14 +56,14 @@ def load_adapter(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     manifest_path = path.with_suffix(".json")
     try:
         tensors: dict[str, np.ndarray] = load_file(path)
-        manifest: dict[str, Any] = json.loads(manifest_path.read_text(encoding="utf-8"))
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{error.filename or path} is missing; an adapter is a .safetensors file and its .json"
         ) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"adapter {path} or its manifest is damaged: {error}") from error
-    if manifest.get("sha256") != sha256_of_file(path):
+    if not isinstance(manifest, dict) or manifest.get("sha256") != sha256_of_file(path):
         raise ArtifactError(
             f"adapter {path} is not the one its manifest {manifest_path.name} describes (sha256 differs)"
         )

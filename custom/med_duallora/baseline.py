@@ -1,6 +1,6 @@
 """The start of the comparison: the frozen backbone with nothing but a fitted head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ def backbone_probabilities(
     train: Sequence[PreparedSubject],
     test: Sequence[PreparedSubject],
     settings: TrainConfig,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Fit a logistic head on frozen features of the training subjects and return the test subjects' probabilities.
 
@@ -31,26 +33,38 @@ def backbone_probabilities(
 
     Returns:
         (n_test,) probability of disease.
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so before a subject.
     """
     if not test:
         return np.zeros(0)
     views = range(settings.n_views + 1)
-    seen = np.concatenate([pooled_features(model, source, train, view) for view in views])
+    seen = np.concatenate([pooled_features(model, source, train, view, should_stop) for view in views])
     labels = np.tile([subject.label for subject in train], len(views))
     head = make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE_C, class_weight="balanced", max_iter=2000))
     head.fit(seen, labels)
-    chances: np.ndarray = head.predict_proba(pooled_features(model, source, test, 0))[:, 1]
+    chances: np.ndarray = head.predict_proba(pooled_features(model, source, test, 0, should_stop))[:, 1]
     return chances
 
 
 @torch.no_grad()
 def pooled_features(
-    model: DualLoRAModel, source: FeatureSource, subjects: Sequence[PreparedSubject], view: int
+    model: DualLoRAModel,
+    source: FeatureSource,
+    subjects: Sequence[PreparedSubject],
+    view: int,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
-    """Return the backbone's features without adapters: class token and mean patch token (n_subjects, 2 * dim)."""
+    """Return the backbone's features without adapters: class token and mean patch token (n_subjects, 2 * dim).
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so before a subject.
+    """
+    model.eval()
     rows = []
     with model.using(False, False):
         for subject in subjects:
-            cls, patches = model.features(source.batch([subject], [view]))
+            cls, patches = model.features(source.batch([subject], [view], should_stop))
             rows.append(torch.cat([cls[:, 0], patches.mean(dim=1)], dim=1))
     return torch.cat(rows).cpu().numpy().astype(np.float64)

@@ -7,7 +7,9 @@ site (``SiteConfig``: paths, device, threads, cache budget; never travels) and t
 
 import dataclasses
 import json
+import math
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -224,7 +226,7 @@ class SiteConfig:
     cache_budget_mb: int = 4096
 
     def __post_init__(self) -> None:
-        good = self.device in ("auto", "cpu", "cuda") or self.device.removeprefix("cuda:").isdigit()
+        good = self.device in ("auto", "cpu", "cuda") or re.fullmatch(r"cuda:[0-9]+", self.device) is not None
         _check(good, "device", self.device, "auto, cpu, cuda or cuda:N")
         _check(1 <= self.n_threads <= 1024, "n_threads", self.n_threads, "between 1 and 1024")
         _check(self.cache_budget_mb >= 1, "cache_budget_mb", self.cache_budget_mb, "at least 1")
@@ -319,7 +321,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return tuple(_convert(typing.get_args(hint)[0], item, name) for item in value)
     if hint is Path and isinstance(value, str | Path) and str(value):
         return Path(value).expanduser()
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if hint in (int, str) and type(value) is hint:
         return value

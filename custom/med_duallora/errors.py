@@ -10,6 +10,8 @@ MedDualLoRAError                 exit code 1: the work was understood but could 
 ├── StateError                   a site's local state is missing, damaged or belongs to another experiment
 ├── EgressViolation              a payload is not exactly what the egress contract allows
 ├── AggregationError             a contribution or a round cannot be aggregated
+├── FederationError              a process, site or job of a federation did not do what was asked of it
+├── TrainingDiverged             a loss or gradient is not a finite number; the last saved state is intact
 └── TrainingAborted              the federation asked to stop; the last saved state is intact
 """
 
@@ -66,6 +68,14 @@ class EgressViolation(MedDualLoRAError):
 
 class AggregationError(MedDualLoRAError):
     """A contribution or a round cannot be aggregated."""
+
+
+class FederationError(MedDualLoRAError):
+    """A process, site or job of a federation did not do what was asked of it; says where its log is."""
+
+
+class TrainingDiverged(MedDualLoRAError):
+    """A loss or gradient is not a finite number; the last saved state is intact."""
 
 
 class TrainingAborted(MedDualLoRAError):

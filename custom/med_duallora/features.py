@@ -6,6 +6,7 @@ entry that is damaged, half-written or evicted is computed again.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ from torch import Tensor
 from med_duallora.backbone import BackboneConfig
 from med_duallora.cohorts.prepared import PreparedSubject, load_volume
 from med_duallora.config import JobConfig
-from med_duallora.errors import TrainingAborted
+from med_duallora.errors import ConfigError, TrainingAborted
 from med_duallora.files import atomic_path, sha256_of_json
 from med_duallora.inputs import INPUTS_VERSION, augment, to_input
 from med_duallora.model import DualLoRAModel, TrunkFeatures
@@ -29,6 +30,10 @@ from med_duallora.seeds import generator
 
 ABANDONED_AFTER_S = 3600
 TRIM_TO = 0.9
+RECOUNT_AFTER = 1 / 64
+HEADER_BYTES = 1024
+"""More than the safetensors header of an entry needs."""
+FEATURES = ("tokens", "fusion_term")
 
 
 class FeatureCache:
@@ -36,7 +41,8 @@ class FeatureCache:
 
     Args:
         directory: created when missing; may be shared by processes and jobs.
-        budget_bytes: the directory is kept at or below this size.
+        budget_bytes: the directory is kept at or below this size. Writers in other processes are noticed after each
+            64th of it, so every one of them can overshoot by that much for a moment.
     """
 
     def __init__(self, directory: Path, budget_bytes: int) -> None:
@@ -46,14 +52,13 @@ class FeatureCache:
         self.n_misses = 0
         directory.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
-        self._n_bytes = sum(size for _, size, _ in self._entries())
+        self._count()
 
     def load(self, key: str) -> dict[str, Tensor] | None:
         """Return the tensors stored under ``key``, or None; a damaged entry is removed."""
         path = self._path(key)
         try:
             tensors: dict[str, Tensor] = load_file(path)
-            path.touch()
         except FileNotFoundError:
             tensors = {}
         except (SafetensorError, OSError):
@@ -62,18 +67,23 @@ class FeatureCache:
             tensors = {}
         if tensors:
             self.n_hits += 1
+            with suppress(OSError):  # another process may have evicted it meanwhile; touch() would create it anew
+                os.utime(path)
             return tensors
         self.n_misses += 1
         return None
 
     def store(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Store tensors under ``key``; other writers of the same key write the same bytes, so the last one wins."""
-        n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        n_bytes = HEADER_BYTES + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         if n_bytes > self.budget_bytes:
             return
         with atomic_path(self._path(key), mode=0o600) as partial:
             save_file(tensors, partial)
         self._n_bytes += n_bytes
+        self._n_uncounted += n_bytes
+        if self._n_uncounted > self.budget_bytes * RECOUNT_AFTER:
+            self._count()
         if self._n_bytes > self.budget_bytes:
             self._trim(keep=self._path(key))
 
@@ -90,9 +100,16 @@ class FeatureCache:
                 found.append((status.st_mtime, status.st_size, path))
         return sorted(found)
 
-    def _trim(self, keep: Path) -> None:
+    def _count(self) -> list[tuple[float, int, Path]]:
         entries = self._entries()
         self._n_bytes = sum(size for _, size, _ in entries)
+        self._n_uncounted = 0
+        return entries
+
+    def _trim(self, keep: Path) -> None:
+        entries = self._count()
+        if self._n_bytes <= self.budget_bytes:
+            return
         for _, size, path in entries:
             if self._n_bytes <= self.budget_bytes * TRIM_TO:
                 break
@@ -148,6 +165,7 @@ class FeatureSource:
 
         Raises:
             TrainingAborted: ``should_stop`` said so between two subjects.
+            ConfigError: the features cannot be held in the job's ``feature_dtype``.
         """
         parts = []
         for subject, view in zip(subjects, views, strict=True):
@@ -155,8 +173,7 @@ class FeatureSource:
                 raise TrainingAborted("stopped while trunk features were computed")
             parts.append(self._one(subject, view))
         tokens, fusion_term = (
-            torch.cat([part[name] for part in parts]).to(self.device, torch.float32)
-            for name in ("tokens", "fusion_term")
+            torch.cat([part[name] for part in parts]).to(self.device, torch.float32) for name in FEATURES
         )
         return TrunkFeatures(tokens, fusion_term)
 
@@ -186,11 +203,16 @@ class FeatureSource:
             stream = generator(self.job.train.seed, "view", subject.subject, view)
             volume = augment(volume, self.job.augment, stream)
         x = torch.from_numpy(to_input(volume, self.backbone))[None].to(self.device)
-        trunk = self.model.trunk(x)
-        return {
-            name: value.to("cpu", self.dtype).contiguous()
-            for name, value in (("tokens", trunk.tokens), ("fusion_term", trunk.fusion_term))
-        }
+        # an entry must not depend on who asked for it first: the trunk runs in full precision whatever the caller does
+        with torch.autocast(self.device.type, enabled=False):
+            trunk = self.model.trunk(x)
+        found = {name: getattr(trunk, name).to("cpu", self.dtype).contiguous() for name in FEATURES}
+        if not all(torch.isfinite(value).all() for value in found.values()):
+            raise ConfigError(
+                f"trunk features are not finite in {self.job.train.feature_dtype}: check the backbone checkpoint, or "
+                "set train.feature_dtype to float32"
+            )
+        return found
 
 
 def _hash_of(volume: np.ndarray) -> str:

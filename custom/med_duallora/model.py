@@ -17,6 +17,8 @@ from med_duallora.names import Role, parameter_roles
 from med_duallora.seeds import derived_seed
 
 N_CLASSES = 2
+OWNERS = {"q": "attn", "kv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
+"""Which part of a transformer block holds each target."""
 VARIANTS = {"global": (True, False), "local": (False, True), "both": (True, True)}
 """Which adapters (global, local) an evaluation of the trained model uses."""
 
@@ -47,6 +49,7 @@ class DualLoRAModel(nn.Module):
 
     Raises:
         ConfigError: more blocks shall be adapted than the backbone has.
+        TypeError: the classifier is adapted already.
     """
 
     def __init__(self, classifier: CineMAClassifier, lora: LoRAConfig, seed: int) -> None:
@@ -108,13 +111,14 @@ class DualLoRAModel(nn.Module):
     def using(self, global_adapter: bool, local_adapter: bool) -> Iterator[None]:
         """Evaluate with some adapters switched off inside the block."""
         layers = [module for module in self.modules() if isinstance(module, DualLoRALinear)]
+        before = [(layer.global_active, layer.local_active) for layer in layers]
         for layer in layers:
             layer.global_active, layer.local_active = global_adapter, local_adapter
         try:
             yield
         finally:
-            for layer in layers:
-                layer.global_active = layer.local_active = True
+            for layer, active in zip(layers, before, strict=True):
+                layer.global_active, layer.local_active = active
 
     @torch.no_grad()
     def trunk(self, x: Tensor) -> TrunkFeatures:
@@ -148,12 +152,13 @@ class DualLoRAModel(nn.Module):
 
 
 def _adapt(block: nn.Module, lora: LoRAConfig) -> None:
-    for parent in (block.attn, block.mlp):
-        for target in lora.targets:
-            base = getattr(parent, target, None)
-            if isinstance(base, nn.Linear):
-                adapted = DualLoRALinear(base, lora.rank_global, lora.alpha_global, lora.rank_local, lora.alpha_local)
-                setattr(parent, target, adapted)
+    for target in lora.targets:
+        parent = block.get_submodule(OWNERS[target])
+        base = getattr(parent, target)
+        if not isinstance(base, nn.Linear):
+            raise TypeError(f"{OWNERS[target]}.{target} is a {type(base).__name__}, expected an unadapted nn.Linear")
+        adapted = DualLoRALinear(base, lora.rank_global, lora.alpha_global, lora.rank_local, lora.alpha_local)
+        setattr(parent, target, adapted)
 
 
 def initial_value(name: str, shape: tuple[int, ...], seed: int, zero: bool) -> Tensor:

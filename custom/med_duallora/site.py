@@ -81,18 +81,23 @@ class SiteRuntime:
         job["train"].pop("n_rounds")
         return sha256_of_json({"site": self.site, "job": job, "backbone": self.backbone_sha256})
 
-    def validate(self, global_state: State, round_index: int) -> dict[str, float]:
+    def validate(
+        self, global_state: State, round_index: int, should_stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, float]:
         """Score the incoming global adapter with the site's own local one, before this round's training.
 
         Returns:
             ``val_loss`` and ``val_balanced_accuracy`` on the validation split, each where it is defined.
+
+        Raises:
+            TrainingAborted: ``should_stop`` said so.
         """
         self._restore(global_state, round_index)
         subjects = self.cohort.split("val")
         if not subjects:
             return {}
         labels = np.array([subject.label for subject in subjects])
-        probabilities = predict(self.model, self.source, subjects, self.job.train)
+        probabilities = predict(self.model, self.source, subjects, self.job.train, should_stop)
         found = {"val_loss": self._balanced_loss(labels, probabilities)}
         accuracy = scores(labels, probabilities).get("balanced_accuracy")
         return found if accuracy is None else {**found, "val_balanced_accuracy": accuracy}
@@ -110,6 +115,7 @@ class SiteRuntime:
 
         Raises:
             TrainingAborted: ``should_stop`` said so; the state of the last finished round stays as it was.
+            TrainingDiverged: a loss or gradient is not finite; likewise.
         """
         started = time.monotonic()
         n_hits, n_misses = self.cache.n_hits, self.cache.n_misses
@@ -138,7 +144,7 @@ class SiteRuntime:
         weight = float(len(self.train_subjects)) if self.job.weighting == "subjects" else 1.0
         return SiteUpdate(self.model.values(self.method.sent_roles(self.job.lora)), weight, metrics)
 
-    def evaluate(self, global_state: State) -> dict[str, float]:
+    def evaluate(self, global_state: State, should_stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """Score a global adapter on the test split with the site's own local state, in every variant.
 
         ``backbone`` is the frozen backbone with a head fitted to this site's training subjects; ``global``, ``local``
@@ -146,10 +152,13 @@ class SiteRuntime:
 
         Returns:
             ``<variant>.<metric>`` where defined, and ``n_subjects``, ``n_positive``, ``n_negative``.
+
+        Raises:
+            TrainingAborted: ``should_stop`` said so.
         """
         subjects = self.cohort.split("test")
         labels = np.array([subject.label for subject in subjects], dtype=int)
-        probabilities = self._variants(global_state)
+        probabilities = self._variants(global_state, should_stop)
         metrics = {"n_subjects": len(labels), "n_positive": labels.sum(), "n_negative": (1 - labels).sum()}
         for variant, chances in probabilities.items():
             metrics |= {f"{variant}.{name}": value for name, value in scores(labels, chances).items()}
@@ -164,13 +173,14 @@ class SiteRuntime:
         write_json(self.directory / "evaluation.json", {"not_for_diagnosis": True, "predictions": rows}, mode=0o600)
         return {name: float(value) for name, value in metrics.items()}
 
-    def _variants(self, global_state: State) -> dict[str, np.ndarray]:
+    def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:
         self._restore(global_state, None)
-        test = self.cohort.split("test")
-        found = {"backbone": backbone_probabilities(self.model, self.source, self.train_subjects, test, self.job.train)}
+        model, source, settings = self.model, self.source, self.job.train
+        train, test = self.train_subjects, self.cohort.split("test")
+        found = {"backbone": backbone_probabilities(model, source, train, test, settings, should_stop=should_stop)}
         for variant, adapters in VARIANTS.items():
-            with self.model.using(*adapters):
-                found[variant] = predict(self.model, self.source, test, self.job.train)
+            with model.using(*adapters):
+                found[variant] = predict(model, source, test, settings, should_stop)
         return found
 
     def _restore(self, global_state: State, round_index: int | None) -> SiteState | None:
@@ -193,7 +203,10 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device = {name!r}, but this machine has no usable CUDA device; use cpu or auto")
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
 
 
 def _check_trainable(cohort: PreparedCohort) -> None:

@@ -54,14 +54,20 @@ class SiteStateStore:
         self._previous = directory / "state.previous.safetensors"
 
     def save(self, state: SiteState) -> None:
-        """Store a state atomically, mode 0600; the one before it stays readable."""
+        """Store a state atomically, mode 0600; the newest one of an earlier round stays readable.
+
+        A repeated round replaces its first attempt, never the state that it started from, so that it can be repeated
+        again. What an older run left of this or later rounds goes.
+        """
         tensors = {f"kept/{name}": value for name, value in state.kept.items()}
         tensors |= {f"moments/{name}": value for name, value in state.moments.items()}
         facts = {"format": FORMAT, "identity": self.identity, "round": str(state.round_index)}
         with atomic_path(self._current, mode=0o600) as partial:
             save_file(tensors, partial, metadata=facts)
-            if self._current.exists():
+            if self._precedes(self._current, state):
                 self._current.replace(self._previous)
+            elif not self._precedes(self._previous, state):
+                self._previous.unlink(missing_ok=True)
 
     def latest(self, before_round: int | None = None) -> SiteState | None:
         """Return the newest state, or the newest that finished before a round; None where there is none.
@@ -81,6 +87,13 @@ class SiteStateStore:
             if before_round is None or state.round_index < before_round:
                 return state
         return None
+
+    def _precedes(self, path: Path, state: SiteState) -> bool:
+        """Tell whether the state in a file can still be used and is of an earlier round than ``state``."""
+        try:
+            return self._read(path).round_index < state.round_index
+        except (FileNotFoundError, StateError):
+            return False
 
     def _read(self, path: Path) -> SiteState:
         if not path.exists():

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.config import JobConfig, TrainConfig
-from med_duallora.errors import ConfigError, TrainingAborted
+from med_duallora.errors import ConfigError, TrainingAborted, TrainingDiverged
 from med_duallora.features import FeatureSource
 from med_duallora.model import DualLoRAModel
 from med_duallora.seeds import derived_seed, generator
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+SCALER = ("scale", "_growth_tracker")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class RoundResult:
     Args:
         loss: mean training loss over the round's subjects.
         n_steps: optimizer steps taken.
-        moments: AdamW's state by ``<parameter>:<moment>``, to continue from in the next round.
+        moments: AdamW's state by ``<parameter>:<moment>`` and, in fp16, the loss scale under ``:<name>``, to continue
+            from in the next round.
     """
 
     loss: float
@@ -65,14 +67,16 @@ def train_round(
         on_progress: called after each step with ``loss``, ``lr`` and ``step``.
 
     Raises:
+        ConfigError: the subjects are all of one class.
         TrainingAborted: ``should_stop`` said so; the model is then in the middle of a round.
+        TrainingDiverged: a loss or gradient is not finite; the model is then in the middle of a round.
     """
     settings = job.train
     torch.manual_seed(derived_seed(settings.seed, "torch", site, round_index))
     parameters = model.trained()
     optimizer = _optimizer(parameters, moments, settings)
     criterion = _criterion(subjects, settings).to(source.device)
-    scaler = torch.amp.GradScaler(source.device.type, enabled=settings.precision == "fp16")
+    scaler = _scaler(source.device, moments, settings)
     batches = list(_batches(len(subjects), settings, site, round_index))
     losses: list[float] = []
     model.train()
@@ -87,30 +91,39 @@ def train_round(
             loss = criterion(model.tail(trunk), labels)
         if should_stop():
             raise TrainingAborted(f"stopped in round {round_index} at step {step} of {len(batches)}")
-        _step(loss, optimizer, parameters, scaler, settings.clip_norm)
+        _step(loss, optimizer, parameters, scaler, settings)
         losses += [loss.item()] * len(chosen)
         on_progress({"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "step": float(step + 1)})
     model.eval()
-    return RoundResult(float(np.mean(losses)), len(batches), _moments(optimizer, parameters))
+    return RoundResult(float(np.mean(losses)), len(batches), _moments(optimizer, parameters, scaler))
 
 
 @torch.no_grad()
 def predict(
-    model: DualLoRAModel, source: FeatureSource, subjects: Sequence[PreparedSubject], settings: TrainConfig
+    model: DualLoRAModel,
+    source: FeatureSource,
+    subjects: Sequence[PreparedSubject],
+    settings: TrainConfig,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
-    """Return the probability of disease (n_subjects,) from view 0, in batches, in evaluation mode."""
+    """Return the probability of disease (n_subjects,) from view 0, in batches, in evaluation mode.
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so before a subject.
+    """
     model.eval()
     found: list[np.ndarray] = []
     for start in range(0, len(subjects), settings.batch_size):
         chosen = subjects[start : start + settings.batch_size]
+        trunk = source.batch(chosen, [0] * len(chosen), should_stop)
         with autocast(source.device, settings.precision):
-            logits = model.tail(source.batch(chosen, [0] * len(chosen)))
+            logits = model.tail(trunk)
         found.append(torch.softmax(logits.float(), dim=1)[:, 1].cpu().numpy())
     return np.concatenate(found).astype(np.float64) if found else np.zeros(0)
 
 
 def learning_rate(progress: float, settings: TrainConfig) -> float:
-    """Return the learning rate at a part ``progress`` in [0, 1) of the whole federation: warm-up, then cosine."""
+    """Return the learning rate at a part ``progress`` in [0, 1] of the whole federation: warm-up, then cosine."""
     if progress < settings.warmup_fraction:
         return settings.lr * max(progress / settings.warmup_fraction, 0.01)
     part = (progress - settings.warmup_fraction) / (1 - settings.warmup_fraction)
@@ -162,12 +175,18 @@ def _step(
     optimizer: torch.optim.Optimizer,
     parameters: Mapping[str, nn.Parameter],
     scaler: torch.amp.GradScaler,
-    clip_norm: float,
+    settings: TrainConfig,
 ) -> None:
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     scaler.unscale_(optimizer)
-    nn.utils.clip_grad_norm_(parameters.values(), clip_norm)
+    norm = nn.utils.clip_grad_norm_(parameters.values(), settings.clip_norm)
+    # an overflowing gradient is an ordinary event in fp16: the scaler skips the step and lowers the scale
+    if not (torch.isfinite(loss) and (torch.isfinite(norm) or scaler.is_enabled())):
+        raise TrainingDiverged(
+            f"the loss or its gradient is not finite; lower train.lr ({settings.lr:g}) or the adapters' alpha, or use "
+            f"another train.precision than {settings.precision}"
+        )
     scaler.step(optimizer)
     scaler.update()
 
@@ -181,8 +200,9 @@ def _optimizer(
         betas=(settings.betas[0], settings.betas[1]),
         weight_decay=settings.weight_decay,
     )
+    continues = any(not name.startswith(":") for name in moments)
     for name, parameter in parameters.items():
-        if moments:
+        if continues:
             optimizer.state[parameter] = {
                 # AdamW counts its steps on the CPU whatever the parameter's device
                 kind: torch.from_numpy(np.array(moments[f"{name}:{kind}"])).to(
@@ -193,9 +213,22 @@ def _optimizer(
     return optimizer
 
 
-def _moments(optimizer: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter]) -> dict[str, np.ndarray]:
-    return {
+def _scaler(device: torch.device, moments: Mapping[str, np.ndarray], settings: TrainConfig) -> torch.amp.GradScaler:
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    if moments and scaler.is_enabled():
+        scaler.load_state_dict({**scaler.state_dict(), **{name: moments[f":{name}"].item() for name in SCALER}})
+    return scaler
+
+
+def _moments(
+    optimizer: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter], scaler: torch.amp.GradScaler
+) -> dict[str, np.ndarray]:
+    found = {
         f"{name}:{kind}": optimizer.state[parameter][kind].detach().cpu().numpy().copy()
         for name, parameter in parameters.items()
+        if optimizer.state[parameter]  # empty where fp16 skipped every step so far
         for kind in MOMENTS
     }
+    if scaler.is_enabled():
+        found |= {f":{name}": np.array(scaler.state_dict()[name]) for name in SCALER}
+    return found
