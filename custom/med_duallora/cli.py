@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from med_duallora import __version__
 from med_duallora.errors import MedDualLoRAError
 
-COMMANDS = ("demo", "phantom", "prepare", "montage", "pretrain", "simulate", "jobs", "report")
+COMMANDS = ("demo", "phantom", "prepare", "montage", "pretrain", "simulate", "jobs", "report", "ledger")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,9 +5,11 @@ MedDualLoRAError                 exit code 1: the work was understood but could 
 │   ├── ConfigError              a job, site or backbone setting is unknown, of the wrong type or out of range
 │   ├── CheckpointError          a backbone checkpoint is unreadable or does not fit the architecture
 │   ├── CohortError              a raw or prepared cohort as a whole cannot be used
+│   ├── KitError                 a FLARE startup kit is of a kind or version that is not known; nothing was changed
 │   └── ArtifactError            an adapter artefact or run directory is missing, damaged or of another kind
 ├── SubjectRefused               one subject cannot be prepared; carries the subject and the reason
 ├── StateError                   a site's local state is missing, damaged or belongs to another experiment
+├── LedgerError                  a ledger is damaged or cannot be written; what it should record does not leave
 ├── EgressViolation              a payload is not exactly what the egress contract allows
 ├── AggregationError             a contribution or a round cannot be aggregated
 ├── FederationError              a process, site or job of a federation did not do what was asked of it
@@ -40,6 +42,10 @@ class CohortError(InputError):
     """A raw or prepared cohort as a whole cannot be used."""
 
 
+class KitError(InputError):
+    """A FLARE startup kit is of a kind or version that is not known; nothing was changed."""
+
+
 class ArtifactError(InputError):
     """An adapter artefact or a run directory is missing, damaged or of another kind."""
 
@@ -60,6 +66,10 @@ class SubjectRefused(MedDualLoRAError):
 
 class StateError(MedDualLoRAError):
     """A site's local state is missing, damaged or belongs to another experiment."""
+
+
+class LedgerError(MedDualLoRAError):
+    """A ledger is damaged or cannot be written; what it should record does not leave."""
 
 
 class EgressViolation(MedDualLoRAError):
