@@ -127,7 +127,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
-        return float(loss)
+        return loss.item()
 
     def batch(self, step: int) -> tuple[torch.Tensor, PatchMask]:
         """Return the images (batch, 1, X, Y, Z) and the mask of a step."""

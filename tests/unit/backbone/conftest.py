@@ -1,18 +1,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import save_file
 
 from med_duallora.backbone import BackboneConfig, CineMAClassifier, build_classifier
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
+from med_duallora.pretraining.mae import DECODERS, MaskedAutoencoder
 
 
 @pytest.fixture(scope="session")
@@ -29,4 +21,11 @@ def model(tiny) -> CineMAClassifier:
 def classifier_file(model, tmp_path) -> Path:
     path = tmp_path / "classifier.safetensors"
     save_file(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def mae_file(tiny, tmp_path) -> Path:
+    path = tmp_path / "mae.safetensors"
+    save_file(MaskedAutoencoder(tiny, DECODERS["cinema-tiny"], seed=3).state_dict(), path)
     return path

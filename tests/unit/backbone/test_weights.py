@@ -1,0 +1,56 @@
+"""The checkpoint that is shipped, and its manifest."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from med_duallora.backbone import BackboneConfig, load_classifier, packaged_checkpoint
+from med_duallora.files import sha256_of_file
+from med_duallora.inputs import to_input
+
+MINI = BackboneConfig.preset("cinema-mini")
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    return json.loads(packaged_checkpoint("cinema-mini").with_suffix(".json").read_text())
+
+
+def test_shipped_checkpoint_loads_is_small_and_matches_its_manifest(manifest):
+    path = packaged_checkpoint("cinema-mini")
+    model = load_classifier(path, MINI)
+    assert path.stat().st_size <= 8e6
+    assert manifest["sha256"] == sha256_of_file(path)
+    assert manifest["preset"] == "cinema-mini"
+    assert manifest["architecture"] == MINI.to_dict()
+    encoder = sum(p.numel() for name, p in model.named_parameters() if name.startswith("enc"))
+    # the classifier's first convolution has a second input channel
+    repeated = model.token_embedding.conv_blocks[0].patch_embed["conv"].weight.numel() // 2
+    assert manifest["n_parameters"]["encoder"] == encoder - repeated
+
+
+def test_manifest_tells_how_to_repeat_the_run_and_holds_no_path(manifest):
+    assert manifest["command"].startswith("med-duallora pretrain --data DATA --out OUT --preset cinema-mini")
+    assert "med-duallora phantom --preset pretrain" in manifest["data"]["recipe"]
+    assert {"torch", "numpy", "python", "med_duallora"} <= set(manifest["versions"])
+    assert not [text for text in ("/tmp", "/home", "/work", "/root") if text in json.dumps(manifest)]
+
+
+def test_shipped_checkpoint_hid_three_quarters_and_learned(manifest):
+    assert manifest["recipe"]["mask_ratio"] == 0.75
+    losses = [point["held_out_loss"] for point in manifest["loss_curve"]]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["acdc", "mnms", "mnms2"])
+def test_real_subjects_give_finite_logits(shared, name):
+    import nibabel as nib
+
+    frames = [np.asarray(nib.load(shared / "real_cmr" / f"{name}_sax_{f}.nii.gz").dataobj) for f in ("ed", "es")]
+    x = torch.from_numpy(to_input(np.stack(frames), MINI)).unsqueeze(0)
+    with torch.inference_mode():
+        logits = load_classifier(packaged_checkpoint("cinema-mini"), MINI)(x)
+    assert logits.shape == (1, 2)
+    assert bool(logits.isfinite().all())
