@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from med_duallora.errors import SubjectRefused
 from med_duallora.files import atomic_path
@@ -111,7 +112,7 @@ def _parse(path: Path, stored: bytes) -> Any:
         raise SubjectRefused("unreadable-file", f"{path} is truncated or damaged: {error}") from error
     try:
         return nibabel.Nifti1Image.from_stream(io.BytesIO(content))
-    except (ImageFileError, HeaderDataError, OSError, ValueError, KeyError) as error:
+    except (ImageFileError, HeaderDataError, WrapStructError, OSError, ValueError, KeyError) as error:
         raise SubjectRefused("unreadable-file", f"{path} is not a NIfTI-1 image: {error}") from error
 
 

@@ -139,6 +139,9 @@ def _check_stacks(stacks: dict[str, Array], spacing: tuple[float, float, float])
             raise SubjectRefused("shape-mismatch", f"{name} has shape {stack.shape}, but ED has {expected}")
         if not np.isfinite(stack).all():
             raise SubjectRefused("non-finite", f"{name} holds NaN or infinity")
+        if not name.endswith("segmentation"):
+            # Here already, because the zeros outside the raw grid would lend a flat image contrast.
+            _contrast(stack, name)
         if name.endswith("segmentation") and not np.isin(stack, (0, 1, 2, 3)).all():
             found = np.unique(stack)[:8].tolist()
             raise SubjectRefused("bad-segmentation", f"{name} holds the values {found}; expected 0, 1, 2 and 3")
@@ -224,13 +227,17 @@ def _axis_window(first: int, last: int, n: int) -> tuple[int, int]:
     return start, start + CROP_SIZE
 
 
+def _contrast(stack: Array, name: str) -> tuple[float, float]:
+    """Return the intensities between which a stack is scaled."""
+    low, high = (float(value) for value in np.percentile(stack, CLIP_PERCENTILES))
+    if not high > low:
+        raise SubjectRefused("constant-image", f"{name} has no contrast: it is {low:g} almost everywhere")
+    return low, high
+
+
 def _scale_intensity(stack: Array, name: str) -> Array:
     """Clip to the 0.95th and 99.5th percentile and scale to uint8, truncating."""
-    low, high = np.percentile(stack, CLIP_PERCENTILES)
-    if not high > low:
-        raise SubjectRefused(
-            "constant-image", f"{name} has no contrast: its cropped stack is {low:g} almost everywhere"
-        )
+    low, high = _contrast(stack, name)
     scaled = (np.clip(stack.astype(np.float64), low, high) - low) / (high - low) * 255
     result: Array = scaled.astype(np.uint8)
     return result

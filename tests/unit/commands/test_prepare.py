@@ -1,0 +1,109 @@
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from med_duallora.commands import prepare
+from med_duallora.errors import InputError
+from tests.unit.cohorts.raw import MNMS_TABLE, mnms_row, write_acdc, write_csv, write_mnms
+
+
+def run(*arguments: object) -> int:
+    parser = argparse.ArgumentParser()
+    prepare.add_parser(parser.add_subparsers())
+    options = parser.parse_args(["prepare", *map(str, arguments)])
+    return int(options.run(options))
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Two ACDC patients and two M&Ms subjects."""
+    write_acdc(tmp_path / "raw", {"patient001": "DCM", "patient061": "NOR"})
+    write_mnms(tmp_path / "raw", [mnms_row("A0S9V9"), mnms_row("C0U9U9", VendorName="GE", Vendor="C")])
+    return tmp_path / "raw"
+
+
+def test_cohorts_are_prepared_and_summarised(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--out", tmp_path / "out", "--acdc", raw, "--mnms", raw) == 0
+    text = capsys.readouterr().out
+    assert "Read 4 subjects (acdc 2, mnms 2): 4 prepared (0 of them unchanged" in text
+    assert "siemens   2         2 (1 + 1)" in text
+    assert "Note: siemens: val is empty." in text
+    assert "image centre" not in text
+    assert f"Written to {tmp_path / 'out'}" in text
+    assert run("--out", tmp_path / "out", "--acdc", raw, "--mnms", raw) == 0
+    assert "4 of them unchanged" in capsys.readouterr().out
+
+
+def test_refused_subjects_decide_the_exit_code(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unlabelled = mnms_row("C0U9U9", VendorName="GE", Vendor="C", ED="0", ES="0")
+    write_csv(raw / "OpenDataset" / MNMS_TABLE, [mnms_row("A0S9V9"), unlabelled])
+    assert run("--out", tmp_path / "out", "--mnms", raw) == 1
+    text = capsys.readouterr().out
+    assert "1 unlabelled: ED and ES are not marked" in text
+    assert "first: C0U9U9" in text
+    assert str(tmp_path / "out" / "refused.csv") in text
+    assert "--allow-refused" in text
+    assert run("--out", tmp_path / "out", "--mnms", raw, "--allow-refused") == 0
+    assert (tmp_path / "out/philips/cohort.csv").is_file()
+
+
+def test_nothing_prepared_is_a_failure_all_the_same(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in raw.rglob("*_frame*.nii.gz"):
+        path.unlink()
+    assert run("--out", tmp_path / "out", "--acdc", raw, "--allow-refused") == 1
+    assert "No subject could be prepared" in capsys.readouterr().out
+
+
+def test_a_crop_at_the_image_centre_is_said(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in raw.rglob("patient001*_gt.nii.gz"):
+        path.unlink()
+    assert run("--out", tmp_path / "out", "--acdc", raw) == 0
+    assert "1 subject(s) without segmentation were cropped at the image centre" in capsys.readouterr().out
+    rows = (tmp_path / "out/siemens/cohort.csv").read_text().splitlines()
+    assert [row.rsplit(",", 1)[1] for row in rows] == ["crop_centre", "image", "segmentation"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "at least one source"),
+        (["--acdc", "/does/not/exist"], "--acdc /does/not/exist does not exist"),
+        (["--table", "/does/not/exist.csv"], "--table"),
+        (["--mnms", "."], "holds no M&Ms cohort"),
+    ],
+)
+def test_bad_input_is_named(tmp_path: Path, arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(InputError, match=named) as error:
+        run("--out", tmp_path / "out", *arguments)
+    assert error.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--seed", "-1"), ("--seed", "x"), ("--seed", str(2**31)), ("--jobs", "0"), ("--jobs", "many")],
+)
+def test_bad_numbers_are_bad_usage(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run("--out", "x", "--acdc", "y", option, value)
+    assert stopped.value.code == 2
+    assert "whole number between" in capsys.readouterr().err
+
+
+def test_help_is_complete_and_imports_nothing_heavy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--help")
+    text = capsys.readouterr().out
+    for option in ("--out", "--acdc", "--mnms", "--mnms2", "--table", "--seed", "--official-splits", "--jobs"):
+        assert option in text
+    for option in ("--allow-refused", "--rotated-origin-shift", "segmentation_labels", "Exit codes"):
+        assert option in text
+    code = "import sys, med_duallora.commands.prepare; sys.exit('nibabel' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
