@@ -156,4 +156,7 @@ def _checked_tensor(name: str, spec: TensorSpec, tensors: Mapping[str, object]) 
         raise EgressViolation(f"tensor {name} has shape {value.shape}, expected {spec.shape}")
     if not np.isfinite(value).all():
         raise EgressViolation(f"tensor {name} holds a value that is not finite")
-    return np.array(value, dtype=spec.dtype, order="C", copy=True)
+    # not np.array(copy=True): a copy would keep a dtype's metadata, which can be anything
+    fresh = np.empty(spec.shape, np.dtype(spec.dtype))
+    fresh[...] = value
+    return fresh

@@ -59,8 +59,9 @@ class SiteStateStore:
         A repeated round replaces its first attempt, never the state that it started from, so that it can be repeated
         again. What an older run left of this or later rounds goes.
         """
-        tensors = {f"kept/{name}": value for name, value in state.kept.items()}
-        tensors |= {f"moments/{name}": value for name, value in state.moments.items()}
+        # safetensors writes an array's memory as it lies, so it must lie in C order
+        tensors = {f"kept/{name}": np.array(value, order="C") for name, value in state.kept.items()}
+        tensors |= {f"moments/{name}": np.array(value, order="C") for name, value in state.moments.items()}
         facts = {"format": FORMAT, "identity": self.identity, "round": str(state.round_index)}
         with atomic_path(self._current, mode=0o600) as partial:
             save_file(tensors, partial, metadata=facts)

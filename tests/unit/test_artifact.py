@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from med_duallora import __version__
+from med_duallora.artifact import INTENDED_USE, adapter_manifest, load_adapter, save_adapter
+from med_duallora.config import JobConfig
+from med_duallora.egress import EgressContract
+from med_duallora.errors import ArtifactError
+
+from .tiny import random_payload, same
+
+JOB = JobConfig(backbone="cinema-tiny")
+CONTRACT = EgressContract.for_job(JOB)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    manifest = adapter_manifest(JOB, CONTRACT, round=3, sites=["ge", "canon"])
+    return save_adapter(tmp_path / "run", "adapter_best", random_payload(CONTRACT), manifest)
+
+
+def test_an_adapter_comes_back_as_it_was(saved):
+    tensors, manifest = load_adapter(saved)
+    assert same(tensors, random_payload(CONTRACT))
+    assert manifest["round"] == 3
+    assert manifest["sites"] == ["ge", "canon"]
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["adapter_best.json", "adapter_best.safetensors"]
+
+
+def test_the_manifest_says_what_a_reader_must_know(saved):
+    _, manifest = load_adapter(saved)
+    assert manifest["intended_use"] == INTENDED_USE
+    assert "not for diagnosis" in INTENDED_USE
+    assert manifest["contract_sha256"] == CONTRACT.sha256
+    assert manifest["n_parameters"] == CONTRACT.n_parameters == sum(v.size for v in load_file(saved).values())
+    assert (manifest["method"], manifest["backbone"]) == ("med-duallora", "cinema-tiny")
+    assert manifest["lora"] == JOB.to_dict()["lora"]
+    assert manifest["versions"]["med_duallora"] == __version__
+
+
+def test_any_memory_layout_is_stored_right(tmp_path):
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    path = save_adapter(tmp_path, "a", {"t": value.T, "s": value[:, ::2]}, {})
+    tensors, _ = load_adapter(path)
+    assert np.array_equal(tensors["t"], value.T)
+    assert np.array_equal(tensors["s"], value[:, ::2])
+
+
+def test_a_later_adapter_replaces_an_earlier_one(saved):
+    save_adapter(saved.parent, "adapter_best", random_payload(CONTRACT, 1), {"round": 4})
+    tensors, manifest = load_adapter(saved)
+    assert same(tensors, random_payload(CONTRACT, 1))
+    assert manifest["round"] == 4
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_manifest_is_strict_json(tmp_path, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_adapter(tmp_path, "a", random_payload(CONTRACT), {"residual": value})
+    assert not (tmp_path / "a.json").exists()
+
+
+def rewritten(path, text):
+    path.with_suffix(".json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message", "reason"),
+    [
+        (lambda p: p.unlink(), "is missing; an adapter is", "no tensors"),
+        (lambda p: p.with_suffix(".json").unlink(), r"adapter_best.json is missing", "no manifest"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-9]), "is damaged", "tensors cut off"),
+        (lambda p: p.write_bytes(b"zip"), "is damaged", "no tensors at all"),
+        (lambda p: p.write_bytes(b""), "is damaged", "an empty file"),
+        (lambda p: rewritten(p, "{"), "is damaged", "half a manifest"),
+        (lambda p: p.with_suffix(".json").write_bytes(b"\xff\xfe"), "is damaged", "a manifest that is no text"),
+        (lambda p: rewritten(p, "[]"), "sha256 differs", "a manifest that is no object"),
+        (lambda p: rewritten(p, '{"round": 3}'), "sha256 differs", "a manifest without a hash"),
+        (
+            lambda p: p.write_bytes(p.read_bytes()[:-1] + b"\x01"),
+            "not the one its manifest adapter_best.json describes",
+            "one byte of a number changed",
+        ),
+        (
+            lambda p: rewritten(p, json.dumps({"sha256": "0" * 64})),
+            "not the one its manifest adapter_best.json describes",
+            "the manifest of another adapter",
+        ),
+    ],
+)
+def test_damaged_adapters_are_refused(saved, damage, message, reason):
+    damage(saved)
+    with pytest.raises(ArtifactError, match=message):
+        load_adapter(saved)
+
+
+def test_a_folder_is_no_adapter(tmp_path):
+    (tmp_path / "a.safetensors").mkdir()
+    with pytest.raises(ArtifactError):
+        load_adapter(tmp_path / "a.safetensors")
