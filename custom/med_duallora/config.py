@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from med_duallora.errors import ConfigError
+from med_duallora.policy import SitePolicy
 
 C = TypeVar("C")
 
@@ -215,6 +216,8 @@ class SiteConfig:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         n_threads: CPU threads of the training.
         cache_budget_mb: the feature cache is kept below this size.
+        policy: the site's privacy floor.
+        ledger: file that records everything that leaves; empty: ``egress_ledger.jsonl`` in ``state_dir``.
     """
 
     data_dir: Path
@@ -224,12 +227,19 @@ class SiteConfig:
     device: str = "auto"
     n_threads: int = 1
     cache_budget_mb: int = 4096
+    policy: SitePolicy = field(default_factory=SitePolicy)
+    ledger: Path | None = None
 
     def __post_init__(self) -> None:
         good = self.device in ("auto", "cpu", "cuda") or re.fullmatch(r"cuda:[0-9]+", self.device) is not None
         _check(good, "device", self.device, "auto, cpu, cuda or cuda:N")
         _check(1 <= self.n_threads <= 1024, "n_threads", self.n_threads, "between 1 and 1024")
         _check(self.cache_budget_mb >= 1, "cache_budget_mb", self.cache_budget_mb, "at least 1")
+
+    @property
+    def ledger_path(self) -> Path:
+        """Return where this site's egress ledger is."""
+        return self.ledger or self.state_dir / "egress_ledger.jsonl"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SiteConfig":
@@ -323,6 +333,6 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return Path(value).expanduser()
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if hint in (int, str) and type(value) is hint:
+    if hint in (int, str, bool) and type(value) is hint:
         return value
     raise ConfigError(f"{name} = {value!r}, but it must be of type {getattr(hint, '__name__', hint)}")

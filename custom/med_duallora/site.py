@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from med_duallora.backbone import BackboneConfig, load_classifier, packaged_checkpoint
 from med_duallora.baseline import backbone_probabilities
-from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.cohorts.prepared import SPLITS, PreparedCohort
 from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
 from med_duallora.errors import CohortError, ConfigError
@@ -19,6 +20,7 @@ from med_duallora.files import sha256_of_file, sha256_of_json, write_json
 from med_duallora.methods import method_of
 from med_duallora.metrics import scores
 from med_duallora.model import N_CLASSES, VARIANTS, DualLoRAModel
+from med_duallora.names import Role
 from med_duallora.state import SiteState, SiteStateStore
 from med_duallora.training import class_weights, predict, train_round
 
@@ -49,7 +51,8 @@ class SiteRuntime:
         config: the site scope.
 
     Raises:
-        ConfigError: the device is not there, or a setting does not fit the backbone.
+        ConfigError: the device is not there, a setting does not fit the backbone, or the job asks for more than this
+            site's policy gives.
         CheckpointError: the backbone checkpoint is unusable.
         CohortError: the prepared cohort is unusable for training.
     """
@@ -60,11 +63,14 @@ class SiteRuntime:
         self.job = job
         self.method = method_of(job)
         self.contract = EgressContract.for_job(job)
+        self.policy = config.policy
+        self.policy.check_job(**demands_of(job, self.contract))
         self.cohort = PreparedCohort.read(config.data_dir)
         self.train_subjects = self.cohort.split("train")
         _check_trainable(self.cohort)
         checkpoint = config.backbone_checkpoint or packaged_checkpoint(job.backbone)
         self.backbone_sha256 = sha256_of_file(checkpoint)
+        self.policy.check_backbone(self.backbone_sha256)
         backbone = BackboneConfig.preset(job.backbone)
         classifier = load_classifier(checkpoint, backbone, n_classes=N_CLASSES, drop_path=job.train.drop_path)
         self.model = DualLoRAModel(classifier, self.method.lora(job.lora), job.train.seed)
@@ -74,6 +80,18 @@ class SiteRuntime:
         self.directory = config.state_dir / job.experiment
         self.store = SiteStateStore(self.directory, self._identity())
         self._start = self.model.values(self.method.kept_roles(job.lora))
+
+    def sent_state(self) -> dict[str, np.ndarray]:
+        """Return what the model now holds of the parameters that leave."""
+        return self.model.values(self.method.sent_roles(self.job.lora))
+
+    def kept_state(self) -> dict[str, np.ndarray]:
+        """Return what the model now holds of the trained parameters that stay."""
+        return self.model.values(self.method.kept_roles(self.job.lora))
+
+    def allowed_metrics(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return what the site's policy lets out of its metrics."""
+        return self.policy.allowed_metrics(metrics, {split: len(self.cohort.split(split)) for split in SPLITS})
 
     def _identity(self) -> str:
         """Return what a saved state must agree with; the length of the federation may change."""
@@ -100,7 +118,7 @@ class SiteRuntime:
         probabilities = predict(self.model, self.source, subjects, self.job.train, should_stop)
         found = {"val_loss": self._balanced_loss(labels, probabilities)}
         accuracy = scores(labels, probabilities).get("balanced_accuracy")
-        return found if accuracy is None else {**found, "val_balanced_accuracy": accuracy}
+        return self.allowed_metrics(found if accuracy is None else {**found, "val_balanced_accuracy": accuracy})
 
     def train_round(
         self,
@@ -131,8 +149,7 @@ class SiteRuntime:
             should_stop=should_stop,
             on_progress=on_progress,
         )
-        kept = self.model.values(self.method.kept_roles(self.job.lora))
-        self.store.save(SiteState(round_index, kept, result.moments))
+        self.store.save(SiteState(round_index, self.kept_state(), result.moments))
         metrics = {
             "train_loss": result.loss,
             "n_subjects": float(len(self.train_subjects)),
@@ -142,7 +159,7 @@ class SiteRuntime:
             "seconds": time.monotonic() - started,
         }
         weight = float(len(self.train_subjects)) if self.job.weighting == "subjects" else 1.0
-        return SiteUpdate(self.model.values(self.method.sent_roles(self.job.lora)), weight, metrics)
+        return SiteUpdate(self.sent_state(), weight, self.allowed_metrics(metrics))
 
     def evaluate(self, global_state: State, should_stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """Score a global adapter on the test split with the site's own local state, in every variant.
@@ -171,7 +188,7 @@ class SiteRuntime:
             for row, subject in enumerate(subjects)
         ]
         write_json(self.directory / "evaluation.json", {"not_for_diagnosis": True, "predictions": rows}, mode=0o600)
-        return {name: float(value) for name, value in metrics.items()}
+        return self.allowed_metrics({name: float(value) for name, value in metrics.items()})
 
     def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:
         self._restore(global_state, None)
@@ -195,6 +212,17 @@ class SiteRuntime:
         chances = torch.from_numpy(np.stack([1 - probabilities, probabilities], axis=1)).clamp_min(1e-12)
         target = torch.from_numpy(labels)
         return float(functional.nll_loss(chances.log(), target, weight=torch.tensor(weights, dtype=chances.dtype)))
+
+
+def demands_of(job: JobConfig, contract: EgressContract) -> dict[str, Any]:
+    """Return what a job asks of a site, as ``SitePolicy.check_job`` takes it."""
+    method = method_of(job)
+    return {
+        "rank": method.lora(job.lora).rank_global,
+        "n_blocks": job.lora.n_blocks,
+        "sends_head": Role.HEAD in method.sent_roles(job.lora),
+        "contract_sha256": contract.sha256,
+    }
 
 
 def resolve_device(name: str) -> torch.device:

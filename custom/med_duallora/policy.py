@@ -1,0 +1,118 @@
+"""The site's privacy floor: what no job can ask for, whatever its author writes into it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from med_duallora.errors import ConfigError
+
+COUNTS = frozenset({"n_subjects", "n_steps", "n_positive", "n_negative", "cache_hits", "cache_misses"})
+"""Metrics that are whole numbers and therefore not rounded."""
+
+
+@dataclass(frozen=True)
+class SitePolicy:
+    """The privacy floor of a site, part of its own configuration and never of a job.
+
+    The defaults suit a study on one machine; the site kit writes stricter ones (see docs/privacy.md).
+
+    Args:
+        metrics_leave: whether any metric leaves at all, counts and scores alike.
+        min_subjects: a score or loss leaves only where it was computed from at least this many subjects.
+        metric_decimals: scores, losses and times are rounded to this many decimals.
+        head_leaves: whether a job may ask for the classification head besides the global adapter.
+        max_rank: highest rank of the global adapter that a job may ask for.
+        max_blocks: largest number of adapted blocks.
+        backbone_sha256: hash of the only backbone checkpoint that this site trains with; empty: any.
+        contract_sha256: hashes of the egress contracts that this site agreed to; empty: any within the limits above.
+
+    Raises:
+        ConfigError: a value is out of range; quotes the value and the limit.
+    """
+
+    metrics_leave: bool = True
+    min_subjects: int = 1
+    metric_decimals: int = 6
+    head_leaves: bool = True
+    max_rank: int = 256
+    max_blocks: int = 64
+    backbone_sha256: str = ""
+    contract_sha256: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"policy.{name} = {value!r}, but it must be between {low} and {high}")
+        pinned = [("backbone_sha256", self.backbone_sha256)] if self.backbone_sha256 else []
+        for name, text in [*pinned, *(("contract_sha256", text) for text in self.contract_sha256)]:
+            if re.fullmatch("[0-9a-f]{64}", text) is None:
+                raise ConfigError(f"policy.{name} = {text!r}, but it must be 64 lower-case hexadecimal digits")
+
+    def check_job(self, rank: int, n_blocks: int, sends_head: bool, contract_sha256: str) -> None:
+        """Refuse a job that asks for more than this site gives; called before anything is loaded or trained.
+
+        Args:
+            rank: of the global adapter.
+            n_blocks: number of adapted blocks.
+            sends_head: whether the job's method sends the classification head.
+            contract_sha256: of the egress contract that follows from the job.
+
+        Raises:
+            ConfigError: names the setting of this site's configuration that refuses, and what would change it.
+        """
+        if rank > self.max_rank:
+            raise _refused("max_rank", f"{self.max_rank}, but the job asks for rank {rank}")
+        if n_blocks > self.max_blocks:
+            raise _refused("max_blocks", f"{self.max_blocks}, but the job adapts {n_blocks} blocks")
+        if sends_head and not self.head_leaves:
+            raise _refused("head_leaves", "false, but the job sends the classification head")
+        if self.contract_sha256 and contract_sha256 not in self.contract_sha256:
+            raise _refused("contract_sha256", f"pinned, but the job's egress contract is {contract_sha256}")
+
+    def check_backbone(self, sha256: str) -> None:
+        """Refuse another backbone than the pinned one (ConfigError)."""
+        if self.backbone_sha256 and sha256 != self.backbone_sha256:
+            raise _refused("backbone_sha256", f"pinned, but the job's backbone checkpoint is {sha256}")
+
+    def allowed_metrics(self, metrics: Mapping[str, float], n_subjects: Mapping[str, int]) -> dict[str, float]:
+        """Return what of a site's metrics may leave it; applying it twice gives the same.
+
+        Args:
+            metrics: by the contract's names.
+            n_subjects: number of subjects by split: train, val, test.
+        """
+        if not self.metrics_leave:
+            return {}
+        enough = {split for split, n in n_subjects.items() if n >= self.min_subjects}
+        return {
+            name: value if name in COUNTS else round(value, self.metric_decimals)
+            for name, value in metrics.items()
+            if (split := split_of(name)) is None or split in enough
+        }
+
+
+_RANGES = (
+    ("min_subjects", 1, 1_000_000),
+    ("metric_decimals", 0, 6),
+    ("max_rank", 1, 256),
+    ("max_blocks", 1, 64),
+)
+
+
+def split_of(metric: str) -> str | None:
+    """Return the split whose subjects a metric speaks of; None for counts of work, which speak of no subject."""
+    if metric == "train_loss":
+        return "train"
+    if metric.startswith("val_"):
+        return "val"
+    if "." in metric or metric in ("n_positive", "n_negative"):
+        return "test"
+    return None
+
+
+def _refused(key: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"this site refuses the job: policy.{key} of the site configuration is {why}. "
+        f"Change the job, or policy.{key} where this site agrees to it"
+    )
