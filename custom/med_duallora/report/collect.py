@@ -39,7 +39,7 @@ class Round:
     """One round as the server saw it.
 
     Args:
-        index: from 0.
+        index: from 0, as FLARE counts; people are shown ``number``.
         seconds: from sending the tasks to the aggregated adapter.
         sites: who contributed.
         residual: relative norm of what averaging the factors lost; None where nobody contributed.
@@ -53,6 +53,11 @@ class Round:
     residual: float | None
     floor_bytes: int
     refused: tuple[str, ...]
+
+    @property
+    def number(self) -> int:
+        """Return the round counted from 1."""
+        return self.index + 1
 
 
 @dataclass(frozen=True)

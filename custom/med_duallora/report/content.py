@@ -19,7 +19,7 @@ GLOSSARY = (
     ("local adapter", "low-rank matrices that a site trains beside the global ones and never sends"),
     ("global / local adapter only", "the trained model with the other adapter switched off"),
     ("payload", "what a site sends in a round; the floor is the size of its values alone"),
-    ("round", "one training task at every site, then one aggregation at the server"),
+    ("round", "one training task at every site, then one aggregation; counted from 1 here, from 0 in FLARE's logs"),
     ("sensitivity, specificity", "share of diseased subjects that were found; of normal ones that were left alone"),
     ("balanced accuracy", "mean of sensitivity and specificity; 0.5 is chance"),
     ("AUROC", "chance that a diseased subject scores above a normal one; it needs no threshold"),
@@ -75,7 +75,7 @@ def _sections(run: Run) -> list[Section]:
         Section("Result", [Paragraph(_coarseness(run)), plot["variants"], accuracy, intervals, *_failures(run)]),
         Section("Sensitivity, specificity, AUROC", other_scores),
         Section("What left the sites", [boundary_picture(run), Paragraph(_leaving(run)), tables.payload_table(run)]),
-        Section("Training", [plot["curves"], tables.adapters_table(run)]),
+        Section("Training", [plot["curves"], *([tables.adapters_table(run)] if run.other_evaluations else [])]),
         Section("Time", [plot["time"], tables.time_table(run)]),
         Section("Configuration", [tables.configuration_table(run)]),
         Section("Provenance", [tables.provenance_table(run)]),
@@ -126,13 +126,20 @@ def _leaving(run: Run) -> str:
 def _coarseness(run: Run) -> str:
     scores = run.evaluation.sites
     if not all({"n_positive", "n_negative"} <= set(values) for values in scores.values()):
-        return "The sites did not send how many subjects their test scores rest on; read them with care."
+        return f"{_subject(run)} The sites did not send how many subjects they rest on; read them with care."
     sizes = ", ".join(
         f"{site} {int(values['n_positive'])} + {int(values['n_negative'])}" for site, values in scores.items()
     )
     smallest = min((int(v[k]) for v in scores.values() for k in ("n_positive", "n_negative") if v[k]), default=0)
     step = f" At the smallest of them one subject moves balanced accuracy by {0.5 / smallest:.2f}." if smallest else ""
-    return f"Test subjects, diseased + normal: {sizes}.{step} Threshold 0.5 on the predicted probability, never tuned."
+    return f"{_subject(run)} Test subjects, diseased + normal: {sizes}.{step} Threshold 0.5, never tuned."
+
+
+def _subject(run: Run) -> str:
+    """Say which global adapter the scores belong to."""
+    evaluation = run.evaluation
+    after = "" if evaluation.round_index is None else f", after round {evaluation.round_index + 1} of {len(run.rounds)}"
+    return f"Scores of the {evaluation.model} global adapter{after}."
 
 
 def _failures(run: Run) -> list[Block]:

@@ -77,8 +77,10 @@ def _variants(run: Run, label: str) -> Picture:
         points += [] if mean is None else [(mean, len(rows) - 1)]
         shift = 0.14 * (offset - (len(shown) - 1) / 2)
         xs, ys = [x for x, _ in points], [y + shift for _, y in points]
-        axes.plot(xs, ys, linestyle="none", markersize=6.5, label=VARIANT_LABELS[variant], **VARIANT_STYLE[variant])
-    axes.axvline(0.5, color="#777777", linewidth=1, linestyle="dashed")
+        axes.plot(
+            xs, ys, linestyle="none", markersize=6.5, zorder=3, label=VARIANT_LABELS[variant], **VARIANT_STYLE[variant]
+        )
+    axes.axvline(0.5, color="#777777", linewidth=1, linestyle="dashed", zorder=1)
     axes.axhline(len(rows) - 1.5, color="#555555", linewidth=0.8)
     axes.set(xlim=(-0.03, 1.03), ylim=(len(rows) - 0.5, -0.5), xlabel="test balanced accuracy (dashed: chance)")
     axes.set_yticks(range(len(rows)), rows)
@@ -100,7 +102,7 @@ def _curves(run: Run, label: str) -> Picture:
     _lines(loss, run, lambda part: part.metrics.get("train_loss"))
     _lines(accuracy, run, lambda part: part.metrics.get("val_balanced_accuracy"))
     accuracy.axhline(0.5, color="#777777", linewidth=1, linestyle="dashed")
-    known = [(item.index, item.residual) for item in run.rounds if item.residual is not None]
+    known = [(item.number, item.residual) for item in run.rounds if item.residual is not None]
     residual.plot([x for x, _ in known], [y for _, y in known], color="#3A3A3A", marker="o")
     loss.set(title="training loss", ylim=(0, None))
     accuracy.set(title="validation balanced accuracy", ylim=(-0.03, 1.03))
@@ -123,7 +125,7 @@ def _curves(run: Run, label: str) -> Picture:
 
 def _lines(axes: Axes, run: Run, value: Callable[[SiteRound], float | None]) -> None:
     for site, style in site_styles(run).items():
-        points = [(item.index, value(item.sites[site])) for item in run.rounds if site in item.sites]
+        points = [(item.number, value(item.sites[site])) for item in run.rounds if site in item.sites]
         known = [(x, y) for x, y in points if y is not None]
         axes.plot([x for x, _ in known], [y for _, y in known], label=site, **style)
 
@@ -132,12 +134,12 @@ def _time(run: Run, label: str) -> Picture:
     """Seconds of every round, stacked: the slowest site's computing and everything else."""
     figure = Figure(figsize=(8.2, 2.6), layout="constrained")
     axes = figure.subplots()
-    index = [item.index for item in run.rounds]
+    numbers = [item.number for item in run.rounds]
     compute = [compute_seconds(item) for item in run.rounds]
     rest = [item.seconds - part for item, part in zip(run.rounds, compute, strict=True)]
     other: dict[str, Any] = {"color": "#F2C572", "edgecolor": "#6B4A00", "hatch": "///", "linewidth": 0.6}
-    axes.bar(index, compute, color="#0072B2", label="computing (slowest site)", width=0.75)
-    axes.bar(index, rest, bottom=compute, label="everything else", width=0.75, **other)
+    axes.bar(numbers, compute, color="#0072B2", label="computing (slowest site)", width=0.75)
+    axes.bar(numbers, rest, bottom=compute, label="everything else", width=0.75, **other)
     axes.set(title="seconds per round", xlabel="round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=False, axis="x")

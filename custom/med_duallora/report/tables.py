@@ -67,7 +67,7 @@ def adapters_table(run: Run) -> Table:
             for variant in ("both", "global")
             for metric in ("balanced_accuracy", "auroc")
         ]
-        rows.append([item.model, NONE if item.round_index is None else str(item.round_index), *scores])
+        rows.append([item.model, NONE if item.round_index is None else str(item.round_index + 1), *scores])
     header = ["adapter", "after round", "both: balanced accuracy", "both: AUROC"]
     return Table(
         caption="Evaluated global adapters, test scores, mean over sites",
@@ -129,7 +129,7 @@ def payload_table(run: Run) -> Table:
 def time_table(run: Run) -> Table:
     """Return each round's seconds, split into the slowest site's computing and everything else."""
     rows = [
-        [str(item.index), str(len(item.sites)), f"{item.seconds:.1f}", *_split(item), str(len(item.refused))]
+        [str(item.number), str(len(item.sites)), f"{item.seconds:.1f}", *_split(item), str(len(item.refused))]
         for item in run.rounds
     ]
     total, compute = sum(item.seconds for item in run.rounds), sum(map(compute_seconds, run.rounds))
@@ -140,7 +140,7 @@ def time_table(run: Run) -> Table:
         header=["round", "sites", "round", "computing (slowest site)", "everything else", "refused"],
         rows=rows,
         note="Everything else: FLARE's messages, start-up and polling, aggregation, and waiting while sites share the "
-        "machine. Round 0 fills the feature cache.",
+        "machine. Round 1 fills the feature cache.",
         strong_rows=[len(rows) - 1],
     )
 

@@ -68,7 +68,7 @@ def test_a_site_that_never_contributed_has_no_payload(server: Path) -> None:
 
 def test_time_is_split_into_computing_and_everything_else(server: Path) -> None:
     table = tables.time_table(read_run(server))
-    assert table.rows[0] == ["0", "2", "6.0", "4.0", "2.0", "0"]
+    assert table.rows[0] == ["1", "2", "6.0", "4.0", "2.0", "0"]
     assert table.rows[-1] == ["all", "", "18.0", "12.0", "6.0", "0"]
 
 
@@ -111,4 +111,4 @@ def test_best_and_last_adapter_stand_side_by_side(server: Path) -> None:
     models = {"best": {"round": 1, "sites": sites, "failed": {}}, "last": {"round": 2, "sites": sites, "failed": {}}}
     rewrite(server / "evaluation.json", models=models, round=1)
     rows = tables.adapters_table(read_run(server)).rows
-    assert [list(row[:3]) for row in rows] == [["best", "1", "0.88"], ["last", "2", "0.88"]]
+    assert [list(row[:3]) for row in rows] == [["best", "2", "0.88"], ["last", "3", "0.88"]]

@@ -104,7 +104,9 @@ def test_sites_without_counts_are_not_given_any(server: Path) -> None:
     rewrite(
         server / "evaluation.json", sites={"ge": {"both.balanced_accuracy": 0.8, "backbone.balanced_accuracy": 0.5}}
     )
-    assert "did not send how many subjects" in to_markdown(build(read_run(server)))
+    assert "Scores of the best global adapter. The sites did not send how many subjects" in to_markdown(
+        build(read_run(server))
+    )
 
 
 def test_refusals_and_failures_are_told(server: Path) -> None:
@@ -162,3 +164,20 @@ def test_markdown_tables_survive_their_cells(small: Document) -> None:
 def test_a_table_with_a_short_row_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="a row of 1 cells under 2 headings"):
         Table("Scores", ["a", "b"], [["1"]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "n_tables"),
+    [
+        ({"round": 1}, "Scores of the best global adapter, after round 2 of 3. Test subjects", 0),
+        ({"models": {"last": {"sites": {"ge": {"both.auroc": 1.0}}}}}, "Scores of the best global adapter. Test", 1),
+    ],
+    ids=["one adapter", "two adapters"],
+)
+def test_it_is_said_which_adapter_the_scores_belong_to(
+    server: Path, changes: dict[str, object], expected: str, n_tables: int
+) -> None:
+    rewrite(server / "evaluation.json", **changes)
+    text = to_markdown(build(read_run(server)))
+    assert expected in text
+    assert text.count("Evaluated global adapters") == n_tables
