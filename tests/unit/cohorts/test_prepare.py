@@ -22,13 +22,20 @@ from tests.unit.cohorts.raw import mnms_row, write_acdc, write_mnms
 OPTIONS = PrepareOptions(seed=3)
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten ACDC patients (Siemens) and two M&Ms subjects (Philips, GE)."""
+    root = tmp_path_factory.mktemp("template")
     groups = ("NOR", "NOR", "NOR", "NOR", "DCM", "DCM", "HCM", "MINF", "RV", "RV")
-    write_acdc(tmp_path / "raw", {f"patient{i:03d}": group for i, group in enumerate(groups, 1)})
-    write_mnms(tmp_path / "raw", [mnms_row("A0S9V9"), mnms_row("B3P3R1", VendorName="GE", Vendor="C")])
-    return tmp_path / "raw"
+    write_acdc(root, {f"patient{i:03d}": group for i, group in enumerate(groups, 1)})
+    write_mnms(root, [mnms_row("A0S9V9"), mnms_row("B3P3R1", VendorName="GE", Vendor="C")])
+    return root
+
+
+@pytest.fixture
+def raw(template: Path, tmp_path: Path) -> Path:
+    """A copy of the template that a test may change."""
+    return shutil.copytree(template, tmp_path / "raw")
 
 
 def read(raw: Path) -> tuple[list[RawSubject], list[Refusal]]:
@@ -71,6 +78,21 @@ def test_the_summary_accounts_for_every_subject(raw: Path, tmp_path: Path) -> No
     assert [line.split(",")[0] for line in lines[1:]] == ["patient003", "patient002"]
     # The cohort of one vendor goes to one site, so it says itself how it came about.
     assert json.loads((tmp_path / "out/ge/preparation.json").read_text())["seed"] == 3
+
+
+def test_cohorts_of_phantoms_say_so_and_others_do_not(raw: Path, tmp_path: Path) -> None:
+    write_acdc(tmp_path / "phantoms", {"patient901": "NOR", "patient902": "DCM"})
+    (tmp_path / "phantoms" / "phantom.json").write_text("{}")
+    (phantoms, _), (philips_and_ge, _) = acdc.read(tmp_path / "phantoms"), mnms.read(raw)
+    out = tmp_path / "out"
+    assert prepare_cohorts(out, [*phantoms, *philips_and_ge], [], OPTIONS).synthetic == {"siemens"}
+    said = {
+        vendor: json.loads((out / vendor / "preparation.json").read_text())["synthetic"]
+        for vendor in ("siemens", "philips", "ge", ".")
+    }
+    assert said == {"siemens": True, "philips": False, "ge": False, ".": False}
+    prepare_cohorts(tmp_path / "only", phantoms, [], OPTIONS)
+    assert json.loads((tmp_path / "only" / "preparation.json").read_text())["synthetic"] is True
 
 
 def test_a_second_run_changes_no_file(raw: Path, tmp_path: Path) -> None:

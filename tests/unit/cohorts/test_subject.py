@@ -1,9 +1,12 @@
+import re
 from pathlib import Path
 
 import pytest
 
+import med_duallora
 from med_duallora.cohorts.subject import (
     PATHOLOGIES,
+    REASONS,
     VENDOR_NAMES,
     VENDORS,
     ImageSource,
@@ -81,3 +84,15 @@ def test_sources_are_those_there_are_in_a_fixed_order(tmp_path: Path) -> None:
     subject = RawSubject("s", "mnms", "NOR", "ge", "c", ed, es, None, existing(tmp_path / "gt", 2))
     assert [role for role, _ in subject.sources()] == ["ed", "es", "es_gt"]
     assert existing(tmp_path / "absent") is None
+
+
+def test_every_reason_is_explained_and_used() -> None:
+    package = Path(med_duallora.__file__).parent
+    used: set[str] = set()
+    for file in package.rglob("*.py"):
+        used |= set(
+            re.findall(
+                r'(?:SubjectRefused\(|str\(item\.ed\.path\), |str\(raw\.ed\.path\), )\s*"([a-z-]+)"', file.read_text()
+            )
+        )
+    assert used == set(REASONS)
