@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
+from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
 from med_duallora.cohorts.prepare_tables import (
     Preparation,
@@ -187,4 +188,6 @@ def _assign(
         divide = official_splits if options.official_splits else stratified_splits
         splits = divide(members, options.seed)
         result.notes += split_notes(vendor, members, splits)
+        if all(is_synthetic(item.ed.path) for item in members):
+            result.synthetic.add(vendor)
         result.cohorts[vendor] = [cohort_row(item, splits[item.subject], prepared[item.subject]) for item in members]

@@ -52,6 +52,7 @@ class Preparation:
         refused: every subject that was found but not prepared.
         n_reused: prepared subjects whose volumes were there already.
         notes: what a user should know about the splits.
+        synthetic: vendors whose subjects are all phantoms; pictures and reports of their cohorts say so.
     """
 
     n_read: dict[str, int]
@@ -59,6 +60,7 @@ class Preparation:
     refused: list[Refusal] = field(default_factory=list)
     n_reused: int = 0
     notes: list[str] = field(default_factory=list)
+    synthetic: set[str] = field(default_factory=set)
 
     @property
     def n_prepared(self) -> int:
@@ -95,7 +97,8 @@ def write_tables(out: Path, result: Preparation, options: PrepareOptions) -> Non
         if vendor in result.cohorts:
             rows = result.cohorts[vendor]
             # Each cohort goes to another site, so each says itself how it came about.
-            write_json(out / vendor / SUMMARY, {**_provenance(options), "splits": split_counts(rows)})
+            origin = {"synthetic": vendor in result.synthetic, **_provenance(options)}
+            write_json(out / vendor / SUMMARY, {**origin, "splits": split_counts(rows)})
             write_text(out / vendor / COHORT_TABLE, _csv(COLUMNS, rows))
         else:
             for name in (COHORT_TABLE, SUMMARY):
@@ -131,6 +134,7 @@ def _summary(result: Preparation, options: PrepareOptions) -> dict[str, Any]:
     """Return what preparation.json records: enough to repeat the run and to account for every subject."""
     reasons = Counter(item.reason for item in result.refused)
     return {
+        "synthetic": bool(result.cohorts) and result.synthetic == set(result.cohorts),
         **_provenance(options),
         "n_read": sum(result.n_read.values()),
         "n_read_by_dataset": result.n_read,
