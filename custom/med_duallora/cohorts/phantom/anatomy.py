@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from med_duallora.cohorts.phantom.parameters import (
-    LATENT_CORRELATION,
+    CANDIDATES,
+    CRITERIA,
+    LV_EF_WITH_RV_EF,
+    LV_WITH_LV_EF,
+    LV_WITH_MYOCARDIUM,
+    RV_EXCESS_WITH_RV_EF,
     SEVERITY_MILD,
     SEVERITY_RANGE,
     ClassAnatomy,
@@ -94,12 +99,12 @@ def draw_anatomy(rng: np.random.Generator, pathology: str, borderline: bool) -> 
         pathology: one of ``parameters.PATHOLOGIES``.
         borderline: draw mild disease too; without it every ill subject is at its class's table row, as in ACDC.
     """
-    severity_draw, latents, shape = rng.standard_normal(), rng.standard_normal(5), rng.standard_normal(40)
+    severity_draw, latents, shape = rng.standard_normal(), rng.standard_normal((CANDIDATES, 6)), rng.standard_normal(40)
     uniform = rng.uniform(size=16)
     severity = float(np.clip(SEVERITY_MILD[0] + SEVERITY_MILD[1] * severity_draw, *SEVERITY_RANGE))
     severity = 0.0 if pathology == "NOR" else (severity if borderline else 1.0)
     table = class_anatomy(pathology, severity)
-    volumes = _draw_volumes(table, latents, shape[0])
+    volumes = _select([_draw_volumes(table, draws[:5], draws[5]) for draws in latents], pathology, borderline)
     return Anatomy(
         pathology=pathology,
         severity=severity,
@@ -114,8 +119,32 @@ def _log_normal(mean: float, log_sd: float, draw: float) -> float:
     return float(np.exp(np.log(mean) - log_sd**2 / 2 + log_sd * np.clip(draw, -2.5, 2.5)))
 
 
+def _select(candidates: list[dict[str, Any]], pathology: str, borderline: bool) -> dict[str, Any]:
+    """Return the first candidate that meets its class's criteria, or the last; borderline disease meets none."""
+    if borderline and pathology != "NOR":
+        return candidates[0]
+    for volumes in candidates:
+        values = (
+            100 * (1 - volumes["lv_esv"] / volumes["lv_edv"]),
+            100 * (1 - volumes["rv_esv"] / volumes["rv_edv"]),
+            volumes["rv_edv"] / volumes["lv_edv"],
+            volumes["myocardium_ed"] / volumes["lv_edv"],
+        )
+        if all(low <= value <= high for value, (low, high) in zip(values, CRITERIA[pathology], strict=True)):
+            return volumes
+    return candidates[-1]
+
+
 def _draw_volumes(table: ClassAnatomy, latents: Array, ratio_draw: float) -> dict[str, Any]:
-    lv, rv, mass, lv_ef, rv_ef = np.linalg.cholesky(LATENT_CORRELATION) @ latents
+    lv, rv_excess, mass_excess, lv_ef_rest, rv_ef_rest = latents
+
+    def tied(correlation: float, rest: float) -> float:
+        return float(correlation * lv + np.sqrt(1 - correlation**2) * rest)
+
+    rv, mass = tied(table.coupling, rv_excess), tied(LV_WITH_MYOCARDIUM, mass_excess)
+    lv_ef = tied(LV_WITH_LV_EF, lv_ef_rest)
+    rest = np.sqrt(1 - LV_EF_WITH_RV_EF**2 - RV_EXCESS_WITH_RV_EF**2)
+    rv_ef = LV_EF_WITH_RV_EF * lv_ef + RV_EXCESS_WITH_RV_EF * rv_excess + rest * rv_ef_rest
 
     def log_sd(pair: tuple[float, float]) -> float:
         return float(np.sqrt(np.log1p((pair[1] / pair[0]) ** 2)))

@@ -90,10 +90,11 @@ def draw_appearance(rng: np.random.Generator, vendor: VendorAppearance) -> Appea
 
 
 def receive_field(u: Array, v: Array, look: Appearance) -> Array:
-    """Return what coil and banding multiply the signal by, at in-plane positions in mm; 1 near the heart."""
+    """Return what coil and banding multiply the signal by, at in-plane positions in mm, (x, y); 1 near the heart."""
     along = np.cos(look.coil_angle) * u + np.sin(look.coil_angle) * v
     across = np.cos(look.coil_angle) * v - np.sin(look.coil_angle) * u
     field = np.exp(look.coil * (along / 130 - (across / 260) ** 2))
+    field = field / (0.6 + 0.4 * field)  # scanners even it out in part
     depth, wavelength, angle, phase = look.banding
     wave = np.cos(2 * np.pi * (np.cos(angle) * u + np.sin(angle) * v) / wavelength + phase)
     banded: Array = (field * (1 - depth * np.clip(wave - 0.4, 0, None) / 0.6)).astype(np.float32)
@@ -105,7 +106,7 @@ def acquire(signal: Array, field: Array, look: Appearance, spacing: float, rng: 
 
     Args:
         signal: (slices, x, y), blood is 1.
-        field: the same shape, from ``receive_field``.
+        field: (x, y), from ``receive_field``.
         look: the scan's look.
         spacing: in-plane spacing in mm.
         rng: the noise stream.

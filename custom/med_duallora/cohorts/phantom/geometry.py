@@ -153,8 +153,8 @@ def wall_shape(anatomy: Anatomy, level: Array) -> Array:
     """Return the wall's relative thickness at ED, (levels, angles)."""
     theta = angles()
     a, b, c, d, e, f = anatomy.waves[6:12]
-    uneven = 0.06 * (a * np.cos(theta) + b * np.sin(theta)) + 0.05 * (c * np.cos(2 * theta) + d * np.sin(2 * theta))
-    uneven = uneven + 0.03 * (e * np.cos(3 * theta) + f * np.sin(3 * theta))
+    uneven = 0.1 * (a * np.cos(theta) + b * np.sin(theta)) + 0.08 * (c * np.cos(2 * theta) + d * np.sin(2 * theta))
+    uneven = uneven + 0.04 * (e * np.cos(3 * theta) + f * np.sin(3 * theta))
     along = 0.72 + 0.28 * np.clip(level / 0.5, 0, 1)
     septal = anatomy.asymmetry * _bump(theta, anatomy.asymmetry_angle, 0.9)
     septal = septal * np.exp(-(((level - anatomy.asymmetry_level) / 0.4) ** 2) / 2)
@@ -167,8 +167,8 @@ def unit_crescent(anatomy: Anatomy, level: Array) -> Array:
     """Return the RV crescent's relative depth at RV ``level`` ((levels, 1)) as (levels, angles)."""
     inside = (level > 0) & (level <= 1)
     clipped = np.clip(level, 1e-6, 1)
-    width = (0.72 + 0.45 * clipped**0.7) * (1 + 0.12 * np.clip(anatomy.rv_edv / anatomy.lv_edv - 1.15, -0.5, 0.9))
+    width = (0.75 + 0.5 * clipped**0.7) * (1 + 0.12 * np.clip(anatomy.rv_edv / anatomy.lv_edv - 1.15, -0.5, 0.9))
     x = wrapped(angles()[None] - anatomy.rv_angle) / width
-    arch = np.clip(1 - x**2, 0, None) ** 0.75 * (1 - anatomy.rv_skew * x)
+    arch = np.clip(1 - np.abs(x) ** 2.4, 0, None) ** 0.6 * (1 - anatomy.rv_skew * x)
     height = clipped**0.55 * (1 - 0.12 * clipped**3)
     return np.where(inside, height * arch, 0.0)

@@ -9,7 +9,8 @@ from med_duallora.cohorts.phantom.geometry import N_ANGLES, Phase
 from med_duallora.cohorts.phantom.surroundings import Scene
 from med_duallora.cohorts.phantom.texture import Array, smooth_noise
 
-BOX_MM = 84.0
+# the heart lies between these u, and within this far of v = 0 (mm)
+BOX_MM = (-102.0, 78.0, 86.0)
 LV, MYOCARDIUM, RV = 1, 2, 3
 
 
@@ -26,6 +27,7 @@ class HeartBox:
         index: row of the tables of ``N_ANGLES`` angles per slice.
         blood: texture of blood around 1.
         muscle: texture of muscle around 1.
+        swell: smooth noise around 0 that makes outlines less regular.
         spacing: in-plane spacing in mm.
     """
 
@@ -37,6 +39,7 @@ class HeartBox:
     index: Array
     blood: Array
     muscle: Array
+    swell: Array
     spacing: float
 
 
@@ -44,7 +47,7 @@ def heart_box(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Heart
     """Return where the heart is in ``scene``; its textures come from ``rng``."""
     middle = scene.heights - np.float32(45)
     u, v = scene.u - np.float32(anatomy.slant[0]) * middle, scene.v - np.float32(anatomy.slant[1]) * middle
-    near = ((np.abs(u) < BOX_MM) & (np.abs(v) < BOX_MM)).any(axis=0)
+    near = ((u > BOX_MM[0]) & (u < BOX_MM[1]) & (np.abs(v) < BOX_MM[2])).any(axis=0)
     x, y = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     window = (slice(None), slice(int(x[0]), int(x[-1]) + 1), slice(int(y[0]), int(y[-1]) + 1))
     u, v = u[window], v[window]
@@ -52,7 +55,7 @@ def heart_box(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Heart
     index = np.rint(turn).astype(np.int32) % N_ANGLES + N_ANGLES * np.arange(len(u), dtype=np.int32)[:, None, None]
     fine, coarse = (smooth_noise(rng, u.shape, cell, scene.spacing) for cell in (6.0, 18.0))
     blood, muscle = 1 + 0.05 * coarse + 0.03 * fine, 1 + 0.06 * coarse + 0.07 * fine
-    return HeartBox(window, u, v, scene.z, np.sqrt(u * u + v * v), index, blood, muscle, scene.spacing)
+    return HeartBox(window, u, v, scene.z, np.sqrt(u * u + v * v), index, blood, muscle, coarse, scene.spacing)
 
 
 def base_planes(box: HeartBox, phase: Phase) -> tuple[Array, Array]:

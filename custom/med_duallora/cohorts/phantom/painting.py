@@ -38,38 +38,58 @@ def paint_heart(body: Array, box: HeartBox, phase: Phase, look: Appearance, thic
 
 def _paint_at(signal: Array, pen: Pen) -> Array:
     box, edge, muscle = pen.box, pen.edge, pen.look.myocardium * pen.box.muscle
-    endo, epi, rv, outer, sac, crescent = (table.ravel()[box.index] for table in _tables(pen.phase, box.z))
+    compact, endo, epi, rv, outer, sac, depth = (table.ravel()[box.index] for table in _tables(pen.phase, box.z))
     mitral, tricuspid = base_planes(box, pen.phase)
     _paint_sac(signal, pen, outer, sac)
-    _paint_vessels(signal, pen)
-    in_rv = soft(tricuspid - box.z[:, None, None], 3.0) * np.minimum(crescent / 2, np.float32(1))
+    _paint_great_vessels(signal, pen)
+    in_rv = soft(tricuspid - box.z[:, None, None], 3.0) * np.minimum(depth / 2, np.float32(1))
     blend(signal, muscle, soft(outer - box.radius, edge) * in_rv)
-    blend(signal, box.blood, soft(rv - box.radius, edge) * in_rv)
+    blend(signal, _rv_blood(pen), soft(rv - box.radius, edge) * in_rv)
     in_lv = soft(mitral - box.z[:, None, None], 3.0)
     blend(signal, muscle, soft(epi - box.radius, edge) * in_lv)
     cavity = signal.copy()
-    blend(cavity, box.blood, soft(endo - box.radius, edge))
+    blend(cavity, 0.5 * (box.blood + muscle), soft(endo - box.radius, edge))
+    blend(cavity, box.blood, soft(compact - box.radius, edge))
     _paint_papillary(cavity, pen, muscle)
     blend(signal, cavity, in_lv * (endo > 0))
     return signal
 
 
-def _tables(phase: Phase, z: Array) -> tuple[Array, ...]:
-    """Return six radii in mm, each (slices, angles), as seen in the image.
+def _rv_blood(pen: Pen) -> Array:
+    """Blood of the RV, with muscle bundles towards the apex."""
+    phase, box = pen.phase, pen.box
+    level = np.clip((box.z - phase.rv_bottom) / (phase.rv_base - phase.rv_bottom), 0, 1)[:, None, None]
+    bundles = np.clip(-9 * (box.muscle - 1) - 0.4, 0, 1) * (0.7 - 0.65 * level)
+    mixed: Array = box.blood + bundles * (pen.look.myocardium - box.blood)
+    return mixed
 
-    They are endocardium and RV cavity with their trabeculae, epicardium, everything, the pericardium, and the depth
-    of the RV cavity.
+
+def _tables(phase: Phase, z: Array) -> tuple[Array, ...]:
+    """Return seven radii in mm, each (slices, angles), as seen in the image.
+
+    They are: where trabeculae end, endocardium, epicardium, RV cavity, everything, the pericardium, and the depth of
+    the RV cavity.
     """
     layers, theta = phase.layers(z), angles()[None]
     at_base = phase.layers(np.minimum(z, min(phase.base, phase.rv_base) - 1.0))
     above = np.maximum(z - phase.base, 0)[:, None]
-    fade = np.sqrt(np.clip(1 - (above / 55) ** 2, 0, 1)) * (above > 0)
-    outer = np.maximum(layers.outer, at_base.outer * fade)
-    grooves = np.exp(-(((theta - 3.9) / 0.7) ** 2)) + np.exp(-(((theta - 1.75) / 0.6) ** 2))
-    fat = phase.anatomy.epicardial_fat * (0.5 + 0.7 * grooves) * (outer > 0)
+    fade = np.sqrt(np.clip(1 - (above / 28) ** 2, 0, 1)) * (above > 0)
+    outer = np.maximum(layers.outer, 0.95 * at_base.outer * fade)
     rough, depth = _roughness(phase, z, theta), layers.rv - layers.epi
-    seen = (layers.endo * (1 - rough), layers.epi, layers.epi + depth * (1 - 0.8 * rough), outer, outer + fat, depth)
+    trabeculae, rv = layers.endo * (1 - rough), layers.epi + depth * (1 - 0.7 * rough)
+    seen = (trabeculae, layers.endo, layers.epi, rv, outer, outer + _fat(phase, z, theta) * (outer > 0), depth)
     return tuple(table.astype(np.float32) for table in seen)
+
+
+def _fat(phase: Phase, z: Array, theta: Array) -> Array:
+    """Return the thickness of epicardial fat in mm: in the grooves beside the RV and at the base, little elsewhere."""
+    level = np.clip((z - phase.apex) / (phase.base - phase.apex), 0, 1.2)[:, None]
+    waves = phase.anatomy.waves
+    grooves = np.exp(-(((theta - 4.05) / 0.45) ** 2)) + np.exp(-(((theta - 1.7) / 0.4) ** 2))
+    on_rv = 0.5 * np.exp(-(((theta - phase.anatomy.rv_angle - 0.3) / 0.7) ** 2))
+    uneven = 0.25 * (np.sin(4 * theta + 3 * waves[0] + 0.05 * z[:, None]) + np.sin(7 * theta + 3 * waves[1]))
+    thickness: Array = phase.anatomy.epicardial_fat * (grooves + on_rv + uneven + 0.5 * level**3 - 0.15)
+    return np.maximum(thickness, 0)
 
 
 def _roughness(phase: Phase, z: Array, theta: Array) -> Array:
@@ -77,42 +97,53 @@ def _roughness(phase: Phase, z: Array, theta: Array) -> Array:
     level = np.clip((z[:, None] - phase.apex) / (phase.base - phase.apex), 0, 1)
     waves = phase.anatomy.waves
     folds = np.zeros((len(z), theta.shape[1]))
-    for k, (lobes, drift) in enumerate(((7, 0.11), (11, -0.16), (16, 0.23), (23, -0.3))):
+    for k, (lobes, drift) in enumerate(((5, 0.07), (9, -0.16), (14, 0.13), (19, -0.22), (27, 0.3), (36, -0.2))):
         folds += np.sin(lobes * theta + drift * z[:, None] + 3 * waves[k] + k)
-    strength = phase.anatomy.trabeculation * (0.03 + 0.07 * (1 - level) ** 1.2)
+    strength = phase.anatomy.trabeculation * (0.04 + 0.09 * (1 - level) ** 1.2)
     contracted: Array = strength * (1 + 0.8 * np.clip(phase.contraction, 0, 1)) * np.maximum(folds, 0)
-    return contracted
+    return np.minimum(contracted, 0.6)
 
 
 def _paint_sac(signal: Array, pen: Pen, outer: Array, sac: Array) -> None:
     """Epicardial fat inside a thin dark pericardium."""
-    present, radius = (sac > 1).astype(np.float32), pen.box.radius
-    line = np.where(sac > 1, radius - sac - np.float32(0.8), np.float32(99))
-    darken(signal, line, 0.6, 1.1)
-    blend(signal, 0.75 * pen.look.fat * pen.box.muscle, soft(sac - radius, pen.edge) * present)
+    radius, nowhere = pen.box.radius, np.float32(99)
+    darken(signal, np.where(outer > 1, radius - sac - np.float32(1.0), nowhere), 0.55, 1.2)
+    present = np.clip((sac - outer) / 1.5, 0, 1)
+    blend(signal, 0.8 * pen.look.fat * pen.box.muscle, soft(sac - radius, pen.edge) * present)
     if pen.look.ink:
-        darken(signal, np.where(sac > 1, radius - outer, np.float32(99)), pen.look.ink, 1.0)
+        darken(signal, np.where(outer > 1, radius - outer, nowhere), pen.look.ink, 1.0)
 
 
-def _paint_vessels(signal: Array, pen: Pen) -> None:
-    """Atria, aortic root and pulmonary trunk above the valve planes."""
-    phase, box = pen.phase, pen.box
-    scale = (phase.anatomy.lv_edv / 130) ** (1 / 3)
-    base, rv_base = phase.base - 3, phase.rv_base - 3
-    filling = 1 + 0.1 * min(max(phase.contraction, 0), 1)
-    chambers = (
-        (12 * scale, 12 * scale, base + 24, 25 * scale * filling, 21 * filling, 26.0),
-        (-38 * scale, 24 * scale, rv_base + 22, 24 * filling, 21 * filling, 25.0),
-        (-30 * scale, -26 * scale, base + 22, 15.0, 14.0, 34.0),
-        (-10 * scale, -8 * scale, base + 30, 14.0, 14.0, 36.0),
-    )
-    for u, v, height, across, along, tall in chambers:
+def _paint_great_vessels(signal: Array, pen: Pen) -> None:
+    """Atria, aortic root and pulmonary trunk above the valve planes: fat around them all, then thin-walled blood."""
+    box, fat = pen.box, 0.7 * pen.look.fat * pen.box.muscle
+    shapes = []
+    for u, v, height, across, along, tall in _chambers(pen.phase):
         squeeze = np.sqrt(np.clip(1 - ((box.z - height) / tall) ** 2, 0, 1)).astype(np.float32)
         for k in np.flatnonzero(squeeze):
             du, dv = (box.u[k] - np.float32(u)) / np.float32(across), (box.v[k] - np.float32(v)) / np.float32(along)
             distance = np.float32(min(across, along)) * (squeeze[k] - np.sqrt(du * du + dv * dv))
-            blend(signal[k], pen.look.myocardium, soft(distance + np.float32(1.5), pen.edge))
-            blend(signal[k], 0.95 * box.blood[k], soft(distance, pen.edge))
+            distance += 2.5 * box.swell[k]
+            blend(signal[k], fat[k], soft(distance + np.float32(3.0), 2 * pen.edge))
+            shapes.append((k, distance))
+    for k, distance in shapes:
+        blend(signal[k], 0.95 * box.blood[k], soft(distance, pen.edge))
+        darken(signal[k], distance + np.float32(0.3), 0.65, 0.9)
+
+
+def _chambers(phase: Phase) -> tuple[tuple[float, float, float, float, float, float], ...]:
+    """Return ellipsoids (u, v, z, three semi-axes) in mm: left and right atrium, pulmonary trunk, aortic root."""
+    scale = (phase.anatomy.lv_edv / 130) ** (1 / 3)
+    right = phase.rv_reach / 0.8
+    filling = 1 + 0.1 * min(max(phase.contraction, 0), 1)
+    waves = phase.anatomy.waves
+    base, rv_base = phase.base - 4, phase.rv_base - 4
+    return (
+        (12 * scale, 13 * scale, base + 24, 28 * scale * filling, 22 * filling, 27.0),
+        (-0.62 * right, 22 * scale, rv_base + 24, 0.42 * right * filling, 22 * filling, 28.0),
+        (-26 * scale + 2 * waves[0], -27 * scale, rv_base + 24, 17.0 + waves[1], 13.0, 38.0),
+        (-8 * scale + 2 * waves[2], -8 * scale, base + 32, 14.5 + waves[3], 14.0, 40.0),
+    )
 
 
 def _paint_papillary(signal: Array, pen: Pen, muscle: Array) -> None:

@@ -30,6 +30,7 @@ class ClassAnatomy:
         long_axis: factor on the long-axis shortening that belongs to the ejection fraction.
         akinesia: share of contraction that is lost in one coronary territory.
         thinning: share of wall thickness that is lost in that territory.
+        coupling: correlation of the two ventricles' volumes.
     """
 
     lv_edv: tuple[float, float]
@@ -44,6 +45,7 @@ class ClassAnatomy:
     long_axis: float = 1.0
     akinesia: float = 0.0
     thinning: float = 0.0
+    coupling: float = 0.85
 
 
 CLASS_ANATOMY = {
@@ -65,6 +67,7 @@ CLASS_ANATOMY = {
         myocardium=(162, 31),
         myocardium_ratio=(1.08, 0.06),
         asymmetry=(0.02, 0.08),
+        coupling=0.4,
     ),
     "HCM": ClassAnatomy(
         lv_edv=(129, 35),
@@ -97,23 +100,32 @@ CLASS_ANATOMY = {
         myocardium=(74, 24),
         myocardium_ratio=(1.15, 0.08),
         septal_flattening=(0.2, 0.07),
+        coupling=0.4,
     ),
 }
 
-# correlations of (lv_edv, rv_edv, myocardium, lv_ef, rv_ef) inside a class
-LATENT_CORRELATION = np.array(
-    [
-        [1.0, 0.58, 0.61, -0.17, 0.0],
-        [0.58, 1.0, 0.4, 0.0, -0.25],
-        [0.61, 0.4, 1.0, 0.0, 0.0],
-        [-0.17, 0.0, 0.0, 1.0, 0.45],
-        [0.0, -0.25, 0.0, 0.45, 1.0],
-    ]
-)
+# correlations inside a class (``ClassAnatomy.coupling`` is that of the two ventricles' volumes)
+LV_WITH_MYOCARDIUM = 0.61
+LV_WITH_LV_EF = -0.17
+LV_EF_WITH_RV_EF = 0.45
+# a right ventricle larger than the left one suggests pumps the same blood with a lower EF
+RV_EXCESS_WITH_RV_EF = -0.5
 
 # share of the way from NOR to the class's table row; ACDC leaves borderline cases out, other cohorts have them
-SEVERITY_MILD = (0.68, 0.22)
+SEVERITY_MILD = (0.8, 0.22)
 SEVERITY_RANGE = (0.2, 1.0)
+
+# Who is called healthy, or ill where borderline cases are left out: the lowest and highest value of
+# (lv_ef, rv_ef, rv_edv / lv_edv, myocardium / lv_edv). Draws outside are drawn anew, CANDIDATES times at most.
+ANY = (-np.inf, np.inf)
+CRITERIA = {
+    "NOR": ((52, 75), (45, 75), ANY, (0.5, 1.05)),
+    "DCM": ((0, 40), ANY, ANY, ANY),
+    "HCM": ((52, 100), ANY, ANY, (0.95, np.inf)),
+    "MINF": ((0, 42), ANY, ANY, ANY),
+    "RV": (ANY, (0, 47), (1.35, np.inf), ANY),
+}
+CANDIDATES = 8
 
 
 def class_anatomy(pathology: str, severity: float) -> ClassAnatomy:

@@ -85,7 +85,7 @@ def render_subject(phantom: Phantom, shares: tuple[float, ...] = (0.0, 1.0)) -> 
     texture, noise = phantom.identity.stream("texture"), phantom.identity.stream("noise")
     body = paint_body(scene, phantom.body, look, texture)
     box = heart_box(scene, phantom.anatomy, texture)
-    field = receive_field(scene.u, scene.v, look)
+    field = receive_field(*pose.in_plane(), look)
     frames, labels = [], []
     for phase in solve_phases(phantom.anatomy, shares):
         signal = paint_heart(body, box, phase, look, pose.slice_thickness)

@@ -39,7 +39,8 @@ def paint_body(scene: Scene, body: Body, look: Appearance, rng: np.random.Genera
     grain, coarse = (smooth_noise(rng, scene.u.shape, cell, scene.spacing) for cell in (8.0, 26.0))
     brush = Brush(look, 1.3 * scene.spacing, grain, coarse)
     signal = np.float32(look.lung) * (1 + 0.3 * coarse + 0.25 * grain)
-    _paint_vessels(signal, scene, body, look)
+    vessels = body.vessels * np.array([1, 1, 1, 1, look.blood_in_lung])
+    _paint_balls(signal, scene, vessels, 1.5 * scene.spacing)
     _paint_back(signal, scene, body, brush)
     _paint_abdomen(signal, scene, body, brush)
     _paint_chest(signal, scene, body, brush)
@@ -51,7 +52,10 @@ def _ellipse(
     scene: Scene, centre: tuple[Array | float, Array | float], radii: tuple[float, float], angle: float
 ) -> Array:
     """Return the signed distance in mm along the ray from the centre; positive inside."""
-    x, y = _turned(scene, centre, angle)
+    return _ellipse_at(*_turned(scene, centre, angle), radii)
+
+
+def _ellipse_at(x: Array, y: Array, radii: tuple[float, float]) -> Array:
     x, y = x * x, y * y
     relative = np.sqrt(x * np.float32(1 / radii[0] ** 2) + y * np.float32(1 / radii[1] ** 2)) + np.float32(1e-6)
     distance: Array = np.sqrt(x + y) * (1 / relative - 1)
@@ -64,18 +68,21 @@ def _turned(scene: Scene, centre: tuple[Array | float, Array | float], angle: fl
     return cosine * du + sine * dv, cosine * dv - sine * du
 
 
-def _paint_vessels(signal: Array, scene: Scene, body: Body, look: Appearance) -> None:
+def _paint_balls(signal: Array, scene: Scene, balls: Array, edge: float) -> None:
+    """Paint balls (n, 5: u, v, z, radius, signal), each only where it is; slices see them through a soft profile."""
     corner_u, corner_v = scene.u[:, 0, 0], scene.v[:, 0, 0]
     step_u, step_v = scene.u[0, 1, 0] - corner_u[0], scene.v[0, 1, 0] - corner_v[0]
-    reach = round(7 / scene.spacing)
-    for u, v, height, radius, bright in body.vessels:
-        for k in np.flatnonzero(np.abs(scene.z - height) < 4 + 2 * radius):
+    for u, v, height, radius, bright in balls:
+        reach = round((radius + edge) / scene.spacing) + 1
+        for k in np.flatnonzero(np.abs(scene.z - height) < radius + 4):
+            flat = max(1 - float((scene.z[k] - height) / (radius + 4)) ** 2, 0.0) ** 0.5
             du, dv = u - corner_u[k], v - corner_v[k]
             x = round(float(du * step_u + dv * step_v) / scene.spacing**2)
             y = round(float(dv * step_u - du * step_v) / scene.spacing**2)
             window = (k, slice(max(x - reach, 0), max(x + reach, 0)), slice(max(y - reach, 0), max(y + reach, 0)))
-            distance = np.float32(radius) - np.hypot(scene.u[window] - np.float32(u), scene.v[window] - np.float32(v))
-            blend(signal[window], bright * look.blood_in_lung, soft(distance, 1.5 * scene.spacing))
+            away_u, away_v = scene.u[window] - np.float32(u), scene.v[window] - np.float32(v)
+            distance = np.float32(radius * flat) - np.sqrt(away_u * away_u + away_v * away_v)
+            blend(signal[window], bright, soft(distance, edge))
 
 
 def _paint_back(signal: Array, scene: Scene, body: Body, brush: Brush) -> None:
@@ -94,38 +101,39 @@ def _paint_back(signal: Array, scene: Scene, body: Body, brush: Brush) -> None:
 
 
 def _paint_abdomen(signal: Array, scene: Scene, body: Body, brush: Brush) -> None:
-    """Fat pad, diaphragm, and below it liver on the septal side, stomach in fat on the lateral side."""
+    """Fat pad, diaphragm, and below it liver on the septal side, other organs in fat on the lateral side."""
     look, z = brush.look, scene.heights
     curvature, top_u, slope = body.dome
     below = scene.v - np.float32(curvature) * (scene.u - np.float32(top_u)) ** 2
-    below -= np.float32(body.diaphragm) + np.float32(slope) * (z - 35)
-    fat = 0.7 * look.fat * (1 + 0.15 * brush.coarse + 0.12 * brush.grain)
+    below -= np.float32(body.diaphragm) + np.float32(slope) * (z - 35) + 2 * brush.coarse
+    fat = 0.75 * look.fat * (1 + 0.12 * brush.coarse + 0.12 * brush.grain)
     u, v, long, short = body.fat_pad
     approach = np.clip(0.5 * (45 - z), -40, 30)
     pad = _ellipse(scene, (u + 0.4 * approach, v), (long, short), 0.6)
     blend(signal, fat, soft(pad + 3 * brush.coarse, 2 * brush.edge))
-    u, v, long, short = body.stomach
-    stomach = _ellipse(scene, (body.split + u, body.diaphragm + v), (long, short), 0.4)
-    liver = body.split + 0.8 * (z - 30) + 5 * brush.coarse - scene.u
-    blend(fat, look.muscle * (1.3 + 0.5 * brush.coarse + 0.3 * brush.grain), soft(stomach, 3 * brush.edge))
-    darken(fat, stomach, 0.4, 1.5)
-    blend(fat, look.liver * (1 + 0.08 * brush.coarse + 0.1 * brush.grain), soft(liver, 2 * brush.edge))
-    blend(signal, look.muscle, soft(below + np.float32(2.5), brush.edge))
+    _paint_balls(fat, scene, body.organs + np.array([0, body.diaphragm, 0, 0, 0]), 2.5 * brush.edge)
+    liver = look.liver * (1 + 0.08 * brush.coarse + 0.1 * brush.grain)
+    vessels = body.liver_vessels * np.array([1, 1, 1, 1, 1]) + np.array([0, body.diaphragm, 0, 0, 0])
+    _paint_balls(liver, scene, vessels, 1.5 * brush.edge)
+    blend(fat, liver, soft(body.split + 0.8 * (z - 30) + 6 * brush.coarse - scene.u, 2 * brush.edge))
+    fat *= 1 + 0.12 * brush.grain
+    blend(signal, look.muscle, soft(below + np.float32(2.0), brush.edge))
     blend(signal, fat, soft(below, 1.5 * brush.edge))
 
 
 def _paint_chest(signal: Array, scene: Scene, body: Body, brush: Brush) -> None:
     """Ribs and muscle around the thoracic cavity, subcutaneous fat around them, air outside."""
     look = brush.look
-    approach = body.chest_approach * np.clip(45 - scene.heights, -30, 80)
+    approach = body.chest_approach * np.clip(45 - scene.heights, -20, 80)
     centre = (body.chest_centre[0] + approach, body.chest_centre[1] - 0.25 * approach)
-    outside = -_ellipse(scene, centre, body.chest_radii, body.chest_angle)
     x, y = _turned(scene, centre, body.chest_angle)
     angle = np.arctan2(y, x)
+    inner_waves, fat_waves = _waves(angle, body.chest_waves)
+    outside = inner_waves - _ellipse_at(x, y, body.chest_radii)
     ribs = np.sin(9 * angle + 0.04 * scene.heights) + 0.5 * brush.grain
     muscle = look.muscle * (1 + 0.25 * brush.grain)
     blend(muscle, look.marrow, soft(ribs - np.float32(0.75), 0.5))
-    thickness = np.maximum(body.fat * (1 + 0.35 * np.sin(angle + 0.6) + 0.1 * brush.coarse), 2)
+    thickness = np.maximum(body.fat * (1 + 0.08 * brush.coarse) + fat_waves, 3)
     blend(signal, 0.5 * look.fat, soft(outside + np.float32(2.5), brush.edge))
     blend(signal, muscle, soft(outside, brush.edge))
     beyond = outside - np.float32(body.wall)
@@ -133,3 +141,13 @@ def _paint_chest(signal: Array, scene: Scene, body: Body, brush: Brush) -> None:
     if look.ink:
         darken(signal, beyond, look.ink, 1.4)
     blend(signal, 0.0, soft(beyond - thickness, brush.edge))
+
+
+def _waves(angle: Array, amplitudes: Array) -> tuple[Array, Array]:
+    """Return two sums of harmonics in mm at ``angle``, from amplitudes (2, waves, cosine and sine)."""
+    turns = np.linspace(-np.pi, np.pi, 721)
+    orders = np.arange(1, amplitudes.shape[1] + 1)[:, None]
+    harmonics = np.stack([np.cos(orders * turns), np.sin(orders * turns)], axis=1)
+    tables = np.einsum("swk,wkt->st", amplitudes, harmonics).astype(np.float32)
+    index = np.rint((angle + np.float32(np.pi)) * np.float32(360 / np.pi)).astype(np.int32)
+    return tables[0][index], tables[1][index]
