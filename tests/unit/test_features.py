@@ -1,0 +1,391 @@
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from med_duallora import features as features_module
+from med_duallora.cohorts.prepared import PreparedCohort, load_volume
+from med_duallora.config import JobConfig
+from med_duallora.errors import ConfigError, TrainingAborted
+from med_duallora.features import ABANDONED_AFTER_S, FeatureCache, FeatureSource
+from med_duallora.training import autocast
+
+from ..conftest import write_tiny_cohort
+from .tiny import TINY, shake, tiny_model
+
+KEY = "ab" + "0" * 62
+JOB = JobConfig(backbone="cinema-tiny")
+
+
+def key_of(number: int) -> str:
+    return f"{number:064x}"
+
+
+def entry(n: int = 64, value: float = 1.0) -> dict[str, torch.Tensor]:
+    """About 8 n bytes."""
+    return {"tokens": torch.full((n,), value), "fusion_term": torch.full((n,), -value)}
+
+
+def equal(one, other) -> bool:
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("tokens", "fusion_term"))
+
+
+def files_of(cache: FeatureCache) -> list[Path]:
+    return sorted(path for path in cache.directory.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def cache(tmp_path) -> FeatureCache:
+    return FeatureCache(tmp_path / "cache", 2**20)
+
+
+@pytest.fixture(scope="module")
+def subjects(tiny_cohorts):
+    return PreparedCohort.read(tiny_cohorts["ge"]).split("train")
+
+
+def source_of(cache: FeatureCache | None, job: JobConfig = JOB, backbone: str = "0" * 64, **model) -> FeatureSource:
+    return FeatureSource(tiny_model(job.lora, **model), job, backbone, cache)
+
+
+# ---- the store
+
+
+def test_what_is_stored_comes_back(cache):
+    assert cache.load(KEY) is None
+    cache.store(KEY, entry())
+    found = FeatureCache(cache.directory, 2**20).load(KEY)
+    assert {name: value.tolist() for name, value in found.items()} == {n: v.tolist() for n, v in entry().items()}
+    cache.load(KEY)
+    assert (cache.n_hits, cache.n_misses) == (1, 1)
+    assert [path.stat().st_mode & 0o777 for path in files_of(cache)] == [0o600], "features are derived from patients"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda p: p.write_bytes(p.read_bytes()[:-5]), "cut off"),
+        (lambda p: p.write_bytes(b""), "empty"),
+        (lambda p: p.write_bytes(b"\x00" * 400), "zeros, as after a power failure"),
+        (lambda p: p.write_bytes(b"\xff" * 400), "a header of absurd length"),
+    ],
+)
+def test_a_damaged_entry_is_a_miss_and_is_replaced(cache, damage, reason):
+    cache.store(KEY, entry())
+    (path,) = files_of(cache)
+    damage(path)
+    assert cache.load(KEY) is None, reason
+    assert files_of(cache) == [], "it is removed"
+    cache.store(KEY, entry(value=2))
+    assert cache.load(KEY)["tokens"][0] == 2
+
+
+def test_the_least_recently_used_entries_go_first(tmp_path):
+    n_bytes = 8 * 1024
+    cache = FeatureCache(tmp_path, 5 * (n_bytes + features_module.HEADER_BYTES))
+    for number in range(4):
+        cache.store(key_of(number), entry(1024))
+        os.utime(cache._path(key_of(number)), (number, number))
+    cache.load(key_of(0))
+    cache.store(key_of(4), entry(1024))
+    assert len(files_of(cache)) == 5, "five fit"
+    cache.store(key_of(5), entry(1024))
+    held = [number for number in range(6) if cache._path(key_of(number)).exists()]
+    assert held == [0, 3, 4, 5], "1 and 2 were used longest ago; 0 was written first, but read since"
+
+
+def test_the_directory_stays_below_its_budget(tmp_path):
+    rng = np.random.default_rng(0)
+    budget = 100_000
+    cache = FeatureCache(tmp_path, budget)
+    for number in range(60):
+        cache.store(key_of(number), entry(int(rng.integers(1, 2000))))
+        assert sum(path.stat().st_size for path in files_of(cache)) <= budget
+        assert cache._path(key_of(number)).exists(), "the newest entry is never the one that goes"
+    assert len(files_of(cache)) > 5
+
+
+def test_an_entry_as_large_as_the_budget_is_not_stored(tmp_path):
+    cache = FeatureCache(tmp_path, 10_000)
+    cache.store(key_of(0), entry(100))
+    cache.store(key_of(1), entry(1250))
+    assert cache.load(key_of(1)) is None, "its numbers alone are the budget, its header exceeds it"
+    assert cache.load(key_of(0)) is not None, "and it has thrown out nothing"
+
+
+def test_what_other_processes_write_counts(tmp_path):
+    budget = 256 * 1024
+    mine, theirs = FeatureCache(tmp_path, budget), FeatureCache(tmp_path, budget)
+    for number in range(0, 100, 2):
+        mine.store(key_of(number), entry(1024))
+        theirs.store(key_of(number + 1), entry(1024))
+        assert sum(path.stat().st_size for path in files_of(mine)) <= budget * (1 + 2 / 64)
+    assert len(files_of(mine)) > 10
+
+
+def test_a_reopened_cache_knows_its_size(tmp_path):
+    FeatureCache(tmp_path, 2**20).store(key_of(0), entry(10_000))
+    FeatureCache(tmp_path, 90_000).store(key_of(1), entry(5000))
+    assert [path.stem for path in files_of(FeatureCache(tmp_path, 90_000))] == [key_of(1)]
+
+
+def test_an_entry_that_is_evicted_while_it_is_read_does_not_come_back_empty(cache, monkeypatch):
+    cache.store(KEY, entry())
+    plain = features_module.load_file
+
+    def evicted_after(path):
+        found = {name: value.clone() for name, value in plain(path).items()}
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(features_module, "load_file", evicted_after)
+    assert torch.equal(cache.load(KEY)["tokens"], entry()["tokens"])
+    assert files_of(cache) == []
+
+
+# ---- writers that are interrupted or at work at the same time
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from med_duallora.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as partial:
+    partial.write_bytes(b"half of an entry")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_leaves_is_ignored_and_removed_when_old(cache):
+    target = cache._path(KEY)
+    assert subprocess.run([sys.executable, "-c", INTERRUPTED, str(target)], check=False).returncode == -9
+    (left,) = files_of(cache)
+    assert left.name.startswith(".partial-")
+    assert cache.load(KEY) is None
+    cache.store(KEY, entry())
+    assert cache.load(KEY) is not None
+    assert left in files_of(FeatureCache(cache.directory, 2**20)), "a young one may belong to a writer at work"
+    old = time.time() - ABANDONED_AFTER_S - 1
+    os.utime(left, (old, old))
+    os.utime(target, (old, old))
+    assert files_of(FeatureCache(cache.directory, 2**20)) == [target], "entries are not touched, however old"
+
+
+def test_a_failed_write_leaves_nothing(cache, monkeypatch):
+    def broken(tensors, path):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(features_module, "save_file", broken)
+    with pytest.raises(OSError, match="no space"):
+        cache.store(KEY, entry())
+    assert files_of(cache) == []
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import torch
+from med_duallora.features import FeatureCache
+cache = FeatureCache(Path(sys.argv[1]), 2**26)
+tensors = {"tokens": torch.arange(50_000.0), "fusion_term": torch.ones(1000)}
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(10):
+    cache.store(sys.argv[2], tensors)
+    found = cache.load(sys.argv[2])
+    assert found is not None and torch.equal(found["tokens"], tensors["tokens"])
+print(cache.n_misses)
+"""
+
+
+def test_two_processes_may_write_and_read_the_same_key_at_once(cache):
+    command = [sys.executable, "-c", WRITER, str(cache.directory), KEY]
+    writers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    while any(writer.poll() is None for writer in writers):
+        found = cache.load(KEY)
+        assert found is None or torch.equal(found["tokens"], torch.arange(50_000.0)), "never half an entry"
+    outputs = [writer.communicate() for writer in writers]
+    assert [(out, error) for out, error in outputs] == [("0\n", "")] * 2
+    assert [path.name for path in files_of(cache)] == [f"{KEY}.safetensors"]
+
+
+# ---- trunk features
+
+
+def test_cached_features_are_the_trunks(cache, subjects):
+    source = source_of(cache)
+    direct = source_of(None)
+    views = [0, 1, 2]
+    for _ in range(2):
+        assert equal(source.batch(subjects[:3], views), direct.batch(subjects[:3], views))
+    assert (cache.n_hits, cache.n_misses) == (3, 3)
+    one = source.batch(subjects[:1], [0])
+    assert one.tokens.shape == (1, 1 + TINY.n_tokens, TINY.embed_dim)
+    assert one.fusion_term.shape == (1, TINY.n_tokens, TINY.embed_dim)
+    assert one.tokens.dtype == torch.float32
+
+
+def test_features_do_not_depend_on_the_rest_of_the_batch_or_on_training(cache, subjects):
+    source = source_of(None)
+    together = source.batch(subjects[:4], [0, 1, 0, 1])
+    shake(source.model)
+    source.model.train()
+    for index in range(4):
+        alone = source.batch([subjects[index]], [index % 2])
+        assert torch.equal(alone.tokens[0], together.tokens[index])
+        assert torch.equal(alone.fusion_term[0], together.fusion_term[index])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_features_do_not_depend_on_who_asks_first(cache, subjects, precision):
+    source = source_of(cache)
+    expected = source_of(None).batch(subjects[:1], [0])
+    with autocast(torch.device("cpu"), precision):
+        found = source.batch(subjects[:1], [0])
+    assert equal(found, expected), "an entry in half precision would serve everybody after"
+    assert equal(source.batch(subjects[:1], [0]), expected)
+
+
+def test_views_repeat_and_differ(subjects):
+    one, again = source_of(None), source_of(None)
+    first = {view: one.batch(subjects[:1], [view]) for view in range(4)}
+    for view in reversed(range(4)):
+        assert equal(again.batch(subjects[:1], [view]), first[view]), "in any order, in any process"
+    always = JOB.with_overrides(["augment.probability=1"])
+    tokens = [source_of(None, always).batch(subjects[:1], [view]).tokens for view in range(4)]
+    assert all(not torch.equal(a, b) for i, a in enumerate(tokens) for b in tokens[:i])
+
+
+def test_view_0_is_the_prepared_image(subjects):
+    from med_duallora.inputs import to_input
+
+    source = source_of(None)
+    x = torch.from_numpy(to_input(load_volume(subjects[0]), TINY))[None]
+    assert equal(source.batch(subjects[:1], [0]), source.model.trunk(x))
+
+
+SAME, OTHER = 1, 2
+"""Entries after a first and a changed request."""
+
+
+@pytest.mark.parametrize(
+    ("change", "n_entries", "reason"),
+    [
+        ({"backbone": "1" * 64, "view": 0}, OTHER, "another backbone"),
+        ({"job": ["lora.n_blocks=1"], "view": 0}, OTHER, "another cut"),
+        ({"job": ["train.feature_dtype=float16"], "view": 0}, OTHER, "another type"),
+        ({"job": ["train.seed=1"], "view": 1}, OTHER, "other random changes"),
+        ({"job": ["train.seed=1"], "view": 0}, SAME, "view 0 has no random change"),
+        ({"job": ["augment.scale=0.3"], "view": 1}, OTHER, "other random changes"),
+        ({"job": ["augment.scale=0.3"], "view": 0}, SAME, "view 0 has no random change"),
+        ({"job": ["lora.rank_global=2", "train.lr=0.1", "experiment=b"], "view": 1}, SAME, "nothing of the trunk"),
+        ({"subject": "renamed", "view": 1}, OTHER, "the subject's name picks its random stream"),
+        ({"subject": "renamed", "view": 0}, SAME, "the image decides, not its name"),
+        ({"view": 1}, SAME, "nothing changed"),
+    ],
+)
+def test_the_address_changes_with_what_decides_the_content(cache, subjects, change, n_entries, reason):
+    view = change["view"]
+    source_of(cache).batch(subjects[:1], [view])
+    subject = replace(subjects[0], subject=change.get("subject", subjects[0].subject))
+    changed = source_of(cache, JOB.with_overrides(change.get("job", [])), change.get("backbone", "0" * 64))
+    changed.batch([subject], [view])
+    assert len(files_of(cache)) == n_entries, reason
+
+
+def test_the_address_changes_with_the_preparation_of_the_input(cache, subjects, monkeypatch):
+    source_of(cache).batch(subjects[:1], [0])
+    monkeypatch.setattr(features_module, "INPUTS_VERSION", 10**6)
+    source_of(cache).batch(subjects[:1], [0])
+    assert len(files_of(cache)) == OTHER
+
+
+def test_the_address_changes_with_the_volume_and_the_view(tmp_path):
+    cohort = write_tiny_cohort(tmp_path / "cohort", "ge", 0, n_subjects=2)
+    one, two = PreparedCohort.read(cohort).subjects
+    cache = FeatureCache(tmp_path / "cache", 2**24)
+    source_of(cache).batch([one, two, one, one], [0, 0, 1, 2])
+    assert len(files_of(cache)) == 4
+    for phase in ("ed", "es"):  # the second subject's images under the first one's name
+        getattr(one, f"{phase}_path").write_bytes(getattr(two, f"{phase}_path").read_bytes())
+    source_of(cache).batch([one], [0])
+    assert len(files_of(cache)) == 4, "it meets the entry of those very images"
+    source_of(cache).batch([one], [1])
+    assert len(files_of(cache)) == 5, "and not the one of the images that were there before"
+
+
+def test_a_damaged_entry_is_computed_again(cache, subjects):
+    source = source_of(cache)
+    expected = source.batch(subjects[:1], [0])
+    (path,) = files_of(cache)
+    path.write_bytes(path.read_bytes()[:100])
+    assert equal(source_of(cache).batch(subjects[:1], [0]), expected)
+    assert set(load_file(path)) == {"tokens", "fusion_term"}
+
+
+def test_half_precision_storage_halves_the_space_and_cached_equals_uncached(tmp_path, subjects):
+    job = JOB.with_overrides(["train.feature_dtype=float16"])
+    full, half = FeatureCache(tmp_path / "full", 2**24), FeatureCache(tmp_path / "half", 2**24)
+    exact = source_of(full).batch(subjects[:1], [0])
+    source = source_of(half, job)
+    found = [
+        source.batch(subjects[:1], [0]),
+        source.batch(subjects[:1], [0]),
+        source_of(None, job).batch(subjects[:1], [0]),
+    ]
+    assert half.n_hits == 1
+    assert equal(found[0], found[1])
+    assert equal(found[0], found[2]), "rounding does not depend on the cache"
+    assert found[0].tokens.dtype == torch.float32
+    assert not torch.equal(found[0].tokens, exact.tokens)
+    assert torch.allclose(found[0].tokens, exact.tokens, rtol=1e-3, atol=1e-4)
+    sizes = [files_of(each)[0].stat().st_size for each in (full, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_features_that_half_precision_cannot_hold_are_refused(cache, subjects):
+    source = source_of(cache, JOB.with_overrides(["train.feature_dtype=float16"]))
+    source.model.classifier.encoder.cls_token.data.fill_(1e6)
+    with pytest.raises(ConfigError, match=r"not finite in float16.*set train\.feature_dtype to float32"):
+        source.batch(subjects[:1], [0])
+    assert files_of(cache) == []
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+def test_computing_features_stops_between_two_subjects(cache, subjects, allowed):
+    asked = []
+
+    def should_stop() -> bool:
+        asked.append(1)
+        return len(asked) > allowed
+
+    with pytest.raises(TrainingAborted, match="stopped while trunk features were computed"):
+        source_of(cache).batch(subjects[:4], [0] * 4, should_stop)
+    assert len(asked) == allowed + 1
+    assert len(files_of(cache)) == allowed, "what was computed is kept"
+
+
+def test_a_source_reads_each_volume_once_to_know_it(cache, subjects, monkeypatch):
+    reads = []
+    monkeypatch.setattr(features_module, "load_volume", lambda subject: reads.append(1) or load_volume(subject))
+    source = source_of(cache)
+    source.batch(subjects[:2], [0, 0])
+    assert len(reads) == 2
+    for _ in range(3):
+        source.batch(subjects[:2], [0, 0])
+    assert len(reads) == 2, "a hit needs no volume"
