@@ -1,0 +1,288 @@
+"""Every way by which bytes can leave a site, its state in a startup kit, and the evidence for it."""
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from med_duallora.config import SiteConfig
+from med_duallora.errors import KitError, MedDualLoRAError
+from med_duallora.ledger_audit import verify
+from med_duallora.site_kit import wanted
+from med_duallora.site_kit.kit import SiteKit, read_json, read_kit, unknown_parts
+
+KNOWN_FLARE = "2.9"
+LOCAL_HANDLERS = (
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "logging.handlers.RotatingFileHandler",
+    "logging.handlers.TimedRotatingFileHandler",
+    "logging.NullHandler",
+)
+PROTECTED_CONNECTIONS = ("mtls", "tls")
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One way out of a site.
+
+    Args:
+        name: a few words.
+        is_open: whether something that the site did not agree to could leave this way.
+        evidence: what was found, and where.
+        fix: what closes it; empty where it is closed.
+    """
+
+    name: str
+    is_open: bool
+    evidence: str
+    fix: str = ""
+
+
+def inspect_kit(startup_kit: Path) -> list[Channel]:
+    """Return the state of every channel of a site's startup kit, read-only.
+
+    Raises:
+        KitError: the kit is not understood at all.
+    """
+    kit = read_kit(startup_kit.absolute())
+    return [channel for check in CHECKS for channel in check(kit)]
+
+
+HARDEN = "run med-duallora site-kit --startup-kit on this kit"
+
+
+def _task_results(kit: SiteKit) -> Iterator[Channel]:
+    name = "task results (train, validate, submit_model)"
+    scopes = (kit.privacy or {}).get("scopes")
+    if not scopes or not isinstance(scopes, list):
+        yield Channel(
+            name, True, "there is no local/privacy.json with scopes: only the job decides what leaves", HARDEN
+        )
+        return
+    bare = [str(scope.get("name")) for scope in scopes if not _is_filtered(scope)]
+    default = (kit.privacy or {}).get("default_scope")
+    if bare:
+        yield Channel(name, True, f"scope {bare[0]!r} of local/privacy.json has no {wanted.FILTER_PATH}", HARDEN)
+    elif default not in [scope.get("name") for scope in scopes]:
+        yield Channel(
+            name, True, f"default_scope of local/privacy.json is {default!r}, which is no scope there", HARDEN
+        )
+    else:
+        yield Channel(name, False, f"local/privacy.json: every scope filters them; default_scope is {default!r}")
+
+
+def _is_filtered(scope: Any) -> bool:
+    """Our filter must come last in a scope, so that no later one of the site can add anything."""
+    filters = scope.get("task_result_filters") if isinstance(scope, dict) else None
+    return bool(filters) and isinstance(filters, list) and filters[-1].get("path") == wanted.FILTER_PATH
+
+
+def _after_filters(kit: SiteKit) -> Iterator[Channel]:
+    components = (kit.privacy or {}).get("components") or []
+    there = bool((kit.privacy or {}).get("scopes")) and any(_path(item) == wanted.GUARD["path"] for item in components)
+    found = "local/privacy.json: the egress guard is a component" if there else "no egress guard in local/privacy.json"
+    for name in (
+        "what a job's own filters add to a task result",
+        "fed events (analytics, converted log events)",
+        "answers to show_stats and show_errors",
+        "public properties of the peer context",
+    ):
+        yield Channel(name, not there, found, "" if there else HARDEN)
+
+
+def _logs(kit: SiteKit) -> Iterator[Channel]:
+    allowed = kit.resources.get("allow_log_streaming", True)
+    found = f"allow_log_streaming is {allowed!r} in {_source(kit, 'resources.json')}"
+    yield Channel("live streaming of a job's logs", allowed is not False, found, HARDEN if allowed is not False else "")
+    streams = any(_path(item) == wanted.STREAMER_PATH for item in kit.resources.get("components", []))
+    found = f"{'there is a' if streams else 'no'} SiteLogStreamer in {_source(kit, 'resources.json')}"
+    yield Channel("streaming of error_log.txt", streams, found, HARDEN if streams else "")
+    yield _log_handlers(kit)
+
+
+def _log_handlers(kit: SiteKit) -> Channel:
+    name = "log records sent over the network"
+    path = kit.local("log_config.json")
+    path = path if path.exists() else path.with_name("log_config.json.default")
+    try:
+        handlers = read_json(path, "").get("handlers", {})
+        foreign = sorted(
+            str(item.get("class")) for item in handlers.values() if item.get("class") not in LOCAL_HANDLERS
+        )
+    except (KitError, AttributeError) as error:
+        return Channel(name, True, f"{path.name} cannot be judged: {error}", f"restore {path.name}")
+    if foreign:
+        return Channel(name, True, f"{path.name} has a handler {foreign[0]}", "use console and file handlers only")
+    return Channel(name, False, f"{path.name} has console and file handlers only")
+
+
+def _job_classes(kit: SiteKit) -> Iterator[Channel]:
+    name = "classes that send by means of their own, named by a job"
+    mode = kit.resources.get("class_list_enforcement_mode", "enforce")
+    listed = kit.resources.get("class_allow_list")
+    where = _source(kit, "resources.json")
+    if mode != "enforce" or not isinstance(listed, list):
+        what = f"class_list_enforcement_mode is {mode!r}" if mode != "enforce" else "there is no class_allow_list"
+        yield Channel(name, True, f"{what} in {where}", HARDEN)
+        return
+    foreign = [entry for entry in listed if entry not in wanted.SITE_CLASSES]
+    if foreign:
+        yield Channel(name, True, f"class_allow_list in {where} holds {len(foreign)} others: {foreign[0]}, ...", HARDEN)
+    else:
+        yield Channel(name, False, f"class_allow_list in {where} holds nothing but what Med-DualLoRA needs")
+
+
+def _rights(kit: SiteKit) -> Iterator[Channel]:
+    where = _source(kit, "authorization.json")
+    rows = (
+        ("code brought by a job (byoc)", ("byoc", "server-predeployed-flwr")),
+        ("files read through the console", ()),
+    )
+    for name, rights in rows:
+        roles = sorted(role for role, given in kit.authorization["permissions"].items() if _gives(given, rights))
+        found = f"{where} gives it to {', '.join(roles)}" if roles else f"{where} gives it to nobody"
+        yield Channel(name, bool(roles), found, HARDEN if roles else "")
+
+
+def _gives(given: Any, rights: tuple[str, ...]) -> bool:
+    names = {" ".join(right.lower().split()) for right in wanted.open_rights(given)}
+    code = {"byoc", "server-predeployed-flwr"}
+    return bool(names & code if rights else names - code)
+
+
+def _console(kit: SiteKit) -> Iterator[Channel]:
+    there = any(_path(item) == wanted.CONSOLE_GUARD["path"] for item in kit.resources.get("components", []))
+    found = "the console guard is" if there else "there is no console guard"
+    for name in (
+        "file commands of a server that skips or forges the user's rights",
+        "texts of exceptions in FLARE's own log lines",
+    ):
+        yield Channel(name, not there, f"{found} in {_source(kit, 'resources.json')}", "" if there else HARDEN)
+
+
+def _registration(kit: SiteKit) -> Iterator[Channel]:
+    unknown = unknown_parts(kit)
+    found = unknown[0] if unknown else "resources hold FLARE 2.9's own keys and components only"
+    fix = "remove it from the site's resources" if unknown else ""
+    yield Channel("what the site tells the server when it registers, and further components", bool(unknown), found, fix)
+
+
+def _jobs_and_transport(kit: SiteKit) -> Iterator[Channel]:
+    signed = kit.client.get("require_signed_jobs", True) is True
+    ca = (kit.directory / "startup" / "rootCA.pem").exists()
+    found = f"require_signed_jobs is {kit.client.get('require_signed_jobs', 'not set')!r}, rootCA.pem is " + (
+        "there" if ca else "missing"
+    )
+    name = "jobs that nobody signed, or that were changed on the way"
+    yield Channel(name, not (signed and ca), found, "" if signed and ca else "ask the project administrator for a kit")
+    security = kit.client["client"].get("connection_security", "mtls")
+    good = security in PROTECTED_CONNECTIONS
+    found = f"connection_security is {security!r} in startup/fed_client.json"
+    yield Channel("listeners on the network", not good, found, "" if good else "ask for a kit with mtls")
+
+
+def _site_policy(kit: SiteKit) -> Iterator[Channel]:
+    name = "what a job may ask for within the contract"
+    place = _site_config_path(kit)
+    if place is None:
+        yield Channel(name, True, "no scope of local/privacy.json says where the site configuration is", HARDEN)
+        return
+    try:
+        config = SiteConfig.from_file(place)
+    except MedDualLoRAError as error:
+        yield Channel(name, True, str(error), "correct the site configuration")
+        return
+    yield from _policy_and_places(config, place)
+
+
+def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
+    name = "what a job may ask for within the contract"
+    policy = config.policy
+    pinned = bool(policy.contract_sha256)
+    bounded = policy.max_rank < 256 and policy.max_blocks < 64 and not policy.head_leaves
+    found = f"{place.name}: " + (
+        "contract pinned" if pinned else f"rank <= {policy.max_rank}, blocks <= {policy.max_blocks}"
+    )
+    found += f", head {'may leave' if policy.head_leaves else 'stays'}, " + (
+        f"metrics from {policy.min_subjects} subjects on" if policy.metrics_leave else "no metrics"
+    )
+    fix = "" if pinned or bounded else "set policy.head_leaves, max_rank and max_blocks, or pin policy.contract_sha256"
+    yield Channel(name, bool(fix), found, fix)
+    small = policy.metrics_leave and policy.min_subjects < 2
+    found = f"{place.name}: policy.min_subjects is {policy.min_subjects}"
+    yield Channel("scores of single subjects", small, found, "set policy.min_subjects to 5 or more" if small else "")
+    yield _private(place)
+    yield _ledger(config)
+
+
+def _private(place: Path) -> Channel:
+    mode = place.stat().st_mode & 0o077
+    found = f"{place} has mode {place.stat().st_mode & 0o777:o}"
+    return Channel(
+        "the site configuration read by others on this machine", bool(mode), found, "chmod 600" if mode else ""
+    )
+
+
+def _ledger(config: SiteConfig) -> Channel:
+    name = "something that left without a record"
+    path = config.ledger_path
+    if wanted.CHANGE_ME in str(path) or wanted.CHANGE_ME in str(config.data_dir):
+        return Channel(name, True, "the site configuration is still the template", "fill in its paths")
+    if not path.exists():
+        parent = next(parent for parent in path.parents if parent.exists())
+        good = os.access(parent, os.W_OK)
+        return Channel(
+            name,
+            not good,
+            f"no ledger yet; {parent} is{'' if good else ' not'} writable",
+            "" if good else "make it writable for the FLARE process",
+        )
+    found = verify(path)
+    if found.problems:
+        return Channel(name, True, f"{path}: {found.problems[0]}", "keep it for the audit and move it aside")
+    return Channel(name, False, f"{path}: intact, {found.n_lines} lines")
+
+
+def _version(kit: SiteKit) -> Iterator[Channel]:  # noqa: ARG001  all checks have one signature
+    name = "channels of a FLARE version that this program does not know"
+    try:
+        version = importlib.metadata.version("nvflare")
+    except importlib.metadata.PackageNotFoundError:
+        yield Channel(name, True, "nvflare is not installed beside this program", "run preflight where FLARE runs")
+        return
+    known = version.split("+")[0].rsplit(".", 1)[0] == KNOWN_FLARE
+    yield Channel(name, not known, f"nvflare {version} is installed", "" if known else f"use nvflare {KNOWN_FLARE}.x")
+
+
+def _path(component: Any) -> Any:
+    return component.get("path") if isinstance(component, dict) else None
+
+
+def _source(kit: SiteKit, name: str) -> str:
+    return f"local/{name}" if kit.local(name).exists() else f"local/{name}.default"
+
+
+def _site_config_path(kit: SiteKit) -> Path | None:
+    scopes = (kit.privacy or {}).get("scopes") or []
+    for scope in scopes:
+        place = (scope.get("properties") or {}).get(wanted.SITE_CONFIG_PROPERTY) if isinstance(scope, dict) else None
+        if isinstance(place, str):
+            return Path(place.replace("{site}", kit.site))
+    return None
+
+
+CHECKS: tuple[Callable[[SiteKit], Iterator[Channel]], ...] = (
+    _task_results,
+    _after_filters,
+    _logs,
+    _job_classes,
+    _rights,
+    _console,
+    _registration,
+    _jobs_and_transport,
+    _site_policy,
+    _version,
+)

@@ -1,0 +1,163 @@
+"""Closing a site's startup kit: everything is checked and prepared first, then written at once."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from med_duallora.errors import KitError
+from med_duallora.files import write_text
+from med_duallora.site_kit import wanted
+from med_duallora.site_kit.kit import Json, SiteKit, read_kit, unknown_parts
+
+SITE_CONFIG_FILE = "med_duallora_site.json"
+WHY = {
+    "class_allow_list": "a job may build only the four classes that Med-DualLoRA needs at a site; FLARE's list holds "
+    "log streamers, event converters and executors that send by means of their own",
+    "class_list_enforcement_mode": "a class that is not listed must stop the job",
+    "allow_log_streaming": "FLARE 2.9 sends the site's logs to the server unless this is false",
+    "components": "the log streamer goes; the console guard takes away the console's file commands",
+    "permissions": "nobody brings code with a job (byoc) and nobody reads this site's files through the console",
+    "scopes": "every job's results pass our egress filter, whatever the job says; the site configuration is found here",
+    "default_scope": "a job that names no scope runs in ours; a job that names another is refused",
+    "guard": "the egress guard acts after all filters of a job, and on fed events, statistics and error texts",
+    "template": "fill in the paths and agree on the policy; nothing in this file leaves the site",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change to a startup kit.
+
+    Args:
+        file: relative to the kit.
+        setting: what changed in it.
+        before: what it was, shortened.
+        after: what it is now, shortened.
+        why: one sentence for the site administrator.
+    """
+
+    file: str
+    setting: str
+    before: str
+    after: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.setting}: {self.before} -> {self.after}  ({self.why})"
+
+
+def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = False) -> list[Change]:
+    """Close the channels of a site's startup kit; a second run changes nothing.
+
+    Writes local/resources.json, local/authorization.json and local/privacy.json, and, where no site configuration is
+    given and none is there, a template of it (local/med_duallora_site.json).
+
+    Args:
+        startup_kit: directory with ``startup`` and ``local``, as FLARE's provisioning made it.
+        site_config: the site's configuration file (see ``config.SiteConfig``).
+        dry_run: only tell what would change.
+
+    Returns:
+        What changed, in order.
+
+    Raises:
+        KitError: the kit is not understood; nothing was written.
+    """
+    kit = read_kit(startup_kit.absolute())
+    unknown = unknown_parts(kit)
+    if unknown:
+        raise KitError(f"{kit.local('resources.json')} has {unknown[0]}; remove it, or close this site by hand")
+    _check_privacy(kit)
+    place = (site_config or kit.local(SITE_CONFIG_FILE)).absolute()
+    if site_config is not None and not place.is_file():
+        raise KitError(f"site configuration {place} is not there")
+    files: dict[str, Json] = {
+        "resources.json": wanted.resources(kit.resources),
+        "authorization.json": wanted.authorization(kit.authorization),
+        "privacy.json": wanted.privacy(place),
+    }
+    if site_config is None and not place.exists():
+        files[SITE_CONFIG_FILE] = wanted.site_config_template(kit.directory)
+    changes = list(_changes(kit, files))
+    if not dry_run:
+        _write(kit, files)
+    return changes
+
+
+def _check_privacy(kit: SiteKit) -> None:
+    """Refuse a privacy policy of somebody else rather than lose it."""
+    if kit.privacy is None:
+        return
+    try:
+        ours = [scope["name"] for scope in kit.privacy["scopes"]] == [wanted.SCOPE]
+        ours = ours and [item["path"] for item in kit.privacy["components"]] == [wanted.GUARD["path"]]
+    except (KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise KitError(
+            f"{kit.local('privacy.json')} holds another privacy policy. Move it aside, run site-kit again, and add the "
+            f"old scopes to the new file; every scope needs the filter {wanted.FILTER_PATH}"
+        )
+
+
+def _changes(kit: SiteKit, files: Mapping[str, Json]) -> Iterator[Change]:
+    where = "local/resources.json"
+    for key in ("class_list_enforcement_mode", "class_allow_list", "allow_log_streaming", "components"):
+        before, after = kit.resources.get(key), files["resources.json"][key]
+        if before != after:
+            yield Change(where, key, _short(before), _short(after), WHY[key])
+    if kit.authorization != files["authorization.json"]:
+        closed = ", ".join(wanted.CLOSED_RIGHTS)
+        yield Change("local/authorization.json", closed, _rights(kit.authorization), "nobody", WHY["permissions"])
+    yield from _privacy_changes(kit.privacy or {}, files["privacy.json"])
+    if SITE_CONFIG_FILE in files:
+        yield Change(f"local/{SITE_CONFIG_FILE}", "template", "not there", "written", WHY["template"])
+
+
+def _privacy_changes(before: Json, after: Json) -> Iterator[Change]:
+    rows = (("scopes", "scopes"), ("default_scope", "default_scope"), ("components", "guard"))
+    for key, why in rows:
+        if before.get(key) != after[key]:
+            yield Change("local/privacy.json", key, _short(before.get(key)), _short(after[key]), WHY[why])
+
+
+def _short(value: Any) -> str:
+    """Return a value as an administrator reads it: names of components and scopes, numbers of classes."""
+    if value is None:
+        return "not there"
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return ", ".join(str(item.get("id") or item.get("name")) for item in value) or "none"
+    if isinstance(value, list):
+        return f"{len(value)} classes"
+    return json.dumps(value)
+
+
+def _rights(authorization: Json) -> str:
+    permissions = authorization["permissions"].items()
+    open_roles = [role for role, rights in permissions if wanted.open_rights(rights)]
+    return ", ".join(open_roles) or "nobody, by FLARE's default file"
+
+
+def _write(kit: SiteKit, files: Mapping[str, Json]) -> None:
+    """Write all files; where one cannot be written, put the others back."""
+    before = {name: path.read_bytes() if (path := kit.local(name)).exists() else None for name in files}
+    try:
+        for name, values in files.items():
+            text = json.dumps(values, indent=2) + "\n"
+            if before[name] != text.encode():
+                write_text(kit.local(name), text, mode=0o600 if name == SITE_CONFIG_FILE else 0o644)
+    except OSError as error:
+        for name, content in before.items():
+            _restore(kit.local(name), content)
+        raise KitError(
+            f"{kit.directory}/local cannot be written: {error.strerror or error}; nothing changed"
+        ) from error
+
+
+def _restore(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+    elif path.read_bytes() != content:
+        path.write_bytes(content)

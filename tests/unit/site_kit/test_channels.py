@@ -1,0 +1,200 @@
+"""Preflight: what is open on an untouched kit, nothing on ours, and every way to open one again is seen."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from med_duallora.cli import main
+from med_duallora.ledger import ALLOWED, Entry, Ledger
+from med_duallora.site_kit import Channel, harden, inspect_kit
+from tests.unit.site_kit.test_closing import change, snapshot
+
+
+def open_ones(kit: Path) -> list[str]:
+    return [channel.name for channel in inspect_kit(kit) if channel.is_open]
+
+
+@pytest.fixture
+def closed_kit(site_kit: Path, tmp_path: Path) -> Path:
+    """A kit after site-kit, with its site configuration filled in."""
+    harden(site_kit)
+
+    def fill_in(values: dict[str, Any]) -> None:
+        values.update(data_dir=str(tmp_path / "data"), state_dir=str(tmp_path / "state"), cache_dir=str(tmp_path / "c"))
+
+    change(site_kit, "med_duallora_site.json", fill_in)
+    return site_kit
+
+
+def test_an_untouched_kit_reports_its_open_channels(site_kit: Path):
+    found = set(open_ones(site_kit))
+    assert {
+        "task results (train, validate, submit_model)",
+        "what a job's own filters add to a task result",
+        "fed events (analytics, converted log events)",
+        "answers to show_stats and show_errors",
+        "live streaming of a job's logs",
+        "streaming of error_log.txt",
+        "classes that send by means of their own, named by a job",
+        "code brought by a job (byoc)",
+        "files read through the console",
+    } <= found
+
+
+def test_our_kit_reports_none(closed_kit: Path):
+    assert open_ones(closed_kit) == []
+
+
+def test_looking_changes_nothing(site_kit: Path):
+    before = snapshot(site_kit)
+    inspect_kit(site_kit)
+    assert snapshot(site_kit) == before
+
+
+def test_every_channel_has_evidence_and_every_open_one_a_fix(site_kit: Path):
+    for channel in inspect_kit(site_kit):
+        assert isinstance(channel, Channel) and channel.evidence
+        assert bool(channel.fix) == channel.is_open, channel
+
+
+def test_the_template_itself_is_not_ready(site_kit: Path):
+    harden(site_kit)
+    assert open_ones(site_kit) == ["something that left without a record"]
+
+
+Edit = Callable[[dict[str, Any]], Any]
+OPENED: list[tuple[str, str, Edit, str]] = [
+    ("filter removed", "privacy.json", lambda v: v["scopes"][0].pop("task_result_filters"), "task results"),
+    (
+        "filter not last",
+        "privacy.json",
+        lambda v: v["scopes"][0]["task_result_filters"].append({"path": "x.Y"}),
+        "task results",
+    ),
+    ("second scope without filter", "privacy.json", lambda v: v["scopes"].append({"name": "b"}), "task results"),
+    ("no default scope", "privacy.json", lambda v: v.pop("default_scope"), "task results"),
+    ("default scope unknown", "privacy.json", lambda v: v.update(default_scope="x"), "task results"),
+    ("no scopes: FLARE loads no component then", "privacy.json", lambda v: v.update(scopes=[]), "fed events"),
+    ("guard removed", "privacy.json", lambda v: v.update(components=[]), "fed events"),
+    ("guard removed", "privacy.json", lambda v: v.update(components=[]), "own filters"),
+    ("guard removed", "privacy.json", lambda v: v.update(components=[]), "show_stats"),
+    ("log streaming on", "resources.json", lambda v: v.update(allow_log_streaming=True), "live streaming"),
+    ("log streaming not said", "resources.json", lambda v: v.pop("allow_log_streaming"), "live streaming"),
+    (
+        "log streamer back",
+        "resources.json",
+        lambda v: v["components"].append(
+            {"id": "s", "path": "nvflare.app_common.logging.site_log_streamer.SiteLogStreamer"}
+        ),
+        "error_log",
+    ),
+    ("a class more", "resources.json", lambda v: v["class_allow_list"].append("nvflare.app_common."), "classes"),
+    ("our whole package", "resources.json", lambda v: v.update(class_allow_list=["med_duallora."]), "classes"),
+    ("every class", "resources.json", lambda v: v.update(class_allow_list=["*"]), "classes"),
+    ("no list: FLARE's own counts", "resources.json", lambda v: v.pop("class_allow_list"), "classes"),
+    ("only warnings", "resources.json", lambda v: v.update(class_list_enforcement_mode="warn"), "classes"),
+    ("console guard removed", "resources.json", lambda v: v["components"].pop(), "skips or forges"),
+    ("console guard removed", "resources.json", lambda v: v["components"].pop(), "exceptions"),
+    ("a key for the server", "resources.json", lambda v: v.update(data="/mnt/cohort"), "tells the server"),
+    ("byoc", "authorization.json", lambda v: v["permissions"]["lead"].update(byoc="o:site"), "byoc"),
+    ("all rights", "authorization.json", lambda v: v["permissions"].update(project_admin="any"), "byoc"),
+    ("shell", "authorization.json", lambda v: v["permissions"]["lead"].update(shell_commands="o:site"), "console"),
+    ("one command", "authorization.json", lambda v: v["permissions"]["member"].update(cat="any"), "console"),
+    ("head leaves", "med_duallora_site.json", lambda v: v["policy"].update(head_leaves=True), "may ask for"),
+    ("no limits", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=256), "may ask for"),
+    ("single subjects", "med_duallora_site.json", lambda v: v["policy"].update(min_subjects=1), "single subjects"),
+    ("bad policy", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=0), "may ask for"),
+]
+
+
+@pytest.mark.parametrize(("case", "name", "edit", "channel"), OPENED, ids=[f"{r[0]} ({r[3]})" for r in OPENED])
+def test_a_channel_that_is_opened_again_is_seen(closed_kit: Path, case: str, name: str, edit: Edit, channel: str):
+    change(closed_kit, name, edit)
+    assert any(channel in found for found in open_ones(closed_kit)), case
+
+
+def test_a_pinned_contract_bounds_the_job_as_well(closed_kit: Path):
+    policy = {"max_rank": 256, "head_leaves": True, "contract_sha256": ["a" * 64]}
+    change(closed_kit, "med_duallora_site.json", lambda v: v["policy"].update(policy))
+    assert open_ones(closed_kit) == []
+
+
+def test_the_startup_folder_is_inspected_as_well(closed_kit: Path):
+    path = closed_kit / "startup" / "fed_client.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "require_signed_jobs": False}))
+    assert open_ones(closed_kit) == ["jobs that nobody signed, or that were changed on the way"]
+    path.write_text(json.dumps({**values, "client": {**values["client"], "connection_security": "clear"}}))
+    assert open_ones(closed_kit) == ["listeners on the network"]
+    path.write_text(json.dumps(values))
+    (closed_kit / "startup" / "rootCA.pem").unlink()
+    assert open_ones(closed_kit) == ["jobs that nobody signed, or that were changed on the way"]
+
+
+def test_log_records_over_the_network_are_seen(closed_kit: Path):
+    path = closed_kit / "local" / "log_config.json"
+    values = json.loads(path.with_name("log_config.json.default").read_text())
+    values["handlers"]["remote"] = {"class": "logging.handlers.SysLogHandler"}
+    path.write_text(json.dumps(values))
+    assert open_ones(closed_kit) == ["log records sent over the network"]
+    path.write_text('{"handlers": []}')
+    assert open_ones(closed_kit) == ["log records sent over the network"]
+
+
+def test_a_site_configuration_that_others_can_read_is_seen(closed_kit: Path):
+    (closed_kit / "local" / "med_duallora_site.json").chmod(0o644)
+    assert open_ones(closed_kit) == ["the site configuration read by others on this machine"]
+
+
+def test_a_damaged_ledger_is_seen_and_an_intact_one_is_counted(closed_kit: Path):
+    ledger = Ledger(closed_kit / "local" / "egress_ledger.jsonl")
+    ledger.append(Entry("j", "siemens", "train", "error", ALLOWED))
+    assert any("intact, 1 lines" in channel.evidence for channel in inspect_kit(closed_kit))
+    ledger.path.write_text(ledger.path.read_text().replace("train", "trein"))
+    assert open_ones(closed_kit) == ["something that left without a record"]
+
+
+def test_a_ledger_that_could_not_be_written_is_seen(closed_kit: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.access", lambda _path, _mode: False)
+    assert open_ones(closed_kit) == ["something that left without a record"]
+
+
+@pytest.mark.parametrize(("version", "is_open"), [("2.9.3", False), ("2.10.0", True), ("2.8.1", True), (None, True)])
+def test_another_version_of_flare_is_not_judged(
+    closed_kit: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, is_open: bool
+):
+    import importlib.metadata
+
+    def installed(name: str) -> str:
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", installed)
+    assert bool(open_ones(closed_kit)) == is_open
+
+
+def test_the_commands_exit_codes_and_words(site_kit: Path, tmp_path: Path, capsys):
+    assert main(["preflight", "--startup-kit", str(site_kit)]) == 1
+    said = capsys.readouterr().out
+    assert "OPEN    live streaming of a job's logs" in said and "to close it: run med-duallora site-kit" in said
+    assert main(["site-kit", "--startup-kit", str(site_kit), "--dry-run"]) == 0
+    assert "settings would change" in capsys.readouterr().out
+    assert main(["site-kit", "--startup-kit", str(site_kit)]) == 0
+    assert "now check it" in capsys.readouterr().out
+    assert main(["site-kit", "--startup-kit", str(site_kit)]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    change(site_kit, "med_duallora_site.json", lambda v: v.update(data_dir=str(tmp_path)))
+    assert main(["preflight", "--startup-kit", str(site_kit), "--json"]) == 0
+    assert all(not channel["is_open"] for channel in json.loads(capsys.readouterr().out))
+    assert main(["preflight", "--startup-kit", str(site_kit)]) == 0
+    assert "channels closed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["preflight", "site-kit"])
+def test_what_is_no_kit_is_bad_input(command: str, tmp_path: Path, capsys):
+    assert main([command, "--startup-kit", str(tmp_path)]) == 2
+    assert "startup kit of a FLARE site" in capsys.readouterr().err
