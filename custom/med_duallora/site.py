@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from med_duallora.baseline import backbone_probabilities
 from med_duallora.cohorts.prepared import SPLITS, PreparedCohort
 from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
-from med_duallora.errors import CohortError, ConfigError
+from med_duallora.errors import CheckpointError, CohortError, ConfigError
 from med_duallora.features import FeatureCache, FeatureSource
 from med_duallora.files import sha256_of_file, sha256_of_json, write_json
 from med_duallora.methods import method_of
@@ -69,7 +70,7 @@ class SiteRuntime:
         self.train_subjects = self.cohort.split("train")
         _check_trainable(self.cohort)
         checkpoint = config.backbone_checkpoint or packaged_checkpoint(job.backbone)
-        self.backbone_sha256 = sha256_of_file(checkpoint)
+        self.backbone_sha256 = _hash_of(checkpoint)
         self.policy.check_backbone(self.backbone_sha256)
         backbone = BackboneConfig.preset(job.backbone)
         classifier = load_classifier(checkpoint, backbone, n_classes=N_CLASSES, drop_path=job.train.drop_path)
@@ -235,6 +236,13 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
     return device
+
+
+def _hash_of(checkpoint: Path) -> str:
+    try:
+        return sha256_of_file(checkpoint)
+    except OSError as error:
+        raise CheckpointError(f"backbone checkpoint {checkpoint} cannot be read: {error.strerror or error}") from error
 
 
 def _check_trainable(cohort: PreparedCohort) -> None:

@@ -1,0 +1,85 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from med_duallora.engine import run_federation
+from med_duallora.errors import ConfigError
+from med_duallora.model import initial_global_state
+from med_duallora.site import SiteRuntime
+
+from .tiny import same
+
+N_SITES = 2
+
+
+@pytest.fixture
+def sites(tiny_sites):
+    return dict(list(tiny_sites.items())[:N_SITES])
+
+
+def moved(sites, folder):
+    """The same sites with states and caches of their own."""
+    return {
+        site: replace(config, state_dir=folder / site / "state", cache_dir=folder / site / "cache")
+        for site, config in sites.items()
+    }
+
+
+@pytest.mark.parametrize("method", ["med-duallora", "fedavg-lora"])
+def test_a_federation_runs_and_repeats_bit_for_bit(tiny_job, sites, tmp_path, method):
+    job = tiny_job.with_overrides([f"method={method}"])
+    seen = []
+    result = run_federation(job, sites, seen.append)
+    assert [record.round_index for record in result.rounds] == [0, 1]
+    assert seen == result.rounds
+    assert not same(result.global_state, initial_global_state(job))
+    assert set(result.evaluation) == set(sites)
+    again = run_federation(job, dict(reversed(moved(sites, tmp_path / "again").items())))
+    assert same(again.global_state, result.global_state), "whatever the order of the sites"
+    assert again.evaluation == result.evaluation
+
+
+def test_an_earlier_run_in_the_same_folders_changes_nothing(tiny_job, sites):
+    results = [run_federation(tiny_job, sites) for _ in range(2)]
+    assert same(results[0].global_state, results[1].global_state)
+    assert results[0].evaluation == results[1].evaluation
+
+
+def test_a_round_is_the_weighted_mean_of_the_sites_updates(tiny_job, sites, tmp_path):
+    job = tiny_job.with_overrides(["train.n_rounds=1"])
+    result = run_federation(job, sites)
+    start = initial_global_state(job)
+    updates = [
+        SiteRuntime(site, job, config).train_round(start, 0)
+        for site, config in moved(sites, tmp_path / "alone").items()
+    ]
+    for name, value in result.global_state.items():
+        expected = np.average(
+            [u.tensors[name].astype(float) for u in updates], axis=0, weights=[u.weight for u in updates]
+        )
+        assert np.allclose(value, expected, rtol=2e-7, atol=0), name
+
+
+def test_records_hold_what_is_known_of_a_round(tiny_job, sites):
+    result = run_federation(tiny_job, sites)
+    names = {"val_loss", "val_balanced_accuracy", "train_loss", "n_subjects", "n_steps", "seconds", "weight"}
+    for record in result.rounds:
+        assert set(record.sites) == set(sites)
+        assert all(names <= set(report) for report in record.sites.values())
+        assert record.residual > 0, "two sites with different data differ"
+        assert record.seconds >= sum(report["seconds"] for report in record.sites.values())
+    json.dumps([dict(report) for record in result.rounds for report in record.sites.values()], allow_nan=False)
+    json.dumps(result.evaluation, allow_nan=False)
+
+
+def test_one_site_is_a_federation(tiny_job, sites):
+    site = next(iter(sites))
+    result = run_federation(tiny_job, {site: sites[site]})
+    assert [record.residual for record in result.rounds] == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_no_site_is_none(tiny_job):
+    with pytest.raises(ConfigError, match="at least one site"):
+        run_federation(tiny_job, {})
