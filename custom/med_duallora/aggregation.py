@@ -9,11 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from med_duallora.egress import EgressContract
+from med_duallora.egress import MAX_WEIGHT, EgressContract
 from med_duallora.errors import AggregationError, EgressViolation
-
-MAX_WEIGHT = 1e9
-"""Far above any number of subjects, and low enough that a weighted sum cannot overflow."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,12 @@ class RoundAccumulator:
             AggregationError: another round than the current one; a second contribution of the site; a weight that
                 is no number above 0 and at most ``MAX_WEIGHT``; tensors outside the contract.
         """
+        self.take(site, weight, self.checked(site, round_index, weight, tensors))
+
+    def checked(
+        self, site: str, round_index: int, weight: float, tensors: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Return copies of a contribution's tensors, and take nothing (AggregationError: see ``add``)."""
         if round_index != self.round_index:
             raise AggregationError(f"{site} answers round {round_index}, but round {self.round_index} is open")
         if site in self._weights:
@@ -93,9 +96,12 @@ class RoundAccumulator:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
             raise AggregationError(f"{site} has weight {weight!r}, expected a number above 0, at most {MAX_WEIGHT:g}")
         try:
-            checked = self.contract.check_tensors(dict(tensors))
+            return self.contract.check_tensors(dict(tensors))
         except EgressViolation as violation:
             raise AggregationError(f"{site}: {violation}") from violation
+
+    def take(self, site: str, weight: float, checked: Mapping[str, np.ndarray]) -> None:
+        """Take a contribution that ``checked`` returned."""
         self._weights[site] = weight
         for name, value in checked.items():
             self._sums[name].add(weight * value.astype(np.float64))

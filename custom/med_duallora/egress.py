@@ -20,6 +20,10 @@ from med_duallora.metrics import METRIC_RANGES
 from med_duallora.model import VARIANTS, skeleton
 
 COUNT = (0.0, 1e9)
+MAX_WEIGHT = 1e9
+"""Far above any number of subjects, and low enough that a weighted sum cannot overflow."""
+HEADERS = ("__content_type__", "__rc__")
+"""Headers of a reply that come from a site; FLARE adds its own (task, cookie, audit event) after all checks."""
 TRAIN_METRICS = {
     "train_loss": (0.0, 1e4),
     "val_loss": (0.0, 1e4),
@@ -31,6 +35,20 @@ TRAIN_METRICS = {
     "cache_misses": COUNT,
 }
 """Metrics of a train task: name -> (lowest, highest)."""
+INITIAL_METRICS = ("val_loss", "val_balanced_accuracy")
+"""Those among them that speak of the incoming global adapter, before training."""
+STATISTICS = {
+    "round": (0.0, 1e6),
+    "steps_per_second": (0.0, 1e9),
+    "payload_bytes": (0.0, 1e12),
+    "peak_memory_mb": (0.0, 1e9),
+}
+"""What a site may answer to the console besides its metrics: name -> (lowest, highest)."""
+STATISTIC_TEXTS = {
+    "phase": ("starting", "not initialised", "waiting", "validation", "training", "evaluation"),
+    "device": ("cpu", "cuda", *(f"cuda:{index}" for index in range(16))),
+}
+"""Texts that a site may answer to the console: name -> every allowed text."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +105,35 @@ class EgressContract:
             "pairs": [list(pair) for pair in self.pairs],
             "metrics": {name: list(limits) for name, limits in self.metrics.items()},
             "n_rounds": self.n_rounds,
+            "headers": list(HEADERS),
+            "replies": self.replies(),
+            "statistics": {name: list(limits) for name, limits in STATISTICS.items()},
+            "statistic_texts": {name: list(texts) for name, texts in STATISTIC_TEXTS.items()},
         }
+
+    def replies(self) -> dict[str, Any]:
+        """Return what a site may answer by task; a task that is not here may only be answered with an error code."""
+        train = {
+            "NUM_STEPS_CURRENT_ROUND": ["number", 0, MAX_WEIGHT],
+            "current_round": ["integer", 0, self.n_rounds - 1],
+            "metrics": ["metrics", *self.metric_names("metrics")],
+            "initial_metrics": ["metrics", *self.metric_names("initial_metrics")],
+        }
+        return {
+            "train": {"kind": "WEIGHTS", "data": "tensors", "meta": train},
+            "validate": {"kind": "METRICS", "data": ["metrics", *self.metric_names("evaluation")], "meta": {}},
+        }
+
+    def metric_names(self, group: str) -> list[str]:
+        """Return the metrics that may stand in one place.
+
+        Args:
+            group: ``metrics`` or ``initial_metrics`` of a train reply, or ``evaluation`` for a validate reply.
+        """
+        if group == "initial_metrics":
+            return [name for name in self.metrics if name in INITIAL_METRICS]
+        wanted = TRAIN_METRICS if group == "metrics" else evaluation_metrics()
+        return [name for name in self.metrics if name in wanted and name not in INITIAL_METRICS]
 
     @cached_property
     def sha256(self) -> str:
@@ -110,17 +156,22 @@ class EgressContract:
                 raise EgressViolation(f"a tensor outside the contract: {name[:120]!r}")
         return {name: _checked_tensor(name, spec, tensors) for name, spec in self.tensors.items()}
 
-    def check_metrics(self, metrics: object) -> dict[str, float]:
+    def check_metrics(self, metrics: object, group: str | None = None) -> dict[str, float]:
         """Return fresh floats of the given metrics, all of them inside the contract.
+
+        Args:
+            metrics: name -> value.
+            group: where they stand, see ``metric_names``; None: any metric of the contract.
 
         Raises:
             EgressViolation: no mapping; an unknown name; not a plain number; not finite; out of range.
         """
         if type(metrics) is not dict:
             raise EgressViolation(f"metrics come as {type(metrics).__name__}, expected a plain dict")
+        names = self.metrics if group is None else self.metric_names(group)
         checked = {}
         for name, value in metrics.items():
-            limits = self.metrics.get(name) if type(name) is str else None
+            limits = self.metrics.get(name) if type(name) is str and name in names else None
             if limits is None:
                 raise EgressViolation("a metric outside the contract")
             if type(value) not in (int, float):
@@ -129,6 +180,25 @@ class EgressContract:
                 raise EgressViolation(f"metric {name} is out of range [{limits[0]:g}, {limits[1]:g}] or not finite")
             checked[name] = float(value)
         return checked
+
+    def allowed_statistics(self, statistics: Mapping[object, object]) -> dict[str, float | str]:
+        """Return what of a site's statistics the console may see; whatever else is there is left out."""
+        found: dict[str, float | str] = {}
+        for name, value in statistics.items():
+            if type(name) is not str:
+                continue
+            limits = STATISTICS.get(name) or self.metrics.get(name)
+            if limits and type(value) in (int, float) and limits[0] <= value <= limits[1]:  # type: ignore[operator]
+                found[name] = float(value)  # type: ignore[arg-type]
+            elif type(value) is str and value in STATISTIC_TEXTS.get(name, ()):
+                found[name] = value
+        return found
+
+    def check_weight(self, weight: object) -> float:
+        """Return a contribution's weight, a number above 0 and at most ``MAX_WEIGHT`` (else EgressViolation)."""
+        if type(weight) not in (int, float) or not 0 < weight <= MAX_WEIGHT:  # type: ignore[operator]
+            raise EgressViolation(f"the weight is no number above 0 and at most {MAX_WEIGHT:g}")
+        return float(weight)  # type: ignore[arg-type]
 
     def check_round(self, round_index: object) -> int:
         """Return the round of a payload, an integer from 0 to ``n_rounds - 1`` (else EgressViolation)."""

@@ -12,7 +12,6 @@ import numpy as np
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
-from med_duallora.aggregation import MAX_WEIGHT
 from med_duallora.egress import EgressContract
 from med_duallora.errors import EgressViolation
 
@@ -61,10 +60,10 @@ def read_train_reply(contract: EgressContract, reply: Shareable) -> TrainReply:
     initial = dxo.meta.get(INITIAL_METRICS)
     return TrainReply(
         tensors=contract.check_tensors(dxo.data),
-        weight=_checked_weight(dxo.meta[WEIGHT]),
+        weight=contract.check_weight(dxo.meta[WEIGHT]),
         round_index=contract.check_round(dxo.meta[ROUND]),
-        metrics=contract.check_metrics(dxo.meta[METRICS]),
-        initial_metrics=None if initial is None else contract.check_metrics(initial),
+        metrics=contract.check_metrics(dxo.meta[METRICS], "metrics"),
+        initial_metrics=None if initial is None else contract.check_metrics(initial, "initial_metrics"),
     )
 
 
@@ -82,7 +81,7 @@ def read_metrics_reply(contract: EgressContract, reply: Shareable) -> dict[str, 
     dxo = _only_dxo(reply, DataKind.METRICS)
     _only_keys(dxo.meta, set(), set(), "meta entry")
     _only_keys(dxo.data, {INITIAL_METRICS}, set(), "data entry")
-    return contract.check_metrics(dxo.data[INITIAL_METRICS])
+    return contract.check_metrics(dxo.data[INITIAL_METRICS], "evaluation")
 
 
 def task_tensors(contract: EgressContract, task: Shareable) -> dict[str, np.ndarray]:
@@ -123,9 +122,3 @@ def _only_keys(values: object, needed: set[str], allowed: set[str], what: str) -
     missing = sorted(needed - set(values))
     if missing:
         raise EgressViolation(f"{what} {missing[0]} is missing")
-
-
-def _checked_weight(weight: object) -> float:
-    if type(weight) not in (int, float) or not 0 < weight <= MAX_WEIGHT:  # type: ignore[operator]
-        raise EgressViolation(f"the weight is no number above 0 and at most {MAX_WEIGHT:g}")
-    return float(weight)  # type: ignore[arg-type]
