@@ -108,11 +108,13 @@ def _check_inputs(simulation: "Simulation") -> None:
     from med_duallora.backbone import packaged_checkpoint
     from med_duallora.cohorts.prepared import PreparedCohort
     from med_duallora.egress import EgressContract
+    from med_duallora.site import resolve_device
 
     EgressContract.for_job(simulation.spec.job)
     if simulation.backbone_checkpoint is None:
         packaged_checkpoint(simulation.spec.job.backbone)
-    for folder in simulation.sites.values():
+    for site, folder in simulation.sites.items():
+        resolve_device(simulation.site_config(site).device)
         PreparedCohort.read(folder)
 
 

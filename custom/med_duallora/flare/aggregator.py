@@ -40,7 +40,7 @@ class DualLoRAAggregator(Aggregator):
         self._accumulator: RoundAccumulator | None = None
         self._started = 0.0
         self._sites: dict[str, dict[str, Any]] = {}
-        self._refused: list[str] = []
+        self._refused: list[dict[str, str]] = []
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Open the round, note what comes back from sites that failed, and answer show_stats."""
@@ -59,7 +59,7 @@ class DualLoRAAggregator(Aggregator):
                 reply = read_train_reply(job_of(fl_ctx).contract, shareable)
                 self._add(site, reply)
             except (EgressViolation, AggregationError) as error:
-                self._refused.append(f"{site}: {error}")
+                self._refused.append({"site": site, "reason": str(error)})
                 self.log_error(fl_ctx, f"contribution of {site} refused: {error}")
                 return False
             self._sites[site] = _site_record(reply, len(fobs.dumps(shareable)))
@@ -101,7 +101,7 @@ class DualLoRAAggregator(Aggregator):
         if is_training and isinstance(reply, Shareable) and reply.get_return_code() != ReturnCode.OK:
             site = fl_ctx.get_peer_context().get_identity_name()
             with self._lock:
-                self._refused.append(f"{site}: the site answered {reply.get_return_code()}")
+                self._refused.append({"site": site, "reason": f"the site answered {reply.get_return_code()}"})
 
     def _record(self, result: AggregationResult, fl_ctx: FLContext) -> dict[str, Any]:
         return {

@@ -29,7 +29,7 @@ class AdapterEvaluation(Controller):
     """Sends saved adapters to the sites, one after the other, and writes the scores to ``evaluation.json``.
 
     A site's local adapter belongs to the end of the training, so ``last`` is the consistent pair and, by default,
-    the headline of the file (``model``, ``round``, ``sites``, ``failed``); the rest stands under ``others``.
+    the headline of the file (``model``, ``round``, ``sites``, ``failed``); the other ones stand under ``models``.
 
     FLARE's own GlobalModelEval is not used: it accepts any payload as a result and keeps models as FOBS files.
 
@@ -80,7 +80,7 @@ class AdapterEvaluation(Controller):
             self.system_panic("no site evaluated the trained adapter; see the sites' logs", fl_ctx)
             return
         headline = list(found)[-1]
-        write_json(directory / EVALUATION_FILE, {"model": headline, **found.pop(headline), "others": found})
+        write_json(directory / EVALUATION_FILE, {"model": headline, **found.pop(headline), "models": found})
 
     def process_result_of_unknown_task(
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext

@@ -81,7 +81,7 @@ def export_job(spec: JobSpec, target: Path) -> Path:
         MedDualLoRARecipe(spec.name, spec.job, spec.workflow, code).export(scratch)
         fresh = Path(scratch) / spec.name
         for path in (fresh / "meta.json", fresh / SERVER_CONFIG, fresh / SITE_CONFIG):
-            write_json(path, json.loads(path.read_text(encoding="utf-8")))
+            write_json(path, _ordered(json.loads(path.read_text(encoding="utf-8"))))
         if target.exists():
             shutil.rmtree(target)
         fresh.rename(target)
@@ -154,6 +154,14 @@ def _code(spec: JobSpec) -> Iterator[str]:
         source = Path(med_duallora.__file__).parent
         shutil.copytree(source, Path(folder) / PACKAGE, ignore=NOT_IN_JOBS)
         yield folder
+
+
+def _ordered(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with its filters' tasks in one order: FLARE keeps them as a set."""
+    for chain in ("task_data_filters", "task_result_filters"):
+        for entry in config.get(chain, []):
+            entry["tasks"] = sorted(entry["tasks"])
+    return config
 
 
 def _with_overrides(workflow: WorkflowConfig, assignments: list[str]) -> WorkflowConfig:

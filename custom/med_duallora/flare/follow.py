@@ -42,7 +42,8 @@ def round_line(record: Mapping[str, Any], n_rounds: int) -> str:
     texts = [f"{site} {'-' if score is None else f'{score:.2f}'}" for site, score in scores.items()]
     mean = f"  mean {sum(known) / len(known):.3f}" if known else ""
     head = f"round {record['round'] + 1:>{len(str(n_rounds))}}/{n_rounds}"
-    refused = f"  refused: {'; '.join(record['refused'])}" if record["refused"] else ""
+    reasons = "; ".join(f"{item['site']}: {item['reason']}" for item in record["refused"])
+    refused = f"  refused: {reasons}" if reasons else ""
     return f"{head}  val. balanced accuracy {'  '.join(texts)}{mean}  {record['seconds']:.1f} s{refused}"
 
 

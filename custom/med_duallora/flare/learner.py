@@ -94,7 +94,8 @@ class DualLoRALearner(Learner):
 
     def _on_step(self, progress: dict[str, float]) -> None:
         """Keep how far the running round is; the console asks for it while training goes on."""
-        self._now(train_loss=progress["loss"], n_steps=progress["step"])
+        if self._runtime is not None:
+            self._now(**self._runtime.allowed_metrics({"train_loss": progress["loss"], "n_steps": progress["step"]}))
 
     def _now(self, **values: float | str) -> None:
         # a new dict each time: the console reads from another thread

@@ -222,7 +222,7 @@ def mark_origin(simulation: Simulation) -> None:
     path = simulation.server_directory / EVALUATION_FILE
     evaluation = json.loads(path.read_text(encoding="utf-8"))
     synthetic = all(is_synthetic(folder) for folder in simulation.sites.values())
-    write_json(path, {"synthetic": synthetic, **evaluation})
+    write_json(path, {**evaluation, "synthetic": synthetic})
 
 
 def read_rounds(directory: Path) -> list[dict[str, Any]]:

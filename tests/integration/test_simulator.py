@@ -1,0 +1,255 @@
+"""The job in FLARE's simulator: real processes, the exported job, the command line."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nvflare.apis.fl_constant import ServerCommandKey
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.fuel.utils import fobs
+from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from med_duallora.artifact import load_adapter
+from med_duallora.config import JobConfig, SiteConfig
+from med_duallora.egress import EgressContract
+from med_duallora.engine import run_federation
+from med_duallora.flare.export import JobSpec, export_job
+from med_duallora.flare.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.simulation import Simulation
+from med_duallora.report import read_run
+from tests.conftest import SITES, write_tiny_cohort
+from tests.integration.capture_filter import CaptureFilter
+from tests.unit.tiny import same
+
+pytestmark = pytest.mark.flare
+
+SETTINGS = ("backbone=cinema-tiny", "train.n_rounds=2", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1")
+JOB = JobConfig().with_overrides(SETTINGS)
+FRAMEWORK_HEADERS = {
+    ReservedHeaderKey.CONTENT_TYPE,
+    ReservedHeaderKey.COOKIE_JAR,
+    ReservedHeaderKey.TASK_NAME,
+    ReservedHeaderKey.TASK_ID,
+    ReservedHeaderKey.AUDIT_EVENT_ID,
+    ReservedHeaderKey.MSG_ROOT_ID,
+    ReservedHeaderKey.PEER_PROPS,
+    ReservedHeaderKey.PEER_CTX,
+    ServerCommandKey.FL_CLIENT,
+}
+"""Headers that FLARE sets after the site's filters or at the server; none of them comes from the learner."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of the simulator: its workspace, exit code and printed text."""
+
+    workspace: Path
+    code: int
+    text: str
+
+    @property
+    def server(self) -> Path:
+        return self.workspace / "flare" / "server" / "simulate_job" / "app_server"
+
+    @property
+    def adapter(self) -> dict[str, np.ndarray]:
+        return load_adapter(self.server / "adapter_last.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def captured(
+    tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Finished, Path]:
+    """All four sites at the same time, with a filter at the server that keeps what arrives."""
+    workspace = tmp_path_factory.mktemp("captured")
+    received = workspace / "received"
+    received.mkdir()
+    spec = JobSpec("captured", "", JOB, WorkflowConfig(min_sites=4), with_code=True)
+    simulation = Simulation(workspace, spec, {site: tiny_cohorts[site] for site in SITES}, 4, "cpu", tiny_checkpoint)
+    code = export_job(spec, workspace / "plain") / "app" / "custom"
+    recipe = MedDualLoRARecipe(spec.name, spec.job, spec.workflow, str(code))
+    recipe.add_server_input_filter(CaptureFilter(str(received)), tasks=["train", "validate"])
+    recipe.export(str(simulation.job_folder.parent))
+    return simulated(simulation), received
+
+
+def simulated(simulation: Simulation) -> Finished:
+    """Run the simulator on a job folder by its literal command."""
+    for site in simulation.sites:
+        path = simulation.workspace / "site_config" / f"{site}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(vars(simulation.site_config(site)), default=plain))
+    environment = {**os.environ, **simulation.environment()}
+    done = subprocess.run(
+        simulation.command(), env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    return Finished(simulation.workspace, done.returncode, done.stdout + done.stderr)
+
+
+def plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else vars(value)
+
+
+def command_line(workspace: Path, data: Path, checkpoint: Path, *more: str) -> Finished:
+    """Run ``med-duallora simulate``."""
+    places = ["--data", str(data), "--workspace", str(workspace), "--backbone-checkpoint", str(checkpoint)]
+    settings = [argument for setting in SETTINGS for argument in ("--set", setting)]
+    program = [sys.executable, "-m", "med_duallora", "simulate", *places, *settings, "--device", "cpu", *more]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
+    return Finished(workspace, done.returncode, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def swapped(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Two sites at a time: FLARE gives every site a new process in every round."""
+    workspace = tmp_path_factory.mktemp("swapped") / "run"
+    return command_line(workspace, tiny_cohorts["ge"].parent, tiny_checkpoint, "--threads", "2")
+
+
+@pytest.fixture(scope="module")
+def with_a_broken_site(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Three good sites, and one whose training split has one class only."""
+    folder = tmp_path_factory.mktemp("broken")
+    for seed, site in enumerate(SITES):
+        write_tiny_cohort(folder / "prepared" / site, site, seed)
+    table = folder / "prepared" / "ge" / "cohort.csv"
+    table.write_text(re.sub(r",DCM,1,", ",NOR,0,", table.read_text()))
+    return command_line(folder / "run", folder / "prepared", tiny_checkpoint, "--set", "workflow.min_sites=3")
+
+
+@pytest.fixture(scope="module")
+def contract() -> EgressContract:
+    nvflare_fobs_initialize()
+    return EgressContract.for_job(JOB)
+
+
+def arrays(value: Any) -> Iterator[np.ndarray]:
+    """Every array anywhere in a received object; raw bytes count as one."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, bytes | bytearray | memoryview):
+        yield np.frombuffer(value, np.uint8)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from arrays(item)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from arrays(item)
+
+
+def of_task(received: Path, task: str) -> list[bytes]:
+    return [path.read_bytes() for path in received.glob(f"*.{task}.*")]
+
+
+def test_the_literal_command_runs_the_exported_job(captured: tuple[Finished, Path]) -> None:
+    finished, _ = captured
+    assert finished.code == 0, finished.text[-3000:]
+    run = read_run(finished.workspace / "flare")
+    assert [item.index for item in run.rounds] == [0, 1]
+    assert set(run.evaluation.sites) == set(SITES)
+    assert [other.model for other in run.other_evaluations] == ["best"]
+    assert run.job == JOB
+
+
+def test_the_server_receives_the_contract_s_tensors_and_no_other(
+    captured: tuple[Finished, Path], contract: EgressContract
+) -> None:
+    replies = [fobs.loads(blob) for blob in of_task(captured[1], "train")]
+    assert len(replies) == 2 * len(SITES)
+    for reply in replies:
+        assert type(reply) is Shareable
+        assert set(reply) == {ReservedHeaderKey.HEADERS, "DXO"}
+        assert set(reply["DXO"]["data"]) == set(contract.tensors)
+        assert sum(value.size for value in arrays(reply)) == contract.n_parameters
+        assert set(reply[ReservedHeaderKey.HEADERS]) <= FRAMEWORK_HEADERS
+
+
+def test_the_server_receives_scores_and_no_tensor(captured: tuple[Finished, Path], contract: EgressContract) -> None:
+    replies = [fobs.loads(blob) for blob in of_task(captured[1], "validate")]
+    assert len(replies) == 2 * len(SITES), "the best and the last adapter"
+    for reply in replies:
+        assert list(arrays(reply)) == []
+        contract.check_metrics(reply["DXO"]["data"]["initial_metrics"])
+
+
+def test_a_payload_is_little_more_than_its_numbers(captured: tuple[Finished, Path], contract: EgressContract) -> None:
+    limit = 1.05 * contract.floor_bytes + 8 * 1024
+    sizes = [len(blob) for blob in of_task(captured[1], "train")]
+    assert contract.floor_bytes < min(sizes) <= max(sizes) <= limit
+    run = read_run(captured[0].workspace / "flare")
+    recorded = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
+    assert sorted(recorded) == sorted(sizes)
+
+
+def test_no_log_of_a_site_names_a_subject_or_a_folder(
+    captured: tuple[Finished, Path], tiny_cohorts: dict[str, Path]
+) -> None:
+    for site, folder in tiny_cohorts.items():
+        subjects = [path.parent.name for path in folder.glob("*/*_ed.nii.gz")]
+        logs = list((captured[0].workspace / "flare" / site).glob("*log*"))
+        assert len(subjects) == 10
+        assert logs
+        for log in logs:
+            text = log.read_text()
+            assert not [subject for subject in subjects if subject in text], log
+            assert str(folder) not in text, log
+
+
+def test_tensorboard_has_one_run_per_site_and_one_for_the_server(captured: tuple[Finished, Path]) -> None:
+    runs = {path.name: path for path in (captured[0].server / "tb_events").iterdir()}
+    assert set(SITES) < set(runs)
+    for name, path in runs.items():
+        found = EventAccumulator(str(path)).Reload()
+        tags = set(found.Tags()["scalars"])
+        assert ("train_loss" if name in SITES else "payload_bytes_max") in tags
+        assert [event.step for event in found.Scalars("seconds")] == [0, 1]
+
+
+def test_swapping_processes_changes_no_bit(captured: tuple[Finished, Path], swapped: Finished) -> None:
+    assert swapped.code == 0, swapped.text[-3000:]
+    assert same(swapped.adapter, captured[0].adapter)
+
+
+def test_the_command_line_says_what_it_does(swapped: Finished) -> None:
+    for expected in ("nvflare simulator ", "round 1/2 ", "round 2/2 ", " finished in "):
+        assert expected in swapped.text
+    assert json.loads((swapped.workspace / "run.json").read_text())["status"] == "finished"
+
+
+def test_the_simulator_and_one_process_give_the_same_adapter(
+    captured: tuple[Finished, Path], tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    sites = {
+        site: SiteConfig(tiny_cohorts[site], tmp_path / site, tmp_path / "cache", tiny_checkpoint, "cpu")
+        for site in SITES
+    }
+    result = run_federation(JOB, sites)
+    for name, value in captured[0].adapter.items():
+        np.testing.assert_allclose(value, result.global_state[name], rtol=0, atol=1e-6)
+    run = read_run(captured[0].workspace / "flare")
+    for site, scores in result.evaluation.items():
+        assert run.evaluation.sites[site] == pytest.approx(scores, abs=1e-6)
+
+
+def test_a_site_that_cannot_start_does_not_stop_the_others(with_a_broken_site: Finished) -> None:
+    records = [json.loads(line) for line in (with_a_broken_site.server / "round_metrics.jsonl").open()]
+    assert len(records) == 2
+    for record in records:
+        assert sorted(record["sites"]) == ["canon", "philips", "siemens"]
+        assert record["refused"] == [{"site": "ge", "reason": "the site answered EXECUTION_EXCEPTION"}]
+
+
+def test_the_command_line_says_which_site_failed_and_why(with_a_broken_site: Finished) -> None:
+    assert with_a_broken_site.code == 1
+    assert "no evaluation from ge" in with_a_broken_site.text
+    assert "ge cannot start: the training split has 6 healthy and 0 diseased subjects" in with_a_broken_site.text
+    assert json.loads((with_a_broken_site.workspace / "run.json").read_text())["status"] == "failed"

@@ -1,0 +1,135 @@
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from med_duallora.cli import build_parser, main
+from med_duallora.commands.simulate import _simulation
+from med_duallora.config import JobConfig
+from med_duallora.flare import simulation as simulations
+from med_duallora.flare.export import JobSpec, export_job
+from med_duallora.flare.recipe import WorkflowConfig
+
+
+@pytest.fixture
+def arguments(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path) -> list[str]:
+    data = tiny_cohorts["ge"].parent
+    places = ["--data", str(data), "--workspace", str(tmp_path / "run"), "--backbone-checkpoint", str(tiny_checkpoint)]
+    return ["simulate", *places, "--set", "backbone=cinema-tiny", "--set", "train.n_rounds=2"]
+
+
+def options(arguments: list[str]) -> argparse.Namespace:
+    return build_parser().parse_args(arguments)
+
+
+def test_every_site_takes_part_in_every_round(arguments: list[str]) -> None:
+    found = _simulation(options(arguments))
+    assert list(found.sites) == ["canon", "ge", "philips", "siemens"]
+    assert (found.n_parallel, found.spec.workflow.min_sites, found.spec.with_code) == (4, 4, True)
+    assert found.spec.job.train.n_rounds == 2
+
+
+def test_fewer_sites_and_fewer_at_a_time(arguments: list[str]) -> None:
+    found = _simulation(options([*arguments, "--clients", "ge,canon", "--threads", "1"]))
+    assert (list(found.sites), found.n_parallel, found.spec.workflow.min_sites) == (["ge", "canon"], 1, 2)
+
+
+def test_a_minimum_of_sites_can_be_asked_for(arguments: list[str]) -> None:
+    assert _simulation(options([*arguments, "--set", "workflow.min_sites=3"])).spec.workflow.min_sites == 3
+
+
+def test_a_job_folder_can_be_run(arguments: list[str], tmp_path: Path) -> None:
+    spec = JobSpec("mine", "", JobConfig(experiment="mine"), WorkflowConfig(wait_s=5))
+    found = _simulation(options([*arguments, "--job", str(export_job(spec, tmp_path / "mine"))]))
+    assert (found.spec.name, found.spec.job.experiment, found.spec.workflow.wait_s) == ("mine", "mine", 5)
+    assert found.spec.job.train.n_rounds == 2, "--set comes after the folder"
+
+
+BAD = [
+    (["--threads", "5"], "--threads 5, but it must be between 1 and the number of sites, 4"),
+    (["--threads", "0"], "--threads 0"),
+    (["--clients", "toshiba"], "toshiba"),
+    (["--job", "nowhere"], "no such job folder, and no known job; there are simulator"),
+    (["--backbone-checkpoint", "nowhere"], "is no file"),
+    (["--set", "train.rounds=2"], "unknown setting"),
+    (["--set", "backbone=cinema-huge"], "cinema-huge"),
+    (["--data", "nowhere"], "no prepared cohort below nowhere"),
+    (["--device", "tpu"], "device = 'tpu'"),
+]
+
+
+@pytest.mark.parametrize(("more", "message"), BAD, ids=[" ".join(row[0]) for row in BAD])
+def test_bad_input_is_found_before_anything_starts(
+    more: list[str], message: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, *more]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_broken_cohort_is_found_before_anything_starts(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / "ge").mkdir(parents=True)
+    (tmp_path / "data" / "ge" / "cohort.csv").write_text("subject\n")
+    assert main([*arguments, "--data", str(tmp_path / "data")]) == 2
+    assert "lacks the column" in capsys.readouterr().err
+
+
+class Processes:
+    """In place of the simulator: does what ``work`` says."""
+
+    def __init__(self, work: Callable[[], int]) -> None:
+        self.work = work
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def wait(self, on_poll: Callable[[], None]) -> int:
+        on_poll()
+        return self.work()
+
+
+def simulated(monkeypatch: pytest.MonkeyPatch, found: simulations.Simulation, n_rounds: int, code: int) -> None:
+    def work() -> int:
+        sites = {site: {"metrics": {}} for site in found.sites}
+        rounds = [{"round": index, "seconds": 1.0, "refused": [], "sites": sites} for index in range(n_rounds)]
+        found.server_directory.mkdir(parents=True)
+        (found.server_directory / "round_metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rounds))
+        if n_rounds == 2:
+            (found.server_directory / "evaluation.json").write_text(json.dumps({"model": "last", "sites": sites}))
+        return code
+
+    def family(*_: Any) -> Processes:
+        return Processes(work)
+
+    monkeypatch.setattr("med_duallora.flare.processes.family", family)
+
+
+def test_a_run_is_shown_recorded_and_not_repeated(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulated(monkeypatch, _simulation(options(arguments)), n_rounds=2, code=1)
+    assert main(arguments) == 0, "the results are complete; the simulator's exit code does not count"
+    out = capsys.readouterr().out
+    assert "nvflare simulator " in out
+    assert "round 2/2" in out
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished"
+    assert main(arguments) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_an_incomplete_run_fails_whatever_the_simulator_says(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulated(monkeypatch, _simulation(options(arguments)), n_rounds=1, code=0)
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert "1 of 2 rounds were finished; the trained adapter was not evaluated (exit code of the simulator: 0" in err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"

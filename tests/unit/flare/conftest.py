@@ -1,0 +1,35 @@
+"""Fixtures of the FLARE components' tests."""
+
+from pathlib import Path
+
+import pytest
+from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
+
+from med_duallora.config import JobConfig
+from med_duallora.egress import EgressContract
+from med_duallora.flare.payload import TrainReply
+from tests.unit.flare.standin import Engine
+from tests.unit.tiny import random_payload
+
+
+@pytest.fixture(autouse=True, scope="session")
+def serialisation() -> None:
+    """FLARE's processes do this when they start."""
+    nvflare_fobs_initialize()
+
+
+@pytest.fixture
+def contract(tiny_job: JobConfig) -> EgressContract:
+    return EgressContract.for_job(tiny_job)
+
+
+@pytest.fixture
+def engine(tiny_job: JobConfig, tmp_path: Path) -> Engine:
+    return Engine(tiny_job, tmp_path)
+
+
+@pytest.fixture
+def reply(contract: EgressContract) -> TrainReply:
+    """A reply to round 0 that the contract allows."""
+    metrics = {"train_loss": 0.5, "n_subjects": 6.0}
+    return TrainReply(random_payload(contract), 6.0, 0, metrics, {"val_balanced_accuracy": 0.75})

@@ -1,0 +1,169 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nvflare.apis.dxo import from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.fuel.utils import fobs
+from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
+
+from med_duallora.config import JobConfig
+from med_duallora.egress import EgressContract
+from med_duallora.flare.aggregator import DualLoRAAggregator
+from med_duallora.flare.payload import TrainReply
+from med_duallora.flare.tracking import LOCAL_EVENT
+from tests.unit.flare.standin import Engine, from_site, server_context
+from tests.unit.tiny import random_payload, same
+
+
+class Server:
+    """The aggregator in the order in which FLARE's ScatterAndGather calls it."""
+
+    def __init__(self, engine: Engine, previous: dict[str, np.ndarray]) -> None:
+        self.engine = engine
+        self.aggregator = DualLoRAAggregator()
+        self.previous = previous
+
+    def context(self, round_index: int = 0) -> Any:
+        return server_context(self.engine, round_index, self.previous)
+
+    def open(self, round_index: int = 0) -> None:
+        self.aggregator.handle_event(AppEventType.ROUND_STARTED, self.context(round_index))
+
+    def accept(self, site: str, shareable: Shareable, round_index: int = 0) -> bool:
+        return self.aggregator.accept(shareable, from_site(self.context(round_index), site))
+
+    def close(self, round_index: int = 0) -> dict[str, np.ndarray]:
+        return dict(from_shareable(self.aggregator.aggregate(self.context(round_index))).data)
+
+    def records(self) -> list[dict[str, Any]]:
+        text = (self.engine.workspace.directory / "round_metrics.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def server(engine: Engine, contract: EgressContract) -> Server:
+    return Server(engine, random_payload(contract, seed=9))
+
+
+def test_a_round_is_the_weighted_mean_and_leaves_a_record(
+    server: Server, contract: EgressContract, reply: TrainReply
+) -> None:
+    other = dataclasses.replace(reply, tensors=random_payload(contract, seed=1), weight=2.0, initial_metrics=None)
+    server.open()
+    assert server.accept("ge", reply.to_shareable())
+    assert server.accept("canon", other.to_shareable())
+    result = server.close()
+    for name, value in result.items():
+        expected = (6 * reply.tensors[name].astype(float) + 2 * other.tensors[name].astype(float)) / 8
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+    (record,) = server.records()
+    assert (record["round"], record["floor_bytes"], record["refused"]) == (0, contract.floor_bytes, [])
+    assert record["seconds"] >= 0
+    assert 0 < record["residual"] < 2
+    assert record["sites"]["ge"]["metrics"] == {**reply.metrics, "val_balanced_accuracy": 0.75}
+    assert record["sites"]["ge"]["weight"] == 6.0
+    assert record["sites"]["ge"]["payload_bytes"] == len(fobs.dumps(reply.to_shareable()))
+    assert record["sites"]["canon"]["metrics"] == other.metrics
+
+
+def test_the_payload_is_little_more_than_its_numbers(tiny_job: JobConfig, tmp_path: Path) -> None:
+    job = tiny_job.with_overrides(["backbone=cinema-base"])
+    contract = EgressContract.for_job(job)
+    engine = Engine(job, tmp_path)
+    server = Server(engine, random_payload(contract))
+    server.open()
+    server.accept("ge", TrainReply(random_payload(contract), 1.0, 0, {}).to_shareable())
+    server.close()
+    payload = server.records()[0]["sites"]["ge"]["payload_bytes"]
+    assert contract.floor_bytes < payload <= 1.05 * contract.floor_bytes + 8 * 1024
+
+
+REFUSED = [
+    ("a second contribution", lambda reply: reply, "already contributed"),
+    ("an old round", lambda reply: dataclasses.replace(reply, round_index=1), "answers round 1, but round 0 is open"),
+    ("no weight", lambda reply: dataclasses.replace(reply, weight=-1.0), "weight"),
+    ("no tensors", lambda reply: dataclasses.replace(reply, tensors={}), "is missing"),
+]
+
+
+@pytest.mark.parametrize(("reason", "change", "message"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_a_bad_contribution_is_refused_and_spoils_nothing(
+    reason: str, change: Any, message: str, server: Server, reply: TrainReply
+) -> None:
+    server.open()
+    assert server.accept("ge", reply.to_shareable())
+    sender = "ge" if reason == "a second contribution" else "canon"
+    assert not server.accept(sender, change(reply).to_shareable())
+    assert same(server.close(), reply.tensors)
+    (record,) = server.records()
+    assert list(record["sites"]) == ["ge"]
+    assert len(record["refused"]) == 1
+    assert record["refused"][0]["site"] == sender
+    assert message in record["refused"][0]["reason"]
+
+
+def test_a_contribution_that_is_no_dxo_is_refused(server: Server) -> None:
+    server.open()
+    assert not server.accept("ge", Shareable())
+
+
+def test_without_contributions_the_adapter_stays(server: Server) -> None:
+    server.open()
+    assert same(server.close(), server.previous)
+    (record,) = server.records()
+    assert (record["sites"], record["residual"]) == ({}, None)
+
+
+def test_a_result_before_the_first_round_is_refused(server: Server, reply: TrainReply) -> None:
+    assert not server.accept("ge", reply.to_shareable())
+    assert same(server.close(), server.previous)
+
+
+def test_a_new_round_forgets_the_old_one(server: Server, contract: EgressContract, reply: TrainReply) -> None:
+    server.open()
+    server.accept("ge", reply.to_shareable())
+    server.close()
+    server.open(1)
+    late = dataclasses.replace(reply, tensors=random_payload(contract, seed=4), round_index=1)
+    assert server.accept("ge", late.to_shareable(), 1)
+    assert same(server.close(1), late.tensors)
+    assert [record["round"] for record in server.records()] == [0, 1]
+
+
+def test_a_site_that_failed_is_in_the_record(server: Server) -> None:
+    server.open()
+    fl_ctx = from_site(server.context(), "philips")
+    fl_ctx.set_prop(FLContextKey.TASK_NAME, "train", private=True, sticky=False)
+    fl_ctx.set_prop(FLContextKey.TASK_RESULT, make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR), True, False)
+    server.aggregator.handle_event(EventType.BEFORE_PROCESS_SUBMISSION, fl_ctx)
+    server.close()
+    assert server.records()[0]["refused"] == [
+        {"site": "philips", "reason": "the site answered TASK_RESULT_FILTER_ERROR"}
+    ]
+
+
+def test_tensorboard_and_console_see_the_round(server: Server, reply: TrainReply) -> None:
+    server.open()
+    server.accept("ge", reply.to_shareable())
+    collector = GroupInfoCollector()
+    fl_ctx = server.context()
+    fl_ctx.set_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR, collector, private=True, sticky=False)
+    server.aggregator.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, fl_ctx)
+    assert collector.info == {"med_duallora": {"round": 0, "n_contributions": 1, "n_refused": 0}}
+    server.close()
+    tags = {event["DXO"]["data"]["track_key"] for event in server.engine.fired(LOCAL_EVENT)}
+    assert tags == {"n_contributions", "n_refused", "seconds", "payload_bytes_max", "residual"}
+
+
+def test_the_console_can_ask_before_the_first_round(server: Server) -> None:
+    collector = GroupInfoCollector()
+    fl_ctx = server.engine.context("server", **{InfoCollector.CTX_KEY_STATS_COLLECTOR: collector})
+    server.aggregator.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, fl_ctx)
+    assert collector.info == {"med_duallora": {"phase": "before the first round"}}

@@ -1,0 +1,162 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import med_duallora
+from med_duallora.config import JobConfig
+from med_duallora.errors import ConfigError
+from med_duallora.flare.export import (
+    CANONICAL,
+    JOBS,
+    JobSpec,
+    committed_differences,
+    committed_jobs,
+    export_job,
+    read_job,
+    write_committed,
+)
+from med_duallora.flare.recipe import WorkflowConfig
+from tests.conftest import REPOSITORY
+
+PACKAGE = Path(med_duallora.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def self_contained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_job(JobSpec("a-job", "", with_code=True), tmp_path_factory.mktemp("jobs") / "here")
+
+
+def test_the_committed_jobs_are_what_the_recipe_gives() -> None:
+    assert committed_differences(REPOSITORY) == [], "run `med-duallora jobs check --write`"
+
+
+def test_no_committed_job_holds_code() -> None:
+    for folder in committed_jobs(REPOSITORY):
+        assert not (folder / "app" / "custom").exists()
+
+
+def test_drift_is_found_and_repaired(tmp_path: Path) -> None:
+    (tmp_path / "custom" / "med_duallora").mkdir(parents=True)
+    assert len(committed_differences(tmp_path)) == 3 * (1 + len(JOBS))
+    write_committed(tmp_path)
+    assert committed_differences(tmp_path) == []
+    (tmp_path / "meta.json").write_text("{}")
+    assert committed_differences(tmp_path) == ["meta.json differs from the recipe"]
+
+
+def test_only_a_checkout_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no checkout"):
+        committed_differences(tmp_path)
+
+
+def test_a_self_contained_job_holds_the_whole_package(self_contained: Path) -> None:
+    def files(root: Path) -> set[str]:
+        found = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")
+        return {str(path.relative_to(root)) for path in found if not path.name.startswith(".")}
+
+    copy = self_contained / "app" / "custom" / "med_duallora"
+    assert files(copy) == files(PACKAGE)
+    assert not list(copy.rglob("__pycache__"))
+
+
+def test_a_self_contained_job_runs_where_the_package_is_not_installed(self_contained: Path) -> None:
+    code = self_contained / "app" / "custom"
+    program = f"""
+import sys
+sys.path = [{str(code)!r}] + [path for path in sys.path if path != {str(PACKAGE.parent)!r}]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+import json, pathlib
+from nvflare.fuel.utils.class_utils import instantiate_class
+for name in ("server", "client"):
+    config = json.loads(pathlib.Path({str(self_contained)!r}, f"app/config/config_fed_{{name}}.json").read_text())
+    for part in config["components"]:
+        instantiate_class(part["path"], part["args"])
+import med_duallora
+print(med_duallora.__file__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(str(code / "med_duallora" / "__init__.py"))
+
+
+def test_an_export_replaces_an_older_job_and_nothing_else(tmp_path: Path) -> None:
+    export_job(JobSpec("a-job", "", JobConfig(experiment="old")), tmp_path / "job")
+    (tmp_path / "job" / "stale.txt").write_text("old")
+    export_job(JobSpec("a-job", "", JobConfig(experiment="new")), tmp_path / "job")
+    assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["app", "meta.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["job"], "something temporary stayed"
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(ConfigError, match="is no FLARE job folder"):
+        export_job(CANONICAL, tmp_path / "letters")
+
+
+def test_an_exported_job_is_read_back(tmp_path: Path) -> None:
+    workflow = WorkflowConfig(3, 7, 60, 1, "start.safetensors")
+    spec = JobSpec("a-job", "", JobConfig().with_overrides(["train.n_rounds=4", "lora.rank_global=2"]), workflow)
+    assert read_job(export_job(spec, tmp_path / "job")) == (spec.job, workflow)
+    assert read_job(export_job(CANONICAL, tmp_path / "canonical")) == (CANONICAL.job, CANONICAL.workflow)
+
+
+def without_server(folder: Path) -> None:
+    (folder / "app/config/config_fed_server.json").unlink()
+
+
+def list_instead_of_object(folder: Path) -> None:
+    (folder / "app/config/config_fed_client.json").write_text("[]")
+
+
+def edited_by_hand(folder: Path) -> None:
+    path = folder / "app/config/config_fed_client.json"
+    path.write_text(path.read_text().replace('"rank_global": 8', '"rank_global": 4'))
+
+
+def without_settings(folder: Path) -> None:
+    for side in ("server", "client"):
+        path = folder / f"app/config/config_fed_{side}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "components": []}))
+
+
+def without_rounds(folder: Path) -> None:
+    path = folder / "app/config/config_fed_server.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "workflows": []}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_server, "cannot be read"),
+        (list_instead_of_object, "one JSON object"),
+        (edited_by_hand, "different job settings"),
+        (without_settings, "another kind of job"),
+        (without_rounds, "no workflow 'rounds'"),
+    ],
+)
+def test_a_damaged_job_folder_is_refused(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    folder = export_job(CANONICAL, tmp_path / "job")
+    damage(folder)
+    with pytest.raises(ConfigError, match=message):
+        read_job(folder)
+
+
+def test_settings_go_to_the_job_or_to_the_workflow() -> None:
+    spec = CANONICAL.with_overrides(["train.n_rounds=3", "workflow.wait_s=1", "workflow.initial_adapter=7"])
+    assert spec.job.train.n_rounds == 3
+    assert spec.workflow == WorkflowConfig(wait_s=1, initial_adapter="7")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("workflow.patience=3", "unknown setting 'workflow.patience'"),
+        ("workflow.wait_s=soon", "whole number"),
+        ("workflow.min_sites=0", "at least 1"),
+        ("train.n_rounds=none", "n_rounds"),
+    ],
+)
+def test_a_bad_setting_is_named(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CANONICAL.with_overrides([assignment])

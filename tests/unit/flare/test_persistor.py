@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.app_common.abstract.model import make_model_learnable
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+
+from med_duallora.artifact import load_adapter, save_adapter
+from med_duallora.config import JobConfig
+from med_duallora.egress import EgressContract
+from med_duallora.flare.persistor import SafetensorsPersistor
+from med_duallora.model import initial_global_state
+from tests.unit.flare.standin import Engine, server_context
+from tests.unit.tiny import random_payload, same
+
+
+def starting(engine: Engine, start_round: int = 0, n_rounds: int = 2) -> FLContext:
+    return engine.context("server", **{AppConstants.START_ROUND: start_round, AppConstants.NUM_ROUNDS: n_rounds})
+
+
+def panics(fl_ctx: FLContext, engine: Engine) -> str:
+    assert engine.fired(EventType.FATAL_SYSTEM_ERROR), "the job was not stopped"
+    return str(fl_ctx.get_prop(FLContextKey.EVENT_DATA))
+
+
+def test_the_first_adapter_is_the_seeded_one_and_the_job_is_written(
+    engine: Engine, tiny_job: JobConfig, tmp_path: Path
+) -> None:
+    model = SafetensorsPersistor().load_model(starting(engine))
+    assert same(model["weights"], initial_global_state(tiny_job))
+    assert JobConfig.from_dict(json.loads((tmp_path / "job.json").read_text())) == tiny_job
+
+
+def test_a_job_can_start_from_a_saved_adapter(engine: Engine, contract: EgressContract, tmp_path: Path) -> None:
+    tensors = random_payload(contract)
+    save_adapter(tmp_path / "config", "start", tensors, {})
+    model = SafetensorsPersistor("config/start.safetensors").load_model(starting(engine, 1, 1))
+    assert same(model["weights"], tensors)
+
+
+@pytest.mark.parametrize("lora", ["lora.rank_global=4", "lora.n_blocks=1", 'lora.targets=["fc1"]'])
+def test_an_adapter_of_another_job_stops_the_job(
+    lora: str, engine: Engine, tiny_job: JobConfig, tmp_path: Path
+) -> None:
+    other = EgressContract.for_job(tiny_job.with_overrides([lora]))
+    save_adapter(tmp_path, "start", random_payload(other), {})
+    fl_ctx = starting(engine)
+    assert SafetensorsPersistor("start.safetensors").load_model(fl_ctx).is_empty()
+    assert "start.safetensors does not fit this job" in panics(fl_ctx, engine)
+
+
+def test_a_missing_adapter_stops_the_job(engine: Engine) -> None:
+    fl_ctx = starting(engine)
+    SafetensorsPersistor("nowhere.safetensors").load_model(fl_ctx)
+    assert "is missing" in panics(fl_ctx, engine)
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 3), (1, 2), (2, 1)])
+def test_a_workflow_with_other_rounds_than_the_job_stops_the_job(start: int, count: int, engine: Engine) -> None:
+    fl_ctx = starting(engine, start, count)
+    SafetensorsPersistor().load_model(fl_ctx)
+    assert "train.n_rounds = 2" in panics(fl_ctx, engine)
+
+
+def test_the_last_adapter_is_kept_with_its_manifest(engine: Engine, contract: EgressContract, tmp_path: Path) -> None:
+    tensors = random_payload(contract)
+    rounds = [{"round": 0, "sites": {"ge": {}}}, {"round": 1, "sites": {"philips": {}, "canon": {}}}]
+    (tmp_path / "round_metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in rounds))
+    SafetensorsPersistor().save_model(make_model_learnable(tensors, {}), server_context(engine, 1))
+    found, manifest = load_adapter(tmp_path / "adapter_last.safetensors")
+    assert same(found, tensors)
+    assert (manifest["round"], manifest["sites"]) == (1, ["canon", "philips"])
+    assert manifest["contract_sha256"] == contract.sha256
+    listed: dict[str, Any] = json.loads((tmp_path / "artifact_manifest.json").read_text())
+    assert listed == {"schema_version": "1", "artifacts": {"global_model": "adapter_last.safetensors"}}
+
+
+def test_the_best_adapter_is_the_one_that_the_sites_scored(
+    engine: Engine, contract: EgressContract, tmp_path: Path
+) -> None:
+    tensors = random_payload(contract)
+    fl_ctx = server_context(engine, 1, tensors)
+    fl_ctx.set_prop(AppConstants.VALIDATION_RESULT, 0.8125, private=True, sticky=False)
+    SafetensorsPersistor().handle_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)
+    found, manifest = load_adapter(tmp_path / "adapter_best.safetensors")
+    assert same(found, tensors)
+    assert (manifest["round"], manifest["val_balanced_accuracy"]) == (0, 0.8125)

@@ -1,0 +1,24 @@
+from pathlib import Path
+
+from med_duallora.flare import rundir
+from med_duallora.report import collect
+from tests.unit.flare.standin import Engine
+
+
+def test_server_and_report_agree_on_the_names() -> None:
+    assert (rundir.JOB_FILE, rundir.ROUNDS_FILE, rundir.EVALUATION_FILE) == (
+        collect.JOB,
+        collect.ROUNDS,
+        collect.EVALUATION,
+    )
+
+
+def test_the_server_s_directory_is_flare_s(engine: Engine, tmp_path: Path) -> None:
+    assert rundir.server_directory(engine.context("server")) == tmp_path
+
+
+def test_a_round_s_record_is_the_newest_of_that_round(tmp_path: Path) -> None:
+    assert rundir.round_record(tmp_path, 0) == {}
+    (tmp_path / rundir.ROUNDS_FILE).write_text('{"round": 0, "a": 1}\n{"round": 0, "a": 2}\n{"round": 1, "a": 3}\n')
+    assert rundir.round_record(tmp_path, 0)["a"] == 2
+    assert rundir.round_record(tmp_path, 7) == {}
