@@ -40,6 +40,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="probability of showing the sum of ED and ES, which is what a classifier's repeated first convolution "
         "sees, instead of one of them (default: %(default)s)",
     )
+    parser.add_argument(
+        "--difference-weight",
+        type=float,
+        default=5.0,
+        help="weight of reconstructing also ED minus ES where their sum is shown; 0: plain masked autoencoder "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--norm-target", action="store_true", help="reconstruct patches of mean 0 and sd 1")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the linear layers")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
@@ -83,7 +90,7 @@ def _config(options: argparse.Namespace, n_steps: int) -> "PretrainConfig":
     from med_duallora.pretraining.data import ViewConfig
     from med_duallora.pretraining.run import PretrainConfig
 
-    names = ("preset", "batch_size", "lr", "mask_ratio", "norm_target", "precision", "seed")
+    names = ("preset", "batch_size", "lr", "mask_ratio", "norm_target", "difference_weight", "precision", "seed")
     values = {name: getattr(options, name) for name in names}
     return PretrainConfig(n_steps=n_steps, views=ViewConfig(frame_sum=options.frame_sum), **values)
 

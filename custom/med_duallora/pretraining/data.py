@@ -83,7 +83,11 @@ class VolumePool:
         return np.concatenate([frames, frames.sum(0, keepdims=True)])
 
     def draw(self, index: int, config: ViewConfig, rng: np.random.Generator) -> FloatVolume:
-        """Return a randomly changed frame, or sum of frames, of a subject: (1, *image_size), float32."""
+        """Return a randomly changed frame, or sum of frames, of a subject.
+
+        Returns:
+            (2, *image_size), float32: the image, and the difference ED minus ES where it is a sum, else 0.
+        """
         volume = _drop_slices(self.volumes[index], config.max_dropped, rng)
         volume = _flip_and_turn(volume, rng)
         volume = _shift(volume, config.shift, rng)
@@ -143,8 +147,8 @@ def _shift(volume: Volume, limit: int, rng: np.random.Generator) -> Volume:
 
 
 def _pick_frame(levels: FloatVolume, volume: Volume, frame_sum: float, rng: np.random.Generator) -> FloatVolume:
-    both, second = rng.random() < frame_sum, int(rng.integers(2))
+    both, chosen = rng.random() < frame_sum, int(rng.integers(2))
+    frames = levels[volume]
     if both:
-        summed: FloatVolume = levels[volume].sum(0, keepdims=True)
-        return summed
-    return levels[volume[second : second + 1]]
+        return np.stack([frames[0] + frames[1], frames[0] - frames[1]])
+    return np.stack([frames[chosen], np.zeros_like(frames[chosen])])

@@ -53,7 +53,8 @@ def command_of(config: PretrainConfig) -> str:
     """Return the command that repeats the run, with DATA and OUT instead of paths."""
     words = ["med-duallora pretrain --data DATA --out OUT", f"--preset {config.preset}", f"--steps {config.n_steps}"]
     words += [f"--batch-size {config.batch_size}", f"--lr {config.lr:g}", f"--mask-ratio {config.mask_ratio:g}"]
-    words += [f"--frame-sum {config.views.frame_sum:g}", f"--precision {config.precision}", f"--seed {config.seed}"]
+    words += [f"--frame-sum {config.views.frame_sum:g}", f"--difference-weight {config.difference_weight:g}"]
+    words += [f"--precision {config.precision}", f"--seed {config.seed}"]
     return " ".join(words + (["--norm-target"] if config.norm_target else []))
 
 

@@ -5,6 +5,7 @@ masked places are zero. A small decoder queries the encoded visible patches from
 and a linear head predicts the voxels there. Only masked patches enter the loss.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -138,18 +139,20 @@ class MaskedAutoencoder(Backbone):
         config: the backbone; images have ``in_chans`` channels (one frame), whatever ``n_frames`` is.
         decoder: shape of the decoder.
         seed: of the initial weights; the global random state is left alone.
+        with_difference: also predict a second image, the difference of the frames whose sum is shown.
     """
 
-    def __init__(self, config: BackboneConfig, decoder: DecoderConfig, seed: int = 0) -> None:
+    def __init__(
+        self, config: BackboneConfig, decoder: DecoderConfig, seed: int = 0, with_difference: bool = False
+    ) -> None:
         with torch.random.fork_rng(devices=[]):
             super().__init__(config, config.in_chans)
-            dim, n_voxels = decoder.embed_dim, config.in_chans
-            for step in config.reduction:
-                n_voxels *= step
+            dim, self.n_values = decoder.embed_dim, config.in_chans * math.prod(config.reduction)
+            n_outputs = 2 * self.n_values if with_difference else self.n_values
             self.dec_linear = nn.Linear(config.embed_dim, dim)
             self.dec_embed_dict = nn.ModuleDict({VIEW: DecoderTokens(dim, config.grid_size)})
             self.decoder = Decoder(decoder, config.mlp_ratio)
-            self.pred_head_dict = nn.ModuleDict({VIEW: nn.Linear(dim, n_voxels)})
+            self.pred_head_dict = nn.ModuleDict({VIEW: nn.Linear(dim, n_outputs)})
         initialise(self, seed)
 
     def patches(self, image: torch.Tensor) -> torch.Tensor:
@@ -178,13 +181,13 @@ class MaskedAutoencoder(Backbone):
         return torch.cat(features, dim=1)
 
     def decode(self, encoded: torch.Tensor, mask: PatchMask) -> torch.Tensor:
-        """Predict the masked patches (batch, n_masked, voxels*in_chans) from (batch, 1+n_visible, dim)."""
+        """Predict the masked patches (batch, n_masked, values) from (batch, 1+n_visible, dim)."""
         embedding: DecoderTokens = self.dec_embed_dict[VIEW]  # type: ignore[assignment]
         tokens = self.dec_linear(encoded)
-        context = tokens[:, 1:] + take(embedding.pos_embed, mask.visible)
+        # the cls token is part of the context, so that it learns to sum the volume up, as in the original MAE
+        context = torch.cat([tokens[:, :1], tokens[:, 1:] + take(embedding.pos_embed, mask.visible)], dim=1)
         queries = embedding.mask_token + take(embedding.pos_embed, mask.masked)
-        decoded = self.decoder(torch.cat([tokens[:, :1], queries], dim=1), context)
-        return self.pred_head_dict[VIEW](decoded[:, 1:])  # type: ignore[no-any-return]
+        return self.pred_head_dict[VIEW](self.decoder(queries, context))  # type: ignore[no-any-return]
 
     def forward(self, image: torch.Tensor, mask: PatchMask, norm_target: bool = False) -> torch.Tensor:
         """Return the mean squared error on the masked patches of image (batch, in_chans, X, Y, Z).
@@ -194,9 +197,30 @@ class MaskedAutoencoder(Backbone):
             mask: which patches are visible.
             norm_target: compare with patches of mean 0 and standard deviation 1.
         """
+        return self.losses(image, mask, norm_target)[0]
+
+    def losses(
+        self,
+        image: torch.Tensor,
+        mask: PatchMask,
+        norm_target: bool = False,
+        difference: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean squared errors of the reconstruction and of the frames' difference (0 without one).
+
+        Args:
+            image: what is masked and reconstructed (batch, in_chans, X, Y, Z).
+            mask: which patches are visible.
+            norm_target: compare with patches of mean 0 and standard deviation 1.
+            difference: first minus second frame, of the image's shape; the model must be built for it.
+        """
         patches = self.patches(image)
-        predicted = self.decode(self.encode(patches, mask), mask)
+        predicted = self.decode(self.encode(patches, mask), mask).float()
         target = take(patches, mask.masked)
         if norm_target:
             target = (target - target.mean(-1, keepdim=True)) / (target.std(-1, keepdim=True) + NORM_EPS)
-        return F.mse_loss(predicted.float(), target)
+        reconstruction = F.mse_loss(predicted[..., : self.n_values], target)
+        if difference is None:
+            return reconstruction, torch.zeros_like(reconstruction)
+        wanted = take(self.patches(difference), mask.masked)
+        return reconstruction, F.mse_loss(predicted[..., self.n_values :], wanted)

@@ -22,8 +22,8 @@ from med_duallora.progress import track
 from med_duallora.seeds import derived_seed, generator
 
 SAVE_INTERVAL_S = 60.0
-N_LOG_POINTS = 60
-MAX_HELD_OUT = 24
+N_LOG_POINTS = 40
+MAX_HELD_OUT = 12
 N_TIMED_STEPS = 8
 
 
@@ -42,6 +42,7 @@ class PretrainConfig:
         clip_norm: gradient norm limit.
         mask_ratio: part of the patches that the encoder does not see.
         norm_target: reconstruct patches of mean 0 and standard deviation 1.
+        difference_weight: weight of the second target, the difference of the frames whose sum is shown; 0: none.
         precision: fp32, or bf16 for the linear layers.
         seed: of weights, order, views and masks.
         views: random changes of the volumes.
@@ -57,6 +58,7 @@ class PretrainConfig:
     clip_norm: float = 5.0
     mask_ratio: float = 0.75
     norm_target: bool = False
+    difference_weight: float = 0.0
     precision: str = "fp32"
     seed: int = 0
     views: ViewConfig = field(default_factory=ViewConfig)
@@ -69,7 +71,8 @@ class PretrainConfig:
             _check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         for name in ("min_lr_fraction", "warmup_fraction"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        for name in ("weight_decay", "difference_weight"):
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         _check(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1")
         _check(self.precision in ("fp32", "bf16"), "precision", self.precision, "fp32 or bf16")
         frame_sum = self.views.frame_sum
@@ -114,26 +117,28 @@ class Trainer:
         self.config = config
         n_held_out = min(MAX_HELD_OUT, math.ceil(len(pool.volumes) / 20))
         self.pool, self.held_out = pool.split(n_held_out)
-        self.model = MaskedAutoencoder(config.backbone, DECODERS[config.preset], derived_seed(config.seed, "weights"))
+        seed, with_difference = derived_seed(config.seed, "weights"), config.difference_weight > 0
+        self.model = MaskedAutoencoder(config.backbone, DECODERS[config.preset], seed, with_difference)
         self.optimizer = torch.optim.AdamW(_groups(self.model, config.weight_decay), lr=config.lr, betas=(0.9, 0.95))
 
     def step(self, step: int) -> float:
         """Do one optimizer step and return its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(step)
-        image, mask = self.batch(step)
-        loss = self._loss(image, mask)
+        image, difference, mask = self.batch(step)
+        loss = self._loss(image, mask, difference if self.config.difference_weight else None)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         return loss.item()
 
-    def batch(self, step: int) -> tuple[torch.Tensor, PatchMask]:
-        """Return the images (batch, 1, X, Y, Z) and the mask of a step."""
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, PatchMask]:
+        """Return images and frame differences, both (batch, 1, X, Y, Z), and the mask of a step."""
         rng = generator(self.config.seed, "views", step)
         draws = [self.pool.draw(i, self.config.views, rng) for i in self._indices(step)]
-        return torch.from_numpy(np.stack(draws)), self._mask(len(draws), "mask", step)
+        images, differences = np.stack(draws)[:, :1], np.stack(draws)[:, 1:]
+        return torch.from_numpy(images), torch.from_numpy(differences), self._mask(len(draws), "mask", step)
 
     def _indices(self, step: int) -> list[int]:
         """Subjects of a step: batches run through one shuffled order after the other."""
@@ -148,13 +153,17 @@ class Trainer:
         stream = torch.Generator().manual_seed(derived_seed(self.config.seed, *purpose))
         return PatchMask.draw(n_samples, self.config.backbone.n_tokens, self.config.mask_ratio, stream)
 
-    def _loss(self, image: torch.Tensor, mask: PatchMask) -> torch.Tensor:
+    def _loss(self, image: torch.Tensor, mask: PatchMask, difference: torch.Tensor | None = None) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return self.model(image, mask, self.config.norm_target)  # type: ignore[no-any-return]
+            reconstruction, motion = self.model.losses(image, mask, self.config.norm_target, difference)
+        return reconstruction + self.config.difference_weight * motion
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
-        """Return the loss on the held-out subjects: ED, ES and their sum, unchanged, always the same masks."""
+        """Return the reconstruction loss on the held-out subjects.
+
+        ED, ES and their sum, unchanged, always under the same masks.
+        """
         losses = []
         for i in range(len(self.held_out.volumes)):
             image = torch.from_numpy(self.held_out.plain(i)).unsqueeze(1)
