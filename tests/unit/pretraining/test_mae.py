@@ -68,6 +68,7 @@ def test_loss_counts_masked_patches_only(mae, image):
     mask = mask_of()
     patches = mae.patches(image)
     predicted = mae.decode(mae.encode(patches, mask), mask)
+    assert predicted.shape == (3, 12, 16 * 16)
     expected = (predicted - take(patches, mask.masked)).square().mean()
     assert torch.allclose(mae(image, mask), expected)
 
@@ -79,6 +80,19 @@ def test_normalised_target_has_mean_zero_and_unit_deviation(mae, image):
     target = (target - target.mean(-1, keepdim=True)) / target.std(-1, keepdim=True)
     loss = (predicted - target).square().mean()
     assert torch.allclose(mae(image, mask, norm_target=True), loss, rtol=1e-4)
+
+
+def test_difference_of_the_frames_is_a_second_target(image):
+    model = MaskedAutoencoder(TINY, DECODERS["cinema-tiny"], seed=1, with_difference=True)
+    mask = mask_of()
+    predicted = model.decode(model.encode(model.patches(image), mask), mask)
+    assert predicted.shape == (3, 12, 2 * 16 * 16)
+    difference = image.flip(2)
+    reconstruction, motion = model.losses(image, mask, difference=difference)
+    assert torch.allclose(reconstruction, model(image, mask))
+    expected = (predicted[..., 256:] - take(model.patches(difference), mask.masked)).square().mean()
+    assert torch.allclose(motion, expected)
+    assert float(model.losses(image, mask)[1]) == 0
 
 
 def test_blank_patches_have_a_finite_normalised_loss(mae):
