@@ -9,7 +9,20 @@ from collections.abc import Sequence
 from med_duallora import __version__
 from med_duallora.errors import MedDualLoRAError
 
-COMMANDS = ("demo", "phantom", "prepare", "montage", "pretrain", "simulate", "jobs", "report", "ledger")
+COMMANDS = (
+    "demo",
+    "phantom",
+    "prepare",
+    "montage",
+    "pretrain",
+    "simulate",
+    "jobs",
+    "report",
+    "federation",
+    "site-kit",
+    "preflight",
+    "ledger",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

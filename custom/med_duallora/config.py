@@ -5,6 +5,7 @@ site (``SiteConfig``: paths, device, threads, cache budget; never travels) and t
 (``backbone.BackboneConfig``, pinned by its checkpoint's hash).
 """
 
+import copy
 import dataclasses
 import json
 import math
@@ -191,17 +192,8 @@ class JobConfig:
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     def with_overrides(self, assignments: Iterable[str]) -> "JobConfig":
-        """Apply ``key=value`` texts such as ``train.n_rounds=4`` or ``lora.targets=["q","kv","fc1"]``.
-
-        The value is read as JSON, or as text where it is no JSON.
-        """
-        values = self.to_dict()
-        for assignment in assignments:
-            key, equals, text = assignment.partition("=")
-            if not equals:
-                raise ConfigError(f"{assignment!r} is no assignment; write key=value, for example train.n_rounds=4")
-            _assign(values, key.strip(), _parse(text.strip()))
-        return JobConfig.from_dict(values)
+        """Apply ``key=value`` texts, see ``assigned``."""
+        return JobConfig.from_dict(assigned(self.to_dict(), assignments))
 
 
 @dataclass(frozen=True)
@@ -277,6 +269,23 @@ class SiteConfig:
                 "privacy scope property med_duallora_site_config to the path of its JSON file"
             )
         return cls.from_file(Path(str(place).replace("{site}", site)))
+
+
+def assigned(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Return nested settings with ``key=value`` texts applied, such as ``train.n_rounds=4`` or ``device=cpu``.
+
+    The value is read as JSON, e.g. ``lora.targets=["q","kv","fc1"]``, or as text where it is no JSON.
+
+    Raises:
+        ConfigError: a text has no ``=``, or names a setting that is not in ``values``.
+    """
+    changed = copy.deepcopy(dict(values))
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"{assignment!r} is no assignment; write key=value, for example train.n_rounds=4")
+        _assign(changed, key.strip(), _parse(text.strip()))
+    return changed
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:

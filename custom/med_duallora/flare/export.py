@@ -60,6 +60,16 @@ JOBS = {
         workflow=WorkflowConfig(min_sites=4),
         with_code=True,
     ),
+    "production": JobSpec(
+        "med-duallora-production",
+        "hospitals that have the package installed; a round goes on with two sites when others are away",
+        workflow=WorkflowConfig(min_sites=2, wait_s=1800),
+    ),
+    "poc": JobSpec(
+        "med-duallora-poc",
+        "`nvflare poc` on one machine, where the package travels in the job",
+        with_code=True,
+    ),
 }
 """Folders below ``jobs/``, each a few lines on top of the canonical job."""
 

@@ -51,6 +51,7 @@ class Federation:
         server: name of the server.
         sites: names of the sites.
         people: name -> role.
+        synthetic: whether every site's cohort is made of phantoms; reports of results say so.
         processes: what was started last.
     """
 
@@ -62,6 +63,7 @@ class Federation:
     server: str
     sites: tuple[str, ...]
     people: Mapping[str, str]
+    synthetic: bool = False
     processes: tuple[StartedProcess, ...] = ()
 
     @classmethod

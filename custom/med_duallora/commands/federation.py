@@ -1,0 +1,291 @@
+"""``med-duallora federation``: production rehearsed on this machine, with real processes and mutual TLS."""
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from med_duallora.errors import ConfigError, FederationError, MedDualLoRAError
+
+if TYPE_CHECKING:
+    from med_duallora.flare.federation.admin import Console
+    from med_duallora.flare.federation.record import Federation
+    from med_duallora.flare.federation.rehearsal import Plan
+
+PROJECT = Path("poc") / "project.yml"
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "federation",
+        help="rehearse production on this machine: provisioned kits, real processes, mutual TLS",
+        description="A FLARE server and one client per site as separate processes on this machine, provisioned from "
+        "project.yml with mutual TLS and closed site kits. poc/guide says how the same is done between hospitals.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    up = _action(actions, "up", _up, "provision, start the server and the sites, wait until all are registered")
+    _add_up_arguments(up)
+    _action(actions, "status", _status, "show the processes, the registered sites and the jobs")
+    submit = _action(actions, "submit", _submit, "submit a job as the project's lead")
+    _add_job_arguments(submit)
+    submit.add_argument("--wait", action="store_true", help="follow the job, download its result and report on it")
+    monitor = _action(actions, "monitor", _monitor, "follow a job while it runs; Ctrl-C only stops watching")
+    download = _action(actions, "download", _download, "download a job's result and report on it")
+    abort = _action(actions, "abort", _abort, "abort a job")
+    for parser_with_job in (monitor, download, abort):
+        parser_with_job.add_argument("job_id", nargs="?", metavar="JOB", help="a job's id (default: the latest job)")
+    down = _action(actions, "down", _down, "stop every process of the federation; kits, states and results stay")
+    down.add_argument("--now", action="store_true", help="do not ask through the console first")
+    whole = _action(actions, "run", _run, "up, submit, follow, download, report and down in one go")
+    _add_up_arguments(whole)
+    _add_job_arguments(whole)
+
+
+def _action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: object, summary: str
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.add_argument(
+        "--dir", type=Path, required=True, metavar="DIR", help="of the federation; outside the checkout: it holds keys"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_up_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds a prepared cohort per site")
+    parser.add_argument("--sites", metavar="A,B,...", help="take part (default: every cohort below --data)")
+    parser.add_argument(
+        "--project", type=Path, metavar="FILE", help="project.yml (default: poc/project.yml of the checkout)"
+    )
+    parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
+    parser.add_argument(
+        "--site-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of every site's configuration, e.g. device=cpu, n_threads=2 or policy.min_subjects=10; "
+        "repeatable",
+    )
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="of the server (default: a free one)")
+    parser.add_argument(
+        "--timeout", type=float, default=120.0, metavar="S", help="until all sites are registered (default: 120)"
+    )
+
+
+def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--job", default="production", metavar="NAME|FOLDER", help="a known job or a job folder (default: production)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="change a setting of the job, e.g. train.n_rounds=20 or workflow.min_sites=3; repeatable",
+    )
+
+
+def _up(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.processes import signals_interrupt
+    from med_duallora.flare.federation.rehearsal import up
+
+    started = time.monotonic()
+    with signals_interrupt():
+        federation = up(_plan(options), _say)
+    print(f"federation up after {time.monotonic() - started:.0f} s: {', '.join(federation.sites)} registered")
+    print(_where(federation))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation import processes
+    from med_duallora.flare.federation.admin import console
+
+    federation = _federation(options)
+    running = [process for process in federation.processes if processes.is_running(process, federation.identity)]
+    for process in federation.processes:
+        state = "runs" if process in running else "does not run"
+        print(f"{process.name:<28} process {process.pid:<8} {state}")
+    if not any(process.name == federation.server for process in running):
+        return 1
+    with console(federation) as lead:
+        known = lead.connected_sites()
+        for site in federation.sites:
+            print(f"{site:<28} {'registered' if site in known else 'not registered'}")
+        for job in lead.jobs():
+            print(f"job {job['job_id']}  {job['name']}  {job['status']}  {job.get('duration', '')}")
+    return 0 if known >= set(federation.sites) and len(running) == len(federation.processes) else 1
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.admin import console
+
+    federation = _federation(options)
+    with console(federation) as lead:
+        job_id = _submitted(federation, lead, options)
+        if not options.wait:
+            print(f"follow it: med-duallora federation monitor --dir {shlex.quote(str(options.dir))} {job_id}")
+            return 0
+        return _followed(federation, lead, job_id) or _fetched(federation, lead, job_id)
+
+
+def _monitor(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.admin import console
+
+    federation = _federation(options)
+    with console(federation) as lead:
+        return _followed(federation, lead, options.job_id or _latest(lead))
+
+
+def _download(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.admin import console
+
+    federation = _federation(options)
+    with console(federation) as lead:
+        return _fetched(federation, lead, options.job_id or _latest(lead))
+
+
+def _abort(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.admin import console
+
+    with console(_federation(options)) as lead:
+        job_id = options.job_id or _latest(lead)
+        lead.abort(job_id)
+    print(f"job {job_id}: abort asked for")
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.rehearsal import down
+
+    federation = _federation(options)
+    killed = down(federation, polite=not options.now, say=_say)
+    print(f"federation down; nothing of it runs ({len(killed)} processes ended by a signal)")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.admin import console
+    from med_duallora.flare.federation.processes import signals_interrupt
+    from med_duallora.flare.federation.record import Federation
+    from med_duallora.flare.federation.rehearsal import down, up
+
+    with signals_interrupt():
+        try:
+            federation = up(_plan(options), _say)
+            with console(federation) as lead:
+                job_id = _submitted(federation, lead, options)
+                return _followed(federation, lead, job_id) or _fetched(federation, lead, job_id)
+        finally:
+            if (options.dir / "federation.json").is_file():
+                down(Federation.read(options.dir), say=_say)
+                print("federation down; nothing of it runs")
+
+
+def _plan(options: argparse.Namespace) -> "Plan":
+    from med_duallora.flare.federation.rehearsal import Plan
+    from med_duallora.flare.simulation import find_sites
+
+    project = options.project or _checkout() / PROJECT
+    if not project.is_file():
+        raise ConfigError(f"there is no project file {project}; give one with --project")
+    if options.backbone_checkpoint is not None and not options.backbone_checkpoint.is_file():
+        raise ConfigError(f"--backbone-checkpoint {options.backbone_checkpoint} is no file")
+    if not 0 <= options.port < 2**16:
+        raise ConfigError(f"--port {options.port}, but it must be between 0 and 65535")
+    if options.timeout <= 0:
+        raise ConfigError(f"--timeout {options.timeout}, but it must be above 0")
+    return Plan(
+        directory=options.dir,
+        project=project,
+        cohorts=find_sites(options.data, options.sites.split(",") if options.sites else None),
+        backbone_checkpoint=options.backbone_checkpoint,
+        site_settings=tuple(options.site_set),
+        port=options.port,
+        timeout_s=options.timeout,
+    )
+
+
+def _checkout() -> Path:
+    import med_duallora
+
+    return Path(med_duallora.__file__).resolve().parents[2]
+
+
+def _federation(options: argparse.Namespace) -> "Federation":
+    from med_duallora.flare.federation.record import Federation
+
+    return Federation.read(options.dir)
+
+
+def _latest(lead: "Console") -> str:
+    jobs = lead.jobs()
+    if not jobs:
+        raise FederationError("no job was submitted to this federation")
+    return str(jobs[-1]["job_id"])
+
+
+def _submitted(federation: "Federation", lead: "Console", options: argparse.Namespace) -> str:
+    from med_duallora.flare.federation.jobs import prepare_submission
+
+    folder = prepare_submission(options.job, options.assignments, len(federation.sites), federation.directory / "jobs")
+    job_id = lead.submit(folder)
+    print(f"job {job_id} submitted by {lead.person} from {folder}", flush=True)
+    return job_id
+
+
+def _followed(federation: "Federation", lead: "Console", job_id: str) -> int:
+    """Watch a job to its end; 1 and FLARE's reasons on standard error where it failed."""
+    from med_duallora.flare.federation.progress import shown
+    from med_duallora.flare.federation.rehearsal import follow
+    from med_duallora.flare.federation.verdict import COMPLETED, job_failed
+
+    with shown() as show:
+        progress = follow(lead, job_id, show)
+    if progress.status == COMPLETED:
+        return 0
+    print(job_failed(federation, lead.job(job_id)), file=sys.stderr)
+    return 1
+
+
+def _fetched(federation: "Federation", lead: "Console", job_id: str) -> int:
+    from med_duallora.flare.federation.rehearsal import fetch
+    from med_duallora.report import read_run, write_report
+    from med_duallora.report.content import headline
+
+    place = fetch(federation, lead, job_id)
+    print(f"result: {place}")
+    try:
+        found = read_run(place)
+        page = write_report(found, place / "report")
+    except MedDualLoRAError as error:
+        raise FederationError(f"no report on job {job_id}: {error}") from error
+    print(headline(found))
+    print(f"report: {page}")
+    return 0
+
+
+def _where(federation: "Federation") -> str:
+    lead = federation.person("lead")
+    kit = shlex.quote(str(federation.kit(lead)))
+    directory = shlex.quote(str(federation.directory))
+    program = Path(sys.executable).parent
+    return "\n".join(
+        [
+            f"  kits      {federation.kits}",
+            f"  logs      {federation.directory / 'logs'} (what the processes print), log.txt in each kit (FLARE's)",
+            f"  submit    med-duallora federation submit --dir {directory} --wait",
+            f"  console   PATH={program}:$PATH bash {kit}/startup/fl_admin.sh    (user name: {lead})",
+            f"  FLARE's   nvflare job list --startup-kit {kit}",
+            f"  stop      med-duallora federation down --dir {directory}",
+        ]
+    )
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)

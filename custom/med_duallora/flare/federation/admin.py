@@ -1,0 +1,139 @@
+"""The admin console's commands from Python, as a person with a role; FLARE's session API does the talking."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.fl_exception import FLCommunicationError
+from nvflare.fuel.flare_api.api_spec import (
+    AuthenticationError,
+    AuthorizationError,
+    InvalidJobDefinition,
+    JobNotFound,
+    JobNotRunning,
+    NoConnection,
+    TargetType,
+)
+from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
+
+from med_duallora.errors import FederationError
+from med_duallora.flare.federation.record import Federation
+from med_duallora.flare.federation.verdict import submission_refused
+
+CONNECT_S = 10.0
+
+
+class Console:
+    """A logged-in person.
+
+    Args:
+        session: FLARE's session.
+        person: who is logged in.
+    """
+
+    def __init__(self, session: Session, person: str) -> None:
+        self._session = session
+        self.person = person
+
+    def connected_sites(self) -> set[str]:
+        """Return the names of the sites that the server knows."""
+        return {client.name for client in self._session.get_system_info().client_info}
+
+    def submit(self, folder: Path) -> str:
+        """Submit a job folder and return the job's id.
+
+        FLARE writes the submitter's signature and certificate into the folder, so this must be a copy.
+
+        Raises:
+            FederationError: refused; says FLARE's reason and what it means.
+        """
+        try:
+            return str(self._session.submit_job(str(folder)))
+        except (AuthorizationError, InvalidJobDefinition) as error:
+            raise FederationError(submission_refused(str(error), self.person)) from error
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return id, name, status and times of every job, oldest first."""
+        return sorted(self._session.list_jobs(detailed=True), key=lambda job: str(job.get("submit_time", "")))
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Return FLARE's record of a job.
+
+        Raises:
+            FederationError: there is no such job.
+        """
+        try:
+            return dict(self._session.get_job_meta(job_id))
+        except JobNotFound as error:
+            raise FederationError(f"the server knows no job {job_id}") from error
+
+    def statistics(self, job_id: str) -> dict[str, Any]:
+        """Return what the server and the sites say about a running job; empty where it does not run (yet, any more)."""
+        try:
+            return dict(self._session.show_stats(job_id, TargetType.ALL))
+        except (JobNotFound, JobNotRunning):
+            return {}
+
+    def errors(self, job_id: str) -> dict[str, Any]:
+        """Return the errors that the server and the sites report of a running job."""
+        try:
+            return dict(self._session.show_errors(job_id, TargetType.ALL))
+        except (JobNotFound, JobNotRunning):
+            return {}
+
+    def abort(self, job_id: str) -> None:
+        """Abort a job."""
+        self._session.abort_job(job_id)
+
+    def download(self, job_id: str, into: Path) -> Path:
+        """Download a finished job's result.
+
+        Returns:
+            ``into/<job id>``.
+
+        Raises:
+            FederationError: nothing came.
+        """
+        place = self._session.download_job_result(job_id, str(into))
+        if not place or not Path(place).is_dir():
+            raise FederationError(f"the result of job {job_id} was not downloaded; is there room in {into}?")
+        return Path(place)
+
+    def shut_down(self) -> None:
+        """Ask the server and all sites to end, which takes some seconds; for project admins."""
+        self._session.shutdown(TargetType.ALL, wait=False)
+
+
+@contextlib.contextmanager
+def console(federation: Federation, role: str = "lead", timeout_s: float = CONNECT_S) -> Iterator[Console]:
+    """Log in as somebody with a role, and log out again.
+
+    Raises:
+        FederationError: nobody has the role, the server does not answer, or it does not accept the person.
+    """
+    person = federation.person(role)
+    kit = federation.kit(person)
+    # without a handler of its own, FLARE's library prints every lost connection to the terminal
+    logging.getLogger("nvflare").addHandler(logging.NullHandler())
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            session = new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=1)
+    except (NoConnection, FLCommunicationError) as error:
+        raise FederationError(
+            f"no answer from the server at localhost:{federation.port}: {error}; `med-duallora federation status "
+            f"--dir {federation.directory}` shows what runs, the server's log is {federation.log(federation.server)}"
+        ) from error
+    except AuthenticationError as error:
+        raise FederationError(f"the server does not accept {person}: {error}; was the kit {kit} replaced?") from error
+    try:
+        yield Console(session, person)
+    except NoConnection as error:
+        raise FederationError(
+            f"the connection to the server was lost ({error}); its log is {federation.log(federation.server)}"
+        ) from error
+    finally:
+        with contextlib.suppress(Exception):  # the server may be gone
+            session.close()

@@ -1,0 +1,211 @@
+"""Processes of a federation: started from their kits, recognised beyond doubt, and gone when they are stopped.
+
+Job processes run in sessions of their own, and outlive a killed parent. So every process of a federation carries the
+federation's random identity in its environment, which its children inherit: nothing else on the machine is touched.
+"""
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+
+import psutil  # type: ignore[import-untyped]
+
+from med_duallora.config import SITE_CONFIG_VARIABLE
+from med_duallora.errors import FederationError
+from med_duallora.flare.federation.record import StartedProcess
+
+MARK = "MED_DUALLORA_FEDERATION"
+"""Environment variable that holds the identity of the federation a process belongs to."""
+START_TOLERANCE_S = 2.0
+"""The kernel counts from boot in ticks, so the same process's start may be read with a small difference."""
+
+
+def new_identity() -> str:
+    """Return a text that no other federation has."""
+    return secrets.token_hex(16)
+
+
+def free_port() -> int:
+    """Return a TCP port of this machine that nobody listens on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def check_port(port: int) -> None:
+    """Find out before FLARE starts whether a port is taken: gRPC would share it with another server without a word.
+
+    Raises:
+        FederationError: somebody listens there.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise FederationError(
+                f"port {port} is in use ({error.strerror}); stop the program that listens there, or choose another "
+                "port with --port in a new directory (the kits hold the port)"
+            ) from error
+
+
+def start(kit: Path, log: Path, identity: str, settings: Mapping[str, str] | None = None) -> StartedProcess:
+    """Start the server or client of a kit with the kit's own script, in a session of its own.
+
+    Args:
+        kit: startup kit of the server or of a site.
+        log: takes what the process prints; it is extended.
+        identity: of the federation.
+        settings: environment variables besides this process's own.
+
+    Raises:
+        FederationError: the kit has no start script, or the process ended at once.
+    """
+    script = kit / "startup" / "sub_start.sh"
+    if not script.is_file():
+        raise FederationError(f"{kit} is no startup kit of a server or site: {script} is missing")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as stream:
+        # --once: the script becomes the FLARE process itself, instead of a watchdog that would start it again
+        process = subprocess.Popen(
+            ["bash", str(script), "--once"],
+            env={**_environment(identity), **(settings or {})},
+            cwd=kit,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    threading.Thread(target=process.wait, daemon=True).start()  # no zombie while this program runs
+    try:
+        return StartedProcess(kit.name, process.pid, psutil.Process(process.pid).create_time())
+    except psutil.NoSuchProcess:
+        raise FederationError(f"{kit.name} ended at once; see {log}") from None
+
+
+def is_running(process: StartedProcess, identity: str) -> bool:
+    """Return whether this very process runs; another one that got the same process id does not count."""
+    try:
+        found = psutil.Process(process.pid)
+        same = abs(found.create_time() - process.started) < START_TOLERANCE_S
+        return same and found.status() != psutil.STATUS_ZOMBIE and _identity(found) == identity
+    except psutil.NoSuchProcess:
+        return False
+
+
+def members(identity: str) -> list[psutil.Process]:
+    """Return every running process of a federation, job processes and orphans included."""
+    me = os.getpid()
+    return [found for found in psutil.process_iter() if found.pid != me and _identity(found) == identity]
+
+
+def stop(identity: str, grace_s: float = 10.0) -> list[int]:
+    """End every process of a federation: ask, wait, then kill, until none is found.
+
+    Returns:
+        The process ids that were ended.
+
+    Raises:
+        FederationError: one is still there after it was killed.
+    """
+    ended: set[int] = set()
+    for attempt in range(5):
+        found = members(identity)
+        if not found:
+            return sorted(ended)
+        ended.update(process.pid for process in found)
+        _ask(found, psutil.Process.terminate if attempt == 0 else psutil.Process.kill)
+        _, alive = psutil.wait_procs(found, timeout=grace_s)
+        _ask(alive, psutil.Process.kill)
+        psutil.wait_procs(alive, timeout=grace_s)
+    left = ", ".join(str(process.pid) for process in members(identity))
+    if left:
+        raise FederationError(f"processes {left} did not end although they were killed")
+    return sorted(ended)
+
+
+def kill(process: StartedProcess, identity: str, sign: int = signal.SIGKILL) -> None:
+    """Send a signal to one process, as an accident would; its job processes are left alone.
+
+    Raises:
+        FederationError: it does not run any more.
+    """
+    if not is_running(process, identity):
+        raise FederationError(f"{process.name} (process {process.pid}) does not run")
+    psutil.Process(process.pid).send_signal(sign)
+
+
+def wait_until(what: str, done: Callable[[], bool], timeout_s: float, interval_s: float = 0.25) -> None:
+    """Ask ``done`` again and again until it says yes.
+
+    Raises:
+        FederationError: it did not within ``timeout_s``; names ``what``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            raise FederationError(f"{what} took longer than {timeout_s:.0f} s")
+        time.sleep(interval_s)
+
+
+@contextlib.contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP like Ctrl-C inside the block, so that they are cleaned up after too.
+
+    SIGINT itself is named because a shell lets its background jobs ignore it.
+    """
+    with _handlers((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.default_int_handler):
+        yield
+
+
+@contextlib.contextmanager
+def not_interrupted() -> Iterator[None]:
+    """Let nothing but SIGKILL break off the block: it stops processes, and a second Ctrl-C must not leave some."""
+
+    def say(_number: int, _frame: FrameType | None) -> None:
+        print("still stopping processes; please wait", file=sys.stderr, flush=True)
+
+    with _handlers((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), say):
+        yield
+
+
+@contextlib.contextmanager
+def _handlers(signals: tuple[int, ...], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def _environment(identity: str) -> dict[str, str]:
+    """Return the environment of a kit's process: this Python first, and a site's configuration from its kit only."""
+    values = {name: value for name, value in os.environ.items() if name != SITE_CONFIG_VARIABLE}
+    values["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), values.get("PATH", "")])
+    return values | {MARK: identity, "NVFLARE_SECURE_LOGGING": "1"}
+
+
+def _identity(process: psutil.Process) -> str | None:
+    try:
+        value: str | None = process.environ().get(MARK)
+    except (psutil.Error, OSError):  # ended meanwhile, or somebody else's
+        return None
+    return value
+
+
+def _ask(processes: list[psutil.Process], action: Callable[[psutil.Process], None]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            action(process)
