@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.cohorts.phantom import Recipe, write_cohort
 
     recipe = Recipe(options.preset, options.seed, options.n_per_vendor)
-    n_jobs = (os.cpu_count() or 1) if options.jobs is None else options.jobs
+    n_jobs = len(os.sched_getaffinity(0)) if options.jobs is None else options.jobs
     n_subjects = write_cohort(options.out, recipe, n_jobs)
     sources = " ".join(f"--{name} {options.out / name}" for name in ("acdc", "mnms") if (options.out / name).is_dir())
     print(f"{n_subjects} synthetic phantoms (not for diagnosis) in {options.out}")

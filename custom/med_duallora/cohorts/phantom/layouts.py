@@ -47,8 +47,10 @@ def write_subject(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
-        write = _write_acdc if entry.layout == "acdc" else _write_mnms
-        write(partial, entry, phantom, rendering, shares)
+        if entry.layout == "acdc":
+            _write_acdc(partial, entry, phantom, rendering, shares)
+        else:
+            _write_mnms(partial, entry, rendering, shares)
         partial.chmod(0o755)
         partial.rename(folder)
     except BaseException:
@@ -80,7 +82,7 @@ def _write_acdc(folder: Path, entry: Entry, phantom: Phantom, rendering: Renderi
     (folder / "Info.cfg").write_text("".join(f"{key}: {value}\n" for key, value in info.items()), encoding="utf-8")
 
 
-def _write_mnms(folder: Path, entry: Entry, phantom: Phantom, rendering: Rendering, shares: tuple[float, ...]) -> None:  # noqa: ARG001
+def _write_mnms(folder: Path, entry: Entry, rendering: Rendering, shares: tuple[float, ...]) -> None:
     """M&Ms stores all frames in one file; its segmentation is empty but for ED and ES."""
     labels = rendering.labels.copy()
     for k, share in enumerate(shares):

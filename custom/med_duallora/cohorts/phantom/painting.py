@@ -76,7 +76,7 @@ def _tables(phase: Phase, z: Array) -> tuple[Array, ...]:
     fade = np.sqrt(np.clip(1 - (above / 28) ** 2, 0, 1)) * (above > 0)
     outer = np.maximum(layers.outer, 0.95 * at_base.outer * fade)
     rough, depth = _roughness(phase, z, theta), layers.rv - layers.epi
-    trabeculae, rv = layers.endo * (1 - rough), layers.epi + depth * (1 - 0.7 * rough)
+    trabeculae, rv = layers.endo * (1 - rough), layers.epi + depth * (1 - 0.5 * rough)
     seen = (trabeculae, layers.endo, layers.epi, rv, outer, outer + _fat(phase, z, theta) * (outer > 0), depth)
     return tuple(table.astype(np.float32) for table in seen)
 

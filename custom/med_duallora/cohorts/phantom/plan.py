@@ -60,12 +60,12 @@ def plan_cohort(preset: str, seed: int, n_per_vendor: int) -> tuple[Entry, ...]:
     """
     first_pool = 16 * tuple(PRESETS).index(preset)
     if preset == "pretrain":
-        return _acdc_part(_pathologies(POOL_MIXTURE, n_per_vendor, seed, first_pool), seed, first_pool, True)
+        return _acdc_part(_pathologies(POOL_MIXTURE, n_per_vendor, seed, first_pool), seed, first_pool, borderline=True)
     entries: list[Entry] = []
     for number, vendor in enumerate(VENDORS):
         pool = first_pool + number
         n_acdc = n_per_vendor // 2 if vendor == "siemens" else 0
-        entries.extend(_acdc_part(_pathologies(ACDC_MIXTURE, n_acdc, seed, pool + 8), seed, pool, False))
+        entries.extend(_acdc_part(_pathologies(ACDC_MIXTURE, n_acdc, seed, pool + 8), seed, pool))
         classes = _pathologies(MNMS_MIXTURE[vendor], n_per_vendor - n_acdc, seed, pool)
         entries.extend(_mnms_part(classes, vendor, seed, pool, n_acdc))
     return tuple(entries)
@@ -92,7 +92,8 @@ def _pathologies(mixture: Mixture, n: int, seed: int, pool: int) -> list[str]:
     return [names[i] for i in _plan_stream(seed, pool).permutation(n)]
 
 
-def _acdc_part(classes: list[str], seed: int, pool: int, borderline: bool) -> tuple[Entry, ...]:
+def _acdc_part(classes: list[str], seed: int, pool: int, borderline: bool = False) -> tuple[Entry, ...]:
+    # the pool of one part alone has no test set
     n_training = len(classes) if borderline else round(2 / 3 * len(classes))
     return tuple(
         Entry(

@@ -1,6 +1,6 @@
 """How a scanner looks at the heart: the slice stack, its orientation in plane and in space."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from med_duallora.cohorts.phantom.texture import Array
 # the long axis of a usual heart (apex to base) points right, back and up; axes are (right, anterior, superior)
 LONG_AXIS = np.array([0.61, -0.61, 0.51])
 SLICE_THICKNESS_SHARE = 0.8
+USUAL_LENGTH = 85.0  # mm from mitral plane to apex
+APICAL_MARGIN = 5.0  # mm below the endocardial apex that a stack reaches at least
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Pose:
         apex_first: slices run from apex to base.
         angle: in-plane rotation in radians.
         centre: where the image centre lies relative to the heart's axis, in mm (u, v).
-        shifts: each slice's displacement by another breath-hold, (slices, 2) mm.
+        shifts: each slice's displacement by another breath-hold, (at least slices, 2) mm.
         frame: columns are the patient directions (right, anterior, superior) of u, v and z.
         origin: patient position of the heart's apex in mm.
     """
@@ -76,11 +78,20 @@ class Pose:
         return affine
 
 
-def draw_pose(rng: np.random.Generator, vendor: VendorAppearance) -> Pose:
-    """Draw a scan's geometry; nothing here knows the class or the size of the heart.
+def fit_pose(pose: Pose, length: float) -> Pose:
+    """Return ``pose``, drawn for a usual heart, laid over one of ``length`` mm from mitral plane to apex.
 
-    Coverage is planned as technologists do: a margin above the mitral plane of a usual heart and below its apex.
+    The top slice keeps its distance from the mitral plane. The number of slices stays what it was, unless the apex
+    would be missed: what a technologist plans depends on the heart only where it has to.
     """
+    bottom = pose.bottom - (length - USUAL_LENGTH)
+    n_missing = max(0, int(np.ceil((APICAL_MARGIN - bottom) / pose.slice_spacing)))
+    shape = (*pose.shape[:2], pose.shape[2] + n_missing)
+    return replace(pose, shape=shape, bottom=bottom + n_missing * pose.slice_spacing)
+
+
+def draw_pose(rng: np.random.Generator, vendor: VendorAppearance) -> Pose:
+    """Draw a scan's geometry for a heart of usual length; nothing here knows the class or the heart's size."""
     scanner = vendor.scanners[int(rng.integers(len(vendor.scanners)))]
     spacing = round(
         truncated_normal(rng, vendor.spacing[0] + 0.5 * scanner * vendor.spacing[1], vendor.spacing[1], 0.98, 1.75), 4
@@ -89,20 +100,20 @@ def draw_pose(rng: np.random.Generator, vendor: VendorAppearance) -> Pose:
     field_of_view = truncated_normal(rng, *vendor.field_of_view, 225, 310)
     other_side = field_of_view * (0.82, 0.9, 1.0)[int(rng.integers(3))]
     sides = (field_of_view, other_side) if rng.uniform() < 0.5 else (other_side, field_of_view)
-    n_slices = round(truncated_normal(rng, 127, 9, 112, 150) / slice_spacing)
+    n_slices = round(truncated_normal(rng, 128, 9, 112, 155) / slice_spacing)
     turns = int(rng.choice(4, p=vendor.quarter_turns))
     angle = turns * np.pi / 2 + np.deg2rad(truncated_normal(rng, 0, 14, -35, 35))
-    bottom = truncated_normal(rng, 14, 5, 4, 26)
+    above = truncated_normal(rng, 11, 5, 3, 24)
     jitter = 0.7 * rng.standard_normal((40, 2))
     return Pose(
         shape=(_even(sides[0] / spacing), _even(sides[1] / spacing), n_slices),
         spacing=spacing,
         slice_spacing=slice_spacing,
-        bottom=bottom,
+        bottom=(n_slices - 1) * slice_spacing - above - USUAL_LENGTH,
         apex_first=bool(rng.uniform() < vendor.apex_first),
         angle=float(angle),
         centre=(truncated_normal(rng, 4, 8, -16, 20), truncated_normal(rng, -2, 8, -18, 18)),
-        shifts=tuple((float(u), float(v)) for u, v in jitter[:n_slices]),
+        shifts=tuple((float(u), float(v)) for u, v in jitter),
         frame=_draw_frame(rng),
         origin=(
             float(-40 + 15 * rng.standard_normal()),

@@ -10,7 +10,7 @@ from med_duallora.cohorts.phantom.body import Body, draw_body
 from med_duallora.cohorts.phantom.heart import heart_box, label_heart
 from med_duallora.cohorts.phantom.painting import paint_heart
 from med_duallora.cohorts.phantom.parameters import VENDOR_APPEARANCE
-from med_duallora.cohorts.phantom.pose import Pose, draw_pose
+from med_duallora.cohorts.phantom.pose import Pose, draw_pose, fit_pose
 from med_duallora.cohorts.phantom.solve import solve_phases
 from med_duallora.cohorts.phantom.streams import stream
 from med_duallora.cohorts.phantom.surroundings import Scene, paint_body
@@ -75,7 +75,7 @@ def draw_subject(identity: Identity) -> Phantom:
     pose = draw_pose(identity.stream("pose"), vendor)
     look = draw_appearance(identity.stream("vendor"), vendor)
     anatomy = draw_anatomy(identity.stream("anatomy"), identity.pathology, identity.borderline)
-    return Phantom(identity, anatomy, body, pose, look)
+    return Phantom(identity, anatomy, body, fit_pose(pose, anatomy.length_ed), look)
 
 
 def render_subject(phantom: Phantom, shares: tuple[float, ...] = (0.0, 1.0)) -> Rendering:
@@ -98,7 +98,7 @@ def render_subject(phantom: Phantom, shares: tuple[float, ...] = (0.0, 1.0)) -> 
 
 def _scene(pose: Pose) -> Scene:
     u, v = pose.in_plane()
-    shifts = np.asarray(pose.shifts, np.float32)
+    shifts = np.asarray(pose.shifts[: pose.shape[2]], np.float32)
     return Scene(
         u + shifts[:, 0, None, None], v + shifts[:, 1, None, None], pose.heights.astype(np.float32), pose.spacing
     )

@@ -136,7 +136,8 @@ def _paint_chest(signal: Array, scene: Scene, body: Body, brush: Brush) -> None:
     thickness = np.maximum(body.fat * (1 + 0.08 * brush.coarse) + fat_waves, 3)
     blend(signal, 0.5 * look.fat, soft(outside + np.float32(2.5), brush.edge))
     blend(signal, muscle, soft(outside, brush.edge))
-    beyond = outside - np.float32(body.wall)
+    blend(muscle, 0.6 * look.fat, soft(brush.grain * brush.coarse - np.float32(0.5), 0.6))
+    beyond = outside - np.float32(body.wall) * (1 + 0.3 * np.sin(3 * angle + 2)) - 1.5 * brush.coarse
     blend(signal, look.fat * (1 + 0.08 * brush.coarse + 0.06 * brush.grain), soft(beyond, brush.edge))
     if look.ink:
         darken(signal, beyond, look.ink, 1.4)
