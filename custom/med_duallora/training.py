@@ -149,7 +149,9 @@ def class_weights(labels: Sequence[int], threshold: float) -> tuple[float, float
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """Return the autocast context of a precision setting; ``auto`` is bf16 on CUDA devices that have it."""
     if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        # older devices emulate bf16, which is slower than fp32
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if has_bf16 else "fp32"
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 

@@ -104,6 +104,12 @@ def test_a_new_layer_equals_its_frozen_layer_bit_for_bit(spec):
         assert a is None or bool((a != 0).all()), "A starts random: with both factors at zero nothing would ever learn"
 
 
+def test_a_starts_uniform_within_the_fan_in():
+    layer = DualLoRALinear(nn.Linear(100, 10), 64, 1.0, 64, 1.0)
+    for a in (layer.global_a, layer.local_a):
+        assert 0.09 < float(a.detach().abs().max()) <= 0.1, "Kaiming-uniform with a = sqrt(5), as LoRA: 1 / sqrt(100)"
+
+
 @pytest.mark.parametrize(
     ("use_global", "use_local", "reason"),
     [

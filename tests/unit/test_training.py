@@ -406,6 +406,28 @@ def test_reduced_precision_trains_float32_parameters(subjects, precision):
     assert np.allclose(probabilities, predict(reduced.model, reduced.source, subjects, exact.job.train), atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("case", "in_hardware", "dtype", "reason"),
+    [
+        (("cpu", "auto"), True, None, "no CUDA device"),
+        (("cuda", "auto"), True, torch.bfloat16, "the device has bf16"),
+        (("cuda", "auto"), False, None, "an older device emulates it, slower than fp32"),
+        (("cuda", "fp32"), True, None, "as said"),
+        (("cuda", "fp16"), True, torch.float16, "as said"),
+        (("cpu", "bf16"), False, torch.bfloat16, "as said"),
+    ],
+)
+def test_autocast(monkeypatch, case, in_hardware, dtype, reason):
+    device, precision = case
+    made = []
+    monkeypatch.setattr(torch, "autocast", lambda kind, **options: made.append({"device": kind, **options}))
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or in_hardware
+    )
+    training.autocast(torch.device(device), precision)
+    assert made == [{"device": device, "dtype": dtype or torch.float32, "enabled": dtype is not None}], reason
+
+
 def test_auto_is_full_precision_without_a_gpu(subjects):
     one, other = trainee("train.precision=auto"), trainee("train.precision=fp32")
     assert one.train(subjects).loss == other.train(subjects).loss
