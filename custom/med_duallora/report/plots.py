@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from med_duallora.report.collect import Run, SiteRound
 from med_duallora.report.document import Picture
 from med_duallora.report.summary import by_site, macro
-from med_duallora.report.tables import VARIANT_LABELS, compute_seconds, variants
+from med_duallora.report.tables import VARIANT_LABELS, training_seconds, variants
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#8A6D00", "#3A3A3A")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -131,20 +131,20 @@ def _lines(axes: Axes, run: Run, value: Callable[[SiteRound], float | None]) -> 
 
 
 def _time(run: Run, label: str) -> Picture:
-    """Seconds of every round, stacked: the slowest site's computing and everything else."""
+    """Seconds of every round, stacked: the slowest site's training and everything else."""
     figure = Figure(figsize=(8.2, 2.6), layout="constrained")
     axes = figure.subplots()
     numbers = [item.number for item in run.rounds]
-    compute = [compute_seconds(item) for item in run.rounds]
-    rest = [item.seconds - part for item, part in zip(run.rounds, compute, strict=True)]
+    training = [training_seconds(item) for item in run.rounds]
+    rest = [item.seconds - part for item, part in zip(run.rounds, training, strict=True)]
     other: dict[str, Any] = {"color": "#F2C572", "edgecolor": "#6B4A00", "hatch": "///", "linewidth": 0.6}
-    axes.bar(numbers, compute, color="#0072B2", label="computing (slowest site)", width=0.75)
-    axes.bar(numbers, rest, bottom=compute, label="everything else", width=0.75, **other)
+    axes.bar(numbers, training, color="#0072B2", label="training (slowest site)", width=0.75)
+    axes.bar(numbers, rest, bottom=training, label="everything else", width=0.75, **other)
     axes.set(title="seconds per round", xlabel="round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=False, axis="x")
     figure.legend(loc="outside upper center", ncols=2)
-    alt = "Stacked bars: seconds of each round, computing and everything else."
+    alt = "Stacked bars: seconds of each round, training and everything else."
     return _picture(figure, "time.png", alt, "Where the time goes.", label)
 
 

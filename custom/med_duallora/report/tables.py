@@ -127,32 +127,32 @@ def payload_table(run: Run) -> Table:
 
 
 def time_table(run: Run) -> Table:
-    """Return each round's seconds, split into the slowest site's computing and everything else."""
+    """Return each round's seconds, split into the slowest site's training and everything else."""
     rows = [
         [str(item.number), str(len(item.sites)), f"{item.seconds:.1f}", *_split(item), str(len(item.refused))]
         for item in run.rounds
     ]
-    total, compute = sum(item.seconds for item in run.rounds), sum(map(compute_seconds, run.rounds))
+    total, training = sum(item.seconds for item in run.rounds), sum(map(training_seconds, run.rounds))
     refused = sum(len(item.refused) for item in run.rounds)
-    rows.append(["all", "", f"{total:.1f}", f"{compute:.1f}", f"{total - compute:.1f}", str(refused)])
+    rows.append(["all", "", f"{total:.1f}", f"{training:.1f}", f"{total - training:.1f}", str(refused)])
     return Table(
         caption="Time per round, seconds",
-        header=["round", "sites", "round", "computing (slowest site)", "everything else", "refused"],
+        header=["round", "sites", "round", "training (slowest site)", "everything else", "refused"],
         rows=rows,
-        note="Everything else: FLARE's messages, start-up and polling, aggregation, and waiting while sites share the "
-        "machine. Round 1 fills the feature cache.",
+        note="Everything else: validation before training, FLARE's messages, start-up and polling, aggregation, and "
+        "waiting while sites share the machine. Round 1 fills the feature cache.",
         strong_rows=[len(rows) - 1],
     )
 
 
-def compute_seconds(item: Round) -> float:
-    """Return the longest time that a site of this round computed, at most the round's own."""
+def training_seconds(item: Round) -> float:
+    """Return the longest time that a site of this round trained, at most the round's own."""
     return min(item.seconds, max((site.metrics.get("seconds", 0.0) for site in item.sites.values()), default=0.0))
 
 
 def _split(item: Round) -> tuple[str, str]:
-    compute = compute_seconds(item)
-    return f"{compute:.1f}", f"{item.seconds - compute:.1f}"
+    training = training_seconds(item)
+    return f"{training:.1f}", f"{item.seconds - training:.1f}"
 
 
 def configuration_table(run: Run) -> Table:

@@ -1,5 +1,5 @@
 """Fixtures of the command tests."""
 
-from tests.unit.report.conftest import server
+from tests.unit.report.conftest import coarse_pictures, server
 
-__all__ = ["server"]
+__all__ = ["coarse_pictures", "server"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from med_duallora.artifact import save_adapter
+from med_duallora.report import plots
 
 SITES = ("siemens", "philips")
 
@@ -48,6 +49,12 @@ def evaluation() -> dict[str, object]:
     siemens = site_evaluation((4, 2), backbone=worse, **{"global": worse}, local=better, both=scores(1.0, 1.0, 1.0))
     philips = site_evaluation((2, 4), backbone=worse, **{"global": better}, local=worse, both=better)
     return {"model": "best", "synthetic": True, "sites": {"siemens": siemens, "philips": philips}}
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a report's time goes into drawing fine pictures."""
+    monkeypatch.setattr(plots, "DPI", 40)
 
 
 @pytest.fixture

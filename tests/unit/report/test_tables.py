@@ -66,7 +66,7 @@ def test_a_site_that_never_contributed_has_no_payload(server: Path) -> None:
     assert tables.payload_table(read_run(server)).rows[1] == ["philips", "0", *["–"] * 5]
 
 
-def test_time_is_split_into_computing_and_everything_else(server: Path) -> None:
+def test_time_is_split_into_training_and_everything_else(server: Path) -> None:
     table = tables.time_table(read_run(server))
     assert table.rows[0] == ["1", "2", "6.0", "4.0", "2.0", "0"]
     assert table.rows[-1] == ["all", "", "18.0", "12.0", "6.0", "0"]
@@ -81,7 +81,7 @@ def test_time_is_split_into_computing_and_everything_else(server: Path) -> None:
         ([None], 0.0, "the site's policy lets no time out"),
     ],
 )
-def test_computing_is_the_slowest_sites(
+def test_training_time_is_the_slowest_sites(
     server: Path, site_seconds: list[float | None], expected: float, reason: str
 ) -> None:
     sites = {
@@ -89,7 +89,7 @@ def test_computing_is_the_slowest_sites(
         for n, value in enumerate(site_seconds)
     }
     (server / "round_metrics.jsonl").write_text(json.dumps(round_record(0, sites=sites)))
-    assert tables.compute_seconds(read_run(server).rounds[0]) == expected, reason
+    assert tables.training_seconds(read_run(server).rounds[0]) == expected, reason
 
 
 def test_settings_are_named_as_set_takes_them(server: Path) -> None:
