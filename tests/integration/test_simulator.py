@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -88,11 +89,21 @@ def simulated(simulation: Simulation) -> Finished:
         path = simulation.workspace / "site_config" / f"{site}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(vars(simulation.site_config(site)), default=plain))
-    environment = {**os.environ, **simulation.environment()}
-    done = subprocess.run(
-        simulation.command(), env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    return Finished(simulation.workspace, done.returncode, done.stdout + done.stderr)
+    return Finished(simulation.workspace, *output_of(simulation.command(), simulation.environment()))
+
+
+def output_of(program: list[str], environment: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Exit code and text of a program; one that takes too long is asked to end, so that it can end its own children."""
+    everything = {**os.environ, **(environment or {})}
+    with subprocess.Popen(
+        program, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as started:
+        try:
+            text = started.communicate(timeout=500)[0]
+        except subprocess.TimeoutExpired:
+            started.send_signal(signal.SIGINT)
+            text = started.communicate()[0]
+    return started.returncode, text
 
 
 def plain(value: Any) -> Any:
@@ -104,8 +115,7 @@ def command_line(workspace: Path, data: Path, checkpoint: Path, *more: str) -> F
     places = ["--data", str(data), "--workspace", str(workspace), "--backbone-checkpoint", str(checkpoint)]
     settings = [argument for setting in SETTINGS for argument in ("--set", setting)]
     program = [sys.executable, "-m", "med_duallora", "simulate", *places, *settings, "--device", "cpu", *more]
-    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
-    return Finished(workspace, done.returncode, done.stdout + done.stderr)
+    return Finished(workspace, *output_of(program))
 
 
 @pytest.fixture(scope="module")
