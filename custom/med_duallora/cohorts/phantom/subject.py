@@ -81,7 +81,7 @@ def draw_subject(identity: Identity) -> Phantom:
 def render_subject(phantom: Phantom, shares: tuple[float, ...] = (0.0, 1.0)) -> Rendering:
     """Return images and labels at each share of the way from ED (0) to ES (1)."""
     pose, look = phantom.pose, phantom.look
-    scene = _scene(pose)
+    scene = scene_of(pose)
     texture, noise = phantom.identity.stream("texture"), phantom.identity.stream("noise")
     body = paint_body(scene, phantom.body, look, texture)
     box = heart_box(scene, phantom.anatomy, texture)
@@ -96,7 +96,8 @@ def render_subject(phantom: Phantom, shares: tuple[float, ...] = (0.0, 1.0)) -> 
     return Rendering(np.stack(frames).transpose(0, 2, 3, 1), np.stack(labels).transpose(0, 2, 3, 1), pose.affine())
 
 
-def _scene(pose: Pose) -> Scene:
+def scene_of(pose: Pose) -> Scene:
+    """Return where every voxel of a scan lies in the heart."""
     u, v = pose.in_plane()
     shifts = np.asarray(pose.shifts[: pose.shape[2]], np.float32)
     return Scene(

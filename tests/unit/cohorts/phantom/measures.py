@@ -51,7 +51,7 @@ def cross_validated(features: np.ndarray, labels: np.ndarray, seed: int = 0, lin
     model = (
         make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced"))
         if linear
-        else RandomForestClassifier(300, class_weight="balanced", min_samples_leaf=2, random_state=seed, n_jobs=1)
+        else RandomForestClassifier(150, class_weight="balanced", min_samples_leaf=2, random_state=seed, n_jobs=1)
     )
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     return cross_val_predict(model, features, labels, cv=folds, method="predict_proba")[:, 1]
