@@ -70,6 +70,12 @@ def test_what_cannot_be_scored_is_refused(labels, probabilities, message, reason
         scores(labels, probabilities)
 
 
+def test_the_ranges_are_the_scores_own():
+    unit = (0.0, 1.0)
+    plain = {"balanced_accuracy": unit, "sensitivity": unit, "specificity": unit, "auroc": unit}
+    assert {**plain, "mcc": (-1.0, 1.0)} == METRIC_RANGES, "the egress contract refuses what lies outside"
+
+
 @given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), max_size=40))
 def test_scores_stay_in_their_ranges_and_do_not_depend_on_the_order(rows):
     labels, chances = np.array([r[0] for r in rows], dtype=int), np.array([r[1] for r in rows])
