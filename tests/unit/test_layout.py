@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "custom" / "med_duallora"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = [path for path in MODULES if PACKAGE / "flare" not in path.parents]
 REQUIRED = ("README.md", "CHANGELOG.md", "LICENSE", "meta.json", "app", "jobs", "custom", "poc", "tests", "docs")
-MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:root|home|Users|work|farm|mnt|tmp)/\w")
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:root|home|Users|work|farm|tmp)/\w")
 LARGEST_BYTES = 9_000_000
 
 
