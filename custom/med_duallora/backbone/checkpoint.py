@@ -70,8 +70,9 @@ def load_classifier(
 ) -> CineMAClassifier:
     """Load a CineMA classifier in float32 and evaluation mode.
 
-    A masked-autoencoder file gives everything but the head, which is then initialised from a fixed seed; its first
-    convolution is repeated over the input channels without division, as CineMA does. A classifier file gives all.
+    A masked-autoencoder file gives everything but the head, which is then initialised from a fixed seed. Where it was
+    made from single frames, its first convolution is repeated over the frames without division, as CineMA does. A
+    classifier file gives all.
 
     Args:
         path: safetensors file; float16 and bfloat16 tensors are widened.

@@ -34,18 +34,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--mask-ratio", type=float, default=0.75, help="part of the patches hidden (%(default)s)")
     parser.add_argument(
-        "--frame-sum",
-        type=float,
-        default=0.5,
-        help="probability of showing the sum of ED and ES, which is what a classifier's repeated first convolution "
-        "sees, instead of one of them (default: %(default)s)",
+        "--frames",
+        choices=("pair", "single"),
+        default="pair",
+        help="what is masked and reconstructed: ED and ES together, as the classifier sees them (default), or one of "
+        "them as CineMA does; the classifier then repeats the first convolution and sees the sum of both",
     )
     parser.add_argument(
-        "--difference-weight",
+        "--motion-weight",
         type=float,
         default=5.0,
-        help="weight of reconstructing also ED minus ES where their sum is shown; 0: plain masked autoencoder "
-        "(default: %(default)s)",
+        help="weight in the loss of what differs between ED and ES (%(default)s)",
     )
     parser.add_argument("--norm-target", action="store_true", help="reconstruct patches of mean 0 and sd 1")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the linear layers")
@@ -90,9 +89,9 @@ def _config(options: argparse.Namespace, n_steps: int) -> "PretrainConfig":
     from med_duallora.pretraining.data import ViewConfig
     from med_duallora.pretraining.run import PretrainConfig
 
-    names = ("preset", "batch_size", "lr", "mask_ratio", "norm_target", "difference_weight", "precision", "seed")
+    names = ("preset", "batch_size", "lr", "mask_ratio", "norm_target", "motion_weight", "precision", "seed")
     values = {name: getattr(options, name) for name in names}
-    return PretrainConfig(n_steps=n_steps, views=ViewConfig(frame_sum=options.frame_sum), **values)
+    return PretrainConfig(n_steps=n_steps, views=ViewConfig(frames=options.frames), **values)
 
 
 def _n_steps(options: argparse.Namespace, pool: "VolumePool", state_file: Path) -> int:

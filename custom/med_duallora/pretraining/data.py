@@ -22,15 +22,14 @@ class ViewConfig:
     """Random changes of a volume when it is drawn.
 
     Args:
-        frame_sum: probability of drawing the sum of ED and ES instead of one of them. A classifier made from the
-            pre-trained model repeats its first convolution over both frames, so this sum is exactly what it sees.
+        frames: ``pair``: ED and ES together, as two channels; ``single``: one of them, as CineMA does.
         gamma: range of the intensity exponent.
         gamma_probability: of a gamma change.
         shift: largest in-plane shift in input voxels.
         max_dropped: most slices that are dropped at either end of the stack.
     """
 
-    frame_sum: float = 0.5
+    frames: str = "pair"
     gamma: tuple[float, float] = (0.5, 1.5)
     gamma_probability: float = 0.5
     shift: int = 8
@@ -77,24 +76,23 @@ class VolumePool:
             VolumePool(self.volumes[kept:], self.image_size, self.content),
         )
 
-    def plain(self, index: int) -> FloatVolume:
-        """Return ED, ES and their sum of a subject, unchanged: (3, *image_size)."""
-        frames = fit_length(GREY_LEVELS[self.volumes[index]], 3, self.image_size[2])
-        return np.concatenate([frames, frames.sum(0, keepdims=True)])
+    def plain(self, index: int, frames: str) -> FloatVolume:
+        """Return a subject's volumes unchanged: (samples, channels, *image_size); one pair, or two single frames."""
+        volume = fit_length(GREY_LEVELS[self.volumes[index]], 3, self.image_size[2])
+        return volume[None] if frames == "pair" else volume[:, None]
 
     def draw(self, index: int, config: ViewConfig, rng: np.random.Generator) -> FloatVolume:
-        """Return a randomly changed frame, or sum of frames, of a subject.
-
-        Returns:
-            (2, *image_size), float32: the image, and the difference ED minus ES where it is a sum, else 0.
-        """
+        """Return a subject's randomly changed frames, float32: (2, *image_size) or, for single, (1, *image_size)."""
         volume = _drop_slices(self.volumes[index], config.max_dropped, rng)
         volume = _flip_and_turn(volume, rng)
         volume = _shift(volume, config.shift, rng)
         levels = GREY_LEVELS
         if rng.random() < config.gamma_probability:
             levels = GREY_LEVELS ** np.float32(rng.uniform(*config.gamma))
-        return fit_length(_pick_frame(levels, volume, config.frame_sum, rng), 3, self.image_size[2])
+        chosen = int(rng.integers(2))
+        if config.frames == "single":
+            volume = volume[chosen : chosen + 1]
+        return fit_length(levels[volume], 3, self.image_size[2])
 
 
 def find_cohorts(directory: Path) -> Sequence[PreparedCohort]:
@@ -144,11 +142,3 @@ def _shift(volume: Volume, limit: int, rng: np.random.Generator) -> Volume:
         :, max(-dx, 0) : nx + min(-dx, 0), max(-dy, 0) : ny + min(-dy, 0)
     ]
     return shifted
-
-
-def _pick_frame(levels: FloatVolume, volume: Volume, frame_sum: float, rng: np.random.Generator) -> FloatVolume:
-    both, chosen = rng.random() < frame_sum, int(rng.integers(2))
-    frames = levels[volume]
-    if both:
-        return np.stack([frames[0] + frames[1], frames[0] - frames[1]])
-    return np.stack([frames[chosen], np.zeros_like(frames[chosen])])

@@ -53,7 +53,7 @@ def command_of(config: PretrainConfig) -> str:
     """Return the command that repeats the run, with DATA and OUT instead of paths."""
     words = ["med-duallora pretrain --data DATA --out OUT", f"--preset {config.preset}", f"--steps {config.n_steps}"]
     words += [f"--batch-size {config.batch_size}", f"--lr {config.lr:g}", f"--mask-ratio {config.mask_ratio:g}"]
-    words += [f"--frame-sum {config.views.frame_sum:g}", f"--difference-weight {config.difference_weight:g}"]
+    words += [f"--frames {config.views.frames}", f"--motion-weight {config.motion_weight:g}"]
     words += [f"--precision {config.precision}", f"--seed {config.seed}"]
     return " ".join(words + (["--norm-target"] if config.norm_target else []))
 
@@ -66,7 +66,7 @@ def plot_curve(path: Path, title: str, curve: list[dict[str, float]]) -> None:
     axes = figure.subplots()
     steps = [point["step"] for point in curve]
     axes.plot(steps, [point["loss"] for point in curve], label="training views")
-    axes.plot(steps, [point["held_out_loss"] for point in curve], label="held-out subjects, ED, ES and their sum")
+    axes.plot(steps, [point["held_out_loss"] for point in curve], label="held-out subjects")
     axes.set(xlabel="step", ylabel="squared error on masked patches", yscale="log", title=f"{title}: pre-training")
     axes.legend()
     axes.grid(alpha=0.3)

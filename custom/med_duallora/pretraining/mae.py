@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 from med_duallora.backbone.classifier import VIEW, Backbone, position_embedding
 from med_duallora.backbone.config import BackboneConfig
-from med_duallora.backbone.layers import VIT_NORM_EPS, Block, initialise, patchify
+from med_duallora.backbone.layers import VIT_NORM_EPS, Attention, Block, initialise, patchify
 from med_duallora.errors import ConfigError
 from med_duallora.pretraining.depthwise import depthwise_conv
 
@@ -132,36 +131,48 @@ class Decoder(nn.Module):
         return self.norm(queries)  # type: ignore[no-any-return]
 
 
+def _align_attention(module: nn.Module) -> None:
+    """Start every key projection as a copy of its query projection.
+
+    Attention then begins as similarity: places attend to near places, because their position embeddings are alike
+    (the idea of mimetic initialisation, Trockman and Kolter 2023). Short runs would otherwise be spent on finding it.
+    """
+    with torch.no_grad():
+        for attention in (part for part in module.modules() if isinstance(part, Attention)):
+            attention.kv.weight[: len(attention.q.weight)] = attention.q.weight
+
+
 class MaskedAutoencoder(Backbone):
     """CineMA's masked autoencoder with one view; parameter names are those of its published checkpoint.
 
     Args:
-        config: the backbone; images have ``in_chans`` channels (one frame), whatever ``n_frames`` is.
+        config: the backbone.
         decoder: shape of the decoder.
         seed: of the initial weights; the global random state is left alone.
-        with_difference: also predict a second image, the difference of the frames whose sum is shown.
+        n_frames: frames that are seen and reconstructed together, as channels: 1 as CineMA does (a classifier then
+            repeats the first convolution), or the backbone's ``n_frames``.
     """
 
-    def __init__(
-        self, config: BackboneConfig, decoder: DecoderConfig, seed: int = 0, with_difference: bool = False
-    ) -> None:
+    def __init__(self, config: BackboneConfig, decoder: DecoderConfig, seed: int = 0, n_frames: int = 1) -> None:
         with torch.random.fork_rng(devices=[]):
-            super().__init__(config, config.in_chans)
-            dim, self.n_values = decoder.embed_dim, config.in_chans * math.prod(config.reduction)
-            n_outputs = 2 * self.n_values if with_difference else self.n_values
+            n_channels = n_frames * config.in_chans
+            super().__init__(config, n_channels)
+            self.n_channels, dim = n_channels, decoder.embed_dim
+            n_values = n_channels * math.prod(config.reduction)
             self.dec_linear = nn.Linear(config.embed_dim, dim)
             self.dec_embed_dict = nn.ModuleDict({VIEW: DecoderTokens(dim, config.grid_size)})
             self.decoder = Decoder(decoder, config.mlp_ratio)
-            self.pred_head_dict = nn.ModuleDict({VIEW: nn.Linear(dim, n_outputs)})
+            self.pred_head_dict = nn.ModuleDict({VIEW: nn.Linear(dim, n_values)})
         initialise(self, seed)
+        _align_attention(self)
 
     def patches(self, image: torch.Tensor) -> torch.Tensor:
-        """Cut (batch, in_chans, X, Y, Z) into token patches (batch, n, voxels*in_chans), channel fastest.
+        """Cut (batch, chans, X, Y, Z) into token patches (batch, n, voxels*chans), channel fastest.
 
         Raises:
             ConfigError: the image is not of the configured size.
         """
-        expected = (self.config.in_chans, *self.config.image_size)
+        expected = (self.n_channels, *self.config.image_size)
         if tuple(image.shape[1:]) != expected:
             raise ConfigError(f"image of shape {tuple(image.shape)}, but it must be (batch, {expected})")
         return patchify(image.permute(0, 2, 3, 4, 1), self.config.reduction).flatten(1, 3)
@@ -169,7 +180,7 @@ class MaskedAutoencoder(Backbone):
     def encode(self, patches: torch.Tensor, mask: PatchMask) -> torch.Tensor:
         """Encode the visible patches: (batch, 1+n_visible, dim), cls first, patches fused with the stem's stages."""
         n_samples, n_visible = mask.visible.shape
-        cubes = take(patches, mask.visible).reshape(-1, *self.config.reduction, self.config.in_chans)
+        cubes = take(patches, mask.visible).reshape(-1, *self.config.reduction, self.n_channels)
         mixer = VisibleMixer(mask.visible, self.config.grid_size)
         tokens, skips = self.token_embedding.stem(cubes, mixer)
         dim = tokens.shape[-1]
@@ -189,38 +200,26 @@ class MaskedAutoencoder(Backbone):
         queries = embedding.mask_token + take(embedding.pos_embed, mask.masked)
         return self.pred_head_dict[VIEW](self.decoder(queries, context))  # type: ignore[no-any-return]
 
-    def forward(self, image: torch.Tensor, mask: PatchMask, norm_target: bool = False) -> torch.Tensor:
-        """Return the mean squared error on the masked patches of image (batch, in_chans, X, Y, Z).
+    def forward(
+        self, image: torch.Tensor, mask: PatchMask, norm_target: bool = False, motion_weight: float = 1.0
+    ) -> torch.Tensor:
+        """Return the mean squared error on the masked patches.
 
         Args:
-            image: what is masked and reconstructed.
+            image: what is masked and reconstructed (batch, chans, X, Y, Z).
             mask: which patches are visible.
             norm_target: compare with patches of mean 0 and standard deviation 1.
-        """
-        return self.losses(image, mask, norm_target)[0]
-
-    def losses(
-        self,
-        image: torch.Tensor,
-        mask: PatchMask,
-        norm_target: bool = False,
-        difference: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mean squared errors of the reconstruction and of the frames' difference (0 without one).
-
-        Args:
-            image: what is masked and reconstructed (batch, in_chans, X, Y, Z).
-            mask: which patches are visible.
-            norm_target: compare with patches of mean 0 and standard deviation 1.
-            difference: first minus second frame, of the image's shape; the model must be built for it.
+            motion_weight: weight of the frames' deviations from their mean; 1 is the plain squared error. What
+                moves between ED and ES is a small part of the image, and what a classifier needs.
         """
         patches = self.patches(image)
-        predicted = self.decode(self.encode(patches, mask), mask).float()
         target = take(patches, mask.masked)
         if norm_target:
             target = (target - target.mean(-1, keepdim=True)) / (target.std(-1, keepdim=True) + NORM_EPS)
-        reconstruction = F.mse_loss(predicted[..., : self.n_values], target)
-        if difference is None:
-            return reconstruction, torch.zeros_like(reconstruction)
-        wanted = take(self.patches(difference), mask.masked)
-        return reconstruction, F.mse_loss(predicted[..., self.n_values :], wanted)
+        error = self.decode(self.encode(patches, mask), mask).float() - target
+        # channel runs fastest, frames are the slower part of it
+        n_frames = self.n_channels // self.config.in_chans
+        frames = error.reshape(*error.shape[:-1], -1, n_frames, self.config.in_chans)
+        common = frames.mean(-2, keepdim=True)
+        motion = (frames - common).square().mean()
+        return common.square().mean() + motion_weight * motion

@@ -42,7 +42,7 @@ class PretrainConfig:
         clip_norm: gradient norm limit.
         mask_ratio: part of the patches that the encoder does not see.
         norm_target: reconstruct patches of mean 0 and standard deviation 1.
-        difference_weight: weight of the second target, the difference of the frames whose sum is shown; 0: none.
+        motion_weight: weight of the frames' deviations from their mean in the loss of pairs.
         precision: fp32, or bf16 for the linear layers.
         seed: of weights, order, views and masks.
         views: random changes of the volumes.
@@ -58,7 +58,7 @@ class PretrainConfig:
     clip_norm: float = 5.0
     mask_ratio: float = 0.75
     norm_target: bool = False
-    difference_weight: float = 0.0
+    motion_weight: float = 1.0
     precision: str = "fp32"
     seed: int = 0
     views: ViewConfig = field(default_factory=ViewConfig)
@@ -71,12 +71,11 @@ class PretrainConfig:
             _check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         for name in ("min_lr_fraction", "warmup_fraction"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-        for name in ("weight_decay", "difference_weight"):
+        for name in ("weight_decay", "motion_weight"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         _check(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1")
         _check(self.precision in ("fp32", "bf16"), "precision", self.precision, "fp32 or bf16")
-        frame_sum = self.views.frame_sum
-        _check(0 <= frame_sum <= 1, "views.frame_sum", frame_sum, "between 0 and 1")
+        _check(self.views.frames in ("pair", "single"), "views.frames", self.views.frames, "pair or single")
         _check(0 <= self.seed < 2**31, "seed", self.seed, "between 0 and 2**31 - 1")
 
     @property
@@ -117,28 +116,27 @@ class Trainer:
         self.config = config
         n_held_out = min(MAX_HELD_OUT, math.ceil(len(pool.volumes) / 20))
         self.pool, self.held_out = pool.split(n_held_out)
-        seed, with_difference = derived_seed(config.seed, "weights"), config.difference_weight > 0
-        self.model = MaskedAutoencoder(config.backbone, DECODERS[config.preset], seed, with_difference)
+        seed, n_frames = derived_seed(config.seed, "weights"), 2 if config.views.frames == "pair" else 1
+        self.model = MaskedAutoencoder(config.backbone, DECODERS[config.preset], seed, n_frames)
         self.optimizer = torch.optim.AdamW(_groups(self.model, config.weight_decay), lr=config.lr, betas=(0.9, 0.95))
 
     def step(self, step: int) -> float:
         """Do one optimizer step and return its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(step)
-        image, difference, mask = self.batch(step)
-        loss = self._loss(image, mask, difference if self.config.difference_weight else None)
+        image, mask = self.batch(step)
+        loss = self._loss(image, mask, self.config.motion_weight)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         return loss.item()
 
-    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, PatchMask]:
-        """Return images and frame differences, both (batch, 1, X, Y, Z), and the mask of a step."""
+    def batch(self, step: int) -> tuple[torch.Tensor, PatchMask]:
+        """Return the images (batch, frames, X, Y, Z) and the mask of a step."""
         rng = generator(self.config.seed, "views", step)
         draws = [self.pool.draw(i, self.config.views, rng) for i in self._indices(step)]
-        images, differences = np.stack(draws)[:, :1], np.stack(draws)[:, 1:]
-        return torch.from_numpy(images), torch.from_numpy(differences), self._mask(len(draws), "mask", step)
+        return torch.from_numpy(np.stack(draws)), self._mask(len(draws), "mask", step)
 
     def _indices(self, step: int) -> list[int]:
         """Subjects of a step: batches run through one shuffled order after the other."""
@@ -153,21 +151,17 @@ class Trainer:
         stream = torch.Generator().manual_seed(derived_seed(self.config.seed, *purpose))
         return PatchMask.draw(n_samples, self.config.backbone.n_tokens, self.config.mask_ratio, stream)
 
-    def _loss(self, image: torch.Tensor, mask: PatchMask, difference: torch.Tensor | None = None) -> torch.Tensor:
+    def _loss(self, image: torch.Tensor, mask: PatchMask, motion_weight: float) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            reconstruction, motion = self.model.losses(image, mask, self.config.norm_target, difference)
-        return reconstruction + self.config.difference_weight * motion
+            return self.model(image, mask, self.config.norm_target, motion_weight)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
-        """Return the reconstruction loss on the held-out subjects.
-
-        ED, ES and their sum, unchanged, always under the same masks.
-        """
+        """Return the plain squared error on the held-out subjects, unchanged and always under the same masks."""
         losses = []
         for i in range(len(self.held_out.volumes)):
-            image = torch.from_numpy(self.held_out.plain(i)).unsqueeze(1)
-            losses.append(float(self._loss(image, self._mask(len(image), "held-out", i))))
+            image = torch.from_numpy(self.held_out.plain(i, self.config.views.frames))
+            losses.append(float(self._loss(image, self._mask(len(image), "held-out", i), motion_weight=1.0)))
         return float(np.mean(losses))
 
 

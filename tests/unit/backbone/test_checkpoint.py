@@ -13,6 +13,7 @@ from med_duallora.backbone import (
 )
 from med_duallora.backbone.checkpoint import FIRST_CONV, POSITION
 from med_duallora.errors import CheckpointError
+from med_duallora.pretraining.mae import DECODERS, MaskedAutoencoder
 
 CLS_TOKEN = "encoder.cls_token"
 Q_WEIGHT = "encoder.blocks.0.attn.q.weight"
@@ -52,6 +53,12 @@ def test_autoencoder_file_repeats_the_first_convolution_without_division(mae_fil
     assert stored.shape[1] == 1
     assert torch.equal(found[:, :1], stored)
     assert torch.equal(found[:, 1:], stored)
+
+
+def test_autoencoder_of_both_frames_is_taken_as_it_is(tmp_path, tiny):
+    path = tmp_path / "pair.safetensors"
+    save_file(MaskedAutoencoder(tiny, DECODERS["cinema-tiny"], n_frames=2).state_dict(), path)
+    assert torch.equal(load_classifier(path, tiny).state_dict()[FIRST_CONV], load_file(path)[FIRST_CONV])
 
 
 def test_head_of_an_autoencoder_file_does_not_depend_on_the_global_random_state(mae_file, tiny):

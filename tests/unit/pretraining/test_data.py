@@ -37,12 +37,13 @@ def test_split_holds_the_last_subjects_out(pool):
         pool.split(6)
 
 
-def test_plain_is_ed_es_and_their_sum(pool):
-    ed, es, both = pool.plain(0)
-    assert np.allclose(ed + es, both)
-    assert ed.shape == TINY.image_size
+def test_plain_is_one_pair_or_two_single_frames(pool):
+    pair, single = pool.plain(0, "pair"), pool.plain(0, "single")
+    assert pair.shape == (1, 2, *TINY.image_size)
+    assert single.shape == (2, 1, *TINY.image_size)
+    assert np.array_equal(pair[0], single[:, 0])
     # five slices are cropped to four
-    assert np.allclose(ed[..., 0], pool.volumes[0][0, ..., 0] / 255)
+    assert np.allclose(pair[0, 0, ..., 0], pool.volumes[0][0, ..., 0] / 255)
 
 
 def test_draw_depends_on_its_generator_alone(pool):
@@ -53,22 +54,23 @@ def test_draw_depends_on_its_generator_alone(pool):
     assert draws[0].dtype == np.float32
 
 
-@pytest.mark.parametrize(
-    ("frame_sum", "largest", "reason"), [(0.0, 1.0, "single frames"), (1.0, 2.0, "sums reach twice the range")]
-)
-def test_sum_of_frames_is_drawn_as_often_as_asked(pool, frame_sum, largest, reason):
-    views = ViewConfig(frame_sum=frame_sum, gamma_probability=0.0)
-    draws = [pool.draw(0, views, np.random.default_rng(seed)) for seed in range(20)]
-    assert {round(float(image.max()), 4) for image, _ in draws} == {round(largest * 200 / 255, 4)}
-    # ED minus ES is shown as a target only with the sum; the disc shrinks, so it is never negative here
-    assert all(bool(difference.any()) == (frame_sum == 1.0) for _, difference in draws)
-    assert min(difference.min() for _, difference in draws) == 0
+def disc_areas(image: np.ndarray) -> tuple[int, ...]:
+    return tuple(int((frame[:, :, 0] > 0.5).sum()) for frame in image)
+
+
+def test_a_pair_is_changed_alike_and_keeps_its_order(pool):
+    still = ViewConfig(gamma_probability=0.0, shift=0)
+    areas = {disc_areas(pool.draw(0, still, np.random.default_rng(seed))) for seed in range(10)}
+    assert len(areas) == 1
+    ed, es = areas.pop()
+    assert ed > es
 
 
 def test_both_single_frames_are_drawn(pool):
-    still = ViewConfig(frame_sum=0.0, gamma_probability=0.0, shift=0)
-    areas = {int((pool.draw(0, still, np.random.default_rng(s))[0, :, :, 0] > 0.5).sum()) for s in range(20)}
-    assert len(areas) == 2
+    still = ViewConfig(frames="single", gamma_probability=0.0, shift=0)
+    draws = [pool.draw(0, still, np.random.default_rng(seed)) for seed in range(20)]
+    assert {draw.shape for draw in draws} == {(1, *TINY.image_size)}
+    assert len({disc_areas(draw) for draw in draws}) == 2
 
 
 def test_slices_are_not_dropped_from_a_short_stack(pool):

@@ -10,7 +10,7 @@ from med_duallora.pretraining.run import PretrainConfig, pretrain
 
 
 def test_checkpoint_manifest_and_curve(pool, tmp_path):
-    config = PretrainConfig(preset="cinema-tiny", n_steps=3, batch_size=2, norm_target=True, difference_weight=2.5)
+    config = PretrainConfig(preset="cinema-tiny", n_steps=3, batch_size=2, norm_target=True, motion_weight=2.5)
     state = pretrain(config, pool, tmp_path / "run.safetensors", say=lambda _: None)
     out = tmp_path / "tiny.safetensors"
     manifest = export(out, config, pool, state, "phantoms of a test")
@@ -21,7 +21,7 @@ def test_checkpoint_manifest_and_curve(pool, tmp_path):
     assert manifest["data"]["n_subjects"] == 6
     assert [point["step"] for point in manifest["loss_curve"]] == [1, 2, 3]
     assert "--steps 3 --batch-size 2" in manifest["command"]
-    assert "--difference-weight 2.5" in manifest["command"]
+    assert "--frames pair --motion-weight 2.5" in manifest["command"]
     assert manifest["command"].endswith("--seed 0 --norm-target")
     assert str(tmp_path) not in json.dumps(manifest)
     assert {tensor.dtype for tensor in load_file(out).values()} == {torch.float16}

@@ -82,17 +82,29 @@ def test_normalised_target_has_mean_zero_and_unit_deviation(mae, image):
     assert torch.allclose(mae(image, mask, norm_target=True), loss, rtol=1e-4)
 
 
-def test_difference_of_the_frames_is_a_second_target(image):
-    model = MaskedAutoencoder(TINY, DECODERS["cinema-tiny"], seed=1, with_difference=True)
+def test_frames_that_move_count_by_their_weight():
+    model = MaskedAutoencoder(TINY, DECODERS["cinema-tiny"], seed=1, n_frames=2)
+    pair = torch.rand(3, 2, *TINY.image_size, generator=torch.Generator().manual_seed(0))
     mask = mask_of()
-    predicted = model.decode(model.encode(model.patches(image), mask), mask)
-    assert predicted.shape == (3, 12, 2 * 16 * 16)
-    difference = image.flip(2)
-    reconstruction, motion = model.losses(image, mask, difference=difference)
-    assert torch.allclose(reconstruction, model(image, mask))
-    expected = (predicted[..., 256:] - take(model.patches(difference), mask.masked)).square().mean()
-    assert torch.allclose(motion, expected)
-    assert float(model.losses(image, mask)[1]) == 0
+    patches = model.patches(pair)
+    assert patches.shape == (3, 16, 2 * 16 * 16)
+    error = model.decode(model.encode(patches, mask), mask) - take(patches, mask.masked)
+    # channel runs fastest: even values are ED, odd ones ES
+    half_difference = (error[..., 0::2] - error[..., 1::2]) / 2
+    assert torch.allclose(model(pair, mask), error.square().mean(), rtol=1e-5)
+    more = 4 * half_difference.square().mean()
+    assert torch.allclose(model(pair, mask, motion_weight=5.0), error.square().mean() + more, rtol=1e-5)
+
+
+def test_motion_weight_is_nothing_to_a_single_frame(mae, image):
+    mask = mask_of()
+    assert torch.equal(mae(image, mask, motion_weight=9.0), mae(image, mask))
+
+
+def test_attention_starts_as_similarity(mae):
+    attention = mae.decoder.blocks[0].attn
+    assert torch.equal(attention.kv.weight[:12], attention.q.weight)
+    assert not torch.equal(attention.kv.weight[12:], attention.q.weight)
 
 
 def test_blank_patches_have_a_finite_normalised_loss(mae):

@@ -30,10 +30,10 @@ def silent(line: str) -> None:
         ({"warmup_fraction": -0.1}, "warmup_fraction"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"mask_ratio": 1.0}, "mask_ratio = 1.0"),
-        ({"difference_weight": -1.0}, "difference_weight = -1.0"),
+        ({"motion_weight": -1.0}, "motion_weight = -1.0"),
         ({"precision": "fp8"}, "precision = 'fp8'"),
         ({"seed": -1}, "seed = -1"),
-        ({"views": ViewConfig(frame_sum=1.5)}, "frame_sum = 1.5"),
+        ({"views": ViewConfig(frames="sum")}, "frames = 'sum'"),
     ],
 )
 def test_impossible_recipe_is_refused(change, message):
@@ -65,14 +65,14 @@ def test_loss_falls_on_volumes_it_never_saw(pool, tmp_path):
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_difference_of_the_frames_is_learned_with_its_weight(pool, tmp_path):
-    config = dataclasses.replace(TINY, difference_weight=5.0, views=ViewConfig(frame_sum=1.0))
+@pytest.mark.parametrize(("frames", "n_frames"), [("pair", 2), ("single", 1)])
+def test_frames_are_the_models_channels(pool, frames, n_frames):
+    config = dataclasses.replace(TINY, motion_weight=5.0, views=ViewConfig(frames=frames))
     trainer = Trainer(config, pool)
-    image, difference, mask = trainer.batch(0)
-    reconstruction, motion = trainer.model.losses(image, mask, difference=difference)
-    assert trainer.step(0) == pytest.approx(float((reconstruction + 5 * motion).detach()), rel=1e-5)
-    head = pretrain(config, pool, tmp_path / "run.safetensors", say=silent).weights["pred_head_dict.sax.weight"]
-    assert len(head) == 2 * 16 * 16
+    image, mask = trainer.batch(0)
+    assert image.shape == (4, n_frames, *config.backbone.image_size)
+    expected = float(trainer.model(image, mask, motion_weight=5.0).detach())
+    assert trainer.step(0) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
