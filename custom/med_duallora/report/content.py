@@ -50,7 +50,7 @@ def headline(run: Run) -> str:
         return f"Balanced accuracy cannot be compared ({size}): no site has a test split with both classes."
     return (
         f"Mean balanced accuracy over the sites: {both:.2f} with both adapters, {start:.2f} with the frozen backbone "
-        f"and a fitted head ({both - start:+.2f}). {size[0].upper()}{size[1:]}."
+        f"and a fitted head ({round(both, 2) - round(start, 2):+.2f}). {size[0].upper()}{size[1:]}."
     )
 
 
