@@ -7,7 +7,7 @@ removing what it knows to be bad.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -83,10 +83,7 @@ class EgressContract:
     @classmethod
     def for_job(cls, job: JobConfig) -> "EgressContract":
         """Derive the contract from the job configuration alone, the same at every site and at the server."""
-        model = skeleton(job)
-        sent = model.of_roles(method_of(job).sent_roles(job.lora))
-        tensors = {name: TensorSpec(tuple(parameter.shape)) for name, parameter in sent.items()}
-        return cls(tensors, model.global_pairs(), {**TRAIN_METRICS, **evaluation_metrics()}, job.train.n_rounds)
+        return cls(*_derived(job), {**TRAIN_METRICS, **evaluation_metrics()}, job.train.n_rounds)
 
     @property
     def n_parameters(self) -> int:
@@ -205,6 +202,14 @@ class EgressContract:
         if type(round_index) is not int or not 0 <= round_index < self.n_rounds:
             raise EgressViolation(f"the round is no integer between 0 and {self.n_rounds - 1}")
         return round_index
+
+
+@lru_cache(maxsize=32)
+def _derived(job: JobConfig) -> tuple[dict[str, TensorSpec], tuple[tuple[str, str], ...]]:
+    """Return the tensors and pairs of a job; building the model's skeleton takes a moment."""
+    model = skeleton(job)
+    sent = model.of_roles(method_of(job).sent_roles(job.lora))
+    return {name: TensorSpec(tuple(parameter.shape)) for name, parameter in sent.items()}, model.global_pairs()
 
 
 def evaluation_metrics() -> dict[str, tuple[float, float]]:

@@ -51,6 +51,10 @@ class SiteRuntime:
         job: the job scope.
         config: the site scope.
 
+    Attributes:
+        offered: round and weight of the last update; None before the first.
+        reported: the last value of every metric that was computed and that the site's policy lets out.
+
     Raises:
         ConfigError: the device is not there, a setting does not fit the backbone, or the job asks for more than this
             site's policy gives.
@@ -81,6 +85,8 @@ class SiteRuntime:
         self.directory = config.state_dir / job.experiment
         self.store = SiteStateStore(self.directory, self._identity())
         self._start = self.model.values(self.method.kept_roles(job.lora))
+        self.offered: tuple[int, float] | None = None
+        self.reported: dict[str, float] = {}
 
     def sent_state(self) -> dict[str, np.ndarray]:
         """Return what the model now holds of the parameters that leave."""
@@ -90,9 +96,19 @@ class SiteRuntime:
         """Return what the model now holds of the trained parameters that stay."""
         return self.model.values(self.method.kept_roles(self.job.lora))
 
+    def n_subjects(self) -> dict[str, int]:
+        """Return the number of subjects by split."""
+        return {split: len(self.cohort.split(split)) for split in SPLITS}
+
     def allowed_metrics(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return what the site's policy lets out of its metrics."""
-        return self.policy.allowed_metrics(metrics, {split: len(self.cohort.split(split)) for split in SPLITS})
+        return self.policy.allowed_metrics(metrics, self.n_subjects())
+
+    def _report(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the allowed metrics, and remember them: the boundary lets out no number that was not computed here."""
+        allowed = self.allowed_metrics(metrics)
+        self.reported |= allowed
+        return allowed
 
     def _identity(self) -> str:
         """Return what a saved state must agree with; the length of the federation may change."""
@@ -119,7 +135,7 @@ class SiteRuntime:
         probabilities = predict(self.model, self.source, subjects, self.job.train, should_stop)
         found = {"val_loss": self._balanced_loss(labels, probabilities)}
         accuracy = scores(labels, probabilities).get("balanced_accuracy")
-        return self.allowed_metrics(found if accuracy is None else {**found, "val_balanced_accuracy": accuracy})
+        return self._report(found if accuracy is None else {**found, "val_balanced_accuracy": accuracy})
 
     def train_round(
         self,
@@ -160,7 +176,8 @@ class SiteRuntime:
             "seconds": time.monotonic() - started,
         }
         weight = float(len(self.train_subjects)) if self.job.weighting == "subjects" else 1.0
-        return SiteUpdate(self.sent_state(), weight, self.allowed_metrics(metrics))
+        self.offered = (round_index, weight)
+        return SiteUpdate(self.sent_state(), weight, self._report(metrics))
 
     def evaluate(self, global_state: State, should_stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """Score a global adapter on the test split with the site's own local state, in every variant.
@@ -189,7 +206,7 @@ class SiteRuntime:
             for row, subject in enumerate(subjects)
         ]
         write_json(self.directory / "evaluation.json", {"not_for_diagnosis": True, "predictions": rows}, mode=0o600)
-        return self.allowed_metrics({name: float(value) for name, value in metrics.items()})
+        return self._report({name: float(value) for name, value in metrics.items()})
 
     def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:
         self._restore(global_state, None)

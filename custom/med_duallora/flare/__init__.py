@@ -3,7 +3,11 @@
 job            what a job carries: its configuration, and the egress contract that follows from it
 payload        the two kinds of replies a site may give, as FLARE Shareables
 learner        site: answers train and validate tasks
+boundary       site: the contract, the policy, the model and the ledger that the next two compare with
 egress_filter  site: lets out what the contract names, and nothing else
+egress_guard   site: acts after all filters of a job, on fed events, console answers and the public context
+console_guard  site: takes file commands and rights that nobody shall have away from FLARE's own process
+receipts       site and server: ledger entries of what passed
 tracking       site and server: the agreed metrics as TensorBoard scalars and console statistics
 aggregator     server: takes the contributions of a round, writes round_metrics.jsonl
 persistor      server: the first, the last and the best global adapter as safetensors

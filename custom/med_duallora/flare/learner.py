@@ -52,6 +52,11 @@ class DualLoRALearner(Learner):
         self._runtime: SiteRuntime | None = None
         self._statistics: dict[str, float | str] = {"phase": "starting"}
 
+    @property
+    def runtime(self) -> SiteRuntime | None:
+        """Return the site at work; None before a successful initialisation."""
+        return self._runtime
+
     def initialize(self, parts: dict[str, Any], fl_ctx: FLContext) -> None:  # noqa: ARG002  FLARE's signature
         """Load the site's configuration, cohort, backbone and state."""
         site = fl_ctx.get_identity_name()

@@ -1,4 +1,4 @@
-"""The two kinds of replies a site may give, between the core's plain values and FLARE's Shareable.
+"""The kinds of replies a site may give, between the core's plain values and FLARE's Shareable.
 
 Reading is strict in both directions: the filter at the site and the aggregator at the server read with the same
 functions, and what they read is built anew from the contract. Nothing is copied from one Shareable to another.
@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.app_common.app_constant import AppConstants
 
 from med_duallora.egress import EgressContract
 from med_duallora.errors import EgressViolation
@@ -21,6 +23,7 @@ INITIAL_METRICS = MetaKey.INITIAL_METRICS
 """Metrics of the incoming global adapter before training; LearnerExecutor and IntimeModelSelector agree on the key."""
 METRICS = "metrics"
 """Metrics of the site's training in this round."""
+RETURN_CODES = frozenset(value for name, value in vars(ReturnCode).items() if name.isupper())
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,52 @@ class TrainReply:
         if self.initial_metrics is not None:
             meta[INITIAL_METRICS] = dict(self.initial_metrics)
         return DXO(DataKind.WEIGHTS, data=dict(self.tensors), meta=meta).to_shareable()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a site answers to a validate task: metrics by the contract's names."""
+
+    metrics: dict[str, float]
+
+    def to_shareable(self) -> Shareable:
+        """Return a fresh Shareable that holds these values and nothing else."""
+        return metrics_reply(self.metrics)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a site answers when it could not do a task: one of FLARE's return codes, without any text."""
+
+    code: str
+
+    def to_shareable(self) -> Shareable:
+        """Return a fresh Shareable that holds the code and nothing else."""
+        return make_reply(self.code)
+
+
+def read_reply(task: object, reply: Shareable, contract: EgressContract) -> TrainReply | Scores | Failure:
+    """Return fresh values of any reply.
+
+    Raises:
+        EgressViolation: the reply holds something that the contract does not name, or the task may not be answered
+            with data.
+    """
+    if type(reply) is not Shareable:
+        raise EgressViolation(f"the payload is a {type(reply).__name__}, expected a plain Shareable")
+    code = reply.get_return_code()
+    if code != ReturnCode.OK:
+        return Failure(code if type(code) is str and code in RETURN_CODES else ReturnCode.ERROR)
+    if task == AppConstants.TASK_TRAIN:
+        return read_train_reply(contract, reply)
+    if task == AppConstants.TASK_VALIDATION:
+        return Scores(read_metrics_reply(contract, reply))
+    raise EgressViolation("this task may not be answered with data")
+
+
+def rebuilt(task: object, reply: Shareable, contract: EgressContract) -> Shareable:
+    """Return a fresh reply that holds what the contract allows of ``reply``; EgressViolation: see ``read_reply``."""
+    return read_reply(task, reply, contract).to_shareable()
 
 
 def read_train_reply(contract: EgressContract, reply: Shareable) -> TrainReply:

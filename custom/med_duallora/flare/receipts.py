@@ -1,0 +1,72 @@
+"""Ledger entries of what passes between a site and the server; both sides make them from what they read themselves."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from med_duallora.flare.payload import TrainReply
+from med_duallora.ledger import ALLOWED, BLOCKED, Entry, content_digest, described
+
+TRAIN, VALIDATE = "train", "validate"
+MAX_DESCRIBED = 64
+"""A blocked payload may hold any number of tensors; this many are described."""
+
+
+def train_entry(job_id: str, site: str, reply: TrainReply, verdict: str = ALLOWED, reason: str = "") -> Entry:
+    """Return the entry of a train reply.
+
+    Args:
+        job_id: FLARE's job id.
+        site: who sent it.
+        reply: as it was read, by the contract.
+        verdict: of the one who writes the entry.
+        reason: of a refusal.
+    """
+    facts = {
+        "round": reply.round_index,
+        "weight": reply.weight,
+        "metrics": reply.metrics,
+        "initial_metrics": reply.initial_metrics,
+    }
+    digest = content_digest(reply.tensors, facts)
+    n_bytes = sum(value.nbytes for value in reply.tensors.values())
+    shapes = described(reply.tensors)
+    return Entry(job_id, site, TRAIN, "tensors", verdict, reason, reply.round_index, shapes, n_bytes, digest)
+
+
+def metrics_entry(job_id: str, site: str, metrics: Mapping[str, float], verdict: str = ALLOWED) -> Entry:
+    """Return the entry of a validate reply."""
+    return Entry(job_id, site, VALIDATE, "metrics", verdict, sha256=content_digest({}, dict(metrics)))
+
+
+def event_entry(job_id: str, site: str, tag: str, value: float, step: int) -> Entry:
+    """Return the entry of one scalar that left or arrived as a fed event."""
+    digest = content_digest({}, {"tag": tag, "value": value, "step": step})
+    return Entry(job_id, site, tag, "event", ALLOWED, round_index=step, sha256=digest)
+
+
+def error_entry(job_id: str, site: str, task: str, code: str) -> Entry:
+    """Return the entry of a reply that holds a return code and nothing else."""
+    return Entry(job_id, site, task, "error", ALLOWED, code)
+
+
+def blocked_entry(job_id: str, site: str, task: str, reason: str, payload: object, *, kind: str = "tensors") -> Entry:
+    """Return the entry of something that did not leave, with as much of its outline as can be told safely."""
+    tensors = dict(_arrays(payload))
+    n_bytes = sum(value.nbytes for value in tensors.values())
+    digest = content_digest(tensors, {}) if tensors else ""
+    return Entry(job_id, site, task, kind, BLOCKED, reason, None, described(tensors), n_bytes, digest)
+
+
+def _arrays(payload: object) -> list[tuple[str, np.ndarray]]:
+    """Return the plain numeric arrays of a DXO-like payload; nothing of the payload is called."""
+    content = dict.get(payload, "DXO") if isinstance(payload, dict) else None
+    data = dict.get(content, "data") if isinstance(content, dict) else None
+    if not isinstance(data, dict):
+        return []
+    found = [
+        (str.__str__(name)[:120], value)
+        for name, value in dict.items(data)
+        if type(name) is str and type(value) is np.ndarray and value.dtype.kind in "fiub"
+    ]
+    return found[:MAX_DESCRIBED]

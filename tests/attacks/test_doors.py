@@ -1,0 +1,293 @@
+"""Attacks on the doors of a closed site: code in a job, classes named by a job, the console, the policy, the ledger."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode, SiteType
+from nvflare.apis.fl_context import FLContext, FLContextManager
+from nvflare.apis.fl_exception import UnsafeComponentError
+from nvflare.apis.workspace import Workspace
+from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
+from nvflare.fuel.sec.authz import AuthorizationService, AuthzContext, Person
+from nvflare.private.defs import SysCommandTopic
+from nvflare.private.fed.app.default_app_validator import DefaultAppValidator
+from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
+from nvflare.private.fed.client.shell_cmd import ShellCommandProcessor
+from nvflare.private.fed.utils.app_authz import AppAuthzService
+from nvflare.security.logging import SECURE_LOGGING_VAR_NAME, secure_format_exception
+from nvflare.security.security import FLAuthorizer
+
+from med_duallora.flare import console_guard
+from med_duallora.flare.console_guard import ClosedRights, ConsoleGuard, check_closed
+from med_duallora.flare.payload import metrics_reply
+from med_duallora.site_kit import harden
+from tests.attacks.test_results import assert_nothing_left
+from tests.attacks.tricks import SUBJECT
+from tests.unit.site_kit.conftest import provisioned, site_kit
+
+__all__ = ["provisioned", "site_kit"]
+
+
+@pytest.fixture
+def closed_kit(site_kit: Path) -> Path:
+    harden(site_kit)
+    return site_kit
+
+
+# --- classes that a job may name -------------------------------------------------------------------------------------
+
+REFUSED_CLASSES = [
+    ("streams a job's log", "nvflare.app_common.logging.job_log_streamer.JobLogStreamer"),
+    ("turns log records into fed events", "nvflare.app_common.widgets.convert_to_fed_event.ConvertToFedEvent"),
+    ("sends statistics of the data", "nvflare.app_common.executors.statistics.statistics_executor.StatisticsExecutor"),
+    ("sends identifiers of subjects", "nvflare.app_common.psi.psi_executor.PSIExecutor"),
+    ("posts to an address of the job's choice", "nvflare.app_opt.tracking.mlflow.mlflow_receiver.MLflowReceiver"),
+    ("starts any program", "nvflare.app_common.launchers.subprocess_launcher.SubprocessLauncher"),
+    ("runs any script", "nvflare.app_common.executors.task_script_runner.TaskScriptRunner"),
+    ("trains on tables of the site", "nvflare.app_opt.xgboost.tree_based.executor.FedXGBTreeExecutor"),
+    ("a model learner of somebody else", "nvflare.app_common.executors.model_learner_executor.ModelLearnerExecutor"),
+    ("runs any command of ours", "med_duallora.cli.main"),
+    ("writes any file", "med_duallora.files.write_text"),
+    ("hashes any file", "med_duallora.files.sha256_of_file"),
+    ("opens the kit again", "med_duallora.site_kit.closing.harden"),
+    ("a function beside an allowed class", "med_duallora.flare.job.job_of"),
+    ("a class that ours imports", "med_duallora.flare.learner.SiteRuntime"),
+    ("something inside an allowed class", "med_duallora.flare.learner.DualLoRALearner_"),
+    ("Python itself", "subprocess.Popen"),
+    ("Python itself", "builtins.open"),
+    ("a path that is none", "os"),
+]
+
+
+def asked(kit: Path, config: dict[str, Any]) -> None:
+    """Ask FLARE's own authorizer, as a job process of this site does before it builds a component."""
+    fl_ctx = FLContext()
+    fl_ctx.set_prop(FLContextKey.WORKSPACE_OBJECT, Workspace(str(kit), "siemens"), private=True)
+    fl_ctx.set_prop(FLContextKey.JOB_META, {}, private=True)
+    fl_ctx.set_prop(FLContextKey.COMPONENT_CONFIG, config, private=True)
+    ComponentPathAuthorizer().handle_event(EventType.BEFORE_BUILD_COMPONENT, fl_ctx)
+
+
+@pytest.mark.parametrize(("trick", "path"), REFUSED_CLASSES, ids=[f"{r[0]} ({r[1]})" for r in REFUSED_CLASSES])
+def test_a_job_cannot_name_it(trick: str, path: str, closed_kit: Path):
+    with pytest.raises(UnsafeComponentError):
+        asked(closed_kit, {"id": "x", "path": path, "args": {}})
+
+
+@pytest.mark.parametrize("config", [{"name": "JobLogStreamer"}, {"path": 7}, {"class_path": "subprocess.Popen"}, {}])
+def test_nor_by_another_key(config: dict[str, Any], closed_kit: Path):
+    with pytest.raises(UnsafeComponentError):
+        asked(closed_kit, config)
+
+
+def test_our_own_classes_may_be_named(closed_kit: Path):
+    for path in json.loads((closed_kit / "local" / "resources.json").read_text())["class_allow_list"]:
+        asked(closed_kit, {"path": path})
+
+
+def test_an_untouched_kit_would_have_allowed_some(site_kit: Path):
+    asked(site_kit, {"path": "nvflare.app_common.logging.job_log_streamer.JobLogStreamer"})
+
+
+# --- code in a job ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authorization(closed_kit: Path, monkeypatch: pytest.MonkeyPatch) -> FLAuthorizer:
+    """The site's authorisation as FLARE loads it, with our console guard in front of it."""
+    policy = json.loads((closed_kit / "local" / "authorization.json").read_text())
+    monkeypatch.setattr(AuthorizationService, "the_authorizer", FLAuthorizer("clinic_a", policy))
+    monkeypatch.setattr(AppAuthzService, "app_validator", DefaultAppValidator(SiteType.CLIENT))
+    return AuthorizationService.the_authorizer
+
+
+def app_with(folder: Path, *files: str) -> Path:
+    (folder / "config").mkdir(parents=True)
+    (folder / "config" / "config_fed_client.json").write_text('{"format_version": 2, "executors": []}')
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("print('hello')")
+    return folder
+
+
+@pytest.mark.parametrize("role", ["project_admin", "org_admin", "lead", "member", "super", ""])
+def test_nobody_brings_code(role: str, authorization, tmp_path: Path):
+    console_guard.close_rights()
+    app = app_with(tmp_path / "app", "custom/evil.py")
+    allowed, why = AppAuthzService.authorize(str(app), "someone", "clinic_a", role)
+    assert not allowed and "BYOC" in why
+
+
+@pytest.mark.parametrize("role", ["lead", "project_admin"])
+def test_a_job_without_code_is_welcome(role: str, authorization, tmp_path: Path):
+    console_guard.close_rights()
+    assert AppAuthzService.authorize(str(app_with(tmp_path / "app")), "someone", "centre", role)[0]
+
+
+@pytest.mark.parametrize("spec", [{"docker": {"image": "evil"}}, {"k8s": {"image": "evil"}}])
+def test_an_image_of_the_jobs_choice_is_code(spec: dict[str, Any], authorization):
+    console_guard.close_rights()
+    info = AppAuthzService.derive_local_app_info({}, {"launcher_spec": {"siemens": spec}}, "siemens")
+    assert not AppAuthzService.authorize_app_info(info, "someone", "centre", "lead")[0]
+
+
+# --- the console -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of FLARE's command processors that this test may change."""
+    monkeypatch.setattr(ClientRequestProcessors, "request_processors", [ShellCommandProcessor()])
+    monkeypatch.setattr(AuthorizationService, "the_authorizer", FLAuthorizer("clinic_a", {**RIGHTS}))
+    monkeypatch.setenv(SECURE_LOGGING_VAR_NAME, "")
+
+
+RIGHTS = {"format_version": "1.0", "permissions": {"project_admin": "any", "lead": {"view": "any"}}}
+
+
+def topics() -> set[str]:
+    return {topic for processor in ClientRequestProcessors.request_processors for topic in processor.get_topics()}
+
+
+def bootstrapped(guard: ConsoleGuard) -> FLContext:
+    fl_ctx = FLContextManager(None, "siemens").new_context()
+    guard.handle_event(EventType.SYSTEM_BOOTSTRAP, fl_ctx)
+    return fl_ctx
+
+
+@pytest.mark.usefixtures("console")
+def test_the_site_no_longer_knows_file_commands():
+    assert SysCommandTopic.SHELL in topics()
+    guard = ConsoleGuard()
+    assert SysCommandTopic.SHELL not in topics(), "so a server that skips the authorisation gets 'invalid_request'"
+    bootstrapped(guard)
+    ConsoleGuard()  # FLARE builds it in every process; twice does no harm
+
+
+def may(role: str, right: str) -> bool:
+    person = Person("someone", "clinic_a", role)
+    return AuthorizationService.authorize(AuthzContext(right, person, person))[0]
+
+
+@pytest.mark.usefixtures("console")
+def test_forged_identities_get_no_more_than_the_site_gives():
+    assert may("super", "byoc") and may("project_admin", "cat"), "what FLARE does by itself"
+    bootstrapped(ConsoleGuard())
+    for role in ("super", "project_admin", "lead"):
+        for right in ("byoc", "cat", "tail", "head", "grep", "ls", "pwd"):
+            assert not may(role, right), (role, right)
+    assert not may("super", "show_stats")
+    assert may("project_admin", "show_stats") and may("lead", "check_status") and not may("lead", "abort_job")
+    assert isinstance(AuthorizationService.get_authorizer(), ClosedRights)
+    console_guard.close_rights()
+    assert not isinstance(AuthorizationService.get_authorizer().inner, ClosedRights), "closed once"
+
+
+@pytest.mark.usefixtures("console")
+def test_flares_own_lines_name_the_class_of_an_exception_only():
+    ConsoleGuard()
+    assert os.environ[SECURE_LOGGING_VAR_NAME] == "true"
+    assert SUBJECT not in secure_format_exception(ValueError(SUBJECT))
+
+
+@pytest.mark.usefixtures("console")
+def test_a_site_whose_console_cannot_be_closed_does_not_start(monkeypatch: pytest.MonkeyPatch):
+    guard = ConsoleGuard()
+    ClientRequestProcessors.request_processors.append(ShellCommandProcessor())
+    with pytest.raises(UnsafeComponentError, match="file commands could not be removed"):
+        bootstrapped(guard)
+    ClientRequestProcessors.request_processors.clear()
+    monkeypatch.setattr(AuthorizationService, "the_authorizer", None)
+    with pytest.raises(UnsafeComponentError, match="authorisation could not be closed"):
+        bootstrapped(guard)
+    monkeypatch.setattr(AuthorizationService, "the_authorizer", ClosedRights(FLAuthorizer("clinic_a", {**RIGHTS})))
+    monkeypatch.delenv(SECURE_LOGGING_VAR_NAME)
+    with pytest.raises(UnsafeComponentError, match="secure logging"):
+        check_closed()
+
+
+# --- the site's policy, its configuration and its ledger -------------------------------------------------------------
+
+
+def with_policy(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text())
+    values["policy"].update(changes)
+    path.write_text(json.dumps(values))
+
+
+DEMANDS = [
+    ("the classification head", ["lora.head_policy=global"], {}, "policy.head_leaves"),
+    ("a method that sends the head", ["method=fedavg-lora"], {}, "policy.head_leaves"),
+    ("a rank above the site's", ["lora.rank_global=32"], {"max_rank": 16}, "policy.max_rank"),
+    ("more blocks", ["lora.n_blocks=2"], {"max_blocks": 1}, "policy.max_blocks"),
+    ("another contract", [], {"contract_sha256": ["a" * 64]}, "policy.contract_sha256"),
+    ("another number of rounds", ["train.n_rounds=9"], {"contract_sha256": ["PINNED"]}, "policy.contract_sha256"),
+]
+
+
+@pytest.mark.parametrize("row", DEMANDS, ids=[row[0] for row in DEMANDS])
+def test_a_job_that_demands_more_gets_nothing(row, process, attacked_job, contract, site_files):
+    """Even if the learner did not refuse it before training, nothing would leave."""
+    _trick, settings, policy, key = row
+    pinned = [contract.sha256 if value == "PINNED" else value for value in policy.get("contract_sha256", [])]
+    with_policy(site_files[0], **{**policy, **({"contract_sha256": pinned} if pinned else {})})
+    site = process(job=attacked_job.with_overrides(settings))
+    leaving = site.answer("validate", metrics_reply({}))
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert key in site.ledger(site_files[1])[-1]["reason"]
+
+
+def test_metrics_that_the_policy_keeps_do_not_leave(process, trained, site_files, monkeypatch):
+    """The floor is applied where metrics are computed; what was kept there is refused here."""
+    runtime, reply = trained
+    monkeypatch.setattr(runtime, "reported", {})
+    leaving = process().answer("train", reply.to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+
+
+def test_without_a_site_configuration_nothing_leaves(process, trained, site_files):
+    site_files[0].unlink()
+    leaving = process().answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+
+
+def test_without_a_model_of_the_site_nothing_leaves(process, trained, site_files):
+    """A learner of somebody else has no state of this site to compare with."""
+    site = process(runtime=None)
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert "no trained model of this site" in site.ledger(site_files[1])[-1]["reason"]
+
+
+def test_without_a_ledger_nothing_leaves(process, trained, site_files):
+    site_files[1].mkdir()
+    leaving = process().answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert_nothing_left(leaving)
+
+
+def test_with_a_tampered_ledger_nothing_leaves(process, trained, site_files):
+    site = process()
+    for _ in range(2):
+        assert site.answer("train", trained[1].to_shareable()).result.get_return_code() == ReturnCode.OK
+    lines = site_files[1].read_bytes().splitlines(keepends=True)
+    site_files[1].write_bytes(lines[0])
+    assert site.answer("train", trained[1].to_shareable()).result.get_return_code() != ReturnCode.OK
+    assert site_files[1].read_bytes() == lines[0], "and the evidence is not written over"
+
+
+def test_a_job_without_our_settings_gets_nothing(process, trained):
+    site = process(job_components={"job": ConsoleGuardLike()})
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+
+
+class ConsoleGuardLike(ConsoleGuard):
+    """Any component that is not the job's settings."""
+
+    def __init__(self) -> None:
+        super(ConsoleGuard, self).__init__()
