@@ -112,6 +112,16 @@ def test_the_directory_stays_below_its_budget(tmp_path):
     assert len(files_of(cache)) > 5
 
 
+def test_a_new_entry_stays_also_when_the_others_look_newer(tmp_path):
+    cache = FeatureCache(tmp_path, 40_000)
+    for number in range(4):
+        cache.store(key_of(number), entry(1024))
+        os.utime(cache._path(key_of(number)), (2**32, 2**32))  # written by a machine whose clock is ahead
+    cache.store(key_of(4), entry(1024))
+    assert cache._path(key_of(4)).exists()
+    assert len(files_of(cache)) == 4
+
+
 def test_an_entry_as_large_as_the_budget_is_not_stored(tmp_path):
     cache = FeatureCache(tmp_path, 10_000)
     cache.store(key_of(0), entry(100))
