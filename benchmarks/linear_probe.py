@@ -1,13 +1,14 @@
 """Linear probe of a pre-trained backbone against random weights of the same architecture.
 
-    python benchmarks/linear_probe.py --data PREPARED [--checkpoint FILE] [--out probe.json]
+    python benchmarks/linear_probe.py --data PREPARED [--truth truth.csv] [--checkpoint FILE] [--out probe.json]
 
 PREPARED is a prepared cohort or a folder of them; none of its subjects may have been used in pre-training.
-Every seed draws a split and, for the control, other random weights.
+Every seed draws a split and, for the control, other random weights. With the phantoms' table of true values it also
+reports how well a linear regression on the same features tells volumes and ejection fractions.
 """
 
 import argparse
-from dataclasses import asdict
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,12 @@ from med_duallora.backbone import BackboneConfig, build_classifier, load_classif
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.files import sha256_of_file, write_json
 from med_duallora.pretraining.data import find_cohorts
-from med_duallora.pretraining.probe import ProbeScore, pooled_features, probe
+from med_duallora.pretraining.probe import Features, pooled_features, probe, probe_value
+
+Truth = dict[str, Features]
+
+
+VALUES = {"lv_ef": "LV EF", "rv_ef": "RV EF", "lv_edv": "LV EDV", "mass_g": "LV mass"}
 
 
 def main() -> None:
@@ -27,16 +33,28 @@ def main() -> None:
     config = BackboneConfig.preset(options.preset)
     checkpoint = options.checkpoint or packaged_checkpoint(options.preset)
     subjects = [subject for cohort in find_cohorts(options.data) for subject in cohort.subjects]
+    truth = _read_truth(options.truth, subjects) if options.truth else {}
     trained = pooled_features(load_classifier(checkpoint, config), subjects, "pre-trained features")
-    scores: dict[str, list[ProbeScore]] = {"pre-trained": [], "random weights": []}
+    scores: dict[str, list[dict[str, float]]] = {"pre-trained": [], "random weights": []}
     for seed in range(options.seeds):
         random = pooled_features(build_classifier(config, seed=seed).eval(), subjects, f"random features {seed}")
-        scores["pre-trained"].append(probe(trained, subjects, seed))
-        scores["random weights"].append(probe(random, subjects, seed))
+        scores["pre-trained"].append(_scores(trained, subjects, truth, seed))
+        scores["random weights"].append(_scores(random, subjects, truth, seed))
     _show(scores, subjects)
     if options.out:
-        runs = {name: [asdict(score) for score in rows] for name, rows in scores.items()}
-        write_json(options.out, {"checkpoint_sha256": sha256_of_file(checkpoint), "n_subjects": len(subjects), **runs})
+        write_json(options.out, {"checkpoint": sha256_of_file(checkpoint), "n_subjects": len(subjects), **scores})
+
+
+def _scores(features: Features, subjects: list[PreparedSubject], truth: Truth, seed: int) -> dict[str, float]:
+    score = probe(features, subjects, seed)
+    found = {"AUROC": score.auroc, "balanced accuracy": score.balanced_accuracy}
+    return found | {f"{VALUES[k]}, R2": probe_value(features, values, subjects, seed) for k, values in truth.items()}
+
+
+def _read_truth(path: Path, subjects: list[PreparedSubject]) -> Truth:
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = {row["subject"]: row for row in csv.DictReader(stream)}
+    return {name: np.array([float(rows[subject.subject][name]) for subject in subjects]) for name in VALUES}
 
 
 def _parse() -> argparse.Namespace:
@@ -44,21 +62,22 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--preset", default="cinema-mini")
     parser.add_argument("--checkpoint", type=Path, help="default: the one shipped with the package")
+    parser.add_argument("--truth", type=Path, help="truth.csv of the phantoms")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file with every split's numbers")
     return parser.parse_args()
 
 
-def _show(scores: dict[str, list[ProbeScore]], subjects: list[PreparedSubject]) -> None:
+def _show(scores: dict[str, list[dict[str, float]]], subjects: list[PreparedSubject]) -> None:
     n_diseased = sum(subject.label for subject in subjects)
-    print(f"{len(subjects)} subjects, {n_diseased} diseased; mean over vendors, then mean (sd) over splits")
-    print("| features | AUROC | balanced accuracy |\n|---|---|---|")
+    print(f"{len(subjects)} subjects, {n_diseased} diseased; mean (sd) over splits")
+    metrics = list(scores["pre-trained"][0])
+    print(f"| features | {' | '.join(metrics)} |\n|---|{'---|' * len(metrics)}")
     for name, rows in scores.items():
-        cells = []
-        for metric in ("auroc", "balanced_accuracy"):
-            values = [getattr(row, metric) for row in rows]
-            cells.append(f"{np.mean(values):.3f} ({np.std(values, ddof=1) if len(values) > 1 else 0:.3f})")
+        values = np.array([[row[metric] for metric in metrics] for row in rows])
+        spread = values.std(0, ddof=1) if len(rows) > 1 else np.zeros(len(metrics))
+        cells = [f"{mean:.2f} ({sd:.2f})" for mean, sd in zip(values.mean(0), spread, strict=True)]
         print(f"| {name} | {' | '.join(cells)} |")
 
 

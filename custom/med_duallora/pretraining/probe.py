@@ -81,6 +81,19 @@ def probe(features: Features, subjects: Sequence[PreparedSubject], seed: int) ->
     return ProbeScore(seed, float(np.mean(auroc)), float(np.mean(balanced)))
 
 
+def probe_value(features: Features, values: Features, subjects: Sequence[PreparedSubject], seed: int) -> float:
+    """Return R2 of a ridge regression of ``values`` (n_subjects,), judged on the part that ``probe`` judges on."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.array([subject.label for subject in subjects])
+    fitted, judged = _split(labels, np.array([subject.vendor for subject in subjects]), seed)
+    model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13)))
+    model.fit(features[fitted], values[fitted])
+    return float(model.score(features[judged], values[judged]))
+
+
 def _split(labels: Labels, vendors: npt.NDArray[np.str_], seed: int) -> tuple[Labels, Labels]:
     from sklearn.model_selection import train_test_split
 

@@ -6,7 +6,7 @@ import pytest
 from med_duallora.backbone import BackboneConfig, build_classifier
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import CohortError
-from med_duallora.pretraining.probe import pooled_features, probe
+from med_duallora.pretraining.probe import pooled_features, probe, probe_value
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,13 @@ def test_informative_features_are_recognised_and_noise_is_not(subjects):
 def test_probe_repeats(subjects):
     features = np.random.default_rng(1).normal(size=(len(subjects), 5))
     assert probe(features, subjects, 3) == probe(features, subjects, 3)
+
+
+def test_linear_values_are_told_and_noise_is_not(subjects):
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(len(subjects), 4))
+    assert probe_value(features, features @ np.arange(4.0), subjects, seed=0) > 0.9
+    assert probe_value(features, rng.normal(size=len(subjects)), subjects, seed=0) < 0.5
 
 
 def test_vendor_without_enough_subjects_of_a_label_is_refused(subjects):
