@@ -16,7 +16,13 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the site's kit: holds startup/ and local/"
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON list instead of text")
+    parser.add_argument(
+        "--job",
+        type=Path,
+        metavar="DIR",
+        help="also print the egress contract of this job folder, its hash to pin, and whether the site would take it",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list of the channels instead of text")
     parser.set_defaults(run=run)
 
 
@@ -36,9 +42,22 @@ def run(options: argparse.Namespace) -> int:
         print(f"{'OPEN  ' if channel.is_open else 'closed'}  {channel.name}\n        {channel.evidence}")
         if channel.fix:
             print(f"        to close it: {channel.fix}")
-    print(
-        f"{options.startup_kit}: {n_open} of {len(channels)} channels open"
-        if n_open
-        else f"{options.startup_kit}: all {len(channels)} channels closed"
-    )
-    return 1 if n_open else 0
+    taken = _judged(options.startup_kit, options.job) if options.job else True
+    state = f"{n_open} of {len(channels)} channels open" if n_open else f"all {len(channels)} channels closed"
+    print(f"{options.startup_kit}: {state}")
+    return 1 if n_open or not taken else 0
+
+
+def _judged(startup_kit: Path, job: Path) -> bool:
+    """Print what a job would send, and whether the site takes it."""
+    from med_duallora.site_kit.job_check import judge
+    from med_duallora.site_kit.policy_channels import site_config_of
+
+    contract, refusal = judge(job, site_config_of(startup_kit))
+    print(f"{job}: per round {len(contract.tensors)} tensors, {contract.floor_bytes} bytes, {contract.n_rounds} rounds")
+    for name, spec in contract.tensors.items():
+        print(f"        {name}  {spec.dtype} {'x'.join(map(str, spec.shape))}")
+    print(f"        metrics: {', '.join(contract.metrics)}")
+    print(f"        hash of the contract, for policy.contract_sha256: {contract.sha256}")
+    print(f"        {refusal or 'the site takes this job'}")
+    return not refusal

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.aggregator import Aggregator
@@ -18,26 +18,42 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
-from med_duallora.aggregation import AggregationResult, RoundAccumulator
+from med_duallora.aggregation import AggregationResult
 from med_duallora.errors import AggregationError, EgressViolation
 from med_duallora.files import canonical_json
 from med_duallora.flare.job import job_of
-from med_duallora.flare.payload import TrainReply, read_train_reply
+from med_duallora.flare.payload import TrainReply, read_scalar, read_train_reply
+from med_duallora.flare.receipts import event_entry, keep_receipt, train_entry
 from med_duallora.flare.rundir import ROUNDS_FILE, server_directory
-from med_duallora.flare.tracking import publish_statistics, write_at_server
+from med_duallora.flare.tracking import FEDERATION_EVENT, publish_statistics, write_at_server
+from med_duallora.ledger import ALLOWED, BLOCKED
+from med_duallora.screening import RoundRules, ScreenedResult, ScreenedRound
 
 
 class DualLoRAAggregator(Aggregator):
     """Takes contributions one by one, checks each against the contract again, and averages the factors.
 
-    A refused contribution never spoils a round; a round without contributions leaves the global adapter as it was.
-    Memory is that of one accumulator, however many sites there are.
+    A refused contribution never spoils a round; a round with too few of them leaves the global adapter as it was.
+    Memory is that of one accumulator, however many sites there are. What arrives is recorded in ``received.jsonl``,
+    which ``ledger match`` compares with the sites' own ledgers.
+
+    Args:
+        norm_limit: see ``screening.RoundRules``.
+        min_sites: likewise.
+        sites: names of the sites that may contribute; empty: every site that FLARE lets into the job.
+
+    Raises:
+        ConfigError: a limit is out of range.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, norm_limit: float = 10.0, min_sites: int = 1, sites: list[str] | None = None) -> None:
         super().__init__()
+        self.norm_limit = norm_limit
+        self.min_sites = min_sites
+        self.sites = sites or []
+        self._rules = RoundRules(norm_limit, min_sites, frozenset(self.sites))
         self._lock = Lock()
-        self._accumulator: RoundAccumulator | None = None
+        self._round: ScreenedRound | None = None
         self._started = 0.0
         self._sites: dict[str, dict[str, Any]] = {}
         self._refused: list[dict[str, str]] = []
@@ -48,31 +64,41 @@ class DualLoRAAggregator(Aggregator):
             self._open(fl_ctx)
         elif event_type == EventType.BEFORE_PROCESS_SUBMISSION:
             self._note_failure(fl_ctx)
+        elif event_type == FEDERATION_EVENT:
+            self._note_event(fl_ctx)
         elif event_type == InfoCollector.EVENT_TYPE_GET_STATS:
             publish_statistics("med_duallora", self._statistics(), fl_ctx)
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Take one site's contribution; False, with the reason in the log and in the round's record, if refused."""
         site = fl_ctx.get_peer_context().get_identity_name()
+        try:
+            reply = read_train_reply(job_of(fl_ctx).contract, shareable)
+        except EgressViolation as violation:
+            return self._refuse(site, str(violation), fl_ctx)
+        reason = ""
         with self._lock:
             try:
-                reply = read_train_reply(job_of(fl_ctx).contract, shareable)
                 self._add(site, reply)
-            except (EgressViolation, AggregationError) as error:
-                self._refused.append({"site": site, "reason": str(error)})
-                self.log_error(fl_ctx, f"contribution of {site} refused: {error}")
-                return False
-            self._sites[site] = _site_record(reply, len(fobs.dumps(shareable)))
-        return True
+                self._sites[site] = _site_record(reply, len(fobs.dumps(shareable)))
+            except AggregationError as error:
+                reason = str(error)
+        entry = train_entry(fl_ctx.get_job_id(), site, reply, BLOCKED if reason else ALLOWED, reason)
+        keep_receipt(self, entry, fl_ctx)
+        return self._refuse(site, reason, fl_ctx) if reason else True
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """Return the next global state and write the round's record."""
         previous = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
         with self._lock:
-            result = self._result(previous)
+            screened = self._result(previous)
+            self._refused += [{"site": site, "reason": reason} for site, reason in screened.refused.items()]
+            result = screened.aggregation
             record = self._record(result, fl_ctx)
-        if not result.sites:
-            self.log_warning(fl_ctx, "no valid contribution in this round: the global adapter stays as it was")
+        for site, reason in screened.refused.items():
+            self.log_error(fl_ctx, f"contribution of {site} left out: {reason}")
+        if screened.remark:
+            self.log_warning(fl_ctx, screened.remark)
         _append_line(server_directory(fl_ctx) / ROUNDS_FILE, canonical_json(record))
         write_at_server(self, _server_scalars(record), int(record["round"]), fl_ctx)
         return DXO(DataKind.WEIGHTS, data=result.tensors).to_shareable()
@@ -80,19 +106,38 @@ class DualLoRAAggregator(Aggregator):
     def _open(self, fl_ctx: FLContext) -> None:
         with self._lock:
             round_index = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
-            self._accumulator = RoundAccumulator(job_of(fl_ctx).contract, round_index)
+            self._round = ScreenedRound(job_of(fl_ctx).contract, round_index, self._rules)
             self._started = time.monotonic()
             self._sites, self._refused = {}, []
 
     def _add(self, site: str, reply: TrainReply) -> None:
-        if self._accumulator is None:
+        if self._round is None:
             raise AggregationError("no round is open")
-        self._accumulator.add(site, reply.round_index, reply.weight, reply.tensors)
+        self._round.add(site, reply.round_index, reply.weight, reply.tensors)
 
-    def _result(self, previous: dict[str, np.ndarray]) -> AggregationResult:
-        if self._accumulator is None:
-            return AggregationResult(dict(previous), (), 0.0, None)
-        return self._accumulator.result(previous)
+    def _refuse(self, site: str, reason: str, fl_ctx: FLContext) -> bool:
+        with self._lock:
+            self._refused.append({"site": site, "reason": reason})
+        self.log_error(fl_ctx, f"contribution of {site} refused: {reason}")
+        return False
+
+    def _result(self, previous: dict[str, np.ndarray]) -> ScreenedResult:
+        if self._round is None:
+            return ScreenedResult(AggregationResult(dict(previous), (), 0.0, None), {}, "no round is open")
+        return self._round.result(previous)
+
+    def _note_event(self, fl_ctx: FLContext) -> None:
+        """Record a scalar that a site streamed; the TensorBoard receiver draws it."""
+        data = fl_ctx.get_prop(FLContextKey.EVENT_DATA)
+        try:
+            site = str(data.get_peer_prop(ReservedKey.IDENTITY_NAME, ""))
+            tag, value, step = read_scalar(data)
+            checked = job_of(fl_ctx).contract.check_metrics({tag: value})
+            entry = event_entry(fl_ctx.get_job_id(), site, str(tag), *checked.values(), step=step)
+        except (EgressViolation, AttributeError) as error:
+            self.log_error(fl_ctx, f"a site streamed something else than an agreed metric: {error}")
+            return
+        keep_receipt(self, entry, fl_ctx)
 
     def _note_failure(self, fl_ctx: FLContext) -> None:
         """FLARE's controller drops error replies before they reach ``accept``; keep them in the record."""
@@ -115,11 +160,11 @@ class DualLoRAAggregator(Aggregator):
 
     def _statistics(self) -> dict[str, float | str]:
         with self._lock:
-            if self._accumulator is None:
+            if self._round is None:
                 return {"phase": "before the first round"}
             return {
-                "round": self._accumulator.round_index,
-                "n_contributions": self._accumulator.n_sites,
+                "round": self._round.round_index,
+                "n_contributions": self._round.n_sites,
                 "n_refused": len(self._refused),
             }
 

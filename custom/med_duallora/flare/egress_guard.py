@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
 
-from nvflare.apis.analytix import AnalyticsData, AnalyticsDataType, LogWriterName, TrackConst
-from nvflare.apis.dxo import DataKind, from_shareable
+from nvflare.apis.analytix import AnalyticsData, AnalyticsDataType
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_constant import EventScope, FedEventHeader, FLContextKey, LogMessageTag, ReservedKey, ReturnCode
@@ -21,6 +20,7 @@ from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
 from med_duallora.errors import EgressViolation, MedDualLoRAError
 from med_duallora.flare.boundary import boundary_of
+from med_duallora.flare.payload import read_scalar
 from med_duallora.flare.receipts import event_entry
 from med_duallora.flare.tracking import FEDERATION_EVENT
 
@@ -115,7 +115,7 @@ class EgressGuard(FLComponent):
             if (tag, step) in self._seen:
                 raise EgressViolation(f"metric {tag} was already sent for round {step}")
             self._seen.add((tag, step))
-        boundary.record(event_entry(boundary.job_id, boundary.site, tag, value, step))
+        boundary.record(event_entry(boundary.job_id, boundary.site, tag, value, step=step))
         fresh = create_analytic_dxo(tag, value, AnalyticsDataType.SCALAR, global_step=step)
         replace_content(data, fresh.to_shareable())
 
@@ -174,27 +174,6 @@ class EgressGuard(FLComponent):
 def _direction(data: Shareable) -> object:
     headers = dict.get(data, "__headers__")
     return headers.get(FedEventHeader.DIRECTION, "out") if isinstance(headers, dict) else "out"
-
-
-def read_scalar(data: Any) -> tuple[object, object, object]:
-    """Return tag, value and step of an analytics event that holds nothing else.
-
-    Raises:
-        EgressViolation: it is no scalar, or holds more than a scalar.
-    """
-    if type(data) is not Shareable or set(data) != {"__headers__", "DXO"}:
-        raise EgressViolation("a fed event holds more than one scalar")
-    try:
-        dxo = from_shareable(data)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise EgressViolation("a fed event holds no data exchange object") from error
-    step = dxo.data.get(TrackConst.GLOBAL_STEP_KEY) if isinstance(dxo.data, dict) else None
-    wanted = {TrackConst.TRACK_KEY, TrackConst.TRACK_VALUE, TrackConst.GLOBAL_STEP_KEY, TrackConst.KWARGS_KEY}
-    meta = {TrackConst.DATA_TYPE_KEY: AnalyticsDataType.SCALAR, TrackConst.TRACKER_KEY: LogWriterName.TORCH_TB}
-    good = dxo.data_kind == DataKind.ANALYTIC and set(dxo.data) == wanted and dxo.meta == meta
-    if not good or dxo.data[TrackConst.KWARGS_KEY] != {TrackConst.GLOBAL_STEP_KEY: step}:
-        raise EgressViolation("a fed event is no plain scalar with a round")
-    return dxo.data[TrackConst.TRACK_KEY], dxo.data[TrackConst.TRACK_VALUE], step
 
 
 def replace_content(target: Any, fresh: Shareable) -> None:

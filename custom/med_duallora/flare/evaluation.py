@@ -20,6 +20,7 @@ from med_duallora.files import write_json
 from med_duallora.flare.job import job_of
 from med_duallora.flare.payload import read_metrics_reply
 from med_duallora.flare.persistor import BEST, LAST
+from med_duallora.flare.receipts import keep_receipt, metrics_entry
 from med_duallora.flare.rundir import EVALUATION_FILE, server_directory
 
 MODELS = {"best": BEST, "last": LAST}
@@ -125,6 +126,8 @@ class AdapterEvaluation(Controller):
         except EgressViolation as violation:
             self._failed[site] = str(violation)
             self.log_error(fl_ctx, f"evaluation of {site} refused: {violation}")
+            return
+        keep_receipt(self, metrics_entry(fl_ctx.get_job_id(), site, self._scores[site]), fl_ctx)
 
 
 def _plain(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

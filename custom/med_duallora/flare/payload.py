@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from nvflare.apis.analytix import AnalyticsDataType, LogWriterName, TrackConst
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
@@ -131,6 +132,27 @@ def read_metrics_reply(contract: EgressContract, reply: Shareable) -> dict[str, 
     _only_keys(dxo.meta, set(), set(), "meta entry")
     _only_keys(dxo.data, {INITIAL_METRICS}, set(), "data entry")
     return contract.check_metrics(dxo.data[INITIAL_METRICS], "evaluation")
+
+
+def read_scalar(data: Any) -> tuple[object, object, object]:
+    """Return tag, value and step of an analytics event that holds nothing else.
+
+    Raises:
+        EgressViolation: it is no scalar, or holds more than a scalar.
+    """
+    if type(data) is not Shareable or set(data) != {"__headers__", "DXO"}:
+        raise EgressViolation("a fed event holds more than one scalar")
+    try:
+        dxo = from_shareable(data)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EgressViolation("a fed event holds no data exchange object") from error
+    step = dxo.data.get(TrackConst.GLOBAL_STEP_KEY) if isinstance(dxo.data, dict) else None
+    wanted = {TrackConst.TRACK_KEY, TrackConst.TRACK_VALUE, TrackConst.GLOBAL_STEP_KEY, TrackConst.KWARGS_KEY}
+    meta = {TrackConst.DATA_TYPE_KEY: AnalyticsDataType.SCALAR, TrackConst.TRACKER_KEY: LogWriterName.TORCH_TB}
+    good = dxo.data_kind == DataKind.ANALYTIC and set(dxo.data) == wanted and dxo.meta == meta
+    if not good or dxo.data[TrackConst.KWARGS_KEY] != {TrackConst.GLOBAL_STEP_KEY: step}:
+        raise EgressViolation("a fed event is no plain scalar with a round")
+    return dxo.data[TrackConst.TRACK_KEY], dxo.data[TrackConst.TRACK_VALUE], step
 
 
 def task_tensors(contract: EgressContract, task: Shareable) -> dict[str, np.ndarray]:

@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 
 import numpy as np
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_context import FLContext
 
+from med_duallora.errors import LedgerError
 from med_duallora.flare.payload import TrainReply
-from med_duallora.ledger import ALLOWED, BLOCKED, Entry, content_digest, described
+from med_duallora.flare.rundir import RECEIVED_FILE, server_directory
+from med_duallora.ledger import ALLOWED, BLOCKED, Entry, Ledger, content_digest, described
 
 TRAIN, VALIDATE = "train", "validate"
 MAX_DESCRIBED = 64
@@ -39,15 +43,24 @@ def metrics_entry(job_id: str, site: str, metrics: Mapping[str, float], verdict:
     return Entry(job_id, site, VALIDATE, "metrics", verdict, sha256=content_digest({}, dict(metrics)))
 
 
-def event_entry(job_id: str, site: str, tag: str, value: float, step: int) -> Entry:
+def event_entry(job_id: str, site: str, tag: str, value: float, *, step: object) -> Entry:
     """Return the entry of one scalar that left or arrived as a fed event."""
     digest = content_digest({}, {"tag": tag, "value": value, "step": step})
-    return Entry(job_id, site, tag, "event", ALLOWED, round_index=step, sha256=digest)
+    round_index = step if isinstance(step, int) else None
+    return Entry(job_id, site, tag, "event", ALLOWED, round_index=round_index, sha256=digest)
 
 
 def error_entry(job_id: str, site: str, task: str, code: str) -> Entry:
     """Return the entry of a reply that holds a return code and nothing else."""
     return Entry(job_id, site, task, "error", ALLOWED, code)
+
+
+def keep_receipt(component: FLComponent, entry: Entry, fl_ctx: FLContext) -> None:
+    """Write a line of the server's record; a record that cannot be written is said, and stops no round."""
+    try:
+        Ledger(server_directory(fl_ctx) / RECEIVED_FILE).append(entry)
+    except LedgerError as error:
+        component.log_error(fl_ctx, f"the record of what was received has a gap: {error}")
 
 
 def blocked_entry(job_id: str, site: str, task: str, reason: str, payload: object, *, kind: str = "tensors") -> Entry:

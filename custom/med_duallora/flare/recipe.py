@@ -89,7 +89,7 @@ class MedDualLoRARecipe(Recipe):
 def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> None:
     components: dict[str, Any] = {
         JOB_COMPONENT: FederatedJob(job.to_dict()),
-        AppConstants.DEFAULT_AGGREGATOR_ID: DualLoRAAggregator(),
+        AppConstants.DEFAULT_AGGREGATOR_ID: DualLoRAAggregator(min_sites=workflow.min_sites),
         "persistor": SafetensorsPersistor(workflow.initial_adapter),
         AppConstants.DEFAULT_SHAREABLE_GENERATOR_ID: FullModelShareableGenerator(),
         "model_selector": IntimeModelSelector(key_metric=KEY_METRIC),

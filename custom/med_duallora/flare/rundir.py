@@ -9,6 +9,7 @@ from nvflare.apis.fl_context import FLContext
 ROUNDS_FILE = "round_metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
 JOB_FILE = "job.json"
+RECEIVED_FILE = "received.jsonl"
 FLARE_MANIFEST_FILE = "artifact_manifest.json"
 
 

@@ -1,17 +1,15 @@
 """Every way by which bytes can leave a site, its state in a startup kit, and the evidence for it."""
 
 import importlib.metadata
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from med_duallora.config import SiteConfig
-from med_duallora.errors import KitError, MedDualLoRAError
-from med_duallora.ledger_audit import verify
+from med_duallora.errors import KitError
 from med_duallora.site_kit import wanted
+from med_duallora.site_kit.channel import HARDEN, Channel
 from med_duallora.site_kit.kit import SiteKit, read_json, read_kit, unknown_parts
+from med_duallora.site_kit.policy_channels import site_policy
 
 KNOWN_FLARE = "2.9"
 LOCAL_HANDLERS = (
@@ -24,23 +22,6 @@ LOCAL_HANDLERS = (
 PROTECTED_CONNECTIONS = ("mtls", "tls")
 
 
-@dataclass(frozen=True)
-class Channel:
-    """One way out of a site.
-
-    Args:
-        name: a few words.
-        is_open: whether something that the site did not agree to could leave this way.
-        evidence: what was found, and where.
-        fix: what closes it; empty where it is closed.
-    """
-
-    name: str
-    is_open: bool
-    evidence: str
-    fix: str = ""
-
-
 def inspect_kit(startup_kit: Path) -> list[Channel]:
     """Return the state of every channel of a site's startup kit, read-only.
 
@@ -49,9 +30,6 @@ def inspect_kit(startup_kit: Path) -> list[Channel]:
     """
     kit = read_kit(startup_kit.absolute())
     return [channel for check in CHECKS for channel in check(kit)]
-
-
-HARDEN = "run med-duallora site-kit --startup-kit on this kit"
 
 
 def _task_results(kit: SiteKit) -> Iterator[Channel]:
@@ -178,72 +156,15 @@ def _jobs_and_transport(kit: SiteKit) -> Iterator[Channel]:
     )
     name = "jobs that nobody signed, or that were changed on the way"
     yield Channel(name, not (signed and ca), found, "" if signed and ca else "ask the project administrator for a kit")
+    start = kit.directory / "startup" / "sub_start.sh"
+    secure = start.exists() and "secure_train=true" in start.read_text(encoding="utf-8")
+    found = f"startup/sub_start.sh starts FLARE with{'' if secure else 'out'} secure_train=true"
+    name = "commands that nobody authorises"
+    yield Channel(name, not secure, found, "" if secure else "restore startup/sub_start.sh from the provisioned kit")
     security = kit.client["client"].get("connection_security", "mtls")
     good = security in PROTECTED_CONNECTIONS
     found = f"connection_security is {security!r} in startup/fed_client.json"
     yield Channel("listeners on the network", not good, found, "" if good else "ask for a kit with mtls")
-
-
-def _site_policy(kit: SiteKit) -> Iterator[Channel]:
-    name = "what a job may ask for within the contract"
-    place = _site_config_path(kit)
-    if place is None:
-        yield Channel(name, True, "no scope of local/privacy.json says where the site configuration is", HARDEN)
-        return
-    try:
-        config = SiteConfig.from_file(place)
-    except MedDualLoRAError as error:
-        yield Channel(name, True, str(error), "correct the site configuration")
-        return
-    yield from _policy_and_places(config, place)
-
-
-def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
-    name = "what a job may ask for within the contract"
-    policy = config.policy
-    pinned = bool(policy.contract_sha256)
-    bounded = policy.max_rank < 256 and policy.max_blocks < 64 and not policy.head_leaves
-    found = f"{place.name}: " + (
-        "contract pinned" if pinned else f"rank <= {policy.max_rank}, blocks <= {policy.max_blocks}"
-    )
-    found += f", head {'may leave' if policy.head_leaves else 'stays'}, " + (
-        f"metrics from {policy.min_subjects} subjects on" if policy.metrics_leave else "no metrics"
-    )
-    fix = "" if pinned or bounded else "set policy.head_leaves, max_rank and max_blocks, or pin policy.contract_sha256"
-    yield Channel(name, bool(fix), found, fix)
-    small = policy.metrics_leave and policy.min_subjects < 2
-    found = f"{place.name}: policy.min_subjects is {policy.min_subjects}"
-    yield Channel("scores of single subjects", small, found, "set policy.min_subjects to 5 or more" if small else "")
-    yield _private(place)
-    yield _ledger(config)
-
-
-def _private(place: Path) -> Channel:
-    mode = place.stat().st_mode & 0o077
-    found = f"{place} has mode {place.stat().st_mode & 0o777:o}"
-    return Channel(
-        "the site configuration read by others on this machine", bool(mode), found, "chmod 600" if mode else ""
-    )
-
-
-def _ledger(config: SiteConfig) -> Channel:
-    name = "something that left without a record"
-    path = config.ledger_path
-    if wanted.CHANGE_ME in str(path) or wanted.CHANGE_ME in str(config.data_dir):
-        return Channel(name, True, "the site configuration is still the template", "fill in its paths")
-    if not path.exists():
-        parent = next(parent for parent in path.parents if parent.exists())
-        good = os.access(parent, os.W_OK)
-        return Channel(
-            name,
-            not good,
-            f"no ledger yet; {parent} is{'' if good else ' not'} writable",
-            "" if good else "make it writable for the FLARE process",
-        )
-    found = verify(path)
-    if found.problems:
-        return Channel(name, True, f"{path}: {found.problems[0]}", "keep it for the audit and move it aside")
-    return Channel(name, False, f"{path}: intact, {found.n_lines} lines")
 
 
 def _version(kit: SiteKit) -> Iterator[Channel]:  # noqa: ARG001  all checks have one signature
@@ -265,15 +186,6 @@ def _source(kit: SiteKit, name: str) -> str:
     return f"local/{name}" if kit.local(name).exists() else f"local/{name}.default"
 
 
-def _site_config_path(kit: SiteKit) -> Path | None:
-    scopes = (kit.privacy or {}).get("scopes") or []
-    for scope in scopes:
-        place = (scope.get("properties") or {}).get(wanted.SITE_CONFIG_PROPERTY) if isinstance(scope, dict) else None
-        if isinstance(place, str):
-            return Path(place.replace("{site}", kit.site))
-    return None
-
-
 CHECKS: tuple[Callable[[SiteKit], Iterator[Channel]], ...] = (
     _task_results,
     _after_filters,
@@ -283,6 +195,6 @@ CHECKS: tuple[Callable[[SiteKit], Iterator[Channel]], ...] = (
     _console,
     _registration,
     _jobs_and_transport,
-    _site_policy,
+    site_policy,
     _version,
 )

@@ -134,6 +134,12 @@ def test_the_startup_folder_is_inspected_as_well(closed_kit: Path):
     assert open_ones(closed_kit) == ["jobs that nobody signed, or that were changed on the way"]
 
 
+def test_a_site_that_authorises_nothing_is_seen(closed_kit: Path):
+    path = closed_kit / "startup" / "sub_start.sh"
+    path.write_text(path.read_text().replace("secure_train=true", "secure_train=false"))
+    assert open_ones(closed_kit) == ["commands that nobody authorises"]
+
+
 def test_log_records_over_the_network_are_seen(closed_kit: Path):
     path = closed_kit / "local" / "log_config.json"
     values = json.loads(path.with_name("log_config.json.default").read_text())
@@ -158,7 +164,7 @@ def test_a_damaged_ledger_is_seen_and_an_intact_one_is_counted(closed_kit: Path)
 
 
 def test_a_ledger_that_could_not_be_written_is_seen(closed_kit: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("os.access", lambda _path, _mode: False)
+    monkeypatch.setattr("med_duallora.site_kit.policy_channels.os.access", lambda _path, _mode: False)
     assert open_ones(closed_kit) == ["something that left without a record"]
 
 

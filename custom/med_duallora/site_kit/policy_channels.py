@@ -1,0 +1,93 @@
+"""The channels that a site's own configuration decides: its policy, who reads it, and the ledger."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from med_duallora.config import SiteConfig
+from med_duallora.errors import MedDualLoRAError
+from med_duallora.ledger_audit import verify
+from med_duallora.site_kit import wanted
+from med_duallora.site_kit.channel import HARDEN, Channel
+from med_duallora.site_kit.kit import SiteKit, read_kit
+
+
+def site_policy(kit: SiteKit) -> Iterator[Channel]:
+    """Give the channels that the site configuration opens or closes."""
+    name = "what a job may ask for within the contract"
+    place = _site_config_path(kit)
+    if place is None:
+        yield Channel(name, True, "no scope of local/privacy.json says where the site configuration is", HARDEN)
+        return
+    try:
+        config = SiteConfig.from_file(place)
+    except MedDualLoRAError as error:
+        yield Channel(name, True, str(error), "correct the site configuration")
+        return
+    yield from _policy_and_places(config, place)
+
+
+def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
+    name = "what a job may ask for within the contract"
+    policy = config.policy
+    pinned = bool(policy.contract_sha256)
+    bounded = policy.max_rank < 256 and policy.max_blocks < 64 and not policy.head_leaves
+    found = f"{place.name}: " + (
+        "contract pinned" if pinned else f"rank <= {policy.max_rank}, blocks <= {policy.max_blocks}"
+    )
+    found += f", head {'may leave' if policy.head_leaves else 'stays'}, " + (
+        f"metrics from {policy.min_subjects} subjects on" if policy.metrics_leave else "no metrics"
+    )
+    fix = "" if pinned or bounded else "set policy.head_leaves, max_rank and max_blocks, or pin policy.contract_sha256"
+    yield Channel(name, bool(fix), found, fix)
+    small = policy.metrics_leave and policy.min_subjects < 2
+    found = f"{place.name}: policy.min_subjects is {policy.min_subjects}"
+    yield Channel("scores of single subjects", small, found, "set policy.min_subjects to 5 or more" if small else "")
+    yield _private(place)
+    yield _ledger(config)
+
+
+def _private(place: Path) -> Channel:
+    mode = place.stat().st_mode & 0o077
+    found = f"{place} has mode {place.stat().st_mode & 0o777:o}"
+    return Channel(
+        "the site configuration read by others on this machine", bool(mode), found, "chmod 600" if mode else ""
+    )
+
+
+def _ledger(config: SiteConfig) -> Channel:
+    name = "something that left without a record"
+    path = config.ledger_path
+    if wanted.CHANGE_ME in str(path) or wanted.CHANGE_ME in str(config.data_dir):
+        return Channel(name, True, "the site configuration is still the template", "fill in its paths")
+    if not path.exists():
+        parent = next(parent for parent in path.parents if parent.exists())
+        good = os.access(parent, os.W_OK)
+        return Channel(
+            name,
+            not good,
+            f"no ledger yet; {parent} is{'' if good else ' not'} writable",
+            "" if good else "make it writable for the FLARE process",
+        )
+    found = verify(path)
+    if found.problems:
+        return Channel(name, True, f"{path}: {found.problems[0]}", "keep it for the audit and move it aside")
+    return Channel(name, False, f"{path}: intact, {found.n_lines} lines")
+
+
+def _site_config_path(kit: SiteKit) -> Path | None:
+    scopes = (kit.privacy or {}).get("scopes") or []
+    for scope in scopes:
+        place = (scope.get("properties") or {}).get(wanted.SITE_CONFIG_PROPERTY) if isinstance(scope, dict) else None
+        if isinstance(place, str):
+            return Path(place.replace("{site}", kit.site))
+    return None
+
+
+def site_config_of(startup_kit: Path) -> SiteConfig | None:
+    """Return the site configuration that a kit names; None where it names none that is valid."""
+    place = _site_config_path(read_kit(startup_kit.absolute()))
+    try:
+        return SiteConfig.from_file(place) if place else None
+    except MedDualLoRAError:
+        return None
