@@ -73,7 +73,7 @@ def _tables(phase: Phase, z: Array) -> tuple[Array, ...]:
     layers, theta = phase.layers(z), angles()[None]
     at_base = phase.layers(np.minimum(z, min(phase.base, phase.rv_base) - 1.0))
     above = np.maximum(z - phase.base, 0)[:, None]
-    fade = np.sqrt(np.clip(1 - (above / 28) ** 2, 0, 1)) * (above > 0)
+    fade = np.sqrt(np.clip(1 - (above / 18) ** 2, 0, 1)) * (above > 0)
     outer = np.maximum(layers.outer, 0.95 * at_base.outer * fade)
     rough, depth = _roughness(phase, z, theta), layers.rv - layers.epi
     trabeculae, rv = layers.endo * (1 - rough), layers.epi + depth * (1 - 0.5 * rough)

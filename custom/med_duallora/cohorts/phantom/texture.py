@@ -33,15 +33,16 @@ def darken(signal: Array, distance: Array, depth: float, width: float) -> None:
     signal *= line
 
 
-def _weights(n_cells: int, n_points: int) -> Array:
-    """Return the (points, cells) matrix of linear interpolation with smooth (cosine) ramps."""
+def _stretched(nodes: Array, n_points: int, axis: int) -> Array:
+    """Interpolate ``nodes`` along ``axis`` to ``n_points`` with cosine ramps (no BLAS: it would start threads)."""
+    n_cells = nodes.shape[axis]
     position = np.linspace(0, n_cells - 1, n_points)
     left = np.minimum(position.astype(int), n_cells - 2)
-    share = (1 - np.cos(np.pi * (position - left))) / 2
-    weights = np.zeros((n_points, n_cells), np.float32)
-    weights[np.arange(n_points), left] = 1 - share
-    weights[np.arange(n_points), left + 1] += share
-    return weights
+    share = ((1 - np.cos(np.pi * (position - left))) / 2).astype(np.float32)
+    share = share[:, None] if axis == 1 else share
+    low = np.take(nodes, left, axis)
+    stretched: Array = low + share * (np.take(nodes, left + 1, axis) - low)
+    return stretched
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], cell_mm: float, spacing: float) -> Array:
@@ -55,6 +56,4 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], cell_mm: floa
     """
     cells = [max(2, int(np.ceil(n * spacing / cell_mm)) + 1) for n in shape[1:]]
     nodes = rng.standard_normal((shape[0], *cells), dtype=np.float32)
-    along_x: Array = np.matmul(_weights(cells[0], shape[1]), nodes)
-    noise: Array = np.matmul(along_x, _weights(cells[1], shape[2]).T)
-    return noise
+    return _stretched(_stretched(nodes, shape[1], 1), shape[2], 2)

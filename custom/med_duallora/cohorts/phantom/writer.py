@@ -57,15 +57,8 @@ def _run(make: Callable[[Entry], Truth], entries: Sequence[Entry], n_jobs: int) 
         return
     # Spawned, not forked: the caller may hold threads (torch, FLARE) that do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(n_jobs, len(entries)), context, initializer=_use_one_thread) as pool:
+    with ProcessPoolExecutor(min(n_jobs, len(entries)), context) as pool:
         yield from pool.map(make, entries, chunksize=2)
-
-
-def _use_one_thread() -> None:
-    """Keep a process to one BLAS thread: several times more threads than cores only wait for each other."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
-
-    threadpool_limits(limits=1)
 
 
 def _make(out: Path, cine: bool, entry: Entry) -> Truth:
