@@ -105,7 +105,7 @@ PRESETS = {
     "cinema-base": BackboneConfig(),
     # the same architecture on 2 mm pixels, small enough for a laptop; shipped pre-trained
     "cinema-mini": BackboneConfig(
-        image_size=(96, 96, 16), conv_chans=(16, 32), embed_dim=192, depth=6, n_heads=6, in_plane_mm=2.0
+        image_size=(64, 64, 14), conv_chans=(16, 32), embed_dim=192, depth=6, n_heads=6, in_plane_mm=2.0
     ),
     # milliseconds per forward pass: for tests of everything around the backbone
     "cinema-tiny": BackboneConfig(
