@@ -187,6 +187,18 @@ def test_what_a_killed_writer_leaves_is_ignored_and_removed_when_old(cache):
     assert files_of(FeatureCache(cache.directory, 2**20)) == [target], "entries are not touched, however old"
 
 
+def test_trimming_does_not_take_a_writers_unfinished_file(tmp_path):
+    cache = FeatureCache(tmp_path, 40_000)
+    cache.store(key_of(0), entry(1024))
+    unfinished = cache._path(key_of(0)).with_name(f".partial-x-{key_of(1)}.safetensors")
+    unfinished.write_bytes(b"0" * 9000)
+    os.utime(unfinished, (time.time() - 60,) * 2)
+    for number in range(2, 8):
+        cache.store(key_of(number), entry(1024))
+    assert unfinished.exists()
+    assert len(files_of(cache)) > 3
+
+
 def test_a_failed_write_leaves_nothing(cache, monkeypatch):
     def broken(tensors, path):
         path.write_bytes(b"half")
