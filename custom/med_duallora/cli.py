@@ -19,6 +19,7 @@ COMMANDS = (
     "jobs",
     "report",
     "federation",
+    "server-kit",
     "site-kit",
     "preflight",
     "ledger",

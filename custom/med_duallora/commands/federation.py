@@ -72,7 +72,7 @@ def _add_up_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=int, default=0, metavar="N", help="of the server (default: a free one)")
     parser.add_argument(
-        "--timeout", type=float, default=120.0, metavar="S", help="until all sites are registered (default: 120)"
+        "--timeout", type=float, default=180.0, metavar="S", help="until all sites are registered (default: 180)"
     )
 
 

@@ -3,9 +3,13 @@
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nvflare.apis.fl_exception import FLCommunicationError
 from nvflare.fuel.flare_api.api_spec import (
@@ -23,7 +27,11 @@ from med_duallora.errors import FederationError
 from med_duallora.flare.federation.record import Federation
 from med_duallora.flare.federation.verdict import submission_refused
 
+T = TypeVar("T")
+
 CONNECT_S = 10.0
+N_TRIES = 5
+RETRY_S = 1.0
 
 
 class Console:
@@ -40,24 +48,27 @@ class Console:
 
     def connected_sites(self) -> set[str]:
         """Return the names of the sites that the server knows."""
-        return {client.name for client in self._session.get_system_info().client_info}
+        return {client.name for client in _patiently(self._session.get_system_info).client_info}
 
     def submit(self, folder: Path) -> str:
         """Submit a job folder and return the job's id.
 
-        FLARE writes the submitter's signature and certificate into the folder, so this must be a copy.
+        FLARE writes the submitter's signature and certificate into the folder, so this must be a copy. A token lets
+        FLARE recognise a second try of the same submission.
 
         Raises:
             FederationError: refused; says FLARE's reason and what it means.
         """
+        token = secrets.token_hex(16)
         try:
-            return str(self._session.submit_job(str(folder)))
+            return str(_patiently(lambda: self._session.submit_job(str(folder), token)))
         except (AuthorizationError, InvalidJobDefinition) as error:
             raise FederationError(submission_refused(str(error), self.person)) from error
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return id, name, status and times of every job, oldest first."""
-        return sorted(self._session.list_jobs(detailed=True), key=lambda job: str(job.get("submit_time", "")))
+        jobs = _patiently(lambda: self._session.list_jobs(detailed=True))
+        return sorted(jobs, key=lambda job: str(job.get("submit_time", "")))
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return FLARE's record of a job.
@@ -66,30 +77,30 @@ class Console:
             FederationError: there is no such job.
         """
         try:
-            return dict(self._session.get_job_meta(job_id))
+            return dict(_patiently(lambda: self._session.get_job_meta(job_id)))
         except JobNotFound as error:
             raise FederationError(f"the server knows no job {job_id}") from error
 
     def statistics(self, job_id: str) -> dict[str, Any]:
         """Return what the server and the sites say about a running job; empty where it does not run (yet, any more)."""
         try:
-            return dict(self._session.show_stats(job_id, TargetType.ALL))
+            return dict(_patiently(lambda: self._session.show_stats(job_id, TargetType.ALL)))
         except (JobNotFound, JobNotRunning):
             return {}
 
     def errors(self, job_id: str) -> dict[str, Any]:
         """Return the errors that the server and the sites report of a running job."""
         try:
-            return dict(self._session.show_errors(job_id, TargetType.ALL))
+            return dict(_patiently(lambda: self._session.show_errors(job_id, TargetType.ALL)))
         except (JobNotFound, JobNotRunning):
             return {}
 
     def abort(self, job_id: str) -> None:
         """Abort a job."""
-        self._session.abort_job(job_id)
+        _patiently(lambda: self._session.abort_job(job_id))
 
     def download(self, job_id: str, into: Path) -> Path:
-        """Download a finished job's result.
+        """Download a finished job's result; it replaces an older download.
 
         Returns:
             ``into/<job id>``.
@@ -97,14 +108,29 @@ class Console:
         Raises:
             FederationError: nothing came.
         """
-        place = self._session.download_job_result(job_id, str(into))
-        if not place or not Path(place).is_dir():
-            raise FederationError(f"the result of job {job_id} was not downloaded; is there room in {into}?")
-        return Path(place)
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=into) as scratch:
+            place = _patiently(lambda: self._session.download_job_result(job_id, scratch))
+            if not place or not Path(place).is_dir():
+                raise FederationError(f"the result of job {job_id} was not downloaded; is there room in {into}?")
+            target = into / job_id
+            if target.exists():
+                shutil.rmtree(target)
+            return Path(place).rename(target)
 
     def shut_down(self) -> None:
         """Ask the server and all sites to end, which takes some seconds; for project admins."""
         self._session.shutdown(TargetType.ALL, wait=False)
+
+
+def _patiently(question: Callable[[], T]) -> T:
+    """Ask again when the server, busy with other work, did not answer in FLARE's few seconds."""
+    for _ in range(N_TRIES - 1):
+        try:
+            return question()
+        except NoConnection:
+            time.sleep(RETRY_S)
+    return question()
 
 
 @contextlib.contextmanager
@@ -120,7 +146,7 @@ def console(federation: Federation, role: str = "lead", timeout_s: float = CONNE
     logging.getLogger("nvflare").addHandler(logging.NullHandler())
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            session = new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=1)
+            session = new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
     except (NoConnection, FLCommunicationError) as error:
         raise FederationError(
             f"no answer from the server at localhost:{federation.port}: {error}; `med-duallora federation status "

@@ -20,7 +20,7 @@ from med_duallora.flare.federation.provision import provision, read_project, reh
 from med_duallora.flare.federation.record import RECORD, Federation, private_directory
 from med_duallora.flare.rundir import EVALUATION_FILE
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 180.0
 LOGIN_S = 5.0
 POLL_S = 0.5
 FOLLOW_S = 1.0
@@ -237,7 +237,7 @@ def _answering(federation: Federation, deadline: float) -> Iterator[Console]:
         while True:
             _check_alive(federation)
             try:
-                person = stack.enter_context(console(federation, "project_admin", LOGIN_S))
+                person = stack.enter_context(console(federation, "lead", LOGIN_S))
                 break
             except FederationError as error:
                 if time.monotonic() > deadline:

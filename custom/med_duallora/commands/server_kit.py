@@ -1,0 +1,30 @@
+"""``med-duallora server-kit``: prepare the FLARE server's startup kit."""
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "server-kit",
+        help="prepare the startup kit of the FLARE server",
+        description="Write local/resources.json of the server's FLARE 2.9 startup kit: jobs may use this package at "
+        "the server, and the job store lies where --storage says instead of in a temporary folder that all servers "
+        "of a machine share. A kit that is not understood is left as it is.",
+    )
+    parser.add_argument(
+        "--startup-kit", type=Path, required=True, metavar="DIR", help="the server's kit: holds startup/ and local/"
+    )
+    parser.add_argument(
+        "--storage", type=Path, required=True, metavar="DIR", help="jobs and their results are kept below it"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the file and say where it is."""
+    from med_duallora.flare.federation.kits import install_server
+
+    print(f"written: {install_server(options.startup_kit, options.storage.resolve())}")
+    return 0

@@ -1,0 +1,213 @@
+"""The privacy boundary in a provisioned federation: what reached the server, byte by byte, and what did not.
+
+The job captures every task result at the server, with code of its own that runs there only; the sites are closed.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nvflare.apis.shareable import Shareable
+from nvflare.fuel.utils import fobs
+from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
+from safetensors.numpy import load_file
+
+from med_duallora.cli import main
+from med_duallora.egress import HEADERS, EgressContract
+from med_duallora.errors import FederationError
+from med_duallora.flare.federation.admin import console
+from med_duallora.flare.federation.verdict import COMPLETED
+from med_duallora.flare.payload import TrainReply, read_reply
+from med_duallora.flare.receipts import train_entry
+from med_duallora.ledger_audit import match, read_lines, verify
+from med_duallora.site_kit.job_check import job_settings
+from tests.integration import capture_filter
+from tests.integration.harness import SITES, FinishedJob, RunningFederation
+
+pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+
+FRAMEWORK_HEADERS = {"__task_name__", "__task_id__", "__audit_event_id__", "__cookie_jar__", "__msg_root_id__"}
+"""What FLARE adds after all checks: which task this answers, what the server itself sent along, and a log reference."""
+
+
+@dataclass
+class Captured:
+    """A finished job, and every task result as its bytes reached the server."""
+
+    job: FinishedJob
+    contract: EgressContract
+    result: Path
+    folder: Path
+
+    def results(self, task: str) -> Iterator[tuple[str, bytes, Shareable]]:
+        for path in sorted(self.folder.iterdir()):
+            site, name, _ = path.name.split(".")
+            if name == task:
+                yield site, path.read_bytes(), fobs.loads(path.read_bytes())
+
+
+def with_capture(folder: Path, captures: Path) -> Path:
+    """Split a job into a server's and a sites' part, and let the server's part keep every task result."""
+    meta = json.loads((folder / "meta.json").read_text())
+    app, server = folder / "app", folder / "app_server"
+    shutil.copytree(app, server)
+    (server / "config" / "config_fed_client.json").unlink()
+    (app / "config" / "config_fed_server.json").unlink()
+    (server / "custom").mkdir()
+    shutil.copy(capture_filter.__file__, server / "custom")
+    config = json.loads((server / "config" / "config_fed_server.json").read_text())
+    capture = {"path": "capture_filter.CaptureFilter", "args": {"folder": str(captures)}}
+    config["task_result_filters"] = [{"tasks": ["train", "validate"], "filters": [capture]}]
+    (server / "config" / "config_fed_server.json").write_text(json.dumps(config))
+    meta["deploy_map"] = {"app_server": ["server"], "app": list(SITES)}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def captured(federation: RunningFederation, tmp_path_factory: pytest.TempPathFactory) -> Captured:
+    nvflare_fobs_initialize()
+    captures = tmp_path_factory.mktemp("captures")
+    folder = federation.job(name="captured")
+    contract = EgressContract.for_job(job_settings(folder))
+    job = federation.run(with_capture(folder, captures))
+    assert job.status == COMPLETED
+    return Captured(job, contract, federation.fetch(job.job_id), captures)
+
+
+def ledger_of(federation: RunningFederation, site: str) -> Path:
+    return federation.directory / "sites" / site / "egress_ledger.jsonl"
+
+
+def lines_of(federation: RunningFederation, captured: Captured, site: str) -> list[Mapping[str, Any]]:
+    return [line for line in read_lines(ledger_of(federation, site)) if line["job"] == captured.job.job_id]
+
+
+def test_every_round_of_every_site_was_captured(captured: Captured) -> None:
+    assert sorted(site for site, *_ in captured.results("train")) == sorted(SITES * captured.contract.n_rounds)
+    assert set(SITES) == {site for site, *_ in captured.results("validate")}
+
+
+def test_the_bytes_at_the_server_are_exactly_the_contract_s(captured: Captured) -> None:
+    for _site, data, result in captured.results("train"):
+        assert set(result) == {"__headers__", "DXO"}
+        assert set(result["__headers__"]) <= {*HEADERS, *FRAMEWORK_HEADERS}
+        assert set(result["DXO"]) == {"kind", "data", "meta"}
+        assert set(result["DXO"]["data"]) == set(captured.contract.tensors)
+        assert set(result["DXO"]["meta"]) == set(captured.contract.replies()["train"]["meta"])
+        assert captured.contract.floor_bytes < len(data) <= 1.05 * captured.contract.floor_bytes + 8 * 1024
+    for _site, data, result in captured.results("validate"):
+        assert set(result) == {"__headers__", "DXO"}
+        assert set(result["__headers__"]) <= {*HEADERS, *FRAMEWORK_HEADERS}
+        assert set(result["DXO"]["data"]["initial_metrics"]) <= set(captured.contract.metric_names("evaluation"))
+        assert len(data) < 8 * 1024
+
+
+def test_framework_headers_hold_names_and_numbers_of_the_framework(captured: Captured) -> None:
+    for site, _data, result in captured.results("train"):
+        headers = {name: value for name, value in result["__headers__"].items() if name in FRAMEWORK_HEADERS}
+        assert len(json.dumps(headers, default=str)) < 1024, (site, headers)
+        assert headers["__task_name__"] == "train"
+
+
+def test_the_ledgers_hold_every_captured_result(federation: RunningFederation, captured: Captured) -> None:
+    for site in SITES:
+        allowed = [line["sha256"] for line in lines_of(federation, captured, site) if line["kind"] == "tensors"]
+        found = []
+        for sender, _data, result in captured.results("train"):
+            reply = read_reply("train", result, captured.contract)
+            assert isinstance(reply, TrainReply)
+            if sender == site:
+                found.append(train_entry(captured.job.job_id, site, reply).sha256)
+        assert sorted(found) == sorted(allowed) and len(found) == captured.contract.n_rounds
+
+
+def test_the_ledgers_are_intact_and_agree_with_the_server(
+    federation: RunningFederation, captured: Captured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = captured.result / "workspace" / "app_server" / "received.jsonl"
+    assert verify(record).problems == ()
+    for site in SITES:
+        assert verify(ledger_of(federation, site)).problems == ()
+        found = match(read_lines(ledger_of(federation, site)), read_lines(record), site)
+        assert found.only_server == ()
+        assert [line for line in found.only_site if line["kind"] != "event"] == []
+        assert main(["ledger", "verify", str(ledger_of(federation, site))]) == 0
+        assert main(["ledger", "match", str(ledger_of(federation, site)), str(record), "--site", site]) == 0
+    assert "entries agree, 0 only at the site, 0 only at the server" in capsys.readouterr().out
+
+
+def test_nothing_was_blocked_in_an_honest_run(federation: RunningFederation, captured: Captured) -> None:
+    for site in SITES:
+        assert [line for line in lines_of(federation, captured, site) if line["verdict"] != "allowed"] == []
+
+
+def test_no_tensor_that_stays_is_among_the_bytes(federation: RunningFederation, captured: Captured) -> None:
+    everything = b"".join(path.read_bytes() for path in captured.folder.iterdir())
+    n_compared = 0
+    for site in SITES:
+        state = load_file(federation.directory / "sites" / site / "state" / "test" / "state.safetensors")
+        for name, value in state.items():
+            if name.startswith("kept/") and np.asarray(value).any():
+                assert value.tobytes() not in everything, name
+                n_compared += 1
+    assert n_compared >= 2 * len(SITES)
+
+
+def log_files(federation: RunningFederation) -> list[Path]:
+    """Whatever any process of the federation wrote down, except what each site keeps for itself."""
+    own = (federation.directory / "sites", federation.scratch)
+    found = []
+    for path in federation.directory.rglob("*"):
+        is_text = path.suffix in (".txt", ".log", ".json", ".jsonl") or path.name.startswith("audit")
+        is_own = any(folder in path.parents for folder in own) or path.parent.name in ("local", "startup")
+        if path.is_file() and is_text and not is_own:
+            found.append(path)
+    return found
+
+
+def test_no_log_names_a_subject_a_file_or_a_path_of_a_cohort(
+    federation: RunningFederation, captured: Captured, tiny_cohorts: dict[str, Path], tiny_checkpoint: Path
+) -> None:
+    files = log_files(federation)
+    assert len([path for path in files if path.name == "log.txt"]) >= 3, "the server's and both sites' logs"
+    subjects = [path.name for site in SITES for path in tiny_cohorts[site].iterdir() if path.is_dir()]
+    places = [str(tiny_cohorts[site]) for site in SITES]
+    states = [str(federation.directory / "sites" / site) for site in SITES]
+    words = [*subjects, *places, *states, str(tiny_checkpoint), "cohort.csv", "_sax_ed", "_sax_es"]
+    for path in files:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found = [word for word in words if word in text]
+        assert not found, f"{path.relative_to(federation.directory)} holds {found[0]}"
+
+
+@pytest.mark.parametrize("role", ["lead", "org_admin", "project_admin"])
+@pytest.mark.parametrize("command", ["cat", "head", "tail", "ls"])
+def test_nobody_reads_a_site_s_files_through_the_console(
+    role: str, command: str, federation: RunningFederation, captured: Captured
+) -> None:
+    with console(federation.federation, role) as person:
+        try:
+            shown = str(person._session.do_command(f"{command} {SITES[0]} local/med_duallora_site.json"))
+        except Exception as error:  # FLARE raises errors of several kinds
+            shown = str(error)
+    assert "data_dir" not in shown and "med_duallora_site.json\n" not in shown
+    assert "cohort" not in shown
+
+
+def test_code_for_the_sites_stops_the_job(federation: RunningFederation) -> None:
+    folder = federation.job(name="with-code")
+    (folder / "app" / "custom").mkdir()
+    (folder / "app" / "custom" / "evil.py").write_text("print('hello')\n")
+    try:
+        status = federation.run(folder).status
+    except FederationError as error:
+        status = str(error)
+    assert status != COMPLETED
+    for site in SITES:
+        assert not list(federation.federation.kit(site).rglob("evil.py")), "nothing of it stays at a site"

@@ -1,0 +1,121 @@
+"""The guides' way to a federation: every party makes its own key, nobody shares a login, only certificates travel."""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from nvflare.cli import main as nvflare_main
+
+from med_duallora.cli import main
+from med_duallora.files import write_json
+from med_duallora.flare.federation import processes
+from med_duallora.flare.federation.admin import console
+from med_duallora.flare.federation.record import Federation
+from med_duallora.flare.federation.rehearsal import down, start_one, wait_for_sites
+from tests.conftest import REPOSITORY
+from tests.integration.harness import PATIENCE_S
+
+pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+
+POC = REPOSITORY / "poc"
+SITES = {"siemens": "hospital_siemens", "ge": "hospital_ge"}
+LEAD = "lead@coordination.example.org"
+
+
+class Office:
+    """A desk of one person: a folder that nobody else reads, and FLARE's command line."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.monkeypatch = monkeypatch
+        folder.mkdir()
+
+    def nvflare(self, *arguments: object) -> None:
+        self.monkeypatch.setattr(sys, "argv", ["nvflare", *map(str, arguments)])
+        self.monkeypatch.setenv("HOME", str(self.folder))
+        self.monkeypatch.chdir(self.folder)
+        try:
+            nvflare_main()
+        except SystemExit as stopped:
+            assert not stopped.code, f"nvflare {arguments}: {stopped.code}"
+
+    def request(self, kind: str, **changes: str) -> Path:
+        """Fill in a participant template, make the key and return what is sent to the project admin."""
+        values = yaml.safe_load((POC / "participants" / f"{kind}.yml").read_text())
+        values["participants"][0] |= changes
+        (self.folder / "me.yml").write_text(yaml.safe_dump(values))
+        self.nvflare("cert", "request", "-p", "me.yml", "--out", "request")
+        (found,) = (self.folder / "request").glob("*.request.zip")
+        return found
+
+    def kit(self, signed: Path, fingerprint: str) -> Path:
+        """Put the startup kit together from the own key and what the project admin signed."""
+        self.nvflare("package", signed, "--request-dir", "request", "-w", "kits", "--fingerprint", fingerprint)
+        (found,) = (self.folder / "kits" / "med-duallora" / "prod_00").iterdir()
+        return found
+
+
+@pytest.fixture
+def offices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Office]:
+    return {name: Office(tmp_path / name, monkeypatch) for name in ("admin", "server", *SITES, "lead")}
+
+
+def test_two_hospitals_without_a_shared_login(
+    offices: dict[str, Office], tiny_cohorts: dict[str, Path], tmp_path: Path
+) -> None:
+    port = processes.free_port()
+    admin = offices["admin"]
+    profile = yaml.safe_load((POC / "profile.yml").read_text())
+    profile["server"] = {"host": "localhost", "fed_learn_port": port, "admin_port": port}
+    (admin.folder / "profile.yml").write_text(yaml.safe_dump(profile))
+    admin.nvflare("cert", "init", "--profile", "profile.yml", "-o", "ca")
+    fingerprint = json.loads((admin.folder / "ca" / "ca.json").read_text())["rootCA_fingerprint"]
+
+    requests = {
+        "server": offices["server"].request("server", name="localhost"),
+        "lead": offices["lead"].request("person"),
+        **{site: offices[site].request("site", name=site, org=org) for site, org in SITES.items()},
+    }
+    kits = {}
+    for name, request in requests.items():
+        signed = admin.folder / f"{name}.signed.zip"
+        admin.nvflare("cert", "approve", "-c", "ca", "--profile", "profile.yml", "--out", signed, request)
+        for travels in (request, signed):
+            with zipfile.ZipFile(travels) as archive:
+                assert not [member for member in archive.namelist() if member.endswith(".key")]
+        kits[name] = offices[name].kit(signed, fingerprint)
+
+    assert main(["server-kit", "--startup-kit", str(kits["server"]), "--storage", str(tmp_path / "store")]) == 0
+    for site in SITES:
+        assert main(["site-kit", "--startup-kit", str(kits[site])]) == 0
+        config = kits[site] / "local" / "med_duallora_site.json"
+        places = {"data_dir": tiny_cohorts[site], "state_dir": tmp_path / site / "state", "cache_dir": tmp_path / site}
+        values = json.loads(config.read_text()) | {name: str(place) for name, place in places.items()}
+        write_json(config, values, mode=0o600)
+        assert main(["preflight", "--startup-kit", str(kits[site])]) == 0
+
+    together = tmp_path / "together"
+    together.mkdir()
+    for name, kit in kits.items():
+        (together / ("localhost" if name == "server" else LEAD if name == "lead" else name)).symlink_to(kit)
+    federation = Federation(
+        directory=tmp_path,
+        identity=processes.new_identity(),
+        project="med-duallora",
+        port=port,
+        kits=together,
+        server="localhost",
+        sites=tuple(SITES),
+        people={LEAD: "lead"},
+    )
+    try:
+        for name in federation.participants():
+            federation = start_one(federation, name)
+        wait_for_sites(federation, PATIENCE_S)
+        with console(federation) as lead:
+            assert lead.connected_sites() == set(SITES)
+    finally:
+        down(federation, polite=False)

@@ -1,0 +1,198 @@
+"""One job in a provisioned federation, from submission to report, and who may do what."""
+
+import contextlib
+import json
+import socket
+import ssl
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from med_duallora.artifact import load_adapter
+from med_duallora.cli import main
+from med_duallora.config import SiteConfig
+from med_duallora.engine import run_federation
+from med_duallora.errors import FederationError
+from med_duallora.flare.export import read_job
+from med_duallora.flare.federation import processes
+from med_duallora.flare.federation.admin import console
+from med_duallora.flare.federation.verdict import COMPLETED, job_failed
+from tests.integration.harness import SITES, FinishedJob, RunningFederation
+
+pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+
+
+@pytest.fixture(scope="module")
+def finished(federation: RunningFederation) -> FinishedJob:
+    return federation.run(federation.job())
+
+
+@pytest.fixture(scope="module")
+def result(federation: RunningFederation, finished: FinishedJob) -> Path:
+    return federation.fetch(finished.job_id)
+
+
+def test_every_process_runs_alone(federation: RunningFederation) -> None:
+    started = federation.federation.processes
+    assert [process.name for process in started] == ["fl-server.example.org", *SITES]
+    assert len({process.pid for process in started}) == 3
+    assert all(processes.is_running(process, federation.federation.identity) for process in started)
+
+
+@pytest.mark.parametrize("with_certificate", [True, False])
+def test_the_server_talks_only_to_whom_it_knows(federation: RunningFederation, with_certificate: bool) -> None:
+    startup = federation.federation.kit(SITES[0]) / "startup"
+    context = ssl.create_default_context(cafile=str(startup / "rootCA.pem"))
+    context.set_alpn_protocols(["h2"])
+    if with_certificate:
+        context.load_cert_chain(startup / "client.crt", startup / "client.key")
+
+    def answer() -> bytes:
+        with (
+            socket.create_connection(("localhost", federation.federation.port), timeout=60) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secure,
+        ):
+            return secure.recv(1)
+
+    if with_certificate:
+        assert answer(), "the beginning of gRPC's first frame"
+    else:
+        with contextlib.suppress(OSError):
+            assert answer() == b"", "the server hangs up"
+
+
+def test_the_job_completes(finished: FinishedJob) -> None:
+    assert finished.status == COMPLETED
+
+
+def test_the_console_shows_the_rounds(finished: FinishedJob) -> None:
+    stages = [moment.stage for moment in finished.moments]
+    assert stages[-1] == "finished"
+    assert any(stage.startswith("round ") and stage.endswith(" of 3") for stage in stages)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_console_shows_what_a_site_does(site: str, finished: FinishedJob) -> None:
+    said = finished.said(site)
+    assert {"phase", "round", "train_loss", "n_subjects"} <= set(said)
+    assert said["n_subjects"] == 6
+
+
+def test_the_result_is_complete(result: Path) -> None:
+    server = result / "workspace" / "app_server"
+    names = {path.name for path in server.iterdir()}
+    assert {
+        "adapter_last.safetensors",
+        "adapter_last.json",
+        "adapter_best.safetensors",
+        "round_metrics.jsonl",
+        "evaluation.json",
+        "job.json",
+        "artifact_manifest.json",
+        "tb_events",
+    } <= names
+    evaluation = json.loads((server / "evaluation.json").read_text())
+    assert set(evaluation["sites"]) == set(SITES)
+    assert evaluation["synthetic"] is False, "the tiny cohorts are no phantoms"
+
+
+def test_the_result_holds_no_key_and_no_subject(result: Path, tiny_cohorts: dict[str, Path]) -> None:
+    files = [path for path in result.rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix in (".key", ".nii", ".gz", ".csv")]
+    text = b"".join(path.read_bytes() for path in files)
+    subjects = [path.name for site in SITES for path in tiny_cohorts[site].iterdir() if path.is_dir()]
+    assert subjects
+    assert not [name for name in subjects if name.encode() in text]
+
+
+def test_the_report_is_written_from_the_result(
+    federation: RunningFederation, finished: FinishedJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["federation", "download", "--dir", str(federation.directory), finished.job_id]) == 0
+    text = capsys.readouterr().out
+    page = Path(text.splitlines()[-1].removeprefix("report: "))
+    assert page.name == "report.html"
+    assert "siemens" in page.read_text()
+
+
+def test_it_is_the_same_adapter_as_in_one_process(
+    federation: RunningFederation, result: Path, tmp_path: Path, tiny_cohorts: dict[str, Path], tiny_checkpoint: Path
+) -> None:
+    settings, _ = read_job(federation.job())
+    sites = {
+        site: SiteConfig(tiny_cohorts[site], tmp_path / site, tmp_path / site / "cache", tiny_checkpoint, "cpu")
+        for site in SITES
+    }
+    expected = run_federation(settings, sites).global_state
+    adapter, _ = load_adapter(result / "workspace" / "app_server" / "adapter_last.safetensors")
+    assert set(adapter) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(adapter[name], value, atol=1e-6, rtol=0, err_msg=name)
+
+
+def test_the_status_command_agrees(
+    federation: RunningFederation, finished: FinishedJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["federation", "status", "--dir", str(federation.directory)]) == 0
+    text = capsys.readouterr().out
+    assert text.count(" registered") == len(SITES)
+    assert f"job {finished.job_id}  med-duallora-production" in text or f"job {finished.job_id}  test-job" in text
+
+
+def test_monitoring_a_finished_job_says_so(
+    federation: RunningFederation, finished: FinishedJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["federation", "monitor", "--dir", str(federation.directory), finished.job_id]) == 0
+    assert f"{COMPLETED}: finished" in capsys.readouterr().out
+
+
+def test_monitoring_an_unknown_job_fails(federation: RunningFederation, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["federation", "monitor", "--dir", str(federation.directory), "no-such-job"]) == 1
+    assert "knows no job no-such-job" in capsys.readouterr().err
+
+
+def test_a_federation_is_started_once(
+    federation: RunningFederation, tiny_cohorts: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(tiny_cohorts[SITES[0]].parent)
+    where = ["--dir", str(federation.directory), "--data", data, "--sites", ",".join(SITES)]
+    assert main(["federation", "up", *where]) == 1
+    assert "runs already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("role", ["member", "org_admin"])
+def test_only_the_lead_submits(role: str, federation: RunningFederation) -> None:
+    with pytest.raises(FederationError, match=r"(?s)not authorized for 'submit_job'.*meaning: .*role may not submit"):
+        federation.submit(federation.job(), role)
+
+
+def test_a_member_may_watch(federation: RunningFederation, finished: FinishedJob) -> None:
+    with console(federation.federation, "member") as member:
+        assert member.connected_sites() == set(SITES)
+        assert member.job(finished.job_id)["status"] == COMPLETED
+
+
+def test_an_incomplete_job_is_refused_with_flare_s_reason(federation: RunningFederation) -> None:
+    folder = federation.job(name="incomplete")
+    (folder / "app" / "config" / "config_fed_client.json").unlink()
+    with pytest.raises(FederationError, match=r"(?s)client config is missing.*meaning: .*no complete FLARE job"):
+        federation.submit(folder)
+
+
+def test_a_class_that_no_site_allows_stops_the_job_and_is_explained(federation: RunningFederation) -> None:
+    folder = federation.job(name="foreign")
+    config = folder / "app" / "config" / "config_fed_client.json"
+    config.write_text(config.read_text().replace("learner_executor.LearnerExecutor", "np.np_trainer.NPTrainer"))
+    job = federation.run(folder)
+    assert job.status != COMPLETED
+    with console(federation.federation) as lead:
+        text = job_failed(federation.federation, lead.job(job.job_id))
+    assert "ComponentNotAuthorized" in text
+    assert "meaning: the job names a class that this site's administrator has not allowed" in text
+
+
+def test_a_site_that_was_killed_comes_back(federation: RunningFederation) -> None:
+    federation.kill(SITES[1])
+    federation.restart(SITES[1])
+    assert main(["federation", "status", "--dir", str(federation.directory)]) == 0

@@ -1,0 +1,98 @@
+"""A running federation for tests: real processes, mutual TLS, closed site kits, the tiny backbone."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from med_duallora.flare.export import JOBS, JobSpec, export_job
+from med_duallora.flare.federation import processes
+from med_duallora.flare.federation.admin import console
+from med_duallora.flare.federation.progress import JobProgress
+from med_duallora.flare.federation.record import Federation
+from med_duallora.flare.federation.rehearsal import fetch, follow, start_one, wait_for_sites
+
+SITES = ("siemens", "philips")
+SETTINGS = (
+    "experiment=test",
+    "backbone=cinema-tiny",
+    "train.n_rounds=3",
+    "train.local_epochs=1",
+    "train.batch_size=4",
+    "train.n_views=1",
+)
+SITE_SETTINGS = ("device=cpu", "policy.min_subjects=1", "policy.metric_decimals=6")
+"""The tiny cohorts have two validation subjects, too few for the floor of the site kit."""
+PATIENCE_S = 420.0
+
+
+@dataclass
+class FinishedJob:
+    """A job that ended, and every different moment that was seen of it."""
+
+    job_id: str
+    status: str
+    moments: list[JobProgress] = field(default_factory=list)
+
+    def said(self, site: str) -> dict[str, object]:
+        """Return the last value of everything that a site said about itself."""
+        values: dict[str, object] = {}
+        for moment in self.moments:
+            values |= moment.sites.get(site, {})
+        return values
+
+
+@dataclass
+class RunningFederation:
+    """A federation that is up.
+
+    Args:
+        federation: its record.
+        scratch: a folder of the test session.
+    """
+
+    federation: Federation
+    scratch: Path
+
+    @property
+    def directory(self) -> Path:
+        return self.federation.directory
+
+    def job(self, *settings: str, code: bool = False, name: str = "test-job") -> Path:
+        """Export the production job with tiny settings."""
+        n_sites = len(self.federation.sites)
+        spec: JobSpec = replace(JOBS["production"], name=name, with_code=code)
+        spec = spec.with_overrides([*SETTINGS, f"workflow.min_sites={n_sites}", *settings])
+        return export_job(spec, self.scratch / "jobs" / name)
+
+    def submit(self, folder: Path, role: str = "lead") -> str:
+        with console(self.federation, role) as person:
+            return person.submit(folder)
+
+    def wait(self, job_id: str) -> FinishedJob:
+        """Follow a job to its end."""
+        moments: list[JobProgress] = []
+
+        def note(moment: JobProgress) -> None:
+            if not moments or moment != moments[-1]:
+                moments.append(moment)
+
+        with console(self.federation) as lead:
+            last = follow(lead, job_id, note, PATIENCE_S)
+        return FinishedJob(job_id, last.status, moments)
+
+    def run(self, folder: Path) -> FinishedJob:
+        return self.wait(self.submit(folder))
+
+    def fetch(self, job_id: str) -> Path:
+        """Download a job's result."""
+        with console(self.federation) as lead:
+            return fetch(self.federation, lead, job_id)
+
+    def restart(self, name: str) -> None:
+        """Start the server or a site again that was stopped or killed."""
+        self.federation = start_one(self.federation, name)
+        wait_for_sites(self.federation, PATIENCE_S)
+
+    def kill(self, name: str) -> None:
+        """Kill the process of the server or a site, as an accident would; its job processes are left alone."""
+        (process,) = [item for item in self.federation.processes if item.name == name]
+        processes.kill(process, self.federation.identity)

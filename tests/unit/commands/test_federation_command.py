@@ -1,0 +1,58 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from med_duallora.cli import build_parser, main
+from tests.conftest import REPOSITORY
+
+ACTIONS = ("up", "status", "submit", "monitor", "download", "abort", "down", "run")
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_has_help(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args(["federation", action, "--help"])
+    assert stopped.value.code == 0
+    assert "--dir" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("action", ["status", "submit", "monitor", "download", "abort", "down"])
+def test_a_directory_without_federation_is_bad_usage(
+    action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["federation", action, "--dir", str(tmp_path)]) == 2
+    assert "holds no federation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["--sites", "ge,toshiba"], "no prepared cohort .*toshiba", id="a site without data"),
+        pytest.param(["--project", "nowhere.yml"], "no project file nowhere.yml", id="no project"),
+        pytest.param(["--backbone-checkpoint", "nowhere"], "nowhere is no file", id="no checkpoint"),
+        pytest.param(["--port", "70000"], "--port 70000", id="no port"),
+        pytest.param(["--timeout", "0"], "--timeout 0", id="no patience"),
+        pytest.param(["--site-set", "device=gpu"], "device = 'gpu'", id="wrong site setting"),
+    ],
+)
+def test_wrong_arguments_are_bad_usage(
+    arguments: list[str],
+    message: str,
+    tiny_cohorts: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = str(tiny_cohorts["ge"].parent)
+    start = ["federation", "up", "--dir", str(tmp_path / "here"), "--data", data]
+    assert main([*start, *([] if "--sites" in arguments else ["--sites", "ge"]), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+
+
+def test_up_inside_the_checkout_is_bad_usage(tiny_cohorts: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(tiny_cohorts["ge"].parent)
+    place = REPOSITORY / "runs" / "federation"
+    assert main(["federation", "up", "--dir", str(place), "--data", data]) == 2
+    assert "private keys" in capsys.readouterr().err
+    assert not place.exists()

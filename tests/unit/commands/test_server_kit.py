@@ -1,0 +1,23 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from med_duallora.cli import main
+from tests.unit.flare.federation.conftest import kits, project
+
+__all__ = ["kits", "project"]
+
+
+def test_a_server_kit_is_prepared(kits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kit = Path(shutil.copytree(kits / "fl-server.example.org", tmp_path / "server"))
+    assert main(["server-kit", "--startup-kit", str(kit), "--storage", str(tmp_path / "store")]) == 0
+    written = Path(capsys.readouterr().out.strip().removeprefix("written: "))
+    assert "med_duallora.flare.aggregator.DualLoRAAggregator" in json.loads(written.read_text())["class_allow_list"]
+
+
+def test_another_kit_is_refused(kits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kit = Path(shutil.copytree(kits / "ge", tmp_path / "ge"))
+    assert main(["server-kit", "--startup-kit", str(kit), "--storage", str(tmp_path)]) == 1
+    assert "no server kit of FLARE 2.9" in capsys.readouterr().err

@@ -1,0 +1,45 @@
+"""Real startup kits of the project in poc/, and kits whose processes only sleep."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from med_duallora.flare.federation import processes
+from med_duallora.flare.federation.provision import Project, provision, read_project, rehearsed
+from tests.conftest import REPOSITORY
+
+SLEEPS = "#!/usr/bin/env bash\nsetsid sleep 300 &\nexec sleep 300\n"
+"""Like FLARE's processes: a child moves to a session of its own, and nobody ends it when the parent ends."""
+
+
+@pytest.fixture(scope="session")
+def project() -> Project:
+    return read_project(REPOSITORY / "poc" / "project.yml")
+
+
+@pytest.fixture(scope="session")
+def kits(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kits of poc/project.yml with two sites; treat as read-only."""
+    return provision(rehearsed(project, ["siemens", "ge"], 8123), tmp_path_factory.mktemp("provisioned"))
+
+
+@pytest.fixture
+def sleeping_kit(tmp_path: Path) -> Callable[..., Path]:
+    """Make a kit whose start script runs the given text."""
+
+    def make(name: str = "siemens", script: str = SLEEPS) -> Path:
+        path = tmp_path / "kits" / name / "startup" / "sub_start.sh"
+        path.parent.mkdir(parents=True)
+        path.write_text(script)
+        return path.parents[1]
+
+    return make
+
+
+@pytest.fixture
+def identity() -> Iterator[str]:
+    """An identity whose processes are gone after the test, whatever happened in it."""
+    value = processes.new_identity()
+    yield value
+    processes.stop(value, grace_s=1.0)

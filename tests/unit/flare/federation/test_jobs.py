@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from med_duallora.errors import ConfigError
+from med_duallora.flare.export import JobSpec, export_job, read_job
+from med_duallora.flare.federation.jobs import prepare_submission
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return export_job(JobSpec("mine", "").with_overrides(["train.n_rounds=5"]), tmp_path / "mine")
+
+
+def test_a_known_job_waits_for_every_site(tmp_path: Path) -> None:
+    place = prepare_submission("production", [], 3, tmp_path)
+    assert read_job(place)[1].min_sites == 3
+    assert place.parent == tmp_path
+
+
+def test_settings_come_last(tmp_path: Path) -> None:
+    place = prepare_submission("production", ["workflow.min_sites=2", "train.n_rounds=4"], 3, tmp_path)
+    settings, workflow = read_job(place)
+    assert (workflow.min_sites, settings.train.n_rounds) == (2, 4)
+
+
+def test_a_folder_is_copied_as_it_is(folder: Path, tmp_path: Path) -> None:
+    (folder / ".__nvfl_sig.json").write_text("left by an earlier submission")
+    place = prepare_submission(str(folder), [], 3, tmp_path / "out")
+    names = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
+    assert names == {"meta.json", "app/config/config_fed_server.json", "app/config/config_fed_client.json"}
+    assert json.loads((place / "meta.json").read_text()) == json.loads((folder / "meta.json").read_text())
+
+
+def test_a_copy_replaces_an_older_one(folder: Path, tmp_path: Path) -> None:
+    place = prepare_submission(str(folder), [], 3, tmp_path / "out")
+    (place / "old.txt").touch()
+    assert not (prepare_submission(str(folder), [], 3, tmp_path / "out") / "old.txt").exists()
+
+
+def test_a_folder_s_settings_can_be_changed(folder: Path, tmp_path: Path) -> None:
+    place = prepare_submission(str(folder), ["train.n_rounds=7"], 3, tmp_path / "out")
+    assert read_job(place)[0].train.n_rounds == 7
+    assert read_job(folder)[0].train.n_rounds == 5, "the original is left alone"
+
+
+def test_changing_a_job_with_code_keeps_the_code(folder: Path, tmp_path: Path) -> None:
+    (folder / "app" / "custom").mkdir()
+    place = prepare_submission(str(folder), ["train.n_rounds=7"], 3, tmp_path / "out")
+    assert (place / "app" / "custom" / "med_duallora" / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        pytest.param("productoin", "known are .*production", id="a misspelt name"),
+        pytest.param(str(REPOSITORY / "tests"), "no job folder", id="a folder without meta.json"),
+        pytest.param(str(REPOSITORY), "FLARE would pack all of it", id="the whole repository"),
+    ],
+)
+def test_what_is_no_job_is_refused(job: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare_submission(job, [], 2, tmp_path)
+
+
+def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown setting"):
+        prepare_submission("production", ["train.rounds=4"], 2, tmp_path)

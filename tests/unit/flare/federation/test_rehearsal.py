@@ -1,0 +1,138 @@
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from med_duallora.errors import CohortError, ConfigError, FederationError
+from med_duallora.flare.federation import processes, rehearsal
+from med_duallora.flare.federation.record import RECORD, Federation
+from med_duallora.flare.federation.rehearsal import Plan, down, start_one, up, wait_for_sites
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def plan(tiny_cohorts: dict[str, Path], tmp_path: Path) -> Plan:
+    return Plan(
+        directory=tmp_path / "federation",
+        project=REPOSITORY / "poc" / "project.yml",
+        cohorts={"ge": tiny_cohorts["ge"]},
+        timeout_s=1.0,
+    )
+
+
+@pytest.fixture
+def asleep(sleeping_kit: Callable[..., Path], identity: str, tmp_path: Path) -> Federation:
+    """A federation whose processes only sleep."""
+    for name in ("server", "siemens"):
+        sleeping_kit(name)
+    federation = Federation(
+        directory=tmp_path,
+        identity=identity,
+        project="p",
+        port=processes.free_port(),
+        kits=tmp_path / "kits",
+        server="server",
+        sites=("siemens",),
+        people={"admin@x": "project_admin"},
+    )
+    for name in federation.participants():
+        federation = start_one(federation, name)
+    return federation
+
+
+def test_an_unusable_cohort_is_found_before_anything_is_made(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(CohortError):
+        up(replace(plan, cohorts={"ge": tmp_path}))
+    assert not plan.directory.exists()
+
+
+def test_a_site_without_project_entry_is_refused(plan: Plan, tiny_cohorts: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="no site 'toshiba'"):
+        up(replace(plan, cohorts={"toshiba": tiny_cohorts["ge"]}))
+
+
+def test_what_was_started_is_stopped_when_it_does_not_come_up(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_federation: Federation, _timeout_s: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rehearsal, "wait_for_sites", interrupted)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        up(plan, said.append)
+    assert len([text for text in said if text.startswith("started ")]) == 2
+    federation = Federation.read(plan.directory)
+    assert len(federation.processes) == 2
+    assert processes.members(federation.identity) == []
+
+
+def test_kits_are_made_once_per_directory(
+    plan: Plan, tiny_cohorts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    first = up(plan)
+    assert up(plan) == first
+    with pytest.raises(ConfigError, match="holds a federation of ge; its kits cannot be used for canon"):
+        up(replace(plan, cohorts={"canon": tiny_cohorts["canon"]}))
+    with pytest.raises(ConfigError, match=f"hold port {first.port}"):
+        up(replace(plan, port=first.port + 1))
+    assert not (first.kits.parent / "prod_01").exists()
+
+
+def test_a_running_federation_is_not_started_again(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, sleeping_kit: Callable[..., Path], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    federation = up(plan)
+    try:
+        processes.start(sleeping_kit(), tmp_path / "log", federation.identity)
+        with pytest.raises(FederationError, match=r"runs already .*federation down"):
+            up(plan)
+    finally:
+        processes.stop(federation.identity)
+
+
+def test_a_process_that_ended_is_named_with_its_log(asleep: Federation) -> None:
+    asleep.log("siemens").write_text("one\nthe reason\n")
+    (site,) = [process for process in asleep.processes if process.name == "siemens"]
+    processes.kill(site, asleep.identity)
+    processes.wait_until("dying", lambda: not processes.is_running(site, asleep.identity), 10, 0.02)
+    with pytest.raises(FederationError, match=r"(?s)siemens \(process \d+\) ended; its log .*siemens\.txt.*the reason"):
+        wait_for_sites(asleep, 5.0)
+
+
+def test_a_server_that_never_answers_is_given_up(asleep: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_answer(*_arguments: object) -> None:
+        raise FederationError("no answer from the server")
+
+    monkeypatch.setattr(rehearsal, "console", no_answer)
+    asleep.log("server").write_text("")
+    with pytest.raises(FederationError, match=r"(?s)no answer from the server; its log .*\(nothing\)"):
+        wait_for_sites(asleep, 0.1)
+
+
+def test_down_ends_everything_and_may_be_repeated(asleep: Federation) -> None:
+    assert len(down(asleep, polite=False)) == 4
+    assert down(asleep) == []
+
+
+def test_down_without_a_server_that_answers_still_ends_everything(
+    asleep: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_answer(*_arguments: object) -> None:
+        raise FederationError("no answer")
+
+    monkeypatch.setattr(rehearsal, "console", no_answer)
+    monkeypatch.setattr(rehearsal, "POLITE_S", 0.1)
+    said: list[str] = []
+    assert len(down(asleep, say=said.append)) == 4
+    assert said == ["the server could not be shut down through the console: no answer"]
+
+
+def test_a_killed_parent_leaves_nothing_behind(asleep: Federation) -> None:
+    for process in asleep.processes:
+        processes.kill(process, asleep.identity, signal.SIGKILL)
+    assert (asleep.directory / RECORD).is_file()
+    down(Federation.read(asleep.directory), polite=False)
+    assert processes.members(asleep.identity) == []
