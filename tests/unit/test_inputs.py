@@ -54,7 +54,8 @@ def test_base_input_is_the_image_over_255_with_zeros_at_the_end():
 def test_mini_input_is_the_mean_of_two_by_two_pixels():
     volume = volume_of(192, 192, 16)
     x = to_input(volume, MINI)
-    expected = volume[1, 10:12, 20:22, 3].astype(float).mean() / 255
+    # the field of view is 128 mm and 14 slices around the centre: 32 pixels and one slice go on either side
+    expected = volume[1, 42:44, 52:54, 4].astype(float).mean() / 255
     assert x[1, 5, 10, 3] == pytest.approx(expected, abs=1e-6)
 
 

@@ -11,7 +11,7 @@ from med_duallora.errors import ConfigError
     ("name", "grid", "reason"),
     [
         ("cinema-base", (12, 12, 16), "2304 tokens, as published"),
-        ("cinema-mini", (6, 6, 16), "half the resolution in plane"),
+        ("cinema-mini", (4, 4, 14), "half the resolution, around the heart"),
         ("cinema-tiny", (2, 2, 4), "for tests"),
     ],
 )
@@ -20,8 +20,14 @@ def test_presets_have_their_token_grid(name, grid, reason):
     assert config.grid_size == grid
     assert config.n_tokens == grid[0] * grid[1] * grid[2]
     assert config.reduction == (16, 16, 1)
-    # every preset looks at the same 192 mm
-    assert config.image_size[0] * config.in_plane_mm == 192
+
+
+@pytest.mark.parametrize(
+    ("name", "field_of_view"), [("cinema-base", 192), ("cinema-mini", 128), ("cinema-tiny", 192)], ids=str
+)
+def test_presets_look_at_their_field_of_view(name, field_of_view):
+    config = BackboneConfig.preset(name)
+    assert [n * config.in_plane_mm for n in config.image_size[:2]] == [field_of_view] * 2
 
 
 @pytest.mark.parametrize(
