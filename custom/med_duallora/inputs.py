@@ -127,7 +127,8 @@ def _move(volume: FloatVolume, angle: float, shift_mm: npt.NDArray[np.float64], 
         padding_mode="zeros",
         image_only=True,
     )
-    return _as_array(affine(slices)).reshape(n_channels, nz, nx, ny).transpose(0, 2, 3, 1)
+    moved: FloatVolume = _as_array(affine(slices)).reshape(n_channels, nz, nx, ny).transpose(0, 2, 3, 1)
+    return moved
 
 
 def _as_array(image: Any) -> FloatVolume:
