@@ -20,11 +20,13 @@ from safetensors.numpy import load_file
 from med_duallora.cli import main
 from med_duallora.egress import HEADERS, EgressContract
 from med_duallora.errors import FederationError
+from med_duallora.flare.egress_guard import PUBLIC_PROPERTIES
 from med_duallora.flare.federation.admin import console
 from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.flare.payload import TrainReply, read_reply
 from med_duallora.flare.receipts import train_entry
 from med_duallora.ledger_audit import match, read_lines, verify
+from med_duallora.site_kit import inspect_kit
 from med_duallora.site_kit.job_check import job_settings
 from tests.integration import capture_filter
 from tests.integration.harness import SITES, FinishedJob, RunningFederation
@@ -33,6 +35,8 @@ pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
 
 FRAMEWORK_HEADERS = {"__task_name__", "__task_id__", "__audit_event_id__", "__cookie_jar__", "__msg_root_id__"}
 """What FLARE adds after all checks: which task this answers, what the server itself sent along, and a log reference."""
+SERVER_HEADERS = {"__peer_ctx__", "__peer_props__", "fl_client"}
+"""What the server notes of the sender: the public context, and its own record of the site."""
 
 
 @dataclass
@@ -96,14 +100,14 @@ def test_every_round_of_every_site_was_captured(captured: Captured) -> None:
 def test_the_bytes_at_the_server_are_exactly_the_contract_s(captured: Captured) -> None:
     for _site, data, result in captured.results("train"):
         assert set(result) == {"__headers__", "DXO"}
-        assert set(result["__headers__"]) <= {*HEADERS, *FRAMEWORK_HEADERS}
+        assert set(result["__headers__"]) <= {*HEADERS, *FRAMEWORK_HEADERS, *SERVER_HEADERS}
         assert set(result["DXO"]) == {"kind", "data", "meta"}
         assert set(result["DXO"]["data"]) == set(captured.contract.tensors)
         assert set(result["DXO"]["meta"]) == set(captured.contract.replies()["train"]["meta"])
         assert captured.contract.floor_bytes < len(data) <= 1.05 * captured.contract.floor_bytes + 8 * 1024
     for _site, data, result in captured.results("validate"):
         assert set(result) == {"__headers__", "DXO"}
-        assert set(result["__headers__"]) <= {*HEADERS, *FRAMEWORK_HEADERS}
+        assert set(result["__headers__"]) <= {*HEADERS, *FRAMEWORK_HEADERS, *SERVER_HEADERS}
         assert set(result["DXO"]["data"]["initial_metrics"]) <= set(captured.contract.metric_names("evaluation"))
         assert len(data) < 8 * 1024
 
@@ -113,6 +117,13 @@ def test_framework_headers_hold_names_and_numbers_of_the_framework(captured: Cap
         headers = {name: value for name, value in result["__headers__"].items() if name in FRAMEWORK_HEADERS}
         assert len(json.dumps(headers, default=str)) < 1024, (site, headers)
         assert headers["__task_name__"] == "train"
+
+
+def test_the_public_context_names_the_site_and_the_job(captured: Captured) -> None:
+    for site, _data, result in captured.results("train"):
+        public = result["__headers__"]["__peer_props__"]
+        assert set(public) <= PUBLIC_PROPERTIES
+        assert set(public.values()) <= {site, captured.job.job_id, True}
 
 
 def test_the_ledgers_hold_every_captured_result(federation: RunningFederation, captured: Captured) -> None:
@@ -184,6 +195,12 @@ def test_no_log_names_a_subject_a_file_or_a_path_of_a_cohort(
         text = path.read_text(encoding="utf-8", errors="replace")
         found = [word for word in words if word in text]
         assert not found, f"{path.relative_to(federation.directory)} holds {found[0]}"
+
+
+def test_preflight_finds_nothing_open_but_what_the_tests_opened(federation: RunningFederation) -> None:
+    for site in SITES:
+        found = [channel.name for channel in inspect_kit(federation.federation.kit(site)) if channel.is_open]
+        assert found == ["scores of single subjects"], "the tiny cohorts are too small for the site kit's own floor"
 
 
 @pytest.mark.parametrize("role", ["lead", "org_admin", "project_admin"])
