@@ -161,6 +161,8 @@ def write_montage(rows: Sequence[MontageRow], out: Path) -> None:
 
 
 def _draw(row: MontageRow, axes: Array) -> None:
+    from matplotlib.ticker import NullFormatter
+
     middle = row.ed.shape[2] // 2
     ed, es = (np.asarray(stack[:, :, middle], np.float32) for stack in (row.ed, row.es))
     white = max(float(np.percentile(row.ed, WHITE_PERCENTILE)), 1e-6)
@@ -174,5 +176,6 @@ def _draw(row: MontageRow, axes: Array) -> None:
     for label, stack in (("ED", row.ed), ("ES", row.es)):
         axes[3].hist(np.ravel(stack), bins, alpha=0.5, label=label)
     axes[3].set_yscale("log")
+    axes[3].yaxis.set_minor_formatter(NullFormatter())
     axes[3].tick_params(labelsize=7)
     axes[3].legend(fontsize=7)
