@@ -188,6 +188,6 @@ def _assign(
         divide = official_splits if options.official_splits else stratified_splits
         splits = divide(members, options.seed)
         result.notes += split_notes(vendor, members, splits)
-        if all(is_synthetic(item.ed.path) for item in members):
+        if any(is_synthetic(item.ed.path) for item in members):
             result.synthetic.add(vendor)
         result.cohorts[vendor] = [cohort_row(item, splits[item.subject], prepared[item.subject]) for item in members]

@@ -52,7 +52,7 @@ class Preparation:
         refused: every subject that was found but not prepared.
         n_reused: prepared subjects whose volumes were there already.
         notes: what a user should know about the splits.
-        synthetic: vendors whose subjects are all phantoms; pictures and reports of their cohorts say so.
+        synthetic: vendors with a phantom among their subjects; pictures and reports of their cohorts say so.
     """
 
     n_read: dict[str, int]

@@ -218,10 +218,10 @@ def problems(simulation: Simulation) -> list[str]:
 
 
 def mark_origin(simulation: Simulation) -> None:
-    """Note beside the scores whether every site's cohort is synthetic: only here are both at hand; reports say it."""
+    """Note beside the scores whether phantoms are among the cohorts: only here are both at hand; reports say it."""
     path = simulation.server_directory / EVALUATION_FILE
     evaluation = json.loads(path.read_text(encoding="utf-8"))
-    synthetic = all(is_synthetic(folder) for folder in simulation.sites.values())
+    synthetic = any(is_synthetic(folder) for folder in simulation.sites.values())
     write_json(path, {**evaluation, "synthetic": synthetic})
 
 
