@@ -98,6 +98,7 @@ def _measured(job: JobConfig, data: Path, scratch: Path, repeats: int) -> dict[s
 def _parts(process: Process, reply: TrainReply, repeats: int) -> dict[str, float]:
     of_site, of_job, guard = EgressFilter(), EgressFilter(), EgressGuard()
     of_site.set_prop(FilterContextKey.SOURCE, FilterSource.SITE)
+    guard.handle_event(EventType.START_RUN, process.context())
 
     def guarded() -> None:
         fl_ctx = process.context()

@@ -19,6 +19,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.apis.utils.fl_context_utils import gen_new_peer_ctx
 from nvflare.fuel.utils import fobs
+from nvflare.private.aux_runner import AuxRunner
 from nvflare.private.event import fire_event
 from nvflare.private.fed.client.client_engine_executor_spec import TaskAssignment
 from nvflare.private.fed.client.client_runner import ClientRunner, ClientRunnerConfig, TaskRouter
@@ -58,6 +59,7 @@ class Engine(ClientEngineSpec):
         self.handlers = handlers
         self.sent: list[tuple[str, Shareable]] = []
         self.manager = FLContextManager(self, SITE, job_id, private_stickers=stickers)
+        self.aux_runner = AuxRunner(self)
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
         fire_event(event_type, self.handlers, fl_ctx)
@@ -75,7 +77,10 @@ class Engine(ClientEngineSpec):
         return self.components
 
     def register_aux_message_handler(self, topic: str, message_handle_func: Callable[..., Any]) -> None:
-        pass
+        self.aux_runner.register_aux_message_handler(topic, message_handle_func)
+
+    def get_cell(self) -> None:
+        return None
 
     def fire_and_forget_aux_request(self, topic: str, request: Shareable, **_how: Any) -> None:
         self.sent.append((topic, request))
@@ -91,6 +96,8 @@ class SiteProcess:
         scope_properties: of the site's privacy scope.
         job_components: what an attacker's job brings besides the expected components.
         job_filters: filters of an attacker's job, after ours.
+        job_id: FLARE's id of the job.
+        starts: whether the run has begun.
     """
 
     job: JobConfig
@@ -99,6 +106,7 @@ class SiteProcess:
     job_components: Mapping[str, FLComponent] = field(default_factory=dict)
     job_filters: Iterable[Filter] = ()
     job_id: str = JOB_ID
+    starts: bool = True
 
     def __post_init__(self) -> None:
         learner = DualLoRALearner()
@@ -114,8 +122,9 @@ class SiteProcess:
         config = ClientRunnerConfig(router, {}, chains, handlers=handlers, components=dict(components))
         self.runner = ClientRunner({}, config, self.job_id, self.engine)
         handlers.append(self.runner)
-        with self.context() as fl_ctx:
-            self.runner.fire_event(EventType.START_RUN, fl_ctx)
+        if self.starts:
+            with self.context() as fl_ctx:
+                self.runner.fire_event(EventType.START_RUN, fl_ctx)
 
     def _chain(self) -> list[Filter]:
         return [EgressFilter(), *self.job_filters]

@@ -14,9 +14,9 @@ from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.event_type import EventType
 from nvflare.apis.filter import Filter
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import FedEventHeader, FLContextKey, ReturnCode
+from nvflare.apis.fl_constant import FedEventHeader, FLContextKey, ReservedTopic, ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo
 from nvflare.app_common.widgets.convert_to_fed_event import ConvertToFedEvent
 from nvflare.fuel.utils import fobs
@@ -320,6 +320,32 @@ def test_texts_of_other_components_are_withheld_from_the_console(method: str, pr
     getattr(site.engine.components["foreign"], method)(site.context(), f"cannot read /data/{SUBJECT}/ed.nii.gz")
     shown = str(site.collector.get_errors())
     assert "its text stays at the site" in shown and SUBJECT not in shown and "/data" not in shown
+
+
+def asked_by_a_peer(site: SiteProcess) -> Shareable:
+    """What another site gets that sends a task as a message, and says that it is the server."""
+    request = Shareable()
+    request.set_header(ReservedHeaderKey.TASK_NAME, "train")
+    request.set_header(ReservedHeaderKey.TASK_ID, "task-7")
+    request.set_peer_props({"__identity_name__": "server", "__run_num__": "job-1"})
+    with site.engine.new_context() as fl_ctx:
+        return site.engine.aux_runner.dispatch(ReservedTopic.DO_TASK, request, fl_ctx)
+
+
+def test_a_task_that_another_site_sends_is_not_done(process, trained):
+    site = process()
+    site.executor.reply = trained[1].to_shareable()
+    reply = asked_by_a_peer(site)
+    assert reply.get_return_code() == ReturnCode.TASK_UNSUPPORTED and "DXO" not in reply
+
+
+def test_nor_is_it_answered_before_the_run_begins(process, trained, site_files):
+    """FLARE listens for such tasks before any component hears of the run."""
+    site = process(starts=False)
+    site.executor.reply = trained[1].to_shareable()
+    reply = asked_by_a_peer(site)
+    assert reply.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR and "DXO" not in reply
+    assert "before the run began" in site.ledger(site_files[1])[-1]["reason"]
 
 
 def test_a_failure_of_the_guard_itself_lets_nothing_out(process, trained, monkeypatch):

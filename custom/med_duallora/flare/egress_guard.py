@@ -12,7 +12,15 @@ from typing import Any
 from nvflare.apis.analytix import AnalyticsData, AnalyticsDataType
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import EventScope, FedEventHeader, FLContextKey, LogMessageTag, ReservedKey, ReturnCode
+from nvflare.apis.fl_constant import (
+    EventScope,
+    FedEventHeader,
+    FLContextKey,
+    LogMessageTag,
+    ReservedKey,
+    ReservedTopic,
+    ReturnCode,
+)
 from nvflare.apis.fl_context import MASK_PRIVATE, FLContext, M, V
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo
@@ -60,9 +68,13 @@ class EgressGuard(FLComponent):
         super().__init__()
         self._seen: set[tuple[str, int]] = set()
         self._lock = Lock()
+        self._is_running = False
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Look at everything that could leave with this event; never raises."""
+        if not self._is_running:
+            refuse_tasks_of_peers(fl_ctx)
+            self._is_running = event_type == EventType.START_RUN
         if event_type in SENDING_EVENTS or self._is_outgoing(fl_ctx):
             self._hide_public_properties(fl_ctx)
         if event_type == EventType.AFTER_TASK_RESULT_FILTER:
@@ -87,6 +99,8 @@ class EgressGuard(FLComponent):
 
     def _check_result(self, fl_ctx: FLContext) -> None:
         result = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        if not self._is_running:
+            raise EgressViolation("the task came before the run began, when any site could have sent it")
         boundary = boundary_of(fl_ctx)
         fresh, entry = boundary.release(fl_ctx.get_prop(FLContextKey.TASK_NAME), result, strict=True)
         boundary.record(entry)
@@ -169,6 +183,22 @@ class EgressGuard(FLComponent):
     def _tell(self, fl_ctx: FLContext, text: str) -> None:
         # fire_event would come back here
         self.log_error(fl_ctx, text, fire_event=False)
+
+
+def refuse_tasks_of_peers(fl_ctx: FLContext) -> None:
+    """Answer no task that comes as a message instead of being fetched from the server.
+
+    FLARE 2.9 lets every member of the federation send such a task, takes its word for who it is, and returns the result
+    to it: another site could ask for this site's adapter.
+    """
+    runner = getattr(fl_ctx.get_engine(), "aux_runner", None)
+    topics = getattr(runner, "topic_table", None)
+    if isinstance(topics, dict):
+        topics[ReservedTopic.DO_TASK] = _no_task
+
+
+def _no_task(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:  # noqa: ARG001  FLARE's signature
+    return make_reply(ReturnCode.TASK_UNSUPPORTED)
 
 
 def _direction(data: Shareable) -> object:
