@@ -132,7 +132,7 @@ def test_the_trunk_is_the_blocks_before_the_cut():
 
 def test_the_trunk_runs_in_evaluation_mode_and_without_gradients():
     model = tiny_model(drop_path=0.5).train()
-    x = tiny_images(8)
+    x = tiny_images(8).requires_grad_()
     one, other = model.trunk(x), model.trunk(x)
     assert torch.equal(one.tokens, other.tokens), "stochastic depth would make cached features a lottery"
     assert not one.tokens.requires_grad

@@ -236,6 +236,11 @@ def test_gradients_are_clipped(subjects, monkeypatch, clip):
         assert all(1e-2 < norm < clip for norm in norms), "gradients below the limit are left alone"
 
 
+def test_training_uses_stochastic_depth_where_the_job_asks_for_it(subjects):
+    plain, dropped = (trainee(f"train.drop_path={rate}").train(subjects).loss for rate in (0, 0.5))
+    assert plain != dropped
+
+
 def test_the_optimizer_is_adamw_with_the_jobs_settings(subjects, monkeypatch):
     made = []
     plain = torch.optim.AdamW
@@ -455,12 +460,13 @@ def test_fp16_survives_a_round_in_which_every_step_overflows(subjects):
     assert np.isfinite(it.train(subjects, 1, result.moments).loss)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize(
     ("value", "reason"),
     [(math.nan, "NaN"), (math.inf, "infinity"), (1e30, "finite numbers whose products are not")],
 )
-def test_a_loss_that_is_not_finite_is_an_error_and_never_a_step(subjects, monkeypatch, value, reason):
-    it = trainee()
+def test_a_loss_that_is_not_finite_is_an_error_and_never_a_step(subjects, monkeypatch, precision, value, reason):
+    it = trainee(f"train.precision={precision}")
     shake(it.model)
     it.model.get_parameter(NAME).data.fill_(value)
     stepped = []
