@@ -70,4 +70,5 @@ def test_an_interrupted_run_leaves_nothing_running(moment: str, number: int, sta
     rest, _ = program.communicate(timeout=PATIENCE_S)
     assert processes.members(identity) == [], seen + rest
     assert "federation down; nothing of it runs" in rest
+    assert ("aborting job" in rest) == ("of 1000" in moment), rest
     assert program.returncode in (130, -number), seen + rest

@@ -192,6 +192,15 @@ def test_a_class_that_no_site_allows_stops_the_job_and_is_explained(federation: 
     assert "meaning: the job names a class that this site's administrator has not allowed" in text
 
 
+def test_a_job_with_code_is_taken_by_no_site(federation: RunningFederation, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = federation.job(code=True, name="with-code")
+    assert main(["federation", "submit", "--dir", str(federation.directory), "--job", str(folder), "--wait"]) == 1
+    error = capsys.readouterr().err
+    for site in SITES:
+        assert f"deployment, {site}: NVFLARE_ERROR: BYOC not permitted" in error
+    assert "meaning: the job carries code" in error
+
+
 def test_a_site_that_was_killed_comes_back(federation: RunningFederation) -> None:
     federation.kill(SITES[1])
     federation.restart(SITES[1])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nvflare.apis.fl_exception import FLCommunicationError
+from nvflare.fuel.flare_api import api_spec
 from nvflare.fuel.flare_api.api_spec import (
     AuthenticationError,
     AuthorizationError,
@@ -25,11 +26,13 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from med_duallora.errors import FederationError
 from med_duallora.flare.federation.record import Federation
-from med_duallora.flare.federation.verdict import submission_refused
+from med_duallora.flare.federation.verdict import explained, submission_refused
 
 T = TypeVar("T")
 
 CONNECT_S = 10.0
+ANSWERS = tuple(item for item in vars(api_spec).values() if isinstance(item, type) and issubclass(item, Exception))
+"""Every way in which FLARE's session says that a command was not carried out; they have no common base."""
 N_TRIES = 5
 RETRY_S = 1.0
 
@@ -69,6 +72,10 @@ class Console:
         """Return id, name, status and times of every job, oldest first."""
         jobs = _patiently(lambda: self._session.list_jobs(detailed=True))
         return sorted(jobs, key=lambda job: str(job.get("submit_time", "")))
+
+    def running_jobs(self) -> list[str]:
+        """Return the ids of the jobs that have processes at the sites, or are about to."""
+        return [str(job["job_id"]) for job in self.jobs() if job.get("status") in ("DISPATCHED", "RUNNING")]
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return FLARE's record of a job.
@@ -160,6 +167,8 @@ def console(federation: Federation, role: str = "lead", timeout_s: float = CONNE
         raise FederationError(
             f"the connection to the server was lost ({error}); its log is {federation.log(federation.server)}"
         ) from error
+    except ANSWERS as error:
+        raise FederationError(explained(f"the server did not do it: {error}")) from error
     finally:
         with contextlib.suppress(Exception):  # the server may be gone
             session.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.cohorts.prepared import PreparedCohort
-from med_duallora.errors import ConfigError, FederationError, MedDualLoRAError
+from med_duallora.errors import ConfigError, FederationError
 from med_duallora.files import write_json
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import Console, console
@@ -26,7 +26,7 @@ POLL_S = 0.5
 FOLLOW_S = 1.0
 QUIET_START_S = 6.0
 """FLARE logs an error in every process for each question about a job whose processes are still starting."""
-POLITE_S = 20.0
+POLITE_S = 30.0
 LOG_TAIL = 5
 
 Say = Callable[[str], None]
@@ -172,15 +172,23 @@ def down(federation: Federation, polite: bool = True, say: Say = print) -> list[
         FederationError: a process did not end although it was killed.
     """
     with processes.not_interrupted():
-        if polite and processes.members(federation.identity):
-            try:
-                with console(federation, "project_admin", LOGIN_S) as admin:
-                    admin.shut_down()
-            except (MedDualLoRAError, RuntimeError, TimeoutError) as error:
-                say(f"the server could not be shut down through the console: {error}")
-            with contextlib.suppress(FederationError):
-                processes.wait_until("ending", lambda: not processes.members(federation.identity), POLITE_S)
+        try:
+            if polite and processes.members(federation.identity):
+                _ask_to_end(federation, say)
+        except Exception as error:  # whatever it is, the processes must not stay
+            say(f"the server could not be shut down through the console: {error}")
         return processes.stop(federation.identity)
+
+
+def _ask_to_end(federation: Federation, say: Say) -> None:
+    """Abort what runs, which FLARE asks for, and shut down through the console."""
+    with console(federation, "project_admin", LOGIN_S) as admin:
+        for job_id in admin.running_jobs():
+            say(f"aborting job {job_id}")
+            admin.abort(job_id)
+        processes.wait_until("aborting", lambda: not admin.running_jobs(), POLITE_S, POLL_S)
+        admin.shut_down()
+    processes.wait_until("shutting down", lambda: not processes.members(federation.identity), POLITE_S)
 
 
 def _provisioned(plan: Plan, say: Say) -> Federation:

@@ -20,6 +20,11 @@ MEANINGS = (
         "--set workflow.min_sites=N; an unknown name in the deploy map of meta.json counts as missing",
     ),
     (
+        r"BYOC not permitted",
+        "the job carries code, which this site takes from nobody: submit the job production, which uses the package "
+        "that is installed at the sites",
+    ),
+    (
         r"ComponentNotAuthorized|UNSAFE_COMPONENT",
         "the job names a class that this site's administrator has not allowed: med_duallora must stand in "
         "class_allow_list of the site's local/resources.json (`med-duallora site-kit` writes it), and the site "
@@ -82,6 +87,8 @@ def job_failed(federation: Federation, job: Mapping[str, Any]) -> str:
     """
     job_id = str(job.get("job_id"))
     lines = [f"job {job_id} ended as {job.get('status')}"]
+    deployed = [str(item) for item in job.get("job_deploy_detail") or []]
+    lines += [f"  deployment, {item}" for item in deployed if not item.endswith(": OK")]
     for name in federation.participants():
         for text in logged(federation.kits / name, job_id):
             lines.append(f"  {name}: {text}")

@@ -13,6 +13,7 @@ CONTEXT = "[identity=siemens, run=7-7, peer=med-duallora, task_name=train]"
     [
         pytest.param("user 'm@x' is not authorized for 'submit_job'", "role may not submit", id="wrong role"),
         pytest.param("connected sites (2) < min_sites (4)", "more sites than are connected", id="too few sites"),
+        pytest.param("NVFLARE_ERROR: BYOC not permitted", "carries code", id="code in the job"),
         pytest.param("Exception Type: ComponentNotAuthorized", "class_allow_list", id="class not allowed"),
         pytest.param(
             "due to reported failure from ge: infrastructure error", "not allow a class", id="job process died"
@@ -81,6 +82,16 @@ def test_a_failed_job_is_explained_from_all_logs(federation: Federation) -> None
     assert "siemens: initialisation failed: CohortError" in text
     assert text.count("meaning: ") == 2
     assert "6-6" not in text
+
+
+def test_a_site_that_took_no_job_is_named(federation: Federation) -> None:
+    detail = ["server: OK", "siemens: NVFLARE_ERROR: BYOC not permitted", "detail: num_ok_sites 0"]
+    text = job_failed(federation, {"job_id": "8-8", "status": "FINISHED:FAILED_TO_RUN", "job_deploy_detail": detail})
+    assert text.splitlines()[1:3] == [
+        "  deployment, siemens: NVFLARE_ERROR: BYOC not permitted",
+        "  deployment, detail: num_ok_sites 0",
+    ]
+    assert "meaning: the job carries code" in text
 
 
 def test_a_job_without_logs_still_has_its_status(federation: Federation) -> None:
