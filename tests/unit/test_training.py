@@ -346,6 +346,22 @@ def test_other_sites_and_rounds_draw_differently(site, round_index):
     assert sorted(order) == sorted(other_order)
 
 
+def test_every_epoch_draws_anew():
+    settings = TrainConfig(batch_size=50, n_views=3, local_epochs=2)
+    (order, views), (other_order, other_views) = training._batches(50, settings, "philips", 1)
+    assert order != other_order
+    assert views != other_views
+
+
+def test_stochastic_depth_draws_anew_for_every_site_and_round(subjects, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    it = trainee()
+    for site, round_index in (("philips", 0), ("philips", 1), ("ge", 0)):
+        train_round(it.model, it.source, subjects, job=it.job, site=site, round_index=round_index, moments={})
+    assert len(set(seeds)) == 3
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_cached_features_train_as_computed_ones(subjects, tmp_path, dtype):
     options = (f"train.feature_dtype={dtype}", "train.drop_path=0.3", "train.n_views=2", "train.local_epochs=2")
