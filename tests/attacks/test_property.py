@@ -127,6 +127,15 @@ def assert_inside(task: Any, sent: Shareable) -> None:
         assert type(name) is str and type(value) is float and low <= value <= high
 
 
+def test_a_return_code_that_is_no_text_leaves_as_an_error():
+    """Found by the property: an array as return code raised ValueError instead of becoming an error reply."""
+    reply = TrainReply(TENSORS, 1.0, 0, {}).to_shareable()
+    reply.set_header("__rc__", np.array([False, False]))
+    sent = rebuilt("train", reply, CONTRACT)
+    assert_inside("train", sent)
+    assert "DXO" not in sent and sent.get_return_code() == ReturnCode.ERROR
+
+
 def test_the_strategy_is_not_vacuous():
     """Some of what is thrown passes, some is refused; otherwise the property would say nothing."""
     outcomes = set()

@@ -85,7 +85,8 @@ def read_reply(task: object, reply: Shareable, contract: EgressContract) -> Trai
     if type(reply) is not Shareable:
         raise EgressViolation(f"the payload is a {type(reply).__name__}, expected a plain Shareable")
     code = reply.get_return_code()
-    if code != ReturnCode.OK:
+    # only text is compared: the comparison of an array, say, would raise or mean something else
+    if type(code) is not str or code != ReturnCode.OK:
         return Failure(code if type(code) is str and code in RETURN_CODES else ReturnCode.ERROR)
     if task == AppConstants.TASK_TRAIN:
         return read_train_reply(contract, reply)
