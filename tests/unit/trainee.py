@@ -1,0 +1,41 @@
+"""A tiny model with its features, trained round by round."""
+
+from dataclasses import dataclass
+
+from med_duallora.config import JobConfig
+from med_duallora.features import FeatureCache, FeatureSource
+from med_duallora.model import DualLoRAModel
+from med_duallora.training import RoundResult, train_round
+
+from .tiny import tiny_model
+
+JOB = JobConfig(backbone="cinema-tiny").with_overrides(
+    ["train.n_rounds=4", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1"]
+)
+
+
+@dataclass
+class Trainee:
+    """A model with its features, trained round by round."""
+
+    model: DualLoRAModel
+    source: FeatureSource
+    job: JobConfig
+
+    def train(self, subjects, round_index: int = 0, moments=None, **options) -> RoundResult:
+        return train_round(
+            self.model,
+            self.source,
+            subjects,
+            job=self.job,
+            site="philips",
+            round_index=round_index,
+            moments=moments or {},
+            **options,
+        )
+
+
+def trainee(*assignments: str, cache: FeatureCache | None = None) -> Trainee:
+    job = JOB.with_overrides(assignments)
+    model = tiny_model(job.lora, job.train.seed, job.train.drop_path)
+    return Trainee(model, FeatureSource(model, job, "0" * 64, cache), job)
