@@ -96,7 +96,7 @@ def _up(options: argparse.Namespace) -> int:
 
     started = time.monotonic()
     with signals_interrupt():
-        federation = up(_plan(options), _say)
+        federation = up(_plan(options))
     print(f"federation up after {time.monotonic() - started:.0f} s: {', '.join(federation.sites)} registered")
     print(_where(federation))
     return 0
@@ -131,7 +131,7 @@ def _submit(options: argparse.Namespace) -> int:
         if not options.wait:
             print(f"follow it: med-duallora federation monitor --dir {shlex.quote(str(options.dir))} {job_id}")
             return 0
-        return _followed(federation, lead, job_id) or _fetched(federation, lead, job_id)
+        return _watched(federation, lead, job_id, options) or _fetched(federation, lead, job_id)
 
 
 def _monitor(options: argparse.Namespace) -> int:
@@ -139,7 +139,7 @@ def _monitor(options: argparse.Namespace) -> int:
 
     federation = _federation(options)
     with console(federation) as lead:
-        return _followed(federation, lead, options.job_id or _latest(lead))
+        return _watched(federation, lead, options.job_id or _latest(lead), options)
 
 
 def _download(options: argparse.Namespace) -> int:
@@ -164,7 +164,7 @@ def _down(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.rehearsal import down
 
     federation = _federation(options)
-    killed = down(federation, polite=not options.now, say=_say)
+    killed = down(federation, polite=not options.now)
     print(f"federation down; nothing of it runs ({len(killed)} processes ended by a signal)")
     return 0
 
@@ -177,13 +177,13 @@ def _run(options: argparse.Namespace) -> int:
 
     with signals_interrupt():
         try:
-            federation = up(_plan(options), _say)
+            federation = up(_plan(options))
             with console(federation) as lead:
                 job_id = _submitted(federation, lead, options)
                 return _followed(federation, lead, job_id) or _fetched(federation, lead, job_id)
         finally:
             if (options.dir / "federation.json").is_file():
-                down(Federation.read(options.dir), say=_say)
+                down(Federation.read(options.dir))
                 print("federation down; nothing of it runs")
 
 
@@ -253,6 +253,18 @@ def _followed(federation: "Federation", lead: "Console", job_id: str) -> int:
     return 1
 
 
+def _watched(federation: "Federation", lead: "Console", job_id: str, options: argparse.Namespace) -> int:
+    """Watch a job that goes on when the watching is interrupted."""
+    try:
+        return _followed(federation, lead, job_id)
+    except KeyboardInterrupt:
+        where = shlex.quote(str(options.dir))
+        print(
+            f"job {job_id} goes on; to stop it: med-duallora federation abort --dir {where} {job_id}", file=sys.stderr
+        )
+        raise
+
+
 def _fetched(federation: "Federation", lead: "Console", job_id: str) -> int:
     from med_duallora.flare.federation.rehearsal import fetch
     from med_duallora.report import read_run, write_report
@@ -285,7 +297,3 @@ def _where(federation: "Federation") -> str:
             f"  stop      med-duallora federation down --dir {directory}",
         ]
     )
-
-
-def _say(message: str) -> None:
-    print(message, flush=True)

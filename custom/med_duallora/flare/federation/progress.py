@@ -101,7 +101,7 @@ def line(progress: JobProgress) -> str:
     """Return a moment as one line."""
     sites = []
     for site, values in progress.sites.items():
-        numbers = [f"{COLUMNS[name]} {_text(values[name])}" for name in ("train_loss",) if name in values]
+        numbers = [f"{COLUMNS[name]} {_text(name, values[name])}" for name in ("train_loss",) if name in values]
         sites.append(" ".join([site, str(values.get("phase", "starting")), *numbers]))
     return f"{progress.status}: {progress.stage}" + (f" ({'; '.join(sites)})" if sites else "")
 
@@ -112,8 +112,8 @@ def table(progress: JobProgress, seconds: float) -> RenderableType:
     columns = [name for name in COLUMNS if name == "phase" or any(name in site for site in progress.sites.values())]
     sites = Table("site", *(COLUMNS[name] for name in columns))
     for site, values in progress.sites.items():
-        sites.add_row(site, *(_text(values.get(name, "-")) for name in columns))
-    server = ", ".join(f"{name} {_text(value)}" for name, value in progress.server.items())
+        sites.add_row(site, *(_text(name, values.get(name, "-")) for name in columns))
+    server = ", ".join(f"{name} {_text(name, value)}" for name, value in progress.server.items())
     return Group(head, sites, Text(f"server: {server}")) if progress.sites else head
 
 
@@ -146,5 +146,8 @@ def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
+    """Return a value as people read it: rounds count from one."""
+    if name == "round" and isinstance(value, int | float):
+        return str(int(value) + 1)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

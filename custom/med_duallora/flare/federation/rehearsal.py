@@ -66,7 +66,12 @@ class Plan:
         }
 
 
-def up(plan: Plan, say: Say = print) -> Federation:
+def announce(message: str) -> None:
+    """Print a message at once, also into a pipe."""
+    print(message, flush=True)
+
+
+def up(plan: Plan, say: Say = announce) -> Federation:
     """Provision (once per directory), install the kits, start the processes and wait until all sites are registered.
 
     Raises:
@@ -157,7 +162,7 @@ def fetch(federation: Federation, person: Console, job_id: str) -> Path:
     return place
 
 
-def down(federation: Federation, polite: bool = True, say: Say = print) -> list[int]:
+def down(federation: Federation, polite: bool = True, say: Say = announce) -> list[int]:
     """Stop everything of a federation; what already ended is no error.
 
     Args:

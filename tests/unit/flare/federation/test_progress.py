@@ -52,7 +52,9 @@ def test_a_line_names_every_site() -> None:
 
 
 def test_a_table_shows_what_the_sites_say_and_nothing_else() -> None:
-    moment = read_progress(JOB, answer(1, ge={"phase": "training", "n_subjects": 6.0, "secret": 1}, canon={}))
+    moment = read_progress(
+        JOB, answer(1, ge={"phase": "training", "round": 1.0, "n_subjects": 6.0, "secret": 1}, canon={})
+    )
     console = Console(width=120)
     with console.capture() as captured:
         console.print(table(moment, 12.4))
@@ -60,8 +62,9 @@ def test_a_table_shows_what_the_sites_say_and_nothing_else() -> None:
     assert "round 2 of 3  12 s" in text
     assert "subjects" in text
     assert "secret" not in text
+    assert "│ 2 " in text, "rounds count from one"
     assert "bal. accuracy" not in text, "no site gave one"
-    assert "server: round 1, n_contributions 1, n_refused 0" in text
+    assert "server: round 2, n_contributions 1, n_refused 0" in text
 
 
 def test_without_a_terminal_a_line_is_printed_per_change(
