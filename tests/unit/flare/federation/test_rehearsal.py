@@ -87,6 +87,8 @@ def test_a_running_federation_is_not_started_again(
     federation = up(plan)
     try:
         processes.start(sleeping_kit(), tmp_path / "log", federation.identity)
+        # a process shows whose it is once it has replaced its parent's image
+        processes.wait_until("starting", lambda: bool(processes.members(federation.identity)), 10, 0.02)
         with pytest.raises(FederationError, match=r"runs already .*federation down"):
             up(plan)
     finally:
