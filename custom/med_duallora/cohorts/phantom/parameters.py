@@ -112,7 +112,7 @@ LV_EF_WITH_RV_EF = 0.45
 RV_EXCESS_WITH_RV_EF = -0.5
 
 # share of the way from NOR to the class's table row; ACDC leaves borderline cases out, other cohorts have them
-SEVERITY_MILD = (0.8, 0.22)
+SEVERITY_MILD = (0.9, 0.2)
 SEVERITY_RANGE = (0.2, 1.0)
 
 # Who is called healthy, or ill where borderline cases are left out: the lowest and highest value of

@@ -9,7 +9,7 @@ from med_duallora.cohorts.phantom.provenance import RECIPE_FILE
 from med_duallora.errors import CohortError, ConfigError
 from med_duallora.files import write_json
 
-RECIPE_VERSION = 1  # raise it whenever the same seed gives other voxels
+RECIPE_VERSION = 2  # raise it whenever the same seed gives other voxels
 
 
 @dataclass(frozen=True)

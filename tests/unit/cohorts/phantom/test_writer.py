@@ -96,7 +96,7 @@ def test_the_cohort_says_what_it_is(cohort: Path) -> None:
     assert text.startswith("Synthetic phantoms - not for diagnosis.")
     assert "seed 5, 16 subjects" in text
     recipe = json.loads((cohort / "phantom.json").read_text())
-    assert recipe == {"version": 1, "preset": "demo", "seed": 5, "n_per_vendor": 4}
+    assert recipe == {"version": 2, "preset": "demo", "seed": 5, "n_per_vendor": 4}
 
 
 def test_more_processes_give_the_same_files(cohort: Path, tmp_path: Path) -> None:
