@@ -176,6 +176,7 @@ def down(federation: Federation, polite: bool = True, say: Say = announce) -> li
     Raises:
         FederationError: a process did not end although it was killed.
     """
+    say = _quiet_if_nobody_listens(say)
     with processes.not_interrupted():
         try:
             if polite and processes.members(federation.identity):
@@ -183,6 +184,16 @@ def down(federation: Federation, polite: bool = True, say: Say = announce) -> li
         except Exception as error:  # whatever it is, the processes must not stay
             say(f"the server could not be shut down through the console: {error}")
         return processes.stop(federation.identity)
+
+
+def _quiet_if_nobody_listens(say: Say) -> Say:
+    """Return a way to tell that never fails: a closed terminal must not keep processes from being stopped."""
+
+    def told(message: str) -> None:
+        with contextlib.suppress(OSError):
+            say(message)
+
+    return told
 
 
 def _ask_to_end(federation: Federation, say: Say) -> None:

@@ -132,6 +132,18 @@ def test_down_without_a_server_that_answers_still_ends_everything(
     assert said == ["the server could not be shut down through the console: no answer"]
 
 
+def test_down_ends_everything_although_nobody_listens(asleep: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_text: str) -> None:
+        raise BrokenPipeError
+
+    def no_answer(*_arguments: object) -> None:
+        raise FederationError("no answer")
+
+    monkeypatch.setattr(rehearsal, "console", no_answer)
+    assert len(down(asleep, say=closed)) == 4
+    assert processes.members(asleep.identity) == []
+
+
 def test_a_killed_parent_leaves_nothing_behind(asleep: Federation) -> None:
     for process in asleep.processes:
         processes.kill(process, asleep.identity, signal.SIGKILL)
