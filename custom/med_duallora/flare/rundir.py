@@ -11,6 +11,7 @@ EVALUATION_FILE = "evaluation.json"
 JOB_FILE = "job.json"
 RECEIVED_FILE = "received.jsonl"
 FLARE_MANIFEST_FILE = "artifact_manifest.json"
+TENSORBOARD_FOLDER = "tb_events"
 
 
 def server_directory(fl_ctx: FLContext) -> Path:

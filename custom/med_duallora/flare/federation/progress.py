@@ -148,6 +148,6 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _text(name: str, value: Any) -> str:
     """Return a value as people read it: rounds count from one."""
-    if name == "round" and isinstance(value, int | float):
+    if name in ("round", "best_round") and isinstance(value, int | float):
         return str(int(value) + 1)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
