@@ -4,14 +4,14 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import ConfigError, FederationError
-from med_duallora.files import write_json
+from med_duallora.files import sha256_of_file, write_json
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import Console, console
 from med_duallora.flare.federation.kits import install_server, install_site
@@ -87,6 +87,9 @@ def up(plan: Plan, say: Say = announce) -> Federation:
             f"`med-duallora federation down --dir {federation.directory}` stops it"
         )
     processes.check_port(federation.port)
+    checkpoint = plan.backbone_checkpoint
+    federation = replace(federation, backbone_sha256=sha256_of_file(checkpoint) if checkpoint else "")
+    federation.write()
     for site in federation.sites:
         install_site(federation.kit(site), plan.places(site, federation.directory), plan.site_settings)
     return _started(federation, plan.timeout_s, say)

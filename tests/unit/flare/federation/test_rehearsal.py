@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from med_duallora.errors import CohortError, ConfigError, FederationError
+from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes, rehearsal
 from med_duallora.flare.federation.record import RECORD, Federation
 from med_duallora.flare.federation.rehearsal import Plan, down, start_one, up, wait_for_sites
@@ -78,6 +79,15 @@ def test_kits_are_made_once_per_directory(
     with pytest.raises(ConfigError, match=f"hold port {first.port}"):
         up(replace(plan, port=first.port + 1))
     assert not (first.kits.parent / "prod_01").exists()
+
+
+def test_the_checkpoint_that_the_sites_got_is_recorded(
+    plan: Plan, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    for checkpoint, expected in ((tiny_checkpoint, sha256_of_file(tiny_checkpoint)), (None, "")):
+        up(replace(plan, backbone_checkpoint=checkpoint))
+        assert Federation.read(plan.directory).backbone_sha256 == expected
 
 
 def test_a_running_federation_is_not_started_again(
