@@ -244,26 +244,35 @@ class SiteConfig:
     @classmethod
     def from_file(cls, path: Path) -> "SiteConfig":
         """Read a site's JSON configuration; errors name the file, the key and the limit."""
+        where = f"site configuration {path.name} in {path.parent}"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"site configuration {path}: {error.strerror or error}") from error
+            raise ConfigError(f"{where}: {error.strerror or error}; make it readable, or correct its path") from error
         except ValueError as error:
-            raise ConfigError(f"site configuration {path} is not JSON: {error}") from error
+            raise ConfigError(f"{where} is not JSON: {error}; correct it there") from error
         if not isinstance(values, dict):
-            raise ConfigError(f"site configuration {path} must hold one JSON object")
+            raise ConfigError(f"{where} must hold one JSON object, {{...}}")
         try:
             return cls.from_dict(values)
         except ConfigError as error:
-            raise ConfigError(f"site configuration {path}: {error}") from error
+            raise ConfigError(f"{where}: {error}") from error
 
     @classmethod
     def find(cls, site: str, scope_properties: Mapping[str, Any] | None = None) -> "SiteConfig":
-        """Find this site's configuration: FLARE scope property ``med_duallora_site_config``, else the environment.
+        """Find and read this site's configuration, see ``place`` and ``from_file``."""
+        return cls.from_file(cls.place(site, scope_properties))
+
+    @staticmethod
+    def place(site: str, scope_properties: Mapping[str, Any] | None = None) -> Path:
+        """Return this site's configuration file: FLARE scope property ``med_duallora_site_config``, else environment.
 
         Args:
             site: name of the site; replaces ``{site}`` in the path, so that one variable serves a whole simulator.
             scope_properties: properties of the FLARE privacy scope, if any.
+
+        Raises:
+            ConfigError: neither names a file.
         """
         place = (scope_properties or {}).get("med_duallora_site_config") or os.environ.get(SITE_CONFIG_VARIABLE)
         if not place:
@@ -271,4 +280,4 @@ class SiteConfig:
                 f"site {site} has no configuration: set the environment variable {SITE_CONFIG_VARIABLE} or the "
                 "privacy scope property med_duallora_site_config to the path of its JSON file"
             )
-        return cls.from_file(Path(str(place).replace("{site}", site)))
+        return Path(str(place).replace("{site}", site))

@@ -163,7 +163,7 @@ def test_a_wrong_site_file_names_the_file_and_the_setting(
 ) -> None:
     path = tmp_path / "site.json"
     path.write_text(json.dumps({**SITE, **changes}))
-    with pytest.raises(ConfigError, match=rf"site configuration {path}: .*{message}"):
+    with pytest.raises(ConfigError, match=rf"site configuration site\.json in {tmp_path}: .*{message}"):
         SiteConfig.from_file(path)
 
 
@@ -179,7 +179,7 @@ def test_a_broken_site_file_is_named(text: str, message: str, tmp_path: Path) ->
 
 
 def test_a_missing_site_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"site configuration .*nowhere\.json: No such file"):
+    with pytest.raises(ConfigError, match=r"site configuration nowhere\.json in .*: No such file"):
         SiteConfig.from_file(tmp_path / "nowhere.json")
 
 

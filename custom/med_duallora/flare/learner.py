@@ -21,6 +21,7 @@ from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, T
 from med_duallora.flare.job import job_of
 from med_duallora.flare.payload import TrainReply, metrics_reply, task_tensors
 from med_duallora.flare.tracking import publish_statistics, stream_from_site
+from med_duallora.places import check_places
 from med_duallora.site import SiteRuntime
 from med_duallora.usage import peak_memory_mb
 
@@ -65,7 +66,9 @@ class DualLoRALearner(Learner):
         """Load the site's configuration, cohort, backbone and state."""
         site = fl_ctx.get_identity_name()
         try:
-            config = SiteConfig.find(site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES))
+            place = SiteConfig.place(site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES))
+            config = SiteConfig.from_file(place)
+            check_places(config, place)
             self._runtime = SiteRuntime(site, job_of(fl_ctx).settings, config)
         except Exception as error:
             self._report("initialisation", error, fl_ctx)

@@ -187,7 +187,19 @@ def test_the_whole_message_is_there_for_who_looks_at_the_site(
     configured.unlink()
     with caplog.at_level(logging.DEBUG):
         site.ask("train")
-    assert str(configured) in caplog.text
+    assert f"{configured.name} in {configured.parent}: No such file" in caplog.text
+
+
+def test_an_unusable_place_is_told_with_file_and_setting_but_without_paths(
+    site: Site, configured: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty_cohort(configured)
+    with caplog.at_level(logging.INFO):
+        site.ask("train")
+    expected = (
+        "ConfigError: site configuration site_ge.json in <path>: data_dir = '<path>', but there is no such folder"
+    )
+    assert expected in caplog.text
 
 
 @pytest.mark.parametrize(

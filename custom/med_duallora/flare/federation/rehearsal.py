@@ -10,15 +10,17 @@ from typing import Any
 
 from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.config import SiteConfig
 from med_duallora.errors import ConfigError, FederationError
 from med_duallora.files import sha256_of_file, write_json
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import Console, console
-from med_duallora.flare.federation.kits import install_server, install_site
+from med_duallora.flare.federation.kits import SITE_CONFIG_FILE, install_server, install_site
 from med_duallora.flare.federation.progress import JobProgress, read_progress
 from med_duallora.flare.federation.provision import provision, read_project, rehearsed
 from med_duallora.flare.federation.record import RECORD, Federation, private_directory
 from med_duallora.flare.rundir import EVALUATION_FILE
+from med_duallora.places import check_places
 
 START_TIMEOUT_S = 180.0
 LOGIN_S = 5.0
@@ -91,7 +93,9 @@ def up(plan: Plan, say: Say = announce) -> Federation:
     federation = replace(federation, backbone_sha256=sha256_of_file(checkpoint) if checkpoint else "")
     federation.write()
     for site in federation.sites:
-        install_site(federation.kit(site), plan.places(site, federation.directory), plan.site_settings)
+        kit = federation.kit(site)
+        install_site(kit, plan.places(site, federation.directory), plan.site_settings)
+        check_places(SiteConfig.from_file(kit / SITE_CONFIG_FILE), kit / SITE_CONFIG_FILE)
     return _started(federation, plan.timeout_s, say)
 
 
