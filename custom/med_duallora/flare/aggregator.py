@@ -30,6 +30,9 @@ from med_duallora.ledger import ALLOWED, BLOCKED
 from med_duallora.monitoring import round_summary
 from med_duallora.screening import RoundRules, ScreenedResult, ScreenedRound
 
+DECIMALS = 6
+"""Of the means that the console shows."""
+
 
 class DualLoRAAggregator(Aggregator):
     """Takes contributions one by one, checks each against the contract again, and averages the factors.
@@ -174,7 +177,7 @@ class DualLoRAAggregator(Aggregator):
                 return {"phase": "before the first round"}
             best = {} if self._best_round is None else {"best_round": self._best_round}
             return {
-                **self._summary,
+                **{name: round(value, DECIMALS) for name, value in self._summary.items()},
                 **best,
                 "round": self._round.round_index,
                 "n_contributions": self._round.n_sites,
