@@ -1,6 +1,7 @@
 """Whether what a site's configuration names is there and usable: found before a job trains, not in its middle."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,3 +75,8 @@ def _writable(path: Path) -> str:
 
 def _text(key: str, path: Path, reason: str) -> str:
     return f"{key} = {str(path)!r}, but {reason}"
+
+
+def without_paths(text: str) -> str:
+    """Return a text for a log that can be read from elsewhere: file names stay, paths become ``<path>``."""
+    return re.sub(r"(?:[A-Za-z]:)?[\w.~-]*[/\\][^\s'\":,;]*", "<path>", text)

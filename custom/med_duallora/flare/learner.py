@@ -1,6 +1,5 @@
 """A site's learner: answers FLARE's tasks with the core's site runtime."""
 
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +20,7 @@ from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, T
 from med_duallora.flare.job import job_of
 from med_duallora.flare.payload import TrainReply, metrics_reply, task_tensors
 from med_duallora.flare.tracking import publish_statistics, stream_from_site
-from med_duallora.places import check_places
+from med_duallora.places import check_places, without_paths
 from med_duallora.site import SiteRuntime
 from med_duallora.usage import peak_memory_mb
 
@@ -41,7 +40,7 @@ def loggable(error: BaseException) -> str:
     name = type(error).__name__
     if not isinstance(error, QUOTABLE):
         return f"{name} (set this site's log level to DEBUG to see the message)"
-    return f"{name}: " + re.sub(r"(?:[A-Za-z]:)?[\w.~-]*[/\\][^\s'\":,;]*", "<path>", str(error))
+    return f"{name}: {without_paths(str(error))}"
 
 
 class DualLoRALearner(Learner):
