@@ -150,6 +150,19 @@ def test_the_report_is_written_from_the_result(
     assert "siemens" in page.read_text()
 
 
+def test_flare_s_own_download_finds_the_adapter_and_the_rounds(
+    federation: RunningFederation, finished: FinishedJob, tmp_path: Path
+) -> None:
+    kit = federation.federation.kit(federation.federation.person("lead"))
+    command = nvflare("job", "download", finished.job_id, "-o", str(tmp_path), "--format", "json")
+    done = subprocess.run([*command, "--startup-kit", str(kit)], capture_output=True, check=True)
+    artifacts = json.loads(done.stdout)["data"]["artifacts"]
+    assert Path(artifacts["global_model"]).name == "adapter_last.safetensors"
+    assert main(["report", str(tmp_path)]) == 0, "also without the rehearsal's own command"
+    assert load_adapter(Path(artifacts["global_model"]))[1]["job_id"] == finished.job_id
+    assert Path(artifacts["round_metrics"]).is_file()
+
+
 def test_it_is_the_same_adapter_as_in_one_process(
     federation: RunningFederation, result: Path, tmp_path: Path, tiny_cohorts: dict[str, Path], tiny_checkpoint: Path
 ) -> None:
