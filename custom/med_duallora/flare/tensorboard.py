@@ -7,6 +7,7 @@ from nvflare.app_common.utils.file_utils import resolve_path_under_root
 from nvflare.app_opt.tracking.tb.tb_event_writer import TensorBoardEventWriter
 from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 
+from med_duallora.artifact import versions
 from med_duallora.egress import EgressContract
 from med_duallora.errors import EgressViolation
 from med_duallora.flare.job import job_of
@@ -32,7 +33,8 @@ class TensorBoardRuns(TBAnalyticsReceiver):
         """Open the server's run and write the configuration into it."""
         self.root_log_dir = str(server_directory(fl_ctx) / TENSORBOARD_FOLDER)
         job = job_of(fl_ctx)
-        text = configuration_text(job.settings, job.contract, job_id=fl_ctx.get_job_id())
+        computed_by = ", ".join(f"{name} {version}" for name, version in versions().items())
+        text = configuration_text(job.settings, job.contract, job_id=fl_ctx.get_job_id(), versions=computed_by)
         writer = self._writer(SERVER_RUN)
         writer.add_text("configuration", text, 0)
         writer.flush()

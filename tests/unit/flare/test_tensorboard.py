@@ -57,6 +57,7 @@ def test_the_configuration_is_there_from_the_start(server: Server, contract: Egr
     (event,) = run.Tensors("configuration")
     text = event.tensor_proto.string_val[0].decode()
     assert "| experiment | test |" in text and "| job_id | job-1 |" in text and contract.sha256 in text
+    assert "| versions | med_duallora " in text and "nvflare 2.9" in text
 
 
 def test_every_site_has_a_run_with_readable_tags(server: Server) -> None:
