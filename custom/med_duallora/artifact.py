@@ -1,5 +1,6 @@
 """Adapters on disk: safetensors for the numbers, a JSON manifest beside it for everything else."""
 
+import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from med_duallora import __version__
+from med_duallora.backbone import agreed_sha256
 from med_duallora.config import JobConfig
 from med_duallora.egress import EgressContract
 from med_duallora.errors import ArtifactError
@@ -21,18 +23,36 @@ MANIFEST_VERSION = "1"
 
 
 def adapter_manifest(job: JobConfig, contract: EgressContract, **facts: Any) -> dict[str, Any]:
-    """Return what a reader of an adapter must know; ``facts`` adds what only the caller knows (round, sites, ...)."""
+    """Return what a reader of an adapter must know.
+
+    ``backbone_sha256`` is the hash of the checkpoint that every contributing site trained with; null where the job
+    left the choice to the sites.
+
+    Args:
+        job: the job scope.
+        contract: that follows from it.
+        facts: what only the caller knows: round, sites, ...
+    """
     return {
         "manifest_version": MANIFEST_VERSION,
         "intended_use": INTENDED_USE,
         "method": job.method,
+        "experiment": job.experiment,
         "backbone": job.backbone,
+        "backbone_sha256": agreed_sha256(job.backbone, job.backbone_sha256),
         "lora": job.to_dict()["lora"],
         "contract_sha256": contract.sha256,
         "n_parameters": contract.n_parameters,
-        "versions": {"med_duallora": __version__, "python": platform.python_version(), "numpy": np.__version__},
+        "n_rounds_planned": job.train.n_rounds,
+        "versions": versions(),
         **facts,
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computed an adapter."""
+    installed = {name: importlib.metadata.version(name) for name in ("nvflare", "numpy", "torch", "safetensors")}
+    return {"med_duallora": __version__, "python": platform.python_version(), **installed}
 
 
 def save_adapter(directory: Path, name: str, tensors: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> Path:

@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,6 +26,8 @@ COMMANDS = (
     "preflight",
     "ledger",
 )
+READER_LEFT = 141
+"""Exit code where the reader of the output went away: what a shell shows of a program that SIGPIPE ended."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,6 +47,27 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; expected errors become one line on standard error."""
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_left():  # another pipe or socket broke, which is no reason to be silent
+            raise
+        # Python would complain once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_LEFT
+
+
+def _reader_left() -> bool:
+    """Return whether whoever read our output, such as ``head``, has had enough."""
+    poller = select.poll()
+    poller.register(sys.stdout, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poller.poll(0))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))

@@ -5,23 +5,21 @@ site (``SiteConfig``: paths, device, threads, cache budget; never travels) and t
 (``backbone.BackboneConfig``, pinned by its checkpoint's hash).
 """
 
-import copy
 import dataclasses
 import json
-import math
 import os
 import re
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from med_duallora.errors import ConfigError
 from med_duallora.policy import SitePolicy
+from med_duallora.settings import assigned, built
 
-C = TypeVar("C")
+__all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfig", "assigned"]
 
 TARGETS = ("q", "kv", "proj", "fc1", "fc2")
 SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
@@ -165,12 +163,15 @@ class JobConfig:
         experiment: names the site states that rounds of one experiment share: letters, digits, ``-``, ``_``.
         method: the federated method, see ``med_duallora.methods``.
         backbone: preset of ``backbone.BackboneConfig``.
+        backbone_sha256: hash of the only checkpoint that sites may train with; empty: the one shipped for the preset,
+            where there is one, else any.
         weighting: a site's weight in the aggregation: ``subjects`` or ``uniform``.
     """
 
     experiment: str = "demo"
     method: str = "med-duallora"
     backbone: str = "cinema-mini"
+    backbone_sha256: str = ""
     weighting: str = "subjects"
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -180,12 +181,14 @@ class JobConfig:
         plain = self.experiment.replace("-", "").replace("_", "")
         good = plain.isascii() and plain.isalnum() and len(self.experiment) <= 64
         _check(good, "experiment", self.experiment, "1 to 64 letters, digits, '-' or '_'")
+        good = not self.backbone_sha256 or re.fullmatch("[0-9a-f]{64}", self.backbone_sha256) is not None
+        _check(good, "backbone_sha256", self.backbone_sha256, "empty, or 64 lower-case hexadecimal digits")
         _check(self.weighting in ("subjects", "uniform"), "weighting", self.weighting, "subjects or uniform")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "JobConfig":
         """Build from nested plain values; unknown keys and wrong types raise ConfigError with the key's path."""
-        return _build(cls, values, "")
+        return built(cls, values, "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain JSON values; ``from_dict`` gives an equal configuration back."""
@@ -236,31 +239,40 @@ class SiteConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SiteConfig":
         """Build from plain values; unknown keys and wrong types raise ConfigError."""
-        return _build(cls, values, "")
+        return built(cls, values, "")
 
     @classmethod
     def from_file(cls, path: Path) -> "SiteConfig":
         """Read a site's JSON configuration; errors name the file, the key and the limit."""
+        where = f"site configuration {path.name} in {path.parent}"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"site configuration {path}: {error.strerror or error}") from error
+            raise ConfigError(f"{where}: {error.strerror or error}; make it readable, or correct its path") from error
         except ValueError as error:
-            raise ConfigError(f"site configuration {path} is not JSON: {error}") from error
+            raise ConfigError(f"{where} is not JSON: {error}; correct it there") from error
         if not isinstance(values, dict):
-            raise ConfigError(f"site configuration {path} must hold one JSON object")
+            raise ConfigError(f"{where} must hold one JSON object, {{...}}")
         try:
             return cls.from_dict(values)
         except ConfigError as error:
-            raise ConfigError(f"site configuration {path}: {error}") from error
+            raise ConfigError(f"{where}: {error}") from error
 
     @classmethod
     def find(cls, site: str, scope_properties: Mapping[str, Any] | None = None) -> "SiteConfig":
-        """Find this site's configuration: FLARE scope property ``med_duallora_site_config``, else the environment.
+        """Find and read this site's configuration, see ``place`` and ``from_file``."""
+        return cls.from_file(cls.place(site, scope_properties))
+
+    @staticmethod
+    def place(site: str, scope_properties: Mapping[str, Any] | None = None) -> Path:
+        """Return this site's configuration file: FLARE scope property ``med_duallora_site_config``, else environment.
 
         Args:
             site: name of the site; replaces ``{site}`` in the path, so that one variable serves a whole simulator.
             scope_properties: properties of the FLARE privacy scope, if any.
+
+        Raises:
+            ConfigError: neither names a file.
         """
         place = (scope_properties or {}).get("med_duallora_site_config") or os.environ.get(SITE_CONFIG_VARIABLE)
         if not place:
@@ -268,80 +280,4 @@ class SiteConfig:
                 f"site {site} has no configuration: set the environment variable {SITE_CONFIG_VARIABLE} or the "
                 "privacy scope property med_duallora_site_config to the path of its JSON file"
             )
-        return cls.from_file(Path(str(place).replace("{site}", site)))
-
-
-def assigned(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """Return nested settings with ``key=value`` texts applied, such as ``train.n_rounds=4`` or ``device=cpu``.
-
-    The value is read as JSON, e.g. ``lora.targets=["q","kv","fc1"]``, or as text where it is no JSON.
-
-    Raises:
-        ConfigError: a text has no ``=``, or names a setting that is not in ``values``.
-    """
-    changed = copy.deepcopy(dict(values))
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"{assignment!r} is no assignment; write key=value, for example train.n_rounds=4")
-        _assign(changed, key.strip(), _parse(text.strip()))
-    return changed
-
-
-def _assign(values: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = values.get(parent)
-        if not isinstance(child, dict):
-            raise ConfigError(f"unknown setting {key!r}; there is no group {parent!r}")
-        values = child
-    if last not in values:
-        raise ConfigError(f"unknown setting {key!r}; known here: {', '.join(sorted(values))}")
-    values[last] = value
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _build(cls: type[C], values: Mapping[str, Any], prefix: str) -> C:
-    """Build a configuration dataclass from plain values, checking names and types."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix or 'the configuration'} must be an object, not {type(values).__name__}")
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ConfigError(f"unknown setting {prefix + unknown[0]!r}; known here: {', '.join(sorted(hints))}")
-    missing = [
-        item.name
-        for item in dataclasses.fields(typing.cast(Any, cls))
-        if item.name not in values
-        and item.default is dataclasses.MISSING
-        and item.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"setting {prefix + missing[0]!r} is missing")
-    return cls(**{name: _convert(hints[name], value, prefix + name) for name, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type[Any], hint), value, name + ".")
-    if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
-        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name} = {value!r}, but it must be a list")
-        return tuple(_convert(typing.get_args(hint)[0], item, name) for item in value)
-    if hint is Path and isinstance(value, str | Path) and str(value):
-        return Path(value).expanduser()
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    raise ConfigError(f"{name} = {value!r}, but it must be of type {getattr(hint, '__name__', hint)}")
+        return Path(str(place).replace("{site}", site))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from med_duallora.backbone import BackboneConfig, load_classifier, packaged_checkpoint
+from med_duallora.backbone import BackboneConfig, check_agreed, load_classifier, packaged_checkpoint
 from med_duallora.baseline import backbone_probabilities
 from med_duallora.cohorts.prepared import SPLITS, PreparedCohort
 from med_duallora.config import JobConfig, SiteConfig
@@ -76,6 +76,7 @@ class SiteRuntime:
         checkpoint = config.backbone_checkpoint or packaged_checkpoint(job.backbone)
         self.backbone_sha256 = _hash_of(checkpoint)
         self.policy.check_backbone(self.backbone_sha256)
+        check_agreed(job.backbone, job.backbone_sha256, self.backbone_sha256)
         backbone = BackboneConfig.preset(job.backbone)
         classifier = load_classifier(checkpoint, backbone, n_classes=N_CLASSES, drop_path=job.train.drop_path)
         self.model = DualLoRAModel(classifier, self.method.lora(job.lora), job.train.seed)
@@ -114,6 +115,7 @@ class SiteRuntime:
         """Return what a saved state must agree with; the length of the federation may change."""
         job = self.job.to_dict()
         job["train"].pop("n_rounds")
+        job.pop("backbone_sha256")  # the hash of the checkpoint stands below, pinned or not
         return sha256_of_json({"site": self.site, "job": job, "backbone": self.backbone_sha256})
 
     def validate(

@@ -1,6 +1,7 @@
 """Before any attack: what is meant to leave leaves, complete and recorded."""
 
 import numpy as np
+import pytest
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.fuel.utils import fobs
@@ -62,6 +63,31 @@ def test_honest_statistics_are_shown(process, trained):
     shown = site.collector.get_run_stats()
     assert shown["med_duallora"] == {"phase": "training", "round": 1.0, "n_steps": 3.0}
     assert set(shown) == {"med_duallora", "ClientRunner"}
+
+
+WORK = {"steps_per_second": 3.14159, "payload_bytes": 9.0, "peak_memory_mb": 512.0, "cache_hits": 6.0}
+STATE = {"phase": "training", "device": "cpu", "round": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [
+        pytest.param('"metrics_leave": true', {**STATE, **WORK, "steps_per_second": 3.142}, id="numbers are rounded"),
+        pytest.param('"metrics_leave": false', STATE, id="no number leaves"),
+    ],
+)
+def test_the_policy_holds_for_numbers_of_work(policy: str, shown, process, trained, site_files):
+    site_files[0].write_text(site_files[0].read_text().replace('"metrics_leave": true', policy))
+    site = process()
+    site.engine.components["learner"]._statistics = {**STATE, **WORK}
+    assert site.collector.get_run_stats()["med_duallora"] == shown
+
+
+def test_without_a_known_policy_no_number_leaves(process, site_files):
+    site_files[0].write_text("{")
+    site = process()
+    site.engine.components["learner"]._statistics = {**STATE, **WORK}
+    assert site.collector.get_run_stats()["med_duallora"] == STATE
 
 
 def test_our_own_error_texts_are_shown(process):

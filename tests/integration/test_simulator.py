@@ -216,12 +216,14 @@ def test_no_log_of_a_site_names_a_subject_or_a_folder(
 
 def test_tensorboard_has_one_run_per_site_and_one_for_the_server(captured: tuple[Finished, Path]) -> None:
     runs = {path.name: path for path in (captured[0].server / "tb_events").iterdir()}
-    assert set(SITES) < set(runs)
+    assert set(runs) == {*SITES, "server"}
     for name, path in runs.items():
         found = EventAccumulator(str(path)).Reload()
         tags = set(found.Tags()["scalars"])
-        assert ("train_loss" if name in SITES else "payload_bytes_max") in tags
-        assert [event.step for event in found.Scalars("seconds")] == [0, 1]
+        assert {"train/loss", "validation/balanced_accuracy"} <= tags
+        assert ("cache/hits" if name in SITES else "round/aggregation_residual") in tags
+        assert [event.step for event in found.Scalars("round/seconds")] == [0, 1]
+        assert bool(found.Tags()["tensors"]) == (name == "server"), "the server's run holds the configuration"
 
 
 def test_swapping_processes_changes_no_bit(captured: tuple[Finished, Path], swapped: Finished) -> None:

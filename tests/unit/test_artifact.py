@@ -6,9 +6,11 @@ from safetensors.numpy import load_file
 
 from med_duallora import __version__
 from med_duallora.artifact import INTENDED_USE, adapter_manifest, load_adapter, save_adapter
+from med_duallora.backbone import packaged_checkpoint
 from med_duallora.config import JobConfig
 from med_duallora.egress import EgressContract
 from med_duallora.errors import ArtifactError
+from med_duallora.files import sha256_of_file
 
 from .tiny import random_payload, same
 
@@ -38,7 +40,23 @@ def test_the_manifest_says_what_a_reader_must_know(saved):
     assert manifest["n_parameters"] == CONTRACT.n_parameters == sum(v.size for v in load_file(saved).values())
     assert (manifest["method"], manifest["backbone"]) == ("med-duallora", "cinema-tiny")
     assert manifest["lora"] == JOB.to_dict()["lora"]
+    assert manifest["n_rounds_planned"] == JOB.train.n_rounds
     assert manifest["versions"]["med_duallora"] == __version__
+    assert {"nvflare", "torch", "numpy", "python"} <= set(manifest["versions"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected", "reason"),
+    [
+        (["backbone=cinema-tiny"], None, "nothing agreed"),
+        (["backbone=cinema-tiny", f"backbone_sha256={'a' * 64}"], "a" * 64, "pinned by the job"),
+        (["backbone=cinema-mini"], sha256_of_file(packaged_checkpoint("cinema-mini")), "the shipped one"),
+    ],
+)
+def test_the_manifest_names_the_backbone_that_the_adapter_belongs_to(settings, expected, reason):
+    job = JobConfig().with_overrides(settings)
+    manifest = adapter_manifest(job, EgressContract.for_job(job))
+    assert manifest["backbone_sha256"] == expected, reason
 
 
 def test_any_memory_layout_is_stored_right(tmp_path):

@@ -1,4 +1,5 @@
 import argparse
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from med_duallora import __version__, cli
 from med_duallora.cli import COMMANDS, build_parser, main
 from med_duallora.commands import report
 from med_duallora.errors import MedDualLoRAError
+from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]], ids=lambda item: item[0] if item else "all")
@@ -86,6 +88,31 @@ def test_a_bug_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "run", fail)
     with pytest.raises(ZeroDivisionError):
         main(["report", "x"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["federation", "--help"], ["jobs", "check"]], ids=" ".join)
+def test_a_reader_that_has_enough_is_no_error(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = [sys.executable, "-m", "med_duallora", *arguments]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        program, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=REPOSITORY, env=buffered
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (cli.READER_LEFT, "")
+
+
+def test_another_broken_pipe_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise BrokenPipeError("a socket")
+
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "w") as listened_to:
+        monkeypatch.setattr(sys, "stdout", listened_to)
+        monkeypatch.setattr(report, "run", fail)
+        with pytest.raises(BrokenPipeError, match="a socket"):
+            main(["report", "x"])
 
 
 def test_the_module_is_the_same_program() -> None:

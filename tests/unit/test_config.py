@@ -114,7 +114,10 @@ def test_settings_can_be_overridden(assignment: str, read: object) -> None:
     ("assignment", "message"),
     [
         ("train.n_rounds", "is no assignment; write key=value"),
-        ("train.rounds=3", r"unknown setting 'train\.rounds'; known here: batch_size"),
+        ("train.rounds=3", r"unknown setting 'train\.rounds'; did you mean 'n_rounds'\? known here: batch_size"),
+        ("train.qqq=3", r"unknown setting 'train\.qqq'; known here: batch_size"),
+        ("backbone_sha256=123", "must be of type str"),
+        ("backbone_sha256=cinema", "empty, or 64 lower-case hexadecimal digits"),
         ("trains.n_rounds=3", "there is no group 'trains'"),
         ("method.name=x", "there is no group 'method'"),
         ("train.n_rounds=three", "must be of type int"),
@@ -148,6 +151,11 @@ def test_a_site_is_read_from_its_file(tmp_path: Path) -> None:
         pytest.param({"data_dir": ""}, "data_dir = ''", id="empty path"),
         pytest.param({"data_dir": 3}, "data_dir = 3", id="number as path"),
         pytest.param({"state_dirs": "x"}, "unknown setting 'state_dirs'", id="misspelt"),
+        pytest.param({"devise": "cpu"}, "did you mean 'device'", id="nearly right"),
+        pytest.param(
+            {"policy": {"min_subject": 3}}, r"'policy\.min_subject'; did you mean 'min_subjects'", id="inside"
+        ),
+        pytest.param({"n_threads": "2"}, "n_threads = '2', but it must be of type int", id="text as number"),
     ],
 )
 def test_a_wrong_site_file_names_the_file_and_the_setting(
@@ -155,7 +163,7 @@ def test_a_wrong_site_file_names_the_file_and_the_setting(
 ) -> None:
     path = tmp_path / "site.json"
     path.write_text(json.dumps({**SITE, **changes}))
-    with pytest.raises(ConfigError, match=rf"site configuration {path}: .*{message}"):
+    with pytest.raises(ConfigError, match=rf"site configuration site\.json in {tmp_path}: .*{message}"):
         SiteConfig.from_file(path)
 
 
@@ -171,7 +179,7 @@ def test_a_broken_site_file_is_named(text: str, message: str, tmp_path: Path) ->
 
 
 def test_a_missing_site_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"site configuration .*nowhere\.json: No such file"):
+    with pytest.raises(ConfigError, match=r"site configuration nowhere\.json in .*: No such file"):
         SiteConfig.from_file(tmp_path / "nowhere.json")
 
 

@@ -47,7 +47,7 @@ def test_a_site_configuration_file_carries_its_policy(tmp_path):
     path.write_text(json.dumps({**paths, "policy": {"contract_sha256": [A]}}))
     assert SiteConfig.from_file(path).policy == SitePolicy(contract_sha256=(A,))
     path.write_text(json.dumps({**paths, "policy": {"max_rank": 0}}))
-    with pytest.raises(ConfigError, match=r"site\.json: policy\.max_rank = 0, but it must be between 1 and 256"):
+    with pytest.raises(ConfigError, match=r"site\.json in .*: policy\.max_rank = 0, but it must be between 1 and 256"):
         SiteConfig.from_file(path)
 
 

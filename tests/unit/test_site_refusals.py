@@ -47,6 +47,18 @@ def test_unusable_site_settings_are_refused(config, tmp_path, change, error, mes
         runtime_of(replace(config, **change))
 
 
+def test_another_backbone_than_the_job_s_is_refused(config):
+    with pytest.raises(CheckpointError, match=f"the job pins the checkpoint {'a' * 64}, but backbone_checkpoint"):
+        runtime_of(config, JOB.with_overrides([f"backbone_sha256={'a' * 64}"]))
+
+
+def test_pinning_the_backbone_keeps_the_state(config):
+    runtime = runtime_of(config)
+    pinned = runtime_of(config, JOB.with_overrides([f"backbone_sha256={runtime.backbone_sha256}"]))
+    runtime.train_round(START, 0)
+    assert pinned.store.latest(before_round=1) is not None
+
+
 def test_unusable_jobs_are_refused(config):
     with pytest.raises(ConfigError, match=r"lora\.n_blocks = 9"):
         runtime_of(config, JOB.with_overrides(["lora.n_blocks=9"]))

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from med_duallora.backbone.classifier import VIEW, CineMAClassifier
 from med_duallora.backbone.config import PRESETS, BackboneConfig
 from med_duallora.backbone.layers import initialise
 from med_duallora.errors import CheckpointError
+from med_duallora.files import sha256_of_file
 
 WEIGHTS = Path(__file__).parent / "weights"
 HEAD_SEED = 0
@@ -43,6 +45,44 @@ def packaged_checkpoint(preset: str) -> Path:
             "path of a safetensors file: CineMA's published weights for cinema-base, or pretrain output"
         )
     return path
+
+
+def agreed_sha256(preset: str, pinned: str) -> str | None:
+    """Return the hash of the only checkpoint that the sites of a job may train with; None where any will do.
+
+    Adapters of different backbones cannot be averaged, so a job is about one checkpoint.
+
+    Args:
+        preset: of the job's backbone.
+        pinned: what the job pins; empty: the checkpoint that is shipped for the preset, where there is one.
+    """
+    return pinned or _shipped_sha256(preset)
+
+
+def check_agreed(preset: str, pinned: str, found: str) -> None:
+    """Refuse to train with another checkpoint than the job is about.
+
+    Args:
+        preset: see ``agreed_sha256``.
+        pinned: likewise.
+        found: hash of the checkpoint that the site has.
+
+    Raises:
+        CheckpointError: names both hashes, and what to do.
+    """
+    agreed = agreed_sha256(preset, pinned)
+    if agreed not in (None, found):
+        which = "pins the checkpoint" if pinned else "is about the checkpoint that this package ships,"
+        raise CheckpointError(
+            f"the job {which} {agreed}, but backbone_checkpoint of this site has the SHA-256 {found}: use the agreed "
+            "file (null: the shipped one), or pin backbone_sha256 in the job"
+        )
+
+
+@lru_cache(maxsize=8)
+def _shipped_sha256(preset: str) -> str | None:
+    path = WEIGHTS / f"{preset}.safetensors"
+    return sha256_of_file(path) if path.is_file() else None
 
 
 def build_classifier(

@@ -233,7 +233,8 @@ def _latest(lead: "Console") -> str:
 def _submitted(federation: "Federation", lead: "Console", options: argparse.Namespace) -> str:
     from med_duallora.flare.federation.jobs import prepare_submission
 
-    folder = prepare_submission(options.job, options.assignments, len(federation.sites), federation.directory / "jobs")
+    n_sites, below = len(federation.sites), federation.directory / "jobs"
+    folder = prepare_submission(options.job, options.assignments, n_sites, below, federation.backbone_sha256)
     job_id = lead.submit(folder)
     print(f"job {job_id} submitted by {lead.person} from {folder}", flush=True)
     return job_id

@@ -1,6 +1,7 @@
 """``med-duallora preflight``: which ways out of a site are open."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "preflight",
         help="list every way by which data could leave a site, and whether it is closed",
         description="Inspect a site's FLARE 2.9 startup kit without changing it. Lists every channel with its state "
-        "and the evidence. Exit code 1 when one is open, 2 when the kit is not understood.",
+        "and the evidence. Exit code 1 when one is open, 2 when the kit is not understood. Places in the site "
+        "configuration that cannot be used are told on standard error.",
     )
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the site's kit: holds startup/ and local/"
@@ -35,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
     channels = inspect_kit(options.startup_kit)
     n_open = sum(channel.is_open for channel in channels)
+    _say_what_is_unusable(options.startup_kit)
     if options.json:
         print(json.dumps([dataclasses.asdict(channel) for channel in channels], indent=2))
         return 1 if n_open else 0
@@ -46,6 +49,16 @@ def run(options: argparse.Namespace) -> int:
     state = f"{n_open} of {len(channels)} channels open" if n_open else f"all {len(channels)} channels closed"
     print(f"{options.startup_kit}: {state}")
     return 1 if n_open or not taken else 0
+
+
+def _say_what_is_unusable(startup_kit: Path) -> None:
+    """Say on standard error which places in the site's configuration would stop every job here."""
+    from med_duallora.places import place_problems
+    from med_duallora.site_kit.policy_channels import site_config_of
+
+    config = site_config_of(startup_kit)
+    for problem in place_problems(config) if config else ():
+        print(f"site configuration: {problem}", file=sys.stderr)
 
 
 def _judged(startup_kit: Path, job: Path) -> bool:

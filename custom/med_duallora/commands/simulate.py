@@ -77,13 +77,20 @@ def _simulation(options: argparse.Namespace) -> "Simulation":
         raise ConfigError(f"--backbone-checkpoint {checkpoint} is no file")
     return Simulation(
         workspace=options.workspace.resolve(),
-        spec=_spec(options.job, len(sites), options.assignments),
+        spec=_spec(options.job, len(sites), [*_pin(checkpoint), *options.assignments]),
         sites=sites,
         n_parallel=n_parallel,
         device=options.device,
         backbone_checkpoint=checkpoint.resolve() if checkpoint else None,
         log_config=options.log_config,
     )
+
+
+def _pin(checkpoint: Path | None) -> list[str]:
+    """Return the setting by which the job is about the given checkpoint; none: it is about the shipped one."""
+    from med_duallora.files import sha256_of_file
+
+    return [f"backbone_sha256={sha256_of_file(checkpoint)}"] if checkpoint else []
 
 
 def _spec(name: str, n_sites: int, assignments: list[str]) -> "JobSpec":

@@ -7,8 +7,10 @@ boundary       site: the contract, the policy, the model and the ledger that the
 egress_filter  site: lets out what the contract names, and nothing else
 egress_guard   site: acts after all filters of a job, on fed events, console answers and the public context
 console_guard  site: takes file commands and rights that nobody shall have away from FLARE's own process
+site_check     site: says at the start whether its configuration is usable
 receipts       site and server: ledger entries of what passed
 tracking       site and server: the agreed metrics as TensorBoard scalars and console statistics
+tensorboard    server: one run per site and one for itself, with readable tags
 aggregator     server: takes the contributions of a round, writes round_metrics.jsonl
 persistor      server: the first, the last and the best global adapter as safetensors
 evaluation     server: asks every site for its test scores after the last round, writes evaluation.json

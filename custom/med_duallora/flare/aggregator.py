@@ -27,7 +27,11 @@ from med_duallora.flare.receipts import event_entry, keep_receipt, train_entry
 from med_duallora.flare.rundir import ROUNDS_FILE, server_directory
 from med_duallora.flare.tracking import FEDERATION_EVENT, publish_statistics, write_at_server
 from med_duallora.ledger import ALLOWED, BLOCKED
+from med_duallora.monitoring import round_summary
 from med_duallora.screening import RoundRules, ScreenedResult, ScreenedRound
+
+DECIMALS = 6
+"""Of the means that the console shows."""
 
 
 class DualLoRAAggregator(Aggregator):
@@ -57,6 +61,9 @@ class DualLoRAAggregator(Aggregator):
         self._started = 0.0
         self._sites: dict[str, dict[str, Any]] = {}
         self._refused: list[dict[str, str]] = []
+        self._n_refused_before = 0
+        self._summary: dict[str, float] = {}
+        self._best_round: int | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Open the round, note what comes back from sites that failed, and answer show_stats."""
@@ -66,6 +73,9 @@ class DualLoRAAggregator(Aggregator):
             self._note_failure(fl_ctx)
         elif event_type == FEDERATION_EVENT:
             self._note_event(fl_ctx)
+        elif event_type == AppEventType.GLOBAL_BEST_MODEL_AVAILABLE:
+            # the sites scored what they were given: the result of the round before
+            self._best_round = int(fl_ctx.get_prop(AppConstants.CURRENT_ROUND)) - 1
         elif event_type == InfoCollector.EVENT_TYPE_GET_STATS:
             publish_statistics("med_duallora", self._statistics(), fl_ctx)
 
@@ -95,12 +105,13 @@ class DualLoRAAggregator(Aggregator):
             self._refused += [{"site": site, "reason": reason} for site, reason in screened.refused.items()]
             result = screened.aggregation
             record = self._record(result, fl_ctx)
+            self._summary = round_summary(record)
         for site, reason in screened.refused.items():
             self.log_error(fl_ctx, f"contribution of {site} left out: {reason}")
         if screened.remark:
             self.log_warning(fl_ctx, screened.remark)
         _append_line(server_directory(fl_ctx) / ROUNDS_FILE, canonical_json(record))
-        write_at_server(self, _server_scalars(record), int(record["round"]), fl_ctx)
+        write_at_server(self, self._summary, int(record["round"]), fl_ctx)
         return DXO(DataKind.WEIGHTS, data=result.tensors).to_shareable()
 
     def _open(self, fl_ctx: FLContext) -> None:
@@ -108,6 +119,7 @@ class DualLoRAAggregator(Aggregator):
             round_index = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
             self._round = ScreenedRound(job_of(fl_ctx).contract, round_index, self._rules)
             self._started = time.monotonic()
+            self._n_refused_before += len(self._refused)
             self._sites, self._refused = {}, []
 
     def _add(self, site: str, reply: TrainReply) -> None:
@@ -159,13 +171,18 @@ class DualLoRAAggregator(Aggregator):
         }
 
     def _statistics(self) -> dict[str, float | str]:
+        """Return where the running round is, and what the last finished one gave."""
         with self._lock:
             if self._round is None:
                 return {"phase": "before the first round"}
+            best = {} if self._best_round is None else {"best_round": self._best_round}
             return {
+                **{name: round(value, DECIMALS) for name, value in self._summary.items()},
+                **best,
                 "round": self._round.round_index,
                 "n_contributions": self._round.n_sites,
                 "n_refused": len(self._refused),
+                "n_refused_in_all": self._n_refused_before + len(self._refused),
             }
 
 
@@ -176,14 +193,6 @@ def _site_record(reply: TrainReply, payload_bytes: int) -> dict[str, Any]:
         "payload_bytes": payload_bytes,
         "weight": reply.weight,
     }
-
-
-def _server_scalars(record: dict[str, Any]) -> dict[str, float]:
-    payloads = [site["payload_bytes"] for site in record["sites"].values()]
-    scalars = {"n_contributions": len(payloads), "n_refused": len(record["refused"]), "seconds": record["seconds"]}
-    if payloads:
-        scalars |= {"payload_bytes_max": max(payloads), "residual": record["residual"]}
-    return scalars
 
 
 def _append_line(target: Path, line: str) -> None:

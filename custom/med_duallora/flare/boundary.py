@@ -94,17 +94,17 @@ class Boundary:
     def allowed_statistics(self, statistics: Mapping[object, object]) -> dict[str, float | str]:
         """Return what of a site's statistics the console may see, by contract and policy.
 
-        While a round runs, the loss is that of the last step, so the batch counts, not the whole training split.
+        While a round runs, the loss is that of the last step, so the batch counts, not the whole training split. Where
+        the policy is not known, or lets no number out, texts and the running round are left.
         """
         found = self.contract.allowed_statistics(statistics)
-        metrics = {name: value for name, value in found.items() if name in self.contract.metrics}
-        rest = {name: value for name, value in found.items() if name not in metrics}
+        plain = {name: value for name, value in found.items() if isinstance(value, str) or name == "round"}
         if self.config is None or self.runtime is None:
-            return rest
+            return plain
         n_subjects = self.runtime.n_subjects()
         n_subjects["train"] = min(n_subjects["train"], self.job.train.batch_size)
-        numbers = {name: float(value) for name, value in metrics.items()}
-        return {**rest, **self.config.policy.allowed_metrics(numbers, n_subjects)}
+        numbers = {name: float(value) for name, value in found.items() if name not in plain}
+        return {**plain, **self.config.policy.allowed_metrics(numbers, n_subjects)}
 
     def _check_reported(self, metrics: Mapping[str, float], runtime: SiteRuntime | None) -> None:
         """Let out only numbers that this site computed and that its policy lets out."""

@@ -17,6 +17,8 @@ from nvflare.private.defs import SysCommandTopic
 from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
 from nvflare.security.logging import SECURE_LOGGING_VAR_NAME, is_secure
 
+from med_duallora.flare.site_check import say_whether_usable
+
 CLOSED_RIGHTS = frozenset({"byoc", "server-predeployed-flwr", "cat", "grep", "head", "ls", "pwd", "tail"})
 TEST_ROLE = "super"
 """FLARE gives this role every right without asking, and takes the role from the message."""
@@ -55,11 +57,12 @@ class ConsoleGuard(FLComponent):
         known = ClientRequestProcessors.request_processors
         known[:] = [processor for processor in known if SysCommandTopic.SHELL not in processor.get_topics()]
 
-    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:  # noqa: ARG002  FLARE's signature
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Check before the site registers; an UnsafeComponentError here keeps FLARE from starting."""
         if event_type == EventType.SYSTEM_BOOTSTRAP:
             close_rights()
             check_closed()
+            say_whether_usable(self, fl_ctx)
 
 
 def close_rights() -> None:

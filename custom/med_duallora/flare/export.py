@@ -3,11 +3,14 @@
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from nvflare.recipe.secrets import PotentialSecretWarning
 
 import med_duallora
 from med_duallora.config import JobConfig
@@ -88,7 +91,8 @@ def export_job(spec: JobSpec, target: Path) -> Path:
         raise ConfigError(f"{target} exists and is no FLARE job folder; choose another place")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch, _code(spec) as code:
-        MedDualLoRARecipe(spec.name, spec.job, spec.workflow, code).export(scratch)
+        with _hash_is_no_secret():
+            MedDualLoRARecipe(spec.name, spec.job, spec.workflow, code).export(scratch)
         fresh = Path(scratch) / spec.name
         for path in (fresh / "meta.json", fresh / SERVER_CONFIG, fresh / SITE_CONFIG):
             write_json(path, _ordered(json.loads(path.read_text(encoding="utf-8"))))
@@ -152,6 +156,14 @@ def committed_jobs(repository: Path) -> dict[Path, JobSpec]:
     if not (repository / "custom" / PACKAGE).is_dir():
         raise ConfigError(f"{repository} is no checkout of this project: it has no folder custom/{PACKAGE}")
     return {repository: CANONICAL, **{repository / "jobs" / name: spec for name, spec in JOBS.items()}}
+
+
+@contextmanager
+def _hash_is_no_secret() -> Iterator[None]:
+    """Keep FLARE quiet about hexadecimal texts: the only one a job can hold is the public hash of its backbone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*high-entropy hex string", category=PotentialSecretWarning)
+        yield
 
 
 @contextmanager

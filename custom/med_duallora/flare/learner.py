@@ -1,6 +1,6 @@
 """A site's learner: answers FLARE's tasks with the core's site runtime."""
 
-import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +11,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.learner_spec import Learner
 from nvflare.app_common.app_constant import AppConstants, ValidateType
+from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
 from med_duallora.config import SiteConfig
@@ -19,7 +20,9 @@ from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, T
 from med_duallora.flare.job import job_of
 from med_duallora.flare.payload import TrainReply, metrics_reply, task_tensors
 from med_duallora.flare.tracking import publish_statistics, stream_from_site
+from med_duallora.places import check_places, without_paths
 from med_duallora.site import SiteRuntime
+from med_duallora.usage import peak_memory_mb
 
 State = dict[str, np.ndarray]
 Work = Callable[[SiteRuntime, State, int | None], Shareable]
@@ -37,7 +40,7 @@ def loggable(error: BaseException) -> str:
     name = type(error).__name__
     if not isinstance(error, QUOTABLE):
         return f"{name} (set this site's log level to DEBUG to see the message)"
-    return f"{name}: " + re.sub(r"(?:[A-Za-z]:)?[\w.~-]*[/\\][^\s'\":,;]*", "<path>", str(error))
+    return f"{name}: {without_paths(str(error))}"
 
 
 class DualLoRALearner(Learner):
@@ -51,6 +54,7 @@ class DualLoRALearner(Learner):
         super().__init__()
         self._runtime: SiteRuntime | None = None
         self._statistics: dict[str, float | str] = {"phase": "starting"}
+        self._round_began = 0.0
 
     @property
     def runtime(self) -> SiteRuntime | None:
@@ -61,21 +65,27 @@ class DualLoRALearner(Learner):
         """Load the site's configuration, cohort, backbone and state."""
         site = fl_ctx.get_identity_name()
         try:
-            config = SiteConfig.find(site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES))
+            place = SiteConfig.place(site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES))
+            config = SiteConfig.from_file(place)
+            check_places(config, place)
             self._runtime = SiteRuntime(site, job_of(fl_ctx).settings, config)
         except Exception as error:
             self._report("initialisation", error, fl_ctx)
             self._now(phase="not initialised")
             return
-        self._now(phase="waiting")
+        self._now(phase="waiting", device=self._runtime.source.device.type)
 
     def validate(self, data: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Score the incoming global adapter: on the validation split before training, on the test split after."""
 
         def scores(runtime: SiteRuntime, state: State, round_index: int | None) -> Shareable:
             if round_index is None:
+                self._now(phase="evaluation")
                 return metrics_reply(runtime.evaluate(state, _stopped(abort_signal)))
-            return metrics_reply(runtime.validate(state, round_index, _stopped(abort_signal)))
+            found = runtime.validate(state, round_index, _stopped(abort_signal))
+            self._now(round=round_index, **found)
+            stream_from_site(self, runtime.contract, found, round_index, fl_ctx)
+            return metrics_reply(found)
 
         return self._answer("validation", scores, data, fl_ctx)
 
@@ -85,10 +95,13 @@ class DualLoRALearner(Learner):
         def trained(runtime: SiteRuntime, state: State, round_index: int | None) -> Shareable:
             index = runtime.contract.check_round(round_index)
             self._now(round=index)
+            self._round_began = time.monotonic()
             update = runtime.train_round(state, index, _stopped(abort_signal), self._on_step)
             self._now(**runtime.contract.check_metrics(update.metrics))
             stream_from_site(self, runtime.contract, update.metrics, index, fl_ctx)
-            return TrainReply(update.tensors, update.weight, index, update.metrics).to_shareable()
+            reply = TrainReply(update.tensors, update.weight, index, update.metrics).to_shareable()
+            self._now(**runtime.allowed_metrics({"payload_bytes": len(fobs.dumps(reply))}))
+            return reply
 
         return self._answer("training", trained, data, fl_ctx)
 
@@ -99,8 +112,15 @@ class DualLoRALearner(Learner):
 
     def _on_step(self, progress: dict[str, float]) -> None:
         """Keep how far the running round is; the console asks for it while training goes on."""
-        if self._runtime is not None:
-            self._now(**self._runtime.allowed_metrics({"train_loss": progress["loss"], "n_steps": progress["step"]}))
+        if self._runtime is None:
+            return
+        found = {
+            "train_loss": progress["loss"],
+            "n_steps": progress["step"],
+            "steps_per_second": progress["step"] / max(time.monotonic() - self._round_began, 1e-9),
+            "peak_memory_mb": peak_memory_mb(self._runtime.source.device),
+        }
+        self._now(**self._runtime.allowed_metrics(found))
 
     def _now(self, **values: float | str) -> None:
         # a new dict each time: the console reads from another thread

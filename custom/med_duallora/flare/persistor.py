@@ -13,7 +13,7 @@ from med_duallora.artifact import adapter_manifest, load_adapter, save_adapter
 from med_duallora.errors import ArtifactError, ConfigError, EgressViolation, MedDualLoRAError
 from med_duallora.files import write_json
 from med_duallora.flare.job import job_of
-from med_duallora.flare.rundir import FLARE_MANIFEST_FILE, JOB_FILE, round_record, server_directory
+from med_duallora.flare.rundir import FLARE_MANIFEST_FILE, JOB_FILE, contributions, round_record, server_directory
 from med_duallora.model import initial_global_state
 
 BEST, LAST = "adapter_best", "adapter_last"
@@ -79,6 +79,7 @@ class SafetensorsPersistor(ModelPersistor):
             job_id=fl_ctx.get_job_id(),
             round=round_index,
             sites=sorted(round_record(directory, round_index).get("sites", {})),
+            n_rounds_by_site=contributions(directory, round_index),
             **facts,
         )
         return save_adapter(directory, name, model[ModelLearnableKey.WEIGHTS], manifest)

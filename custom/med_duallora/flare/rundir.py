@@ -1,6 +1,7 @@
 """Where the server writes what a run leaves behind; ``report`` and ``simulate`` read these names."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ EVALUATION_FILE = "evaluation.json"
 JOB_FILE = "job.json"
 RECEIVED_FILE = "received.jsonl"
 FLARE_MANIFEST_FILE = "artifact_manifest.json"
+TENSORBOARD_FOLDER = "tb_events"
 
 
 def server_directory(fl_ctx: FLContext) -> Path:
@@ -21,7 +23,16 @@ def server_directory(fl_ctx: FLContext) -> Path:
 
 def round_record(directory: Path, round_index: int) -> dict[str, Any]:
     """Return the record of a round from the rounds file, or an empty one where the round has none."""
-    path = directory / ROUNDS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    found = [record for record in map(json.loads, lines) if record["round"] == round_index]
+    found = [record for record in _records(directory) if record["round"] == round_index]
     return dict(found[-1]) if found else {}
+
+
+def contributions(directory: Path, last_round: int) -> dict[str, int]:
+    """Return in how many rounds of this job, up to ``last_round``, each site's adapter was averaged."""
+    sites = (site for record in _records(directory) if record["round"] <= last_round for site in record["sites"])
+    return dict(sorted(Counter(sites).items()))
+
+
+def _records(directory: Path) -> list[dict[str, Any]]:
+    path = directory / ROUNDS_FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

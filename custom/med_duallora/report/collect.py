@@ -139,7 +139,10 @@ def find_server_directory(directory: Path) -> Path:
         raise ArtifactError(f"{directory} is no directory; give the workspace of a run or a downloaded job")
     found = sorted(path.parent for path in directory.rglob(ROUNDS) if (path.parent / JOB).is_file())
     if not found:
-        raise ArtifactError(f"no run below {directory}: no folder there holds both {JOB} and {ROUNDS}")
+        raise ArtifactError(
+            f"no run below {directory}: no folder there holds both {JOB} and {ROUNDS}; a job that ended before its "
+            "first round was averaged leaves none"
+        )
     if len(found) > 1:
         raise ArtifactError(f"{len(found)} runs below {directory}; choose one: {', '.join(map(str, found))}")
     return found[0]

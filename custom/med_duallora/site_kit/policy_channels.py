@@ -86,8 +86,17 @@ def _site_config_path(kit: SiteKit) -> Path | None:
 
 def site_config_of(startup_kit: Path) -> SiteConfig | None:
     """Return the site configuration that a kit names; None where it names none that is valid."""
-    place = _site_config_path(read_kit(startup_kit.absolute()))
     try:
+        place = site_config_file(startup_kit)
         return SiteConfig.from_file(place) if place else None
     except MedDualLoRAError:
         return None
+
+
+def site_config_file(startup_kit: Path) -> Path | None:
+    """Return where the kit's privacy scope says that the site configuration is; None where it says nothing.
+
+    Raises:
+        KitError: the kit is not understood.
+    """
+    return _site_config_path(read_kit(startup_kit.absolute()))

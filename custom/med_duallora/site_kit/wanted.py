@@ -22,6 +22,7 @@ SERVER_CLASSES = (
     "med_duallora.flare.aggregator.DualLoRAAggregator",
     "med_duallora.flare.persistor.SafetensorsPersistor",
     "med_duallora.flare.evaluation.AdapterEvaluation",
+    "med_duallora.flare.tensorboard.TensorBoardRuns",
 )
 """What a job may name at the server besides FLARE's own list."""
 

@@ -4,28 +4,36 @@ import contextlib
 import json
 import socket
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from nvflare.recipe import ProdEnv
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from med_duallora.artifact import load_adapter
 from med_duallora.cli import main
-from med_duallora.config import SiteConfig
+from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.engine import run_federation
 from med_duallora.errors import FederationError
+from med_duallora.files import sha256_of_file
 from med_duallora.flare.export import read_job
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import console
-from med_duallora.flare.federation.verdict import COMPLETED, job_failed
-from tests.integration.harness import SITES, FinishedJob, RunningFederation
+from med_duallora.flare.federation.progress import GROUP
+from med_duallora.flare.federation.verdict import COMPLETED
+from med_duallora.flare.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.report import read_run
+from tests.integration.harness import PATIENCE_S, SETTINGS, SITES, FinishedJob, RunningFederation
 
 pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
 
 
 @pytest.fixture(scope="module")
-def finished(federation: RunningFederation) -> FinishedJob:
-    return federation.run(federation.job())
+def finished(federation: RunningFederation, tiny_checkpoint: Path) -> FinishedJob:
+    return federation.run(federation.job(f"backbone_sha256={sha256_of_file(tiny_checkpoint)}"))
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +83,34 @@ def test_the_console_shows_the_rounds(finished: FinishedJob) -> None:
 @pytest.mark.parametrize("site", SITES)
 def test_the_console_shows_what_a_site_does(site: str, finished: FinishedJob) -> None:
     said = finished.said(site)
-    assert {"phase", "round", "train_loss", "n_subjects"} <= set(said)
-    assert said["n_subjects"] == 6
+    assert {"phase", "round", "train_loss", "val_balanced_accuracy", "cache_hits", "payload_bytes"} <= set(said)
+    assert {"steps_per_second", "peak_memory_mb", "seconds"} <= set(said)
+    assert (said["n_subjects"], said["device"]) == (6, "cpu")
+
+
+def test_the_console_shows_what_the_server_has(finished: FinishedJob) -> None:
+    said: dict[str, object] = {}
+    for moment in finished.moments:
+        said |= moment.server
+    assert {"n_contributions", "n_refused", "n_refused_in_all", "residual", "val_balanced_accuracy"} <= set(said)
+    assert said["n_refused_in_all"] == 0
+
+
+def test_the_adapter_says_what_it_is(result: Path, tiny_checkpoint: Path) -> None:
+    _, manifest = load_adapter(result / "workspace" / "app_server" / "adapter_last.safetensors")
+    assert manifest["backbone_sha256"] == sha256_of_file(tiny_checkpoint)
+    assert (manifest["round"], manifest["n_rounds_planned"]) == (2, 3)
+    assert manifest["n_rounds_by_site"] == dict.fromkeys(sorted(SITES), 3)
+    assert {"method", "lora", "contract_sha256", "versions", "intended_use", "sites"} <= set(manifest)
+
+
+def test_tensorboard_comes_with_the_result(result: Path) -> None:
+    runs = result / "workspace" / "app_server" / "tb_events"
+    assert {path.name for path in runs.iterdir()} == {*SITES, "server"}
+    site = EventAccumulator(str(runs / SITES[0])).Reload()
+    assert [event.step for event in site.Scalars("validation/balanced_accuracy")] == [0, 1, 2]
+    server = EventAccumulator(str(runs / "server")).Reload()
+    assert "configuration" in server.Tags()["tensors"]
 
 
 def test_the_result_is_complete(result: Path) -> None:
@@ -114,6 +148,19 @@ def test_the_report_is_written_from_the_result(
     page = Path(text.splitlines()[-1].removeprefix("report: "))
     assert page.name == "report.html"
     assert "siemens" in page.read_text()
+
+
+def test_flare_s_own_download_finds_the_adapter_and_the_rounds(
+    federation: RunningFederation, finished: FinishedJob, tmp_path: Path
+) -> None:
+    kit = federation.federation.kit(federation.federation.person("lead"))
+    command = nvflare("job", "download", finished.job_id, "-o", str(tmp_path), "--format", "json")
+    done = subprocess.run([*command, "--startup-kit", str(kit)], capture_output=True, check=True)
+    artifacts = json.loads(done.stdout)["data"]["artifacts"]
+    assert Path(artifacts["global_model"]).name == "adapter_last.safetensors"
+    assert main(["report", str(tmp_path)]) == 0, "also without the rehearsal's own command"
+    assert load_adapter(Path(artifacts["global_model"]))[1]["job_id"] == finished.job_id
+    assert Path(artifacts["round_metrics"]).is_file()
 
 
 def test_it_is_the_same_adapter_as_in_one_process(
@@ -180,16 +227,66 @@ def test_an_incomplete_job_is_refused_with_flare_s_reason(federation: RunningFed
         federation.submit(folder)
 
 
-def test_a_class_that_no_site_allows_stops_the_job_and_is_explained(federation: RunningFederation) -> None:
-    folder = federation.job(name="foreign")
-    config = folder / "app" / "config" / "config_fed_client.json"
-    config.write_text(config.read_text().replace("learner_executor.LearnerExecutor", "np.np_trainer.NPTrainer"))
-    job = federation.run(folder)
-    assert job.status != COMPLETED
-    with console(federation.federation) as lead:
-        text = job_failed(federation.federation, lead.job(job.job_id))
-    assert "ComponentNotAuthorized" in text
-    assert "meaning: the job names a class that this site's administrator has not allowed" in text
+def test_flare_s_own_commands_show_a_running_job(federation: RunningFederation) -> None:
+    kit = ["--startup-kit", str(federation.federation.kit(federation.federation.person("lead")))]
+    job_id = federation.submit(federation.job("train.n_rounds=1000", name="long"))
+    metrics = [item for name in ("val_balanced_accuracy", "residual") for item in ("--metric", name)]
+    watch = nvflare("job", "monitor", job_id, "--interval", "1", "--format", "jsonl", *metrics, *kit)
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        events = (json.loads(line) for line in watching.stdout if line.startswith("{"))
+        shown = next(event["metrics"] for event in events if "residual" in event.get("metrics", {}))
+        asked = subprocess.run(
+            nvflare("job", "stats", job_id, "--format", "json", *kit), capture_output=True, check=True
+        )
+        with console(federation.federation) as lead:
+            lead.abort(job_id)
+        last = list(events)[-1]
+    assert {"round", "loss", "val_balanced_accuracy", "residual"} <= set(shown)
+    answers = json.loads(asked.stdout)["data"]["stats"]
+    assert set(answers) == {"server", *SITES}
+    for site in SITES:
+        assert {"phase", "round", "device", "train_loss", "val_balanced_accuracy"} <= set(answers[site][GROUP])
+    assert {"n_contributions", "n_refused", "residual"} <= set(answers["server"][GROUP])
+    assert (last["terminal"], last["job_status"]) == (True, "FINISHED:ABORTED")
+
+
+def nvflare(*arguments: str) -> list[str]:
+    return [str(Path(sys.executable).parent / "nvflare"), *arguments]
+
+
+def test_the_recipe_runs_in_production(federation: RunningFederation) -> None:
+    lead = federation.federation.person("lead")
+    settings = JobConfig().with_overrides([*SETTINGS, "train.n_rounds=1"])
+    recipe = MedDualLoRARecipe("recipe", settings, WorkflowConfig(min_sites=len(SITES)))
+    run = recipe.execute(ProdEnv(str(federation.federation.kit(lead)), login_timeout=30.0, username=lead))
+    place = run.get_result(PATIENCE_S)
+    assert run.get_status() == COMPLETED
+    assert [sorted(item.sites) for item in read_run(Path(place)).rounds] == [sorted(SITES)]
+
+
+def test_a_site_that_does_not_allow_the_package_refuses_the_production_job(
+    federation: RunningFederation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resources = federation.federation.kit(SITES[1]) / "local" / "resources.json"
+    closed = resources.read_text()
+    values = json.loads(closed)
+    values["class_allow_list"] = [name for name in values["class_allow_list"] if not name.startswith("med_duallora.")]
+    try:
+        federation.kill(SITES[1])
+        resources.write_text(json.dumps(values))
+        federation.restart(SITES[1])
+        job = str(federation.job())
+        assert main(["federation", "submit", "--dir", str(federation.directory), "--job", job, "--wait"]) == 1
+        error = capsys.readouterr().err
+        assert f"{SITES[1]}: " in error and "ComponentNotAuthorized" in error
+        assert "meaning: the job names a class that this site's administrator has not allowed" in error
+    finally:
+        resources.write_text(closed)
+        with contextlib.suppress(FederationError):  # it may have failed before the site was started again
+            federation.kill(SITES[1])
+        federation.restart(SITES[1])
+    assert main(["federation", "status", "--dir", str(federation.directory)]) == 0
 
 
 def test_a_job_with_code_is_taken_by_no_site(federation: RunningFederation, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,9 +296,3 @@ def test_a_job_with_code_is_taken_by_no_site(federation: RunningFederation, caps
     for site in SITES:
         assert f"deployment, {site}: NVFLARE_ERROR: BYOC not permitted" in error
     assert "meaning: the job carries code" in error
-
-
-def test_a_site_that_was_killed_comes_back(federation: RunningFederation) -> None:
-    federation.kill(SITES[1])
-    federation.restart(SITES[1])
-    assert main(["federation", "status", "--dir", str(federation.directory)]) == 0

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from med_duallora.backbone import BackboneConfig, load_classifier, packaged_checkpoint
+from med_duallora.backbone import BackboneConfig, agreed_sha256, check_agreed, load_classifier, packaged_checkpoint
+from med_duallora.errors import CheckpointError
 from med_duallora.files import sha256_of_file
 from med_duallora.inputs import to_input
 
@@ -41,6 +42,24 @@ def test_shipped_checkpoint_hid_three_quarters_and_learned(manifest):
     assert manifest["recipe"]["mask_ratio"] == 0.75
     losses = [point["held_out_loss"] for point in manifest["loss_curve"]]
     assert losses[-1] < 0.5 * losses[0]
+
+
+PIN, OTHER = "a" * 64, "b" * 64
+
+
+def test_a_job_is_about_one_checkpoint(manifest):
+    assert agreed_sha256("cinema-mini", "") == manifest["sha256"]
+    assert agreed_sha256("cinema-mini", PIN) == PIN
+    assert agreed_sha256("cinema-base", "") is None, "nothing is shipped and nothing pinned: any will do"
+    check_agreed("cinema-mini", "", manifest["sha256"])
+    check_agreed("cinema-base", PIN, PIN)
+    check_agreed("cinema-base", "", OTHER)
+
+
+@pytest.mark.parametrize(("preset", "pinned"), [("cinema-mini", ""), ("cinema-mini", PIN), ("cinema-base", PIN)])
+def test_another_checkpoint_is_refused(preset, pinned):
+    with pytest.raises(CheckpointError, match=rf"the job (pins|is about) .*this site has the SHA-256 {OTHER}: use the"):
+        check_agreed(preset, pinned, OTHER)
 
 
 @pytest.mark.parametrize("name", ["acdc", "mnms", "mnms2"])

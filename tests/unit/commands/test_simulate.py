@@ -9,6 +9,7 @@ import pytest
 from med_duallora.cli import build_parser, main
 from med_duallora.commands.simulate import _simulation
 from med_duallora.config import JobConfig
+from med_duallora.files import sha256_of_file
 from med_duallora.flare import simulation as simulations
 from med_duallora.flare.export import JobSpec, export_job
 from med_duallora.flare.recipe import WorkflowConfig
@@ -25,11 +26,12 @@ def options(arguments: list[str]) -> argparse.Namespace:
     return build_parser().parse_args(arguments)
 
 
-def test_every_site_takes_part_in_every_round(arguments: list[str]) -> None:
+def test_every_site_takes_part_in_every_round(arguments: list[str], tiny_checkpoint: Path) -> None:
     found = _simulation(options(arguments))
     assert list(found.sites) == ["canon", "ge", "philips", "siemens"]
     assert (found.n_parallel, found.spec.workflow.min_sites, found.spec.with_code) == (4, 4, True)
     assert found.spec.job.train.n_rounds == 2
+    assert found.spec.job.backbone_sha256 == sha256_of_file(tiny_checkpoint), "the job is about the given checkpoint"
 
 
 def test_fewer_sites_and_fewer_at_a_time(arguments: list[str]) -> None:

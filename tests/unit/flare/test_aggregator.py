@@ -149,17 +149,46 @@ def test_a_site_that_failed_is_in_the_record(server: Server) -> None:
     ]
 
 
-def test_tensorboard_and_console_see_the_round(server: Server, reply: TrainReply) -> None:
-    server.open()
-    server.accept("ge", reply.to_shareable())
+def statistics(server: Server, round_index: int = 0) -> dict[str, Any]:
     collector = GroupInfoCollector()
-    fl_ctx = server.context()
+    fl_ctx = server.context(round_index)
     fl_ctx.set_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR, collector, private=True, sticky=False)
     server.aggregator.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, fl_ctx)
-    assert collector.info == {"med_duallora": {"round": 0, "n_contributions": 1, "n_refused": 0}}
+    return dict(collector.info["med_duallora"])
+
+
+def test_the_console_sees_the_running_round(server: Server, reply: TrainReply) -> None:
+    server.open()
+    server.accept("ge", reply.to_shareable())
+    assert statistics(server) == {"round": 0, "n_contributions": 1, "n_refused": 0, "n_refused_in_all": 0}
+
+
+def test_the_console_sees_what_the_last_round_gave(server: Server, contract: EgressContract, reply: TrainReply) -> None:
+    server.open()
+    other = dataclasses.replace(reply, tensors=random_payload(contract, seed=1), metrics={"train_loss": 1.0})
+    for site, contribution in {"ge": reply, "canon": other}.items():
+        server.accept(site, contribution.to_shareable())
+    server.accept("ge", reply.to_shareable())
+    server.close()
+    server.open(1)
+    server.accept("ge", dataclasses.replace(reply, round_index=1).to_shareable(), 1)
+    server.aggregator.handle_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, server.context(1))
+    shown = statistics(server, 1)
+    (record,) = server.records()
+    for name in ("residual", "seconds"):
+        assert shown[name] == round(record[name], 6)
+    assert (shown["train_loss"], shown["val_balanced_accuracy"]) == (0.75, 0.75)
+    assert (shown["round"], shown["n_contributions"], shown["best_round"]) == (1, 1, 0)
+    assert (shown["n_refused"], shown["n_refused_in_all"]) == (0, 1)
+
+
+def test_tensorboard_sees_the_round(server: Server, reply: TrainReply) -> None:
+    server.open()
+    server.accept("ge", reply.to_shareable())
     server.close()
     tags = {event["DXO"]["data"]["track_key"] for event in server.engine.fired(LOCAL_EVENT)}
-    assert tags == {"n_contributions", "n_refused", "seconds", "payload_bytes_max", "residual"}
+    expected = {"n_contributions", "n_refused", "seconds", "payload_bytes_max", "residual"}
+    assert tags == expected | {"train_loss", "val_balanced_accuracy"}
 
 
 def test_the_console_can_ask_before_the_first_round(server: Server) -> None:

@@ -1,6 +1,8 @@
+import hashlib
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +69,7 @@ def test_a_self_contained_job_runs_where_the_package_is_not_installed(self_conta
     code = self_contained / "app" / "custom"
     program = f"""
 import sys
+import warnings
 sys.path = [{str(code)!r}] + [path for path in sys.path if path != {str(PACKAGE.parent)!r}]
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 import json, pathlib
@@ -160,3 +163,11 @@ def test_settings_go_to_the_job_or_to_the_workflow() -> None:
 def test_a_bad_setting_is_named(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         CANONICAL.with_overrides([assignment])
+
+
+def test_a_pinned_backbone_is_no_secret(tmp_path: Path) -> None:
+    spec = JobSpec("pinned", "").with_overrides([f"backbone_sha256={hashlib.sha256(b'x').hexdigest()}"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder = export_job(spec, tmp_path / "pinned")
+    assert read_job(folder)[0] == spec.job

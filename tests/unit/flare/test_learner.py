@@ -14,6 +14,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.executors.learner_executor import LearnerExecutor
+from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
 from med_duallora.config import SITE_CONFIG_VARIABLE, JobConfig, SiteConfig
@@ -83,14 +84,57 @@ def test_a_round_gives_what_the_site_runtime_gives(
     assert (found.round_index, set(found.metrics)) == (0, set(update.metrics))
 
 
-def test_a_round_reports_to_tensorboard_and_to_the_console(site: Site, contract: EgressContract) -> None:
+def test_a_round_reports_to_tensorboard(site: Site, contract: EgressContract) -> None:
     reply = read_train_reply(contract, site.ask("train"))
-    tags = {event["DXO"]["data"]["track_key"] for event in site.engine.fired(FEDERATION_EVENT)}
-    assert tags == set(reply.metrics)
+    events = [event["DXO"]["data"] for event in site.engine.fired(FEDERATION_EVENT)]
+    sent = {event["track_key"]: event["track_value"] for event in events}
+    assert sent == {**reply.metrics, **(reply.initial_metrics or {})}
+    assert "val_balanced_accuracy" in sent
+    assert {event["global_step"] for event in events} == {0}
+
+
+def test_a_round_reports_to_the_console(site: Site, contract: EgressContract) -> None:
+    assert site.statistics() == {"phase": "starting"}
+    reply = site.ask("train")
+    metrics = read_train_reply(contract, reply)
     statistics = site.statistics()
-    assert statistics["phase"] == "waiting"
-    assert (statistics["round"], statistics["n_subjects"]) == (0, 6.0)
-    assert all(isinstance(value, int | float | str) for value in statistics.values())
+    assert (statistics["phase"], statistics["device"], statistics["round"]) == ("waiting", "cpu", 0)
+    expected = {**metrics.metrics, **(metrics.initial_metrics or {})}
+    assert {name: statistics[name] for name in expected} == expected
+    assert statistics["steps_per_second"] == pytest.approx(statistics["n_steps"] / statistics["seconds"], rel=0.5)
+    assert statistics["peak_memory_mb"] > 50, "torch alone takes more"
+    # LearnerExecutor adds the validation metrics to what the learner serialised
+    assert 0 < len(fobs.dumps(reply)) - statistics["payload_bytes"] < 1024
+    assert contract.allowed_statistics(statistics) == statistics, "nothing that the contract does not name"
+
+
+def test_the_console_sees_what_the_site_is_doing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, set[str]]] = []
+
+    def note(name: str) -> None:
+        whole = getattr(SiteRuntime, name)
+
+        def noted(*arguments: Any) -> Any:
+            found = whole(*arguments)
+            seen.append((site.statistics()["phase"], set(site.statistics())))
+            return found
+
+        monkeypatch.setattr(SiteRuntime, name, noted)
+
+    for name in ("validate", "train_round", "evaluate"):
+        note(name)
+    site.ask("train")
+    site.ask("validate")
+    assert [phase for phase, _ in seen] == ["validation", "training", "evaluation"]
+    assert {"train_loss", "n_steps", "steps_per_second", "peak_memory_mb"} <= seen[1][1], "while the round runs"
+
+
+def test_a_site_that_lets_no_number_out_shows_none(site: Site, configured: Path) -> None:
+    values = json.loads(configured.read_text())
+    configured.write_text(json.dumps({**values, "policy": {**values["policy"], "metrics_leave": False}}))
+    assert answered(site.ask("train")) == ReturnCode.OK
+    assert site.statistics() == {"phase": "waiting", "device": "cpu", "round": 0}
+    assert site.engine.fired(FEDERATION_EVENT) == []
 
 
 def test_after_training_the_test_split_is_scored(site: Site, contract: EgressContract) -> None:
@@ -143,7 +187,19 @@ def test_the_whole_message_is_there_for_who_looks_at_the_site(
     configured.unlink()
     with caplog.at_level(logging.DEBUG):
         site.ask("train")
-    assert str(configured) in caplog.text
+    assert f"{configured.name} in {configured.parent}: No such file" in caplog.text
+
+
+def test_an_unusable_place_is_told_with_file_and_setting_but_without_paths(
+    site: Site, configured: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty_cohort(configured)
+    with caplog.at_level(logging.INFO):
+        site.ask("train")
+    expected = (
+        "ConfigError: site configuration site_ge.json in <path>: data_dir = '<path>', but there is no such folder"
+    )
+    assert expected in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,13 @@ def test_a_workflow_with_other_rounds_than_the_job_stops_the_job(start: int, cou
 
 def test_the_last_adapter_is_kept_with_its_manifest(engine: Engine, contract: EgressContract, tmp_path: Path) -> None:
     tensors = random_payload(contract)
-    rounds = [{"round": 0, "sites": {"ge": {}}}, {"round": 1, "sites": {"philips": {}, "canon": {}}}]
+    rounds = [{"round": 0, "sites": {"ge": {}, "canon": {}}}, {"round": 1, "sites": {"philips": {}, "canon": {}}}]
     (tmp_path / "round_metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in rounds))
     SafetensorsPersistor().save_model(make_model_learnable(tensors, {}), server_context(engine, 1))
     found, manifest = load_adapter(tmp_path / "adapter_last.safetensors")
     assert same(found, tensors)
     assert (manifest["round"], manifest["sites"]) == (1, ["canon", "philips"])
+    assert manifest["n_rounds_by_site"] == {"canon": 2, "ge": 1, "philips": 1}
     assert manifest["contract_sha256"] == contract.sha256
     listed: dict[str, Any] = json.loads((tmp_path / "artifact_manifest.json").read_text())
     assert listed == {"schema_version": "1", "artifacts": {"global_model": "adapter_last.safetensors"}}

@@ -22,3 +22,10 @@ def test_a_round_s_record_is_the_newest_of_that_round(tmp_path: Path) -> None:
     (tmp_path / rundir.ROUNDS_FILE).write_text('{"round": 0, "a": 1}\n{"round": 0, "a": 2}\n{"round": 1, "a": 3}\n')
     assert rundir.round_record(tmp_path, 0)["a"] == 2
     assert rundir.round_record(tmp_path, 7) == {}
+
+
+def test_contributions_are_counted_up_to_a_round(tmp_path: Path) -> None:
+    assert rundir.contributions(tmp_path, 3) == {}
+    lines = ['{"round": 0, "sites": {"ge": {}, "canon": {}}}', '{"round": 1, "sites": {"ge": {}}}']
+    (tmp_path / rundir.ROUNDS_FILE).write_text("\n".join([*lines, '{"round": 2, "sites": {"siemens": {}}}']))
+    assert rundir.contributions(tmp_path, 1) == {"canon": 1, "ge": 2}

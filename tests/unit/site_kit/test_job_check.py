@@ -74,7 +74,8 @@ def test_the_command_prints_the_hash_to_pin(site_kit: Path, job: Path, tmp_path:
     change(site_kit, "med_duallora_site.json", lambda v: v.update(data_dir=str(tmp_path)))
     arguments = ["preflight", "--startup-kit", str(site_kit), "--job", str(job)]
     assert main(arguments) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert "site configuration: state_dir = '/CHANGE-ME/state', but it is still the template's" in warned
     sha256 = EgressContract.for_job(JobConfig()).sha256
     assert f"for policy.contract_sha256: {sha256}" in said and "the site takes this job" in said
     assert "blocks.5.attn.kv.global_b  float32 384x8" in said

@@ -12,7 +12,9 @@ SIGNATURES = ".__nvfl_*"
 """FLARE signs a job where it lies, and leaves these files there."""
 
 
-def prepare_submission(job: str, assignments: Sequence[str], n_sites: int, below: Path) -> Path:
+def prepare_submission(
+    job: str, assignments: Sequence[str], n_sites: int, below: Path, backbone_sha256: str = ""
+) -> Path:
     """Write the folder that is submitted; the original is left as it is.
 
     Args:
@@ -20,13 +22,15 @@ def prepare_submission(job: str, assignments: Sequence[str], n_sites: int, below
         assignments: ``key=value`` changes of its settings, see ``JobSpec.with_overrides``.
         n_sites: sites of the federation; a known job waits for all of them unless ``workflow.min_sites`` is set.
         below: the folder is written below this one.
+        backbone_sha256: of the checkpoint that the sites have; a known job is about it. Empty: the shipped one.
 
     Raises:
         ConfigError: there is no such job, or a setting is wrong.
     """
     folder = Path(job)
     if job in JOBS:
-        return export_job(_for_sites(JOBS[job], n_sites).with_overrides(assignments), below / JOBS[job].name)
+        spec = _for_sites(JOBS[job], n_sites, backbone_sha256)
+        return export_job(spec.with_overrides(assignments), below / spec.name)
     if not (folder / "meta.json").is_file():
         raise ConfigError(f"--job {job}: no job folder, and no known job; known are {', '.join(JOBS)}")
     if (folder / "custom" / "med_duallora").is_dir():
@@ -40,8 +44,9 @@ def prepare_submission(job: str, assignments: Sequence[str], n_sites: int, below
     return _copied(folder, below / folder.resolve().name)
 
 
-def _for_sites(spec: JobSpec, n_sites: int) -> JobSpec:
-    return replace(spec, workflow=replace(spec.workflow, min_sites=n_sites))
+def _for_sites(spec: JobSpec, n_sites: int, backbone_sha256: str) -> JobSpec:
+    workflow = replace(spec.workflow, min_sites=n_sites)
+    return replace(spec, workflow=workflow, job=replace(spec.job, backbone_sha256=backbone_sha256))
 
 
 def _has_code(folder: Path) -> bool:

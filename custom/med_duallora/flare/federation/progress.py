@@ -24,9 +24,22 @@ COLUMNS = {
     "train_loss": "loss",
     "val_balanced_accuracy": "bal. accuracy",
     "n_subjects": "subjects",
+    "steps_per_second": "steps/s",
     "seconds": "s per round",
+    "device": "device",
+    "peak_memory_mb": "peak MiB",
 }
 """Statistics of a site that a terminal shows, and their headings."""
+SERVER_WORDS = {
+    "phase": "phase",
+    "round": "round",
+    "n_contributions": "contributions",
+    "n_refused_in_all": "refused so far",
+    "residual": "aggregation residual",
+    "val_balanced_accuracy": "mean bal. accuracy",
+    "best_round": "best adapter after round",
+}
+"""Likewise of the server, in this order."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,8 @@ def table(progress: JobProgress, seconds: float) -> RenderableType:
     sites = Table("site", *(COLUMNS[name] for name in columns))
     for site, values in progress.sites.items():
         sites.add_row(site, *(_text(name, values.get(name, "-")) for name in columns))
-    server = ", ".join(f"{name} {_text(name, value)}" for name, value in progress.server.items())
+    known = progress.server
+    server = ", ".join(f"{says} {_text(name, known[name])}" for name, says in SERVER_WORDS.items() if name in known)
     return Group(head, sites, Text(f"server: {server}")) if progress.sites else head
 
 
@@ -148,6 +162,6 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _text(name: str, value: Any) -> str:
     """Return a value as people read it: rounds count from one."""
-    if name == "round" and isinstance(value, int | float):
+    if name in ("round", "best_round") and isinstance(value, int | float):
         return str(int(value) + 1)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

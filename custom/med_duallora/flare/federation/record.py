@@ -52,6 +52,7 @@ class Federation:
         sites: names of the sites.
         people: name -> role.
         synthetic: whether every site's cohort is made of phantoms; reports of results say so.
+        backbone_sha256: of the checkpoint that the sites were given; empty: the shipped ones.
         processes: what was started last.
     """
 
@@ -64,6 +65,7 @@ class Federation:
     sites: tuple[str, ...]
     people: Mapping[str, str]
     synthetic: bool = False
+    backbone_sha256: str = ""
     processes: tuple[StartedProcess, ...] = ()
 
     @classmethod

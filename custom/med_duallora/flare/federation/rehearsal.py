@@ -4,21 +4,23 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.config import SiteConfig
 from med_duallora.errors import ConfigError, FederationError
-from med_duallora.files import write_json
+from med_duallora.files import sha256_of_file, write_json
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import Console, console
-from med_duallora.flare.federation.kits import install_server, install_site
+from med_duallora.flare.federation.kits import SITE_CONFIG_FILE, install_server, install_site
 from med_duallora.flare.federation.progress import JobProgress, read_progress
 from med_duallora.flare.federation.provision import provision, read_project, rehearsed
 from med_duallora.flare.federation.record import RECORD, Federation, private_directory
 from med_duallora.flare.rundir import EVALUATION_FILE
+from med_duallora.places import check_places
 
 START_TIMEOUT_S = 180.0
 LOGIN_S = 5.0
@@ -87,8 +89,13 @@ def up(plan: Plan, say: Say = announce) -> Federation:
             f"`med-duallora federation down --dir {federation.directory}` stops it"
         )
     processes.check_port(federation.port)
+    checkpoint = plan.backbone_checkpoint
+    federation = replace(federation, backbone_sha256=sha256_of_file(checkpoint) if checkpoint else "")
+    federation.write()
     for site in federation.sites:
-        install_site(federation.kit(site), plan.places(site, federation.directory), plan.site_settings)
+        kit = federation.kit(site)
+        install_site(kit, plan.places(site, federation.directory), plan.site_settings)
+        check_places(SiteConfig.from_file(kit / SITE_CONFIG_FILE), kit / SITE_CONFIG_FILE)
     return _started(federation, plan.timeout_s, say)
 
 
@@ -176,6 +183,7 @@ def down(federation: Federation, polite: bool = True, say: Say = announce) -> li
     Raises:
         FederationError: a process did not end although it was killed.
     """
+    say = _quiet_if_nobody_listens(say)
     with processes.not_interrupted():
         try:
             if polite and processes.members(federation.identity):
@@ -183,6 +191,16 @@ def down(federation: Federation, polite: bool = True, say: Say = announce) -> li
         except Exception as error:  # whatever it is, the processes must not stay
             say(f"the server could not be shut down through the console: {error}")
         return processes.stop(federation.identity)
+
+
+def _quiet_if_nobody_listens(say: Say) -> Say:
+    """Return a way to tell that never fails: a closed terminal must not keep processes from being stopped."""
+
+    def told(message: str) -> None:
+        with contextlib.suppress(OSError):
+            say(message)
+
+    return told
 
 
 def _ask_to_end(federation: Federation, say: Say) -> None:

@@ -26,6 +26,13 @@ def test_settings_come_last(tmp_path: Path) -> None:
     assert (workflow.min_sites, settings.train.n_rounds) == (2, 4)
 
 
+def test_a_known_job_is_about_the_checkpoint_that_the_sites_have(tmp_path: Path) -> None:
+    assert read_job(prepare_submission("production", [], 3, tmp_path, "a" * 64))[0].backbone_sha256 == "a" * 64
+    other = ["backbone_sha256=" + "b" * 64]
+    assert read_job(prepare_submission("production", other, 3, tmp_path, "a" * 64))[0].backbone_sha256 == "b" * 64
+    assert read_job(prepare_submission("production", [], 3, tmp_path))[0].backbone_sha256 == ""
+
+
 def test_a_folder_is_copied_as_it_is(folder: Path, tmp_path: Path) -> None:
     (folder / ".__nvfl_sig.json").write_text("left by an earlier submission")
     place = prepare_submission(str(folder), [], 3, tmp_path / "out")

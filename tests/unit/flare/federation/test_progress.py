@@ -14,7 +14,7 @@ def answer(round_index: int = 1, workflow: str | None = "rounds", **sites: dict[
     server = {
         "ScatterAndGather": {"phase": "train", "current_round": round_index, "num_rounds": 3},
         "ServerRunner": {"job_id": "7-7", "workflow": workflow},
-        "med_duallora": {"round": round_index, "n_contributions": 1, "n_refused": 0},
+        "med_duallora": {"round": round_index, "n_contributions": 1, "n_refused_in_all": 0, "best_round": 0, "x": 1},
     }
     return {"server": server, **{site: {"med_duallora": values} if values else {} for site, values in sites.items()}}
 
@@ -53,7 +53,8 @@ def test_a_line_names_every_site() -> None:
 
 def test_a_table_shows_what_the_sites_say_and_nothing_else() -> None:
     moment = read_progress(
-        JOB, answer(1, ge={"phase": "training", "round": 1.0, "n_subjects": 6.0, "secret": 1}, canon={})
+        JOB,
+        answer(1, ge={"phase": "training", "round": 1.0, "n_subjects": 6.0, "device": "cpu", "secret": 1}, canon={}),
     )
     console = Console(width=120)
     with console.capture() as captured:
@@ -64,7 +65,7 @@ def test_a_table_shows_what_the_sites_say_and_nothing_else() -> None:
     assert "secret" not in text
     assert "│ 2 " in text, "rounds count from one"
     assert "bal. accuracy" not in text, "no site gave one"
-    assert "server: round 2, n_contributions 1, n_refused 0" in text
+    assert "server: round 2, contributions 1, refused so far 0, best adapter after round 1\n" in text
 
 
 def test_without_a_terminal_a_line_is_printed_per_change(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from med_duallora.errors import CohortError, ConfigError, FederationError
+from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes, rehearsal
 from med_duallora.flare.federation.record import RECORD, Federation
 from med_duallora.flare.federation.rehearsal import Plan, down, start_one, up, wait_for_sites
@@ -80,6 +81,15 @@ def test_kits_are_made_once_per_directory(
     assert not (first.kits.parent / "prod_01").exists()
 
 
+def test_the_checkpoint_that_the_sites_got_is_recorded(
+    plan: Plan, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    for checkpoint, expected in ((tiny_checkpoint, sha256_of_file(tiny_checkpoint)), (None, "")):
+        up(replace(plan, backbone_checkpoint=checkpoint))
+        assert Federation.read(plan.directory).backbone_sha256 == expected
+
+
 def test_a_running_federation_is_not_started_again(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, sleeping_kit: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -130,6 +140,18 @@ def test_down_without_a_server_that_answers_still_ends_everything(
     said: list[str] = []
     assert len(down(asleep, say=said.append)) == 4
     assert said == ["the server could not be shut down through the console: no answer"]
+
+
+def test_down_ends_everything_although_nobody_listens(asleep: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_text: str) -> None:
+        raise BrokenPipeError
+
+    def no_answer(*_arguments: object) -> None:
+        raise FederationError("no answer")
+
+    monkeypatch.setattr(rehearsal, "console", no_answer)
+    assert len(down(asleep, say=closed)) == 4
+    assert processes.members(asleep.identity) == []
 
 
 def test_a_killed_parent_leaves_nothing_behind(asleep: Federation) -> None:
