@@ -107,8 +107,8 @@ def _check_inputs(simulation: "Simulation") -> None:
     """Find out before FLARE starts what would stop a site: its logs may not quote cohorts."""
     from med_duallora.backbone import packaged_checkpoint
     from med_duallora.cohorts.prepared import PreparedCohort
+    from med_duallora.devices import resolve_device
     from med_duallora.egress import EgressContract
-    from med_duallora.site import resolve_device
 
     EgressContract.for_job(simulation.spec.job)
     if simulation.backbone_checkpoint is None:
