@@ -56,6 +56,30 @@ def test_a_later_adapter_replaces_an_earlier_one(saved):
     assert manifest["round"] == 4
 
 
+@pytest.mark.parametrize("n_replaced", [0, 1, 2])
+def test_a_crash_at_any_step_leaves_the_older_or_the_newer_adapter_whole(saved, monkeypatch, n_replaced):
+    """A save replaces the manifest, the tensors and the manifest again; it is broken off before each of them."""
+    plain, done = type(saved).replace, []
+
+    def crash_later(path, target):
+        if len(done) == n_replaced:
+            raise KeyboardInterrupt
+        done.append(target)
+        return plain(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(saved), "replace", crash_later)
+        with pytest.raises(KeyboardInterrupt):
+            save_adapter(saved.parent, "adapter_best", random_payload(CONTRACT, 1), {"round": 4})
+    tensors, manifest = load_adapter(saved)
+    expected = (1, 4) if n_replaced == 2 else (0, 3)
+    assert same(tensors, random_payload(CONTRACT, expected[0]))
+    assert manifest["round"] == expected[1]
+    save_adapter(saved.parent, "adapter_best", random_payload(CONTRACT, 2), {"round": 5})
+    assert json.loads(saved.with_suffix(".json").read_text()).keys() == {"round", "sha256"}
+    assert load_adapter(saved)[1]["round"] == 5
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_manifest_is_strict_json(tmp_path, value):
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -156,7 +156,8 @@ def test_tensorboard_and_console_see_the_round(server: Server, reply: TrainReply
     fl_ctx = server.context()
     fl_ctx.set_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR, collector, private=True, sticky=False)
     server.aggregator.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, fl_ctx)
-    assert collector.info == {"med_duallora": {"round": 0, "n_contributions": 1, "n_refused": 0}}
+    plan = {"n_rounds": 2, "start_round": 0}
+    assert collector.info == {"med_duallora": {"round": 0, "n_contributions": 1, "n_refused": 0, **plan}}
     server.close()
     tags = {event["DXO"]["data"]["track_key"] for event in server.engine.fired(LOCAL_EVENT)}
     assert tags == {"n_contributions", "n_refused", "seconds", "payload_bytes_max", "residual"}
@@ -166,4 +167,4 @@ def test_the_console_can_ask_before_the_first_round(server: Server) -> None:
     collector = GroupInfoCollector()
     fl_ctx = server.engine.context("server", **{InfoCollector.CTX_KEY_STATS_COLLECTOR: collector})
     server.aggregator.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, fl_ctx)
-    assert collector.info == {"med_duallora": {"phase": "before the first round"}}
+    assert collector.info == {"med_duallora": {"phase": "before the first round", "n_rounds": 2, "start_round": 0}}
