@@ -108,16 +108,17 @@ class RunningFederation:
 
         processes.wait_until(f"round {round_index} of job {job_id}", done, PATIENCE_S)
 
-    def job_process(self, site: str) -> psutil.Process:
-        """Return the process in which a site works on the running job."""
-        kit = str(self.federation.kit(site))
-        found = [
-            process
-            for process in processes.members(self.federation.identity)
-            if any("worker_process" in word for word in process.cmdline()) and kit in process.cmdline()
-        ]
-        assert len(found) == 1, f"{len(found)} job processes of {site}"
-        return found[0]
+    def job_process(self, name: str) -> psutil.Process:
+        """Return the process in which the server or a site works on the running job."""
+        kit = str(self.federation.kit(name))
+        (found,) = [process for process in self.job_processes() if kit in words_of(process)]
+        return found
+
+    def job_processes(self) -> list[psutil.Process]:
+        """Return the processes that work on a job, of the server and of all sites."""
+        modules = ("nvflare.private.fed.app.server.runner_process", "nvflare.private.fed.app.client.worker_process")
+        members = processes.members(self.federation.identity)
+        return [process for process in members if set(modules) & set(words_of(process))]
 
     def restart(self, name: str) -> None:
         """Start the server or a site again that was stopped or killed."""
@@ -128,3 +129,11 @@ class RunningFederation:
         """Kill the process of the server or a site, as an accident would; its job processes are left alone."""
         (process,) = [item for item in self.federation.processes if item.name == name]
         processes.kill(process, self.federation.identity)
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Return a process's command line; empty for one that has just ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:
+        return []

@@ -1,7 +1,8 @@
-"""One training that is interrupted twice and resumed twice in a provisioned federation, over mutual TLS.
+"""One training that is interrupted three times and resumed as often in a provisioned federation, over mutual TLS.
 
 The first job loses a site's job process by SIGKILL, the second one is aborted from the console in the middle of an
-epoch, the third one ends. What comes out must be what one undisturbed run gives.
+epoch, the third one loses the server by SIGKILL, the fourth one ends. What comes out must be what one undisturbed run
+gives.
 """
 
 import json
@@ -28,19 +29,21 @@ from tests.integration.harness import PATIENCE_S, SITES, FinishedJob, RunningFed
 pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
 
 EXPERIMENT = "survival"
-LONG = (f"experiment={EXPERIMENT}", "train.n_rounds=5", "train.local_epochs=30")
-"""Rounds long enough to be interrupted in their middle, also on a fast machine."""
+N_ROUNDS = 8
+LONG = (f"experiment={EXPERIMENT}", f"train.n_rounds={N_ROUNDS}", "train.local_epochs=30")
+"""Enough rounds, and long enough, to be interrupted in their middle, also on a fast machine."""
 STOPS_WITHIN_S = 2.0
 
 
 @dataclass
 class Story:
-    """The three jobs, and the adapter that each of the first two left behind."""
+    """The four jobs, and the adapter that each of the first three left behind."""
 
     killed: FinishedJob
     killed_adapter: Path
     aborted: FinishedJob
     aborted_adapter: Path
+    orphaned_adapter: Path
     finished: FinishedJob
     result: Path
 
@@ -54,13 +57,33 @@ def story(federation: RunningFederation) -> Story:
     killed_adapter = adapter_of(federation.fetch(first))
 
     second = federation.submit(federation.job(name="second", resume_from=killed_adapter))
-    federation.wait_for_round(second, load_adapter(killed_adapter)[1]["round"] + 1)
+    federation.wait_for_round(second, round_of(killed_adapter) + 1)
     abort_in_an_epoch(federation, second)
     aborted = federation.wait(second)
     aborted_adapter = adapter_of(federation.fetch(second))
 
-    finished = federation.run(federation.job(name="third", resume_from=aborted_adapter))
-    return Story(killed, killed_adapter, aborted, aborted_adapter, finished, federation.fetch(finished.job_id))
+    third = federation.submit(federation.job(name="third", resume_from=aborted_adapter))
+    federation.wait_for_round(third, round_of(aborted_adapter) + 1)
+    kill_the_server(federation)
+    orphaned_adapter = federation.server_directory(third) / "adapter_last.safetensors"
+
+    finished = federation.run(federation.job(name="fourth", resume_from=orphaned_adapter))
+    result = federation.fetch(finished.job_id)
+    return Story(killed, killed_adapter, aborted, aborted_adapter, orphaned_adapter, finished, result)
+
+
+def round_of(adapter: Path) -> int:
+    return int(load_adapter(adapter)[1]["round"])
+
+
+def kill_the_server(federation: RunningFederation) -> None:
+    """Kill the server with its job process, start it again and wait until the sites have given up the job."""
+    server = federation.federation.server
+    job_process = federation.job_process(server)
+    federation.kill(server)
+    job_process.kill()
+    federation.restart(server)
+    processes.wait_until("the sites' job processes end", lambda: not federation.job_processes(), PATIENCE_S)
 
 
 def adapter_of(result: Path) -> Path:
@@ -95,13 +118,16 @@ def undisturbed(
 
 def test_a_killed_job_process_fails_the_job_and_loses_no_finished_round(story: Story) -> None:
     assert story.killed.status.startswith("FINISHED:") and story.killed.status != COMPLETED
-    assert load_adapter(story.killed_adapter)[1]["round"] >= 0
+    assert round_of(story.killed_adapter) >= 0
 
 
 def test_an_abort_ends_the_job_and_loses_no_finished_round(story: Story) -> None:
     assert story.aborted.status == "FINISHED:ABORTED"
-    rounds = [load_adapter(path)[1]["round"] for path in (story.killed_adapter, story.aborted_adapter)]
-    assert rounds[0] < rounds[1] < 4
+    assert round_of(story.killed_adapter) < round_of(story.aborted_adapter) < N_ROUNDS - 1
+
+
+def test_a_killed_server_loses_no_finished_round(story: Story) -> None:
+    assert round_of(story.aborted_adapter) < round_of(story.orphaned_adapter) < N_ROUNDS - 1
 
 
 def moment(line: str) -> datetime:
@@ -121,18 +147,19 @@ def test_the_resumed_jobs_complete_the_training(story: Story) -> None:
     assert story.finished.status == COMPLETED
     server = story.result / "workspace" / "app_server"
     rounds = [json.loads(line)["round"] for line in (server / "round_metrics.jsonl").open()]
-    assert rounds == list(range(load_adapter(story.aborted_adapter)[1]["round"] + 1, 5))
-    assert any(moment.stage == "round 5 of 5" for moment in story.finished.moments)
+    assert rounds == list(range(round_of(story.orphaned_adapter) + 1, N_ROUNDS))
+    stages = {moment.stage for moment in story.finished.moments}
+    assert any(re.fullmatch(rf"round [4-{N_ROUNDS}] of {N_ROUNDS}", stage) for stage in stages), stages
 
 
-def test_two_interruptions_change_no_bit_of_the_global_adapter(story: Story, undisturbed: FederationResult) -> None:
+def test_three_interruptions_change_no_bit_of_the_global_adapter(story: Story, undisturbed: FederationResult) -> None:
     adapter, _ = load_adapter(adapter_of(story.result))
     assert set(adapter) == set(undisturbed.global_state)
     for name, value in undisturbed.global_state.items():
         np.testing.assert_array_equal(adapter[name], value, err_msg=name)
 
 
-def test_two_interruptions_change_no_score_of_the_local_adapters(story: Story, undisturbed: FederationResult) -> None:
+def test_three_interruptions_change_no_score_of_the_local_adapters(story: Story, undisturbed: FederationResult) -> None:
     found = json.loads((story.result / "workspace" / "app_server" / "evaluation.json").read_text())
     for site, scores in undisturbed.evaluation.items():
         assert found["sites"][site] == pytest.approx(scores, abs=1e-6), "the site rounds what it tells"
@@ -141,7 +168,7 @@ def test_two_interruptions_change_no_score_of_the_local_adapters(story: Story, u
 @pytest.mark.parametrize("site", SITES)
 def test_every_run_has_its_own_private_state(site: str, federation: RunningFederation, story: Story) -> None:
     lineage = Lineage.from_list(load_adapter(adapter_of(story.result))[1]["lineage"])
-    assert len(lineage.runs) == 3
+    assert len(lineage.runs) == 4
     experiment = federation.directory / "sites" / site / "state" / EXPERIMENT
     assert {folder.name for folder in experiment.iterdir()} == {run.run_id for run in lineage.runs}
     for path in experiment.rglob("*"):
