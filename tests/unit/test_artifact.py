@@ -1,7 +1,9 @@
 import json
+import resource
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from med_duallora import __version__
@@ -54,6 +56,19 @@ def test_a_later_adapter_replaces_an_earlier_one(saved):
     tensors, manifest = load_adapter(saved)
     assert same(tensors, random_payload(CONTRACT, 1))
     assert manifest["round"] == 4
+
+
+def test_a_write_that_the_kernel_refuses_leaves_the_older_adapter_whole(saved):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))  # as a full disk, with an error of its own
+    try:
+        with pytest.raises((SafetensorError, OSError)):
+            save_adapter(saved.parent, "adapter_best", random_payload(CONTRACT, 1), {"round": 4})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    tensors, manifest = load_adapter(saved)
+    assert same(tensors, random_payload(CONTRACT)) and manifest["round"] == 3
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["adapter_best.json", "adapter_best.safetensors"]
 
 
 @pytest.mark.parametrize("n_replaced", [0, 1, 2])
