@@ -68,12 +68,11 @@ class Lineage:
     @classmethod
     def from_list(cls, values: object) -> "Lineage":
         """Return what ``to_list`` gave; ValueError for anything else."""
-        if type(values) not in (list, tuple) or not all(
-            type(item) in (list, tuple) and len(item) == 2
-            for item in values  # type: ignore[attr-defined]
-        ):
+        if not isinstance(values, list | tuple):
+            raise ValueError("a lineage is no list")
+        if not all(isinstance(item, list | tuple) and len(item) == 2 for item in values):
             raise ValueError("a lineage is no list of pairs")
-        return cls(tuple(Run(*item) for item in values))  # type: ignore[attr-defined]
+        return cls(tuple(Run(*item) for item in values))
 
     def to_list(self) -> list[list[str | int]]:
         """Return plain JSON values: a pair of id and first round per run."""

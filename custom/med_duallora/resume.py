@@ -1,6 +1,6 @@
 """Going on from a saved global adapter: what its manifest must say, and whether a job may continue it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,9 @@ def _round_of(manifest: Mapping[str, Any]) -> int:
     return value
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> Any:
+def _differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, object, object]]:
     """Yield (name, there, here) of settings that differ, but for the number of rounds."""
     for name, value in there.items():
         if isinstance(value, dict):
