@@ -20,6 +20,8 @@ from med_duallora.files import atomic_path, sha256_of_file, write_json
 
 INTENDED_USE = "Research use only, not for diagnosis."
 MANIFEST_VERSION = "1"
+PREVIOUS = "previous"
+"""Entry of a manifest, while an adapter is being replaced: the manifest of the one before."""
 
 
 def adapter_manifest(job: JobConfig, contract: EgressContract, **facts: Any) -> dict[str, Any]:
@@ -41,6 +43,7 @@ def adapter_manifest(job: JobConfig, contract: EgressContract, **facts: Any) -> 
         "backbone": job.backbone,
         "backbone_sha256": agreed_sha256(job.backbone, job.backbone_sha256),
         "lora": job.to_dict()["lora"],
+        "job": job.to_dict(),
         "contract_sha256": contract.sha256,
         "n_parameters": contract.n_parameters,
         "n_rounds_planned": job.train.n_rounds,
@@ -56,14 +59,20 @@ def versions() -> dict[str, str]:
 
 
 def save_adapter(directory: Path, name: str, tensors: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> Path:
-    """Write ``<name>.safetensors`` and then ``<name>.json``, each atomically; return the first path.
+    """Write ``<name>.safetensors`` and ``<name>.json``; return the first path.
 
-    The manifest holds the tensors' hash, so a reader notices when the two do not belong together.
+    The manifest holds the tensors' hash, so a reader notices when the two do not belong together. It is written before
+    the tensors replace the older ones, and then holds the older manifest as well: at no moment does a crash leave a
+    pair that ``load_adapter`` cannot read.
     """
     path = directory / f"{name}.safetensors"
+    older = _manifest_beside(path)
     with atomic_path(path) as partial:
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, partial)
-    write_json(path.with_suffix(".json"), {**manifest, "sha256": sha256_of_file(path)})
+        manifest = {**manifest, "sha256": sha256_of_file(partial)}
+        write_json(path.with_suffix(".json"), {**manifest, PREVIOUS: older} if older else manifest)
+    if older:
+        write_json(path.with_suffix(".json"), manifest)
     return path
 
 
@@ -83,8 +92,25 @@ def load_adapter(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         ) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"adapter {path} or its manifest is damaged: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("sha256") != sha256_of_file(path):
+    manifest = _describing(path, manifest)
+    if manifest is None:
         raise ArtifactError(
             f"adapter {path} is not the one its manifest {manifest_path.name} describes (sha256 differs)"
         )
     return tensors, manifest
+
+
+def _describing(path: Path, manifest: object) -> dict[str, Any] | None:
+    """Return the manifest, or the older one that it holds, that describes the tensors in the file."""
+    if not isinstance(manifest, dict):
+        return None
+    older = manifest.pop(PREVIOUS, None)
+    return manifest if manifest.get("sha256") == sha256_of_file(path) else _describing(path, older)
+
+
+def _manifest_beside(path: Path) -> dict[str, Any] | None:
+    """Return the manifest of the adapter that is about to be replaced; None where there is none that fits."""
+    try:
+        return _describing(path, json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None

@@ -10,7 +10,9 @@ from med_duallora.aggregation import RoundAccumulator
 from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
 from med_duallora.errors import ConfigError
+from med_duallora.lineage import Lineage
 from med_duallora.model import initial_global_state
+from med_duallora.resume import SavedRound
 from med_duallora.site import SiteRuntime
 
 
@@ -39,15 +41,22 @@ class FederationResult:
         global_state: the last global adapter.
         rounds: one record per round.
         evaluation: by site, the test metrics of the last global adapter with the site's own local state.
+        lineage: the run that this was, and those that it continued.
     """
 
     global_state: dict[str, np.ndarray]
+    lineage: Lineage
     rounds: list[RoundRecord] = field(default_factory=list)
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def run_federation(
-    job: JobConfig, sites: Mapping[str, SiteConfig], on_round: Callable[[RoundRecord], None] = lambda _: None
+    job: JobConfig,
+    sites: Mapping[str, SiteConfig],
+    on_round: Callable[[RoundRecord], None] = lambda _: None,
+    *,
+    resume_from: SavedRound | None = None,
+    stop_round: int | None = None,
 ) -> FederationResult:
     """Run all rounds and the final evaluation of a job.
 
@@ -55,18 +64,23 @@ def run_federation(
         job: the job scope.
         sites: the site scope by site name.
         on_round: called after each round.
+        resume_from: go on from here, with the sites' local states; None: begin anew.
+        stop_round: end before this round; None: after the last one.
 
     Raises:
         ConfigError: no site is given.
+        ArtifactError: the job cannot go on from that adapter.
         MedDualLoRAError: what ``SiteRuntime`` raises.
     """
     if not sites:
         raise ConfigError("a federation needs at least one site")
+    first, state, lineage = _beginning(job, resume_from)
     runtimes = {site: SiteRuntime(site, job, config) for site, config in sites.items()}
+    for runtime in runtimes.values():
+        runtime.follow(lineage)
     contract = EgressContract.for_job(job)
-    state = initial_global_state(job)
     rounds = []
-    for round_index in range(job.train.n_rounds):
+    for round_index in range(first, job.train.n_rounds if stop_round is None else stop_round):
         started = time.monotonic()
         accumulator = RoundAccumulator(contract, round_index)
         reports = {}
@@ -79,4 +93,13 @@ def run_federation(
         state = result.tensors
         rounds.append(RoundRecord(round_index, time.monotonic() - started, reports, result.residual))
         on_round(rounds[-1])
-    return FederationResult(state, rounds, {site: runtime.evaluate(state) for site, runtime in runtimes.items()})
+    evaluation = {site: runtime.evaluate(state) for site, runtime in runtimes.items()}
+    return FederationResult(state, lineage, rounds, evaluation)
+
+
+def _beginning(job: JobConfig, saved: SavedRound | None) -> tuple[int, dict[str, np.ndarray], Lineage]:
+    """Return the first round, the global state that it starts from and the run's lineage."""
+    if saved is None:
+        return 0, initial_global_state(job), Lineage.begin()
+    saved.check(job)
+    return saved.next_round, dict(saved.tensors), saved.lineage.continued(saved.next_round)

@@ -1,29 +1,39 @@
 """A site at work: one object that validates, trains a round and evaluates, in a study and inside FLARE alike."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from med_duallora.backbone import BackboneConfig, check_agreed, load_classifier, packaged_checkpoint
+from med_duallora.backbone import (
+    BackboneConfig,
+    check_agreed,
+    checkpoint_sha256,
+    load_classifier,
+    packaged_checkpoint,
+)
 from med_duallora.baseline import backbone_probabilities
-from med_duallora.cohorts.prepared import SPLITS, PreparedCohort
+from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort
 from med_duallora.config import JobConfig, SiteConfig
+from med_duallora.devices import resolve_device
 from med_duallora.egress import EgressContract
-from med_duallora.errors import CheckpointError, CohortError, ConfigError
+from med_duallora.errors import CohortError, StateError
 from med_duallora.features import FeatureCache, FeatureSource
 from med_duallora.files import sha256_of_file, sha256_of_json, write_json
+from med_duallora.lineage import ALONE, Lineage
 from med_duallora.methods import method_of
 from med_duallora.metrics import scores
 from med_duallora.model import N_CLASSES, VARIANTS, DualLoRAModel
 from med_duallora.names import Role
-from med_duallora.state import SiteState, SiteStateStore
+from med_duallora.state import Owner, SiteState, SiteStateStore, newest_state, private_folder
 from med_duallora.training import class_weights, predict, train_round
+
+logger = logging.getLogger(__name__)
 
 State = Mapping[str, np.ndarray]
 
@@ -52,6 +62,7 @@ class SiteRuntime:
         config: the site scope.
 
     Attributes:
+        lineage: the run this site takes part in, and those that it continues.
         offered: round and weight of the last update; None before the first.
         reported: the last value of every metric that was computed and that the site's policy lets out.
 
@@ -60,6 +71,7 @@ class SiteRuntime:
             site's policy gives.
         CheckpointError: the backbone checkpoint is unusable.
         CohortError: the prepared cohort is unusable for training.
+        StateError: the state directory cannot be written.
     """
 
     def __init__(self, site: str, job: JobConfig, config: SiteConfig) -> None:
@@ -74,7 +86,7 @@ class SiteRuntime:
         self.train_subjects = self.cohort.split("train")
         _check_trainable(self.cohort)
         checkpoint = config.backbone_checkpoint or packaged_checkpoint(job.backbone)
-        self.backbone_sha256 = _hash_of(checkpoint)
+        self.backbone_sha256 = checkpoint_sha256(checkpoint)
         self.policy.check_backbone(self.backbone_sha256)
         check_agreed(job.backbone, job.backbone_sha256, self.backbone_sha256)
         backbone = BackboneConfig.preset(job.backbone)
@@ -83,11 +95,20 @@ class SiteRuntime:
         self.model.to(resolve_device(config.device)).eval()
         self.cache = FeatureCache(config.cache_dir, config.cache_budget_mb * 2**20)
         self.source = FeatureSource(self.model, job, self.backbone_sha256, self.cache)
-        self.directory = config.state_dir / job.experiment
-        self.store = SiteStateStore(self.directory, self._identity())
+        self._owner = Owner(self._identity(), self.backbone_sha256)
+        self._experiment = config.state_dir / job.experiment
+        self._cohort_sha256 = sha256_of_file(config.data_dir / COHORT_TABLE)
         self._start = self.model.values(self.method.kept_roles(job.lora))
+        private_folder(self._experiment)  # not after hours of training
+        self.follow(ALONE)
         self.offered: tuple[int, float] | None = None
         self.reported: dict[str, float] = {}
+
+    def follow(self, lineage: Lineage) -> None:
+        """Take part in a run: its states are continued, and no other ones."""
+        self.lineage = lineage
+        self.directory = self._experiment / lineage.run_id
+        self.store = SiteStateStore(self.directory, self._owner)
 
     def sent_state(self) -> dict[str, np.ndarray]:
         """Return what the model now holds of the parameters that leave."""
@@ -115,8 +136,8 @@ class SiteRuntime:
         """Return what a saved state must agree with; the length of the federation may change."""
         job = self.job.to_dict()
         job["train"].pop("n_rounds")
-        job.pop("backbone_sha256")  # the hash of the checkpoint stands below, pinned or not
-        return sha256_of_json({"site": self.site, "job": job, "backbone": self.backbone_sha256})
+        job.pop("backbone_sha256")  # the store checks the checkpoint itself, pinned or not
+        return sha256_of_json({"site": self.site, "job": job})
 
     def validate(
         self, global_state: State, round_index: int, should_stop: Callable[[], bool] = lambda: False
@@ -148,15 +169,25 @@ class SiteRuntime:
     ) -> SiteUpdate:
         """Train one round from the incoming global adapter and the site's own state; save the state, then return.
 
-        Round 0 begins an experiment: an older state of the same experiment is not continued.
-
         Raises:
             TrainingAborted: ``should_stop`` said so; the state of the last finished round stays as it was.
             TrainingDiverged: a loss or gradient is not finite; likewise.
+            StateError: another process is at work with this run's state, or it cannot be written; likewise.
         """
+        with self.store.locked():
+            return self._trained(global_state, round_index, should_stop, on_progress)
+
+    def _trained(
+        self,
+        global_state: State,
+        round_index: int,
+        should_stop: Callable[[], bool],
+        on_progress: Callable[[dict[str, float]], None],
+    ) -> SiteUpdate:
         started = time.monotonic()
         n_hits, n_misses = self.cache.n_hits, self.cache.n_misses
         state = self._restore(global_state, round_index)
+        self._say_what_changed(state, round_index)
         result = train_round(
             self.model,
             self.source,
@@ -168,7 +199,7 @@ class SiteRuntime:
             should_stop=should_stop,
             on_progress=on_progress,
         )
-        self.store.save(SiteState(round_index, self.kept_state(), result.moments))
+        self.store.save(SiteState(round_index, self.kept_state(), result.moments, self._cohort_sha256))
         metrics = {
             "train_loss": result.loss,
             "n_subjects": float(len(self.train_subjects)),
@@ -192,6 +223,7 @@ class SiteRuntime:
 
         Raises:
             TrainingAborted: ``should_stop`` said so.
+            StateError: the predictions cannot be written.
         """
         subjects = self.cohort.split("test")
         labels = np.array([subject.label for subject in subjects], dtype=int)
@@ -207,8 +239,15 @@ class SiteRuntime:
             }
             for row, subject in enumerate(subjects)
         ]
-        write_json(self.directory / "evaluation.json", {"not_for_diagnosis": True, "predictions": rows}, mode=0o600)
+        self._keep_predictions(rows)
         return self._report({name: float(value) for name, value in metrics.items()})
+
+    def _keep_predictions(self, rows: list[dict[str, Any]]) -> None:
+        private_folder(self.directory)
+        try:
+            write_json(self.directory / "evaluation.json", {"not_for_diagnosis": True, "predictions": rows}, mode=0o600)
+        except OSError as error:
+            raise StateError(f"the predictions cannot be kept in state_dir ({error.strerror}); make room") from error
 
     def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:
         self._restore(global_state, None)
@@ -222,10 +261,23 @@ class SiteRuntime:
 
     def _restore(self, global_state: State, round_index: int | None) -> SiteState | None:
         """Put the incoming global state and the site's newest state from before ``round_index`` into the model."""
-        state = self.store.latest(before_round=round_index)
+        state = newest_state(self._experiment, self._owner, self.lineage, round_index)
         self.model.load_values(self.method.sent_roles(self.job.lora), global_state)
         self.model.load_values(self.method.kept_roles(self.job.lora), state.kept if state else self._start)
         return state
+
+    def _say_what_changed(self, state: SiteState | None, round_index: int) -> None:
+        """Say in the site's log what its administrator may not expect."""
+        if state is None and round_index > 0:
+            logger.warning(
+                "no usable local state from before round %d of this training: the local adapter starts anew",
+                round_index + 1,
+            )
+        if state and state.cohort != self._cohort_sha256:
+            logger.warning(
+                "the cohort's table changed since round %d: training goes on with the subjects that it lists now",
+                state.round_index + 1,
+            )
 
     def _balanced_loss(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
         weights = class_weights([s.label for s in self.train_subjects], self.job.train.class_weight_threshold)
@@ -243,25 +295,6 @@ def demands_of(job: JobConfig, contract: EgressContract) -> dict[str, Any]:
         "sends_head": Role.HEAD in method.sent_roles(job.lora),
         "contract_sha256": contract.sha256,
     }
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the torch device of a site configuration's ``device`` (ConfigError where it is not there)."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device = {name!r}, but this machine has no usable CUDA device; use cpu or auto")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
-    return device
-
-
-def _hash_of(checkpoint: Path) -> str:
-    try:
-        return sha256_of_file(checkpoint)
-    except OSError as error:
-        raise CheckpointError(f"backbone checkpoint {checkpoint} cannot be read: {error.strerror or error}") from error
 
 
 def _check_trainable(cohort: PreparedCohort) -> None:

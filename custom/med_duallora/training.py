@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.config import JobConfig, TrainConfig
-from med_duallora.errors import ConfigError, TrainingAborted, TrainingDiverged
+from med_duallora.errors import ConfigError, TrainingDiverged
 from med_duallora.features import FeatureSource
+from med_duallora.interruption import interruptible
 from med_duallora.model import DualLoRAModel
 from med_duallora.seeds import derived_seed, generator
 
@@ -63,7 +64,7 @@ def train_round(
         site: names the site's random streams.
         round_index: from 0.
         moments: optimizer state of the site's previous round; empty to start anew.
-        should_stop: asked before every subject and every half step.
+        should_stop: asked before every subject and every layer, see ``interruptible``.
         on_progress: called after each step with ``loss``, ``lr`` and ``step``.
 
     Raises:
@@ -85,13 +86,12 @@ def train_round(
         progress = (round_index + step / len(batches)) / settings.n_rounds
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(progress, settings)
-        trunk = source.batch(chosen, views, should_stop)
         labels = torch.tensor([subject.label for subject in chosen], device=source.device)
-        with autocast(source.device, settings.precision):
-            loss = criterion(model.tail(trunk), labels)
-        if should_stop():
-            raise TrainingAborted(f"stopped in round {round_index} at step {step} of {len(batches)}")
-        _step(loss, optimizer, parameters, scaler, settings)
+        with interruptible(model, should_stop):
+            trunk = source.batch(chosen, views, should_stop)
+            with autocast(source.device, settings.precision):
+                loss = criterion(model.tail(trunk), labels)
+            _step(loss, optimizer, parameters, scaler, settings)
         losses += [loss.item()] * len(chosen)
         on_progress({"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "step": float(step + 1)})
     model.eval()
@@ -109,15 +109,16 @@ def predict(
     """Return the probability of disease (n_subjects,) from view 0, in batches, in evaluation mode.
 
     Raises:
-        TrainingAborted: ``should_stop`` said so before a subject.
+        TrainingAborted: ``should_stop`` said so.
     """
     model.eval()
     found: list[np.ndarray] = []
     for start in range(0, len(subjects), settings.batch_size):
         chosen = subjects[start : start + settings.batch_size]
-        trunk = source.batch(chosen, [0] * len(chosen), should_stop)
-        with autocast(source.device, settings.precision):
-            logits = model.tail(trunk)
+        with interruptible(model, should_stop):
+            trunk = source.batch(chosen, [0] * len(chosen), should_stop)
+            with autocast(source.device, settings.precision):
+                logits = model.tail(trunk)
         found.append(torch.softmax(logits.float(), dim=1)[:, 1].cpu().numpy())
     return np.concatenate(found).astype(np.float64) if found else np.zeros(0)
 

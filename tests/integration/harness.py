@@ -3,6 +3,10 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
+
+from med_duallora.artifact import load_adapter
+from med_duallora.errors import ArtifactError
 from med_duallora.flare.export import JOBS, JobSpec, export_job
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import console
@@ -56,11 +60,12 @@ class RunningFederation:
     def directory(self) -> Path:
         return self.federation.directory
 
-    def job(self, *settings: str, code: bool = False, name: str = "test-job") -> Path:
-        """Export the production job with tiny settings."""
+    def job(self, *settings: str, code: bool = False, name: str = "test-job", resume_from: Path | None = None) -> Path:
+        """Export the production job with tiny settings, or with those of an adapter that it goes on from."""
         n_sites = len(self.federation.sites)
         spec: JobSpec = replace(JOBS["production"], name=name, with_code=code)
-        spec = spec.with_overrides([*SETTINGS, f"workflow.min_sites={n_sites}", *settings])
+        tiny = () if resume_from else SETTINGS
+        spec = spec.resumed(resume_from, [*tiny, f"workflow.min_sites={n_sites}", *settings])
         return export_job(spec, self.scratch / "jobs" / name)
 
     def submit(self, folder: Path, role: str = "lead") -> str:
@@ -87,6 +92,34 @@ class RunningFederation:
         with console(self.federation) as lead:
             return fetch(self.federation, lead, job_id)
 
+    def server_directory(self, job_id: str) -> Path:
+        """Return where the server writes the results of a running job."""
+        return self.federation.kit(self.federation.server) / job_id / "app_server"
+
+    def wait_for_round(self, job_id: str, round_index: int) -> None:
+        """Wait until the server has finished a round and written its adapter."""
+
+        def done() -> bool:
+            try:
+                _, manifest = load_adapter(self.server_directory(job_id) / "adapter_last.safetensors")
+            except ArtifactError:  # not yet, or being replaced at this moment
+                return False
+            return int(manifest["round"]) >= round_index
+
+        processes.wait_until(f"round {round_index} of job {job_id}", done, PATIENCE_S)
+
+    def job_process(self, name: str) -> psutil.Process:
+        """Return the process in which the server or a site works on the running job."""
+        kit = str(self.federation.kit(name))
+        (found,) = [process for process in self.job_processes() if kit in words_of(process)]
+        return found
+
+    def job_processes(self) -> list[psutil.Process]:
+        """Return the processes that work on a job, of the server and of all sites."""
+        modules = ("nvflare.private.fed.app.server.runner_process", "nvflare.private.fed.app.client.worker_process")
+        members = processes.members(self.federation.identity)
+        return [process for process in members if set(modules) & set(words_of(process))]
+
     def restart(self, name: str) -> None:
         """Start the server or a site again that was stopped or killed."""
         self.federation = start_one(self.federation, name)
@@ -96,3 +129,11 @@ class RunningFederation:
         """Kill the process of the server or a site, as an accident would; its job processes are left alone."""
         (process,) = [item for item in self.federation.processes if item.name == name]
         processes.kill(process, self.federation.identity)
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Return a process's command line; empty for one that has just ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:
+        return []

@@ -126,6 +126,17 @@ def swapped(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_facto
 
 
 @pytest.fixture(scope="module")
+def resumed(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Two sites; the first of two rounds in one run, the second in another one that goes on from its adapter."""
+    folder, data = tmp_path_factory.mktemp("resumed"), tiny_cohorts["ge"].parent
+    two = ("--clients", "ge,canon")
+    first = command_line(folder / "first", data, tiny_checkpoint, *two, "--set", "workflow.stop_round=1")
+    assert first.code == 0, first.text[-3000:]
+    adapter = str(first.server / "adapter_last.safetensors")
+    return command_line(folder / "second", data, tiny_checkpoint, *two, "--resume-from", adapter)
+
+
+@pytest.fixture(scope="module")
 def with_a_broken_site(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Three good sites, and one whose training split has one class only."""
     folder = tmp_path_factory.mktemp("broken")
@@ -229,6 +240,21 @@ def test_tensorboard_has_one_run_per_site_and_one_for_the_server(captured: tuple
 def test_swapping_processes_changes_no_bit(captured: tuple[Finished, Path], swapped: Finished) -> None:
     assert swapped.code == 0, swapped.text[-3000:]
     assert same(swapped.adapter, captured[0].adapter)
+
+
+def test_an_interrupted_training_that_is_resumed_is_the_same_training(
+    resumed: Finished, tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    assert resumed.code == 0, resumed.text[-3000:]
+    sites = {
+        site: SiteConfig(tiny_cohorts[site], tmp_path / site, tmp_path / "cache", tiny_checkpoint, "cpu")
+        for site in ("ge", "canon")
+    }
+    whole = run_federation(JOB, sites)
+    assert same(resumed.adapter, whole.global_state)
+    run = read_run(resumed.workspace / "flare")
+    assert [item.index for item in run.rounds] == [1]
+    assert run.evaluation.sites == whole.evaluation, "the local adapters are the same as well"
 
 
 def test_the_command_line_says_what_it_does(swapped: Finished) -> None:

@@ -1,7 +1,9 @@
 import json
+import resource
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from med_duallora import __version__
@@ -72,6 +74,43 @@ def test_a_later_adapter_replaces_an_earlier_one(saved):
     tensors, manifest = load_adapter(saved)
     assert same(tensors, random_payload(CONTRACT, 1))
     assert manifest["round"] == 4
+
+
+def test_a_write_that_the_kernel_refuses_leaves_the_older_adapter_whole(saved):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))  # as a full disk, with an error of its own
+    try:
+        with pytest.raises((SafetensorError, OSError)):
+            save_adapter(saved.parent, "adapter_best", random_payload(CONTRACT, 1), {"round": 4})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    tensors, manifest = load_adapter(saved)
+    assert same(tensors, random_payload(CONTRACT)) and manifest["round"] == 3
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["adapter_best.json", "adapter_best.safetensors"]
+
+
+@pytest.mark.parametrize("n_replaced", [0, 1, 2])
+def test_a_crash_at_any_step_leaves_the_older_or_the_newer_adapter_whole(saved, monkeypatch, n_replaced):
+    """A save replaces the manifest, the tensors and the manifest again; it is broken off before each of them."""
+    plain, done = type(saved).replace, []
+
+    def crash_later(path, target):
+        if len(done) == n_replaced:
+            raise KeyboardInterrupt
+        done.append(target)
+        return plain(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(saved), "replace", crash_later)
+        with pytest.raises(KeyboardInterrupt):
+            save_adapter(saved.parent, "adapter_best", random_payload(CONTRACT, 1), {"round": 4})
+    tensors, manifest = load_adapter(saved)
+    expected = (1, 4) if n_replaced == 2 else (0, 3)
+    assert same(tensors, random_payload(CONTRACT, expected[0]))
+    assert manifest["round"] == expected[1]
+    save_adapter(saved.parent, "adapter_best", random_payload(CONTRACT, 2), {"round": 5})
+    assert json.loads(saved.with_suffix(".json").read_text()).keys() == {"round", "sha256"}
+    assert load_adapter(saved)[1]["round"] == 5
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -1,4 +1,6 @@
+import errno
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -7,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from med_duallora import features as features_module
+from med_duallora.errors import ConfigError
 from med_duallora.features import ABANDONED_AFTER_S, FeatureCache
 
 KEY = "ab" + "0" * 62
@@ -25,6 +30,13 @@ def entry(n: int = 64, value: float = 1.0) -> dict[str, torch.Tensor]:
 
 def files_of(cache: FeatureCache) -> list[Path]:
     return sorted(path for path in cache.directory.rglob("*") if path.is_file())
+
+
+def flip(path: Path, position: int) -> None:
+    """Change one bit, as a failing disk does."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
 
 
 @pytest.fixture
@@ -49,6 +61,9 @@ def test_what_is_stored_comes_back(cache):
         (lambda p: p.write_bytes(b""), "empty"),
         (lambda p: p.write_bytes(b"\x00" * 400), "zeros, as after a power failure"),
         (lambda p: p.write_bytes(b"\xff" * 400), "a header of absurd length"),
+        (lambda p: flip(p, -1), "the last byte is another one"),
+        (lambda p: flip(p, -300), "so is one in the middle"),
+        (lambda p: save_file(entry(), p), "of an older version, without a checksum"),
     ],
 )
 def test_a_damaged_entry_is_a_miss_and_is_replaced(cache, damage, reason):
@@ -122,14 +137,14 @@ def test_a_reopened_cache_knows_its_size(tmp_path):
 
 def test_an_entry_that_is_evicted_while_it_is_read_does_not_come_back_empty(cache, monkeypatch):
     cache.store(KEY, entry())
-    plain = features_module.load_file
+    plain = features_module._read_entry
 
     def evicted_after(path):
         found = {name: value.clone() for name, value in plain(path).items()}
         path.unlink()
         return found
 
-    monkeypatch.setattr(features_module, "load_file", evicted_after)
+    monkeypatch.setattr(features_module, "_read_entry", evicted_after)
     assert torch.equal(cache.load(KEY)["tokens"], entry()["tokens"])
     assert files_of(cache) == []
 
@@ -173,15 +188,54 @@ def test_trimming_does_not_take_a_writers_unfinished_file(tmp_path):
     assert len(files_of(cache)) > 3
 
 
-def test_a_failed_write_leaves_nothing(cache, monkeypatch):
-    def broken(tensors, path):
+FULL = (OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device"))
+
+
+@pytest.mark.parametrize("error", FULL, ids=["python's", "safetensors'"])
+def test_a_full_disk_is_said_once_and_leaves_nothing(cache, monkeypatch, caplog, error):
+    def broken(tensors, path, metadata):
         path.write_bytes(b"half")
-        raise OSError("no space left on device")
+        raise error
 
     monkeypatch.setattr(features_module, "save_file", broken)
-    with pytest.raises(OSError, match="no space"):
-        cache.store(KEY, entry())
+    for number in range(3):
+        cache.store(key_of(number), entry())
     assert files_of(cache) == []
+    assert caplog.text.count("the feature cache cannot be written") == 1
+    assert "No space left on device" in caplog.text
+    monkeypatch.undo()
+    cache.store(KEY, entry())
+    assert cache.load(KEY) is not None, "when there is room again, it goes on"
+
+
+def test_a_write_that_the_kernel_refuses_is_no_error(cache, caplog):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))  # as a full disk, with an error of its own
+    try:
+        cache.store(KEY, entry(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "the feature cache cannot be written" in caplog.text
+    assert str(cache.directory) not in caplog.text, "logs can be read elsewhere: no paths"
+    assert cache.load(KEY) is None
+
+
+def test_a_directory_on_a_full_disk_is_a_cache_without_entries(tmp_path, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", full)
+        opened = FeatureCache(tmp_path / "cache", 2**20)
+        opened.store(KEY, entry())
+        assert opened.load(KEY) is None
+    assert caplog.text.count("the feature cache cannot be written") == 1
+
+
+def test_a_directory_that_can_never_be_made_is_a_wrong_setting(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cache_dir .*file/cache cannot be used: Not a directory"):
+        FeatureCache(tmp_path / "file" / "cache", 2**20)
 
 
 WRITER = """

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from med_duallora import features as features_module
 from med_duallora.cohorts.prepared import PreparedCohort, load_volume
 from med_duallora.config import JobConfig
-from med_duallora.errors import ConfigError, TrainingAborted
+from med_duallora.errors import CohortError, ConfigError, TrainingAborted
 from med_duallora.features import FeatureCache, FeatureSource
 from med_duallora.training import autocast
 
@@ -202,3 +202,17 @@ def test_a_source_reads_each_volume_once_to_know_it(cache, subjects, monkeypatch
     for _ in range(3):
         source.batch(subjects[:2], [0, 0])
     assert len(reads) == 2, "a hit needs no volume"
+
+
+def test_a_volume_that_changes_while_the_job_runs_is_never_stored_under_its_old_address(cache, tmp_path):
+    cohort = PreparedCohort.read(write_tiny_cohort(tmp_path / "cohort", "ge", 0))
+    first, second = cohort.split("train")[:2]
+    source = source_of(cache)
+    source.batch([first], [0])
+    for before, after in zip((first.ed_path, first.es_path), (second.ed_path, second.es_path), strict=True):
+        before.write_bytes(after.read_bytes())
+    stored = files_of(cache)
+    with pytest.raises(CohortError, match="changed while the job runs; start the job again"):
+        source.batch([first], [1])
+    assert files_of(cache) == stored
+    assert equal(source_of(cache).batch([first], [0]), source_of(None).batch([first], [0])), "a new job sees it"

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from med_duallora import site as site_module
+from med_duallora import devices
 from med_duallora.config import SiteConfig
+from med_duallora.devices import resolve_device
 from med_duallora.errors import CheckpointError, CohortError, ConfigError
-from med_duallora.site import resolve_device
 
 from ..conftest import write_tiny_cohort
 from .tiny_site import JOB, START, cohort_with, runtime_of
@@ -88,8 +88,8 @@ def test_a_global_state_that_does_not_fit_is_refused(config, incoming, message, 
     ],
 )
 def test_devices(monkeypatch, name, n_devices, expected, reason):
-    monkeypatch.setattr(site_module.torch.cuda, "is_available", lambda: n_devices > 0)
-    monkeypatch.setattr(site_module.torch.cuda, "device_count", lambda: n_devices)
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: n_devices > 0)
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: n_devices)
     assert resolve_device(name) == torch.device(expected), reason
 
 
@@ -102,7 +102,7 @@ def test_devices(monkeypatch, name, n_devices, expected, reason):
     ],
 )
 def test_devices_that_are_not_there_are_refused_and_not_replaced(monkeypatch, config, name, n_devices, message):
-    monkeypatch.setattr(site_module.torch.cuda, "is_available", lambda: n_devices > 0)
-    monkeypatch.setattr(site_module.torch.cuda, "device_count", lambda: n_devices)
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: n_devices > 0)
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: n_devices)
     with pytest.raises(ConfigError, match=message):
         runtime_of(replace(config, device=name))

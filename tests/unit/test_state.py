@@ -1,15 +1,22 @@
+import errno
 import logging
 import os
+import resource
 import stat
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from med_duallora import state as state_module
-from med_duallora.state import SiteState, SiteStateStore
+from med_duallora.errors import StateError
+from med_duallora.state import Owner, SiteState, SiteStateStore
 
 from .tiny import same
+
+OWNER = Owner("identity", "b" * 64)
+OTHER = Owner("another identity", OWNER.backbone)
 
 
 def state_of(round_index: int, value: float | None = None) -> SiteState:
@@ -23,7 +30,7 @@ def state_of(round_index: int, value: float | None = None) -> SiteState:
 
 @pytest.fixture
 def store(tmp_path) -> SiteStateStore:
-    return SiteStateStore(tmp_path / "states" / "experiment", "identity")
+    return SiteStateStore(tmp_path / "states" / "experiment" / "run", OWNER)
 
 
 def value_of(state: SiteState | None) -> float | None:
@@ -37,7 +44,7 @@ def mode_of(path) -> int:
 def test_a_state_comes_back_as_it_was(store):
     saved = state_of(3)
     store.save(saved)
-    found = SiteStateStore(store.directory, "identity").latest()
+    found = SiteStateStore(store.directory, OWNER).latest()
     assert found.round_index == 3
     assert same(found.kept, saved.kept)
     assert same(found.moments, saved.moments)
@@ -59,12 +66,12 @@ def test_nothing_saved_is_no_state(store):
 def test_only_the_owner_can_read(store):
     old = os.umask(0)
     try:
-        opened = SiteStateStore(store.directory.with_name("other"), "identity")
+        opened = SiteStateStore(store.directory.with_name("other"), OWNER)
         opened.save(state_of(0))
         opened.save(state_of(1))
     finally:
         os.umask(old)
-    assert mode_of(opened.directory) == 0o700
+    assert mode_of(opened.directory) == mode_of(opened.directory.parent) == 0o700
     assert {path.name: mode_of(path) for path in opened.directory.iterdir()} == {
         "state.safetensors": 0o600,
         "state.previous.safetensors": 0o600,
@@ -112,12 +119,24 @@ def damage_truncated(path):
     path.write_bytes(path.read_bytes()[:-3])
 
 
+def flip(path, position):
+    """Change one bit, as a failing disk does."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
 def damage_version(path):
     save_file({"a": np.zeros(1, np.float32)}, path, metadata={"format": "0", "identity": "identity", "round": "1"})
 
 
 def damage_round(path):
-    save_file({"a": np.zeros(1, np.float32)}, path, metadata={"format": "1", "identity": "identity", "round": "-1"})
+    save_file({"a": np.zeros(1, np.float32)}, path, metadata={"format": "2", "identity": "identity", "round": "-1"})
+
+
+def damage_checksum(path):
+    facts = {"format": "2", "identity": "identity", "backbone": OWNER.backbone, "round": "1", "cohort": ""}
+    save_file(load_file(path), path, metadata=facts)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +148,8 @@ def damage_round(path):
         (damage_version, "not written by this version", "another format"),
         (damage_round, "not written by this version", "no round"),
         (lambda p: save_file({"a": np.zeros(1)}, p), "not written by this version", "no facts at all"),
+        (lambda p: flip(p, -1), "the checksum differs", "a bit of a number is another one"),
+        (damage_checksum, "the checksum differs", "no checksum"),
     ],
 )
 def test_a_damaged_state_is_set_aside_and_the_one_before_serves(store, caplog, damage, message, reason):
@@ -168,10 +189,10 @@ def test_two_damaged_states_are_both_set_aside(store):
 
 def test_a_foreign_state_is_set_aside(store, caplog):
     store.save(state_of(4))
-    other = SiteStateStore(store.directory, "another identity")
+    other = SiteStateStore(store.directory, OTHER)
     with caplog.at_level(logging.WARNING):
         assert other.latest() is None
-    assert "belongs to another configuration, backbone or method" in caplog.text
+    assert "belongs to another site, method or configuration" in caplog.text
     assert str(store.directory) not in caplog.text, "logs can be read elsewhere: no paths"
     other.save(state_of(0, 50))
     assert value_of(other.latest()) == 50
@@ -179,14 +200,21 @@ def test_a_foreign_state_is_set_aside(store, caplog):
 
 def test_a_foreign_state_never_becomes_the_one_before(store):
     store.save(state_of(0))
-    other = SiteStateStore(store.directory, "another identity")
+    other = SiteStateStore(store.directory, OTHER)
     other.save(state_of(3, 50))
     other._current.unlink()
     assert other.latest() is None
 
 
-@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
-def test_an_interrupted_save_leaves_everything_as_it_was(store, monkeypatch, error):
+FULL = (OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(FULL[0], StateError), (FULL[1], StateError), (KeyboardInterrupt(), KeyboardInterrupt)],
+    ids=["a full disk", "a full disk, in safetensors' words", "interrupted"],
+)
+def test_an_interrupted_save_leaves_everything_as_it_was(store, monkeypatch, error, expected):
     store.save(state_of(0))
     store.save(state_of(1))
     before = {path.name: path.read_bytes() for path in store.directory.iterdir()}
@@ -196,9 +224,33 @@ def test_an_interrupted_save_leaves_everything_as_it_was(store, monkeypatch, err
         raise error
 
     monkeypatch.setattr(state_module, "save_file", half)
-    with pytest.raises(type(error)):
+    with pytest.raises(expected) as caught:
         store.save(state_of(2))
+    if expected is StateError:
+        assert "cannot be written (" in str(caught.value)
+        assert "No space left on device); the state of the last finished round is intact" in str(caught.value)
     assert {path.name: path.read_bytes() for path in store.directory.iterdir()} == before
+
+
+def test_a_write_that_the_kernel_refuses_leaves_everything_as_it_was(store):
+    store.save(state_of(0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))  # as a full disk, with an error of its own
+    try:
+        with pytest.raises(StateError, match="cannot be written") as caught:
+            store.save(state_of(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(store.directory) not in str(caught.value)
+    assert value_of(store.latest()) == 0
+    assert [path.name for path in store.directory.iterdir()] == ["state.safetensors"]
+
+
+def test_a_place_that_cannot_be_written_is_found_before_anything_is_trained(tmp_path):
+    (tmp_path / "states").write_text("a file where a directory should be")
+    store = SiteStateStore(tmp_path / "states" / "experiment" / "run", OWNER)
+    with pytest.raises(StateError, match=r"cannot be written \(Not a directory\)"), store.locked():
+        raise AssertionError("training began")
 
 
 @pytest.mark.parametrize("saved_before", [1, 2, 3])
@@ -220,5 +272,5 @@ def test_a_crash_at_any_step_of_a_save_leaves_a_usable_state(store, monkeypatch,
             patch.setattr(type(store._current), "replace", crash_later)
             with pytest.raises(KeyboardInterrupt):
                 store.save(state_of(saved_before))
-        found = SiteStateStore(store.directory, "identity").latest(before_round=saved_before)
+        found = SiteStateStore(store.directory, OWNER).latest(before_round=saved_before)
         assert value_of(found) == saved_before - 1

@@ -1,5 +1,4 @@
 import hashlib
-import itertools
 import math
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import nn
 from med_duallora import training
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.config import TrainConfig
-from med_duallora.errors import ConfigError, TrainingAborted, TrainingDiverged
+from med_duallora.errors import ConfigError, TrainingDiverged
 from med_duallora.features import FeatureCache
 from med_duallora.training import learning_rate, predict, train_round
 
@@ -152,39 +151,6 @@ def test_cached_features_train_as_computed_ones(subjects, tmp_path, dtype):
     for losses, values in runs[1:]:
         assert losses == runs[0][0]
         assert same(values, runs[0][1])
-
-
-# ---- stopping
-
-
-@pytest.mark.parametrize("n_allowed", range(8))
-def test_stopping_takes_effect_at_the_next_question(subjects, monkeypatch, n_allowed):
-    """Two batches of 4 and 2 subjects: a question before each subject, and one between loss and step."""
-    steps, asked = [], itertools.count(1)
-    monkeypatch.setattr(training, "_step", lambda *_: steps.append(1))
-    n_asked = []
-
-    def should_stop() -> bool:
-        n_asked.append(next(asked))
-        return n_asked[-1] > n_allowed
-
-    with pytest.raises(TrainingAborted):
-        trainee().train(subjects, 2, should_stop=should_stop)
-    assert len(n_asked) == n_allowed + 1, "nothing more is asked or done"
-    assert len(steps) == (1 if n_allowed >= 5 else 0), "a batch that was stopped is not stepped"
-
-
-def test_a_round_that_is_not_stopped_asks_within_every_batch(subjects):
-    asked = []
-    trainee().train(subjects, should_stop=lambda: bool(asked.append(1)))
-    assert len(asked) == (4 + 1) + (2 + 1)
-
-
-def test_predictions_stop_too(subjects):
-    it = trainee()
-    asked = iter([False, False, True])
-    with pytest.raises(TrainingAborted):
-        predict(it.model, it.source, subjects, it.job.train, lambda: next(asked))
 
 
 # ---- precision and numbers that are not finite

@@ -191,3 +191,11 @@ def _is_numeric(tensor: torch.Tensor) -> bool:
 def _shown(keys: list[str]) -> str:
     rest = len(keys) - MAX_KEYS_SHOWN
     return ", ".join(keys[:MAX_KEYS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Return the hash of a checkpoint file (CheckpointError where it cannot be read)."""
+    try:
+        return sha256_of_file(path)
+    except OSError as error:
+        raise CheckpointError(f"backbone checkpoint {path} cannot be read: {error.strerror or error}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from med_duallora.errors import ConfigError, FederationError, MedDualLoRAError
+from med_duallora.options import add_resume_argument
 
 if TYPE_CHECKING:
     from med_duallora.flare.federation.admin import Console
@@ -88,6 +89,7 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
         dest="assignments",
         help="change a setting of the job, e.g. train.n_rounds=20 or workflow.min_sites=3; repeatable",
     )
+    add_resume_argument(parser)
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -233,8 +235,14 @@ def _latest(lead: "Console") -> str:
 def _submitted(federation: "Federation", lead: "Console", options: argparse.Namespace) -> str:
     from med_duallora.flare.federation.jobs import prepare_submission
 
-    n_sites, below = len(federation.sites), federation.directory / "jobs"
-    folder = prepare_submission(options.job, options.assignments, n_sites, below, federation.backbone_sha256)
+    folder = prepare_submission(
+        options.job,
+        options.assignments,
+        len(federation.sites),
+        federation.directory / "jobs",
+        backbone_sha256=federation.backbone_sha256,
+        resume_from=options.resume_from,
+    )
     job_id = lead.submit(folder)
     print(f"job {job_id} submitted by {lead.person} from {folder}", flush=True)
     return job_id

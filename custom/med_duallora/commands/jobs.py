@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from med_duallora.errors import ConfigError
+from med_duallora.options import add_resume_argument
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,6 +32,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         dest="assignments",
         help="change a setting, e.g. train.n_rounds=20, lora.rank_global=4 or workflow.min_sites=3; repeatable",
     )
+    add_resume_argument(export)
     export.set_defaults(run=_export)
     check = actions.add_parser(
         "check",
@@ -48,7 +50,7 @@ def _export(options: argparse.Namespace) -> int:
     if options.name is not None and options.name not in JOBS:
         raise ConfigError(f"there is no job {options.name!r}; there are {', '.join(JOBS)}")
     for name in [options.name] if options.name else JOBS:
-        spec = JOBS[name].with_overrides(options.assignments)
+        spec = JOBS[name].resumed(options.resume_from, options.assignments)
         folder = export_job(spec, options.out / name)
         kind = "self-contained" if spec.with_code else "for sites that have med_duallora installed"
         print(f"{folder}: {spec.summary} ({kind})")

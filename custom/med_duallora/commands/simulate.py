@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from med_duallora.errors import ConfigError, MedDualLoRAError
+from med_duallora.options import add_resume_argument
 
 if TYPE_CHECKING:
     from med_duallora.flare.export import JobSpec
@@ -35,6 +36,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         dest="assignments",
         help="change a setting, e.g. train.n_rounds=20 or lora.rank_global=4; repeatable",
     )
+    add_resume_argument(parser)
+    parser.add_argument(
+        "--states",
+        type=Path,
+        metavar="DIR",
+        help="with --resume-from: holds the sites' local states, a folder per site (default: those of the workspace "
+        "that the adapter lies in); they are copied",
+    )
     parser.add_argument("--clients", metavar="A,B,...", help="take part (default: every cohort below --data)")
     parser.add_argument("--threads", type=int, metavar="N", help="sites that work at a time (default: all of them)")
     parser.add_argument("--device", default="auto", help="of every site: auto, cpu, cuda or cuda:N (default: auto)")
@@ -50,7 +59,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Run the simulation, or say that it has been run."""
-    from med_duallora.flare.simulation import finished_run, locked, start_clean
+    from med_duallora.flare.simulation import finished_run, locked, sites_without_state, start_clean
 
     simulation = _simulation(options)
     _check_inputs(simulation)
@@ -60,7 +69,9 @@ def run(options: argparse.Namespace) -> int:
             print(f"run {done['run_id']} in {simulation.workspace} finished with this configuration: nothing to do")
             return 0
         record = start_clean(simulation)
-        print(f"run {record['run_id']}: {', '.join(simulation.sites)}; {simulation.spec.job.train.n_rounds} rounds")
+        print(f"run {record['run_id']}: {', '.join(simulation.sites)}; {_rounds_text(simulation)}")
+        for site in sites_without_state(simulation):
+            print(f"no local state of {site} in {simulation.states}: its local adapter starts anew", file=sys.stderr)
         print(simulation.command_text(), flush=True)
         return _run(simulation, record)
 
@@ -75,14 +86,16 @@ def _simulation(options: argparse.Namespace) -> "Simulation":
     checkpoint = options.backbone_checkpoint
     if checkpoint is not None and not checkpoint.is_file():
         raise ConfigError(f"--backbone-checkpoint {checkpoint} is no file")
+    workspace = options.workspace.resolve()
     return Simulation(
-        workspace=options.workspace.resolve(),
-        spec=_spec(options.job, len(sites), [*_pin(checkpoint), *options.assignments]),
+        workspace=workspace,
+        spec=_spec(options.job, len(sites), [*_pin(checkpoint), *options.assignments], options.resume_from),
         sites=sites,
         n_parallel=n_parallel,
         device=options.device,
         backbone_checkpoint=checkpoint.resolve() if checkpoint else None,
         log_config=options.log_config,
+        states=_states(options, workspace),
     )
 
 
@@ -93,29 +106,45 @@ def _pin(checkpoint: Path | None) -> list[str]:
     return [f"backbone_sha256={sha256_of_file(checkpoint)}"] if checkpoint else []
 
 
-def _spec(name: str, n_sites: int, assignments: list[str]) -> "JobSpec":
+def _states(options: argparse.Namespace, workspace: Path) -> Path | None:
+    """Return where the local states of the training to go on with are; None where a new one begins."""
+    from med_duallora.flare.simulation import states_of
+
+    if options.resume_from is None:
+        if options.states:
+            raise ConfigError("--states is for --resume-from only: a new training begins without local states")
+        return None
+    states = Path(options.states).resolve() if options.states else states_of(options.resume_from)
+    for place in (options.resume_from.resolve(), states):
+        if workspace in place.parents:
+            raise ConfigError(f"{place} lies in --workspace {workspace}, which is emptied at the start; choose another")
+    if not states.is_dir():
+        raise ConfigError(f"there is no folder {states} with the sites' local states; name one with --states")
+    return states
+
+
+def _spec(name: str, n_sites: int, assignments: list[str], resume_from: Path | None) -> "JobSpec":
     """Return the job: every site takes part in every round, unless ``workflow.min_sites`` is set."""
     from dataclasses import replace
 
-    from med_duallora.flare.export import JOBS, JobSpec, read_job
+    from med_duallora.flare.export import JOBS, read_spec
 
     if name in JOBS:
         spec = JOBS[name]
     elif Path(name).is_dir():
-        job, workflow = read_job(Path(name))
-        spec = JobSpec(Path(name).resolve().name, f"from {name}", job, workflow)
+        spec = read_spec(Path(name), with_code=True)
     else:
         raise ConfigError(f"--job {name}: no such job folder, and no known job; there are {', '.join(JOBS)}")
     spec = replace(spec, workflow=replace(spec.workflow, min_sites=n_sites), with_code=True)
-    return spec.with_overrides(assignments)
+    return spec.resumed(resume_from, assignments)
 
 
 def _check_inputs(simulation: "Simulation") -> None:
     """Find out before FLARE starts what would stop a site: its logs may not quote cohorts."""
     from med_duallora.backbone import packaged_checkpoint
     from med_duallora.cohorts.prepared import PreparedCohort
+    from med_duallora.devices import resolve_device
     from med_duallora.egress import EgressContract
-    from med_duallora.site import resolve_device
 
     EgressContract.for_job(simulation.spec.job)
     if simulation.backbone_checkpoint is None:
@@ -135,7 +164,7 @@ def _run(simulation: "Simulation", record: dict[str, Any]) -> int:
     log = simulation.workspace / LOG_FILE
     with (
         family(simulation.command(), simulation.environment(), log) as processes,
-        rounds_shown(simulation.spec.job.train.n_rounds) as show,
+        rounds_shown(simulation.spec.job.train.n_rounds, simulation.spec.workflow.rounds(simulation.spec.job)) as show,
     ):
         code = processes.wait(lambda: show(read_rounds(simulation.server_directory)))
         show(read_rounds(simulation.server_directory))
@@ -150,6 +179,13 @@ def _run(simulation: "Simulation", record: dict[str, Any]) -> int:
         return 1
     print(f"run {record['run_id']} finished in {seconds:.0f} s; results: {simulation.server_directory}")
     return 0
+
+
+def _rounds_text(simulation: "Simulation") -> str:
+    rounds, total = simulation.spec.workflow.rounds(simulation.spec.job), simulation.spec.job.train.n_rounds
+    if len(rounds) == total:
+        return f"{total} rounds"
+    return f"rounds {rounds.start + 1} to {rounds.stop} of {total}"
 
 
 def _explain(simulation: "Simulation", missing: list[str], code: int, log: Path) -> None:

@@ -77,7 +77,7 @@ class DualLoRAAggregator(Aggregator):
             # the sites scored what they were given: the result of the round before
             self._best_round = int(fl_ctx.get_prop(AppConstants.CURRENT_ROUND)) - 1
         elif event_type == InfoCollector.EVENT_TYPE_GET_STATS:
-            publish_statistics("med_duallora", self._statistics(), fl_ctx)
+            publish_statistics("med_duallora", {**self._statistics(), **_plan(fl_ctx)}, fl_ctx)
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Take one site's contribution; False, with the reason in the log and in the round's record, if refused."""
@@ -184,6 +184,14 @@ class DualLoRAAggregator(Aggregator):
                 "n_refused": len(self._refused),
                 "n_refused_in_all": self._n_refused_before + len(self._refused),
             }
+
+
+def _plan(fl_ctx: FLContext) -> dict[str, float | str]:
+    """Return the rounds of the whole training, and with which one this job began; FLARE tells neither."""
+    return {
+        "n_rounds": job_of(fl_ctx).settings.train.n_rounds,
+        "start_round": fl_ctx.get_prop(AppConstants.START_ROUND, 0),
+    }
 
 
 def _site_record(reply: TrainReply, payload_bytes: int) -> dict[str, Any]:

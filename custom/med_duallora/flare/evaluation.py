@@ -18,10 +18,11 @@ from med_duallora.artifact import load_adapter
 from med_duallora.errors import ArtifactError, EgressViolation
 from med_duallora.files import write_json
 from med_duallora.flare.job import job_of
-from med_duallora.flare.payload import read_metrics_reply
+from med_duallora.flare.payload import read_metrics_reply, set_lineage
 from med_duallora.flare.persistor import BEST, LAST
 from med_duallora.flare.receipts import keep_receipt, metrics_entry
 from med_duallora.flare.rundir import EVALUATION_FILE, server_directory
+from med_duallora.lineage import Lineage
 
 MODELS = {"best": BEST, "last": LAST}
 
@@ -94,14 +95,17 @@ class AdapterEvaluation(Controller):
         """Return the round of an adapter, the sites' scores and the sites that failed."""
         try:
             tensors, manifest = load_adapter(path)
-        except ArtifactError as error:
+            lineage = Lineage.from_list(manifest.get("lineage"))
+        except (ArtifactError, ValueError) as error:
             self.system_panic(f"the trained adapter cannot be evaluated: {error}", fl_ctx)
             return None
         self._scores, self._failed = {}, {}
+        data = DXO(DataKind.WEIGHTS, data=_plain(tensors)).to_shareable()
+        set_lineage(data, lineage)
         self.broadcast_and_wait(
             task=Task(
                 name=AppConstants.TASK_VALIDATION,
-                data=DXO(DataKind.WEIGHTS, data=_plain(tensors)).to_shareable(),
+                data=data,
                 timeout=self.timeout_s,
                 result_received_cb=self._received,
             ),

@@ -18,10 +18,13 @@ from med_duallora.errors import ConfigError
 from med_duallora.files import write_json
 from med_duallora.flare.job import JOB_COMPONENT
 from med_duallora.flare.recipe import PACKAGE, MedDualLoRARecipe, WorkflowConfig
+from med_duallora.resume import SavedRound
 
 WORKFLOW_PREFIX = "workflow."
 SERVER_CONFIG = Path("app/config/config_fed_server.json")
 SITE_CONFIG = Path("app/config/config_fed_client.json")
+CARRIED_ADAPTER = "config/resume_from.safetensors"
+"""Where the adapter that a job goes on from lies in its app, and so in the server's application directory."""
 NOT_IN_JOBS = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
@@ -35,6 +38,7 @@ class JobSpec:
         job: the job scope.
         workflow: how the server waits for the sites.
         with_code: the package travels in the job (FLARE calls it bring-your-own-code) instead of being installed.
+        adapter: the file of the global adapter that the job goes on from; it travels in the job with its manifest.
     """
 
     name: str
@@ -42,6 +46,35 @@ class JobSpec:
     job: JobConfig = field(default_factory=JobConfig)
     workflow: WorkflowConfig = field(default_factory=WorkflowConfig)
     with_code: bool = False
+    adapter: Path | None = None
+
+    def resumed(self, adapter: Path | None, assignments: Iterable[str] = ()) -> "JobSpec":
+        """Apply ``key=value`` texts, and let the job go on from a saved global adapter.
+
+        A job with default settings, as the known ones are, takes the settings of the job that trained the adapter.
+
+        Args:
+            adapter: its ``.safetensors`` file; None: the job begins anew.
+            assignments: see ``with_overrides``.
+
+        Raises:
+            ArtifactError: the job cannot go on from this adapter.
+            ConfigError: see ``with_overrides``.
+        """
+        if adapter is None:
+            return self.with_overrides(assignments)
+        assignments = list(assignments)
+        for key in ("workflow.start_round", "workflow.initial_adapter"):
+            if any(item.partition("=")[0].strip() == key for item in assignments):
+                raise ConfigError(f"{key} follows from the adapter that the job goes on from; leave it out")
+        saved = SavedRound.read(adapter)
+        # the pinned checkpoint is of the place, not of the settings
+        known = replace(self.job, backbone_sha256="") == JobConfig()
+        base = replace(self, job=saved.job) if known else self
+        spec = base.with_overrides(assignments)
+        saved.check(spec.job)
+        workflow = replace(spec.workflow, start_round=saved.next_round, initial_adapter=CARRIED_ADAPTER)
+        return replace(spec, workflow=workflow, adapter=adapter.resolve())
 
     def with_overrides(self, assignments: Iterable[str]) -> "JobSpec":
         """Apply ``key=value`` texts; keys that begin with ``workflow.`` go to the workflow, all others to the job.
@@ -96,10 +129,20 @@ def export_job(spec: JobSpec, target: Path) -> Path:
         fresh = Path(scratch) / spec.name
         for path in (fresh / "meta.json", fresh / SERVER_CONFIG, fresh / SITE_CONFIG):
             write_json(path, _ordered(json.loads(path.read_text(encoding="utf-8"))))
+        if spec.adapter:
+            for source in (spec.adapter, spec.adapter.with_suffix(".json")):
+                shutil.copyfile(source, (fresh / "app" / CARRIED_ADAPTER).with_suffix(source.suffix))
         if target.exists():
             shutil.rmtree(target)
         fresh.rename(target)
     return target
+
+
+def read_spec(folder: Path, with_code: bool) -> JobSpec:
+    """Return a job folder as a spec, so that it can be changed and exported again (ConfigError: see ``read_job``)."""
+    job, workflow = read_job(folder)
+    adapter = folder.resolve() / "app" / CARRIED_ADAPTER if workflow.initial_adapter == CARRIED_ADAPTER else None
+    return JobSpec(folder.resolve().name, f"from {folder}", job, workflow, with_code, adapter)
 
 
 def read_job(folder: Path) -> tuple[JobConfig, WorkflowConfig]:
@@ -113,15 +156,18 @@ def read_job(folder: Path) -> tuple[JobConfig, WorkflowConfig]:
         raise ConfigError(f"{folder}: the server and the sites have different job settings")
     if JOB_COMPONENT not in server:
         raise ConfigError(f"{folder}: {SERVER_CONFIG} has no component {JOB_COMPONENT!r}; this is another kind of job")
+    job = JobConfig.from_dict(server[JOB_COMPONENT].get("config", {}))
     rounds = _workflow(folder / SERVER_CONFIG, "rounds")
+    stop_round = rounds.get("start_round", 0) + rounds.get("num_rounds", 5)
     workflow = WorkflowConfig(
         min_sites=rounds.get("min_clients", 1000),
         wait_s=rounds.get("wait_time_after_min_received", 10),
         round_timeout_s=rounds.get("train_timeout", 0),
         start_round=rounds.get("start_round", 0),
+        stop_round=0 if stop_round == job.train.n_rounds else stop_round,
         initial_adapter=server.get("persistor", {}).get("initial_adapter", ""),
     )
-    return JobConfig.from_dict(server[JOB_COMPONENT].get("config", {})), workflow
+    return job, workflow
 
 
 def committed_differences(repository: Path) -> list[str]:

@@ -21,14 +21,20 @@ class Follower(Protocol):
 
 
 @contextmanager
-def rounds_shown(n_rounds: int) -> Iterator[Follower]:
-    """Give what shows the progress of ``n_rounds`` rounds inside the block."""
+def rounds_shown(n_rounds: int, planned: range | None = None) -> Iterator[Follower]:
+    """Give what shows the progress of a job inside the block.
+
+    Args:
+        n_rounds: of the whole training.
+        planned: the rounds of this job; None: all of them.
+    """
+    n_planned = n_rounds if planned is None else len(planned)
     if not sys.stdout.isatty():
-        yield _Lines(n_rounds)
+        yield _Lines(n_rounds, n_planned)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console()) as bar:
-        yield _Bar(bar, n_rounds)
+        yield _Bar(bar, n_rounds, n_planned)
 
 
 def round_line(record: Mapping[str, Any], n_rounds: int) -> str:
@@ -47,13 +53,14 @@ def round_line(record: Mapping[str, Any], n_rounds: int) -> str:
     return f"{head}  val. balanced accuracy {'  '.join(texts)}{mean}  {record['seconds']:.1f} s{refused}"
 
 
-def _doing(n_done: int, n_rounds: int) -> str:
-    return "training" if n_done < n_rounds else "evaluating"
+def _doing(n_done: int, n_planned: int) -> str:
+    return "training" if n_done < n_planned else "evaluating"
 
 
 class _Lines:
-    def __init__(self, n_rounds: int) -> None:
+    def __init__(self, n_rounds: int, n_planned: int) -> None:
         self._n_rounds = n_rounds
+        self._n_planned = n_planned
         self._n_shown = 0
         self._started = self._said = time.monotonic()
 
@@ -61,7 +68,7 @@ class _Lines:
         news = [round_line(record, self._n_rounds) for record in records[self._n_shown :]]
         now = time.monotonic()
         if not news and now - self._said >= QUIET_S:
-            news = [f"{_doing(self._n_shown, self._n_rounds)}, {now - self._started:.0f} s since the start"]
+            news = [f"{_doing(self._n_shown, self._n_planned)}, {now - self._started:.0f} s since the start"]
         if news:
             print("\n".join(news), flush=True)
             self._said = now
@@ -69,14 +76,15 @@ class _Lines:
 
 
 class _Bar:
-    def __init__(self, bar: Progress, n_rounds: int) -> None:
+    def __init__(self, bar: Progress, n_rounds: int, n_planned: int) -> None:
         self._bar = bar
         self._n_rounds = n_rounds
+        self._n_planned = n_planned
         self._n_shown = 0
-        self._task = bar.add_task("starting", total=n_rounds)
+        self._task = bar.add_task("starting", total=n_planned)
 
     def __call__(self, records: Sequence[Mapping[str, Any]]) -> None:
         for record in records[self._n_shown :]:
             self._bar.console.print(round_line(record, self._n_rounds), highlight=False)
         self._n_shown = len(records)
-        self._bar.update(self._task, completed=self._n_shown, description=_doing(self._n_shown, self._n_rounds))
+        self._bar.update(self._task, completed=self._n_shown, description=_doing(self._n_shown, self._n_planned))

@@ -16,9 +16,9 @@ from nvflare.widgets.info_collector import InfoCollector
 
 from med_duallora.config import SiteConfig
 from med_duallora.egress import EgressContract
-from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, TrainingAborted
+from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, StateError, TrainingAborted
 from med_duallora.flare.job import job_of
-from med_duallora.flare.payload import TrainReply, metrics_reply, task_tensors
+from med_duallora.flare.payload import TrainReply, metrics_reply, task_lineage, task_tensors
 from med_duallora.flare.tracking import publish_statistics, stream_from_site
 from med_duallora.places import check_places, without_paths
 from med_duallora.site import SiteRuntime
@@ -27,8 +27,8 @@ from med_duallora.usage import peak_memory_mb
 State = dict[str, np.ndarray]
 Work = Callable[[SiteRuntime, State, int | None], Shareable]
 
-QUOTABLE = (ConfigError, CheckpointError, EgressViolation)
-"""Errors whose messages speak of settings, tensors and limits; all others may name a subject."""
+QUOTABLE = (ConfigError, CheckpointError, EgressViolation, StateError)
+"""Errors whose messages speak of settings, tensors, limits and states; all others may name a subject."""
 
 
 def loggable(error: BaseException) -> str:
@@ -132,6 +132,7 @@ class DualLoRALearner(Learner):
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
         try:
             state, round_index = _read_task(self._runtime.contract, data)
+            self._runtime.follow(task_lineage(data))
         except EgressViolation as violation:
             self._report(f"reading the task for {what}", violation, fl_ctx)
             return make_reply(ReturnCode.BAD_TASK_DATA)

@@ -17,6 +17,7 @@ from nvflare.app_common.app_constant import AppConstants
 
 from med_duallora.egress import EgressContract
 from med_duallora.errors import EgressViolation
+from med_duallora.lineage import Lineage
 
 WEIGHT = MetaKey.NUM_STEPS_CURRENT_ROUND
 ROUND = MetaKey.CURRENT_ROUND
@@ -24,6 +25,8 @@ INITIAL_METRICS = MetaKey.INITIAL_METRICS
 """Metrics of the incoming global adapter before training; LearnerExecutor and IntimeModelSelector agree on the key."""
 METRICS = "metrics"
 """Metrics of the site's training in this round."""
+LINEAGE = "med_duallora_lineage"
+"""Header of a task: the run that it belongs to and those that it continues."""
 RETURN_CODES = frozenset(value for name, value in vars(ReturnCode).items() if name.isupper())
 
 
@@ -163,6 +166,23 @@ def task_tensors(contract: EgressContract, task: Shareable) -> dict[str, np.ndar
         EgressViolation: the task brings something else than the contract's tensors.
     """
     return contract.check_tensors(_read_dxo(task, DataKind.WEIGHTS).data)
+
+
+def set_lineage(task: Shareable, lineage: Lineage) -> None:
+    """Say in a task which run it belongs to."""
+    task.set_header(LINEAGE, lineage.to_list())
+
+
+def task_lineage(task: Shareable) -> Lineage:
+    """Return the run that a task belongs to.
+
+    Raises:
+        EgressViolation: the task does not say it, or says it in another form.
+    """
+    try:
+        return Lineage.from_list(task.get_header(LINEAGE))
+    except ValueError as error:
+        raise EgressViolation(f"the task does not say which run it belongs to: {error}") from error
 
 
 def _read_dxo(shareable: Shareable, kind: DataKind) -> DXO:

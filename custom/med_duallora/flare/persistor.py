@@ -13,30 +13,38 @@ from med_duallora.artifact import adapter_manifest, load_adapter, save_adapter
 from med_duallora.errors import ArtifactError, ConfigError, EgressViolation, MedDualLoRAError
 from med_duallora.files import write_json
 from med_duallora.flare.job import job_of
+from med_duallora.flare.payload import set_lineage
 from med_duallora.flare.rundir import FLARE_MANIFEST_FILE, JOB_FILE, contributions, round_record, server_directory
+from med_duallora.lineage import Lineage
 from med_duallora.model import initial_global_state
+from med_duallora.resume import SavedRound
 
 BEST, LAST = "adapter_best", "adapter_last"
 
 
 class SafetensorsPersistor(ModelPersistor):
-    """Gives the first global adapter, and keeps the last and the best one.
+    """Gives the first global adapter and names the run; keeps the last and the best adapter.
 
     ``adapter_last`` is the result of the newest round; ``adapter_best`` is the incoming adapter that had the best
     mean validation score at the sites before they trained on it (FLARE's IntimeModelSelector decides).
 
     Args:
         initial_adapter: ``.safetensors`` file of an adapter to start from, a path at the server or relative to the
-            server's application directory; empty: the seeded initial adapter.
+            server's application directory; empty: the seeded initial adapter. Where the workflow begins with round 0,
+            a new training starts from it, without the local states that belong to it; where it begins later, the job
+            goes on with the training that the adapter belongs to.
     """
 
     def __init__(self, initial_adapter: str = "") -> None:
         super().__init__()
         self.initial_adapter = initial_adapter
+        self._lineage = Lineage.begin()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Keep the incoming global adapter when the model selector says that it is the best so far."""
-        if event_type == AppEventType.GLOBAL_BEST_MODEL_AVAILABLE:
+        """Say in every train task which run it is; keep the incoming adapter when the selector calls it the best."""
+        if event_type == AppEventType.BEFORE_TRAIN_TASK:
+            set_lineage(fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE), self._lineage)
+        elif event_type == AppEventType.GLOBAL_BEST_MODEL_AVAILABLE:
             score = float(fl_ctx.get_prop(AppConstants.VALIDATION_RESULT))
             incoming = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
             # what the sites scored is what the round before this one gave
@@ -61,15 +69,30 @@ class SafetensorsPersistor(ModelPersistor):
         write_json(path.parent / FLARE_MANIFEST_FILE, artifacts)
 
     def _first_state(self, fl_ctx: FLContext) -> dict[str, np.ndarray]:
-        job = job_of(fl_ctx)
+        job, start = job_of(fl_ctx), fl_ctx.get_prop(AppConstants.START_ROUND)
+        path = server_directory(fl_ctx) / self.initial_adapter
+        if start:
+            return self._resumed(path, start, fl_ctx)
         if not self.initial_adapter:
             return initial_global_state(job.settings)
-        path = server_directory(fl_ctx) / self.initial_adapter
         tensors, _ = load_adapter(path)
         try:
             return job.contract.check_tensors(tensors)
         except EgressViolation as violation:
             raise ArtifactError(f"adapter {path.name} does not fit this job: {violation}") from violation
+
+    def _resumed(self, path: Path, start: int, fl_ctx: FLContext) -> dict[str, np.ndarray]:
+        if not self.initial_adapter:
+            raise ConfigError(f"start_round = {start}, but no adapter is named to go on from; use --resume-from")
+        saved = SavedRound.read(path)
+        saved.check(job_of(fl_ctx).settings)
+        if saved.next_round != start:
+            raise ArtifactError(
+                f"adapter {path.name} is the result of {saved.next_round} rounds, so that the next one is "
+                f"start_round = {saved.next_round}, not {start}"
+            )
+        self._lineage = saved.lineage.continued(start)
+        return dict(saved.tensors)
 
     def _save(self, name: str, model: ModelLearnable, round_index: int, fl_ctx: FLContext, **facts: float) -> Path:
         job, directory = job_of(fl_ctx), server_directory(fl_ctx)
@@ -77,6 +100,7 @@ class SafetensorsPersistor(ModelPersistor):
             job.settings,
             job.contract,
             job_id=fl_ctx.get_job_id(),
+            lineage=self._lineage.to_list(),
             round=round_index,
             sites=sorted(round_record(directory, round_index).get("sites", {})),
             n_rounds_by_site=contributions(directory, round_index),

@@ -36,8 +36,10 @@ class WorkflowConfig:
         min_sites: a round needs this many answers.
         wait_s: seconds that slower sites get after that; a round ends earlier when all sites answered.
         round_timeout_s: seconds after which a round ends in any case; 0: no limit.
-        start_round: first round; above 0 when an earlier job is continued.
+        start_round: first round; above 0 when an earlier job is continued. Rounds count from 0 over the whole training:
+            ``train.n_rounds`` is its total, which the learning-rate schedule spans, not what is left.
         initial_adapter: see ``SafetensorsPersistor``.
+        stop_round: the job ends before this round, to be continued by another one; 0: after the last round.
     """
 
     min_sites: int = 2
@@ -45,12 +47,25 @@ class WorkflowConfig:
     round_timeout_s: int = 0
     start_round: int = 0
     initial_adapter: str = ""
+    stop_round: int = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("min_sites", 1), ("wait_s", 0), ("round_timeout_s", 0), ("start_round", 0)):
+        lowest = {"min_sites": 1, "wait_s": 0, "round_timeout_s": 0, "start_round": 0, "stop_round": 0}
+        for name, limit in lowest.items():
             value = getattr(self, name)
-            if value < lowest:
-                raise ConfigError(f"workflow {name} = {value!r}, but it must be at least {lowest}")
+            if value < limit:
+                raise ConfigError(f"workflow {name} = {value!r}, but it must be at least {limit}")
+        if 0 < self.stop_round <= self.start_round:
+            raise ConfigError(f"workflow stop_round = {self.stop_round}, but the job starts with {self.start_round}")
+
+    def rounds(self, job: JobConfig) -> range:
+        """Return the rounds that a job runs; ConfigError where the plan, ``train.n_rounds``, does not hold them."""
+        planned = job.train.n_rounds
+        if self.start_round >= planned:
+            raise ConfigError(f"start_round = {self.start_round}, but train.n_rounds = {planned}")
+        if self.stop_round > planned:
+            raise ConfigError(f"stop_round = {self.stop_round}, but train.n_rounds = {planned}")
+        return range(self.start_round, self.stop_round or planned)
 
 
 class MedDualLoRARecipe(Recipe):
@@ -64,7 +79,7 @@ class MedDualLoRARecipe(Recipe):
             installed at every site.
 
     Raises:
-        ConfigError: the start round lies behind the last round.
+        ConfigError: the start or stop round lies behind the last round.
     """
 
     def __init__(
@@ -74,8 +89,6 @@ class MedDualLoRARecipe(Recipe):
         workflow: WorkflowConfig = WorkflowConfig(),
         code: str = "",
     ) -> None:
-        if workflow.start_round >= job.train.n_rounds:
-            raise ConfigError(f"start_round = {workflow.start_round}, but train.n_rounds = {job.train.n_rounds}")
         fed_job = FedJob(name=name, min_clients=workflow.min_sites)
         fed_job.set_app_packages([PACKAGE])
         _add_server(fed_job, job, workflow)
@@ -98,7 +111,7 @@ def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> No
         fed_job.to_server(component, id=component_id)
     rounds = ScatterAndGather(
         min_clients=workflow.min_sites,
-        num_rounds=job.train.n_rounds - workflow.start_round,
+        num_rounds=len(workflow.rounds(job)),
         start_round=workflow.start_round,
         wait_time_after_min_received=workflow.wait_s,
         train_timeout=workflow.round_timeout_s,

@@ -52,6 +52,7 @@ class Simulation:
         device: of every site, see ``SiteConfig``.
         backbone_checkpoint: of every site; None: the one shipped for the job's backbone.
         log_config: FLARE's log configuration: concise, msg_only, full, verbose, a level or a file.
+        states: folder with a folder of local states per site, to go on from where the job goes on from an adapter.
     """
 
     workspace: Path
@@ -61,6 +62,7 @@ class Simulation:
     device: str = "auto"
     backbone_checkpoint: Path | None = None
     log_config: str = "concise"
+    states: Path | None = None
 
     @property
     def job_folder(self) -> Path:
@@ -111,6 +113,7 @@ class Simulation:
                 "sites": {site: sha256_of_file(folder / "cohort.csv") for site, folder in self.sites.items()},
                 "checkpoint": sha256_of_file(checkpoint) if checkpoint else "",
                 "device": self.device,
+                "adapter": sha256_of_file(self.spec.adapter) if self.spec.adapter else "",
                 "code": _code_hash(),
             }
         )
@@ -195,6 +198,7 @@ def start_clean(simulation: Simulation) -> dict[str, Any]:
         shutil.rmtree(workspace / name, ignore_errors=True)
         if (workspace / name).exists():
             raise ConfigError(f"{workspace / name} of an older run cannot be removed")
+    _take_states(simulation)
     for site in simulation.sites:
         values = dataclasses.asdict(simulation.site_config(site))
         plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
@@ -203,11 +207,44 @@ def start_clean(simulation: Simulation) -> dict[str, Any]:
     return record
 
 
+def states_of(adapter: Path) -> Path:
+    """Return the local states that belong to an adapter: those of the workspace it lies in.
+
+    Raises:
+        ConfigError: it lies in no workspace.
+    """
+    for folder in adapter.resolve().parents:
+        if (folder / RUN_FILE).is_file():
+            return folder / "state"
+    raise ConfigError(
+        f"{adapter} lies in no workspace of simulate, so the sites' local states are not known; name the folder that "
+        "holds them (one folder per site) with --states"
+    )
+
+
+def sites_without_state(simulation: Simulation) -> list[str]:
+    """Return the sites whose local adapter starts anew although the job goes on from a saved global one."""
+    return [site for site, earlier in _earlier_states(simulation).items() if not earlier.is_dir()]
+
+
+def _earlier_states(simulation: Simulation) -> dict[str, Path]:
+    """Return where the experiment's local states of every site are to be taken from."""
+    states, experiment = simulation.states, simulation.spec.job.experiment
+    return {site: states / site / experiment for site in simulation.sites} if states else {}
+
+
+def _take_states(simulation: Simulation) -> None:
+    """Copy the experiment's local states from the earlier workspace, which stays as it is."""
+    for site, earlier in _earlier_states(simulation).items():
+        if earlier.is_dir():
+            shutil.copytree(earlier, simulation.site_config(site).state_dir / earlier.name)
+
+
 def problems(simulation: Simulation) -> list[str]:
     """Return why the results are not complete; the simulator's exit code does not tell."""
     directory = simulation.server_directory
     rounds = read_rounds(directory)
-    planned = range(simulation.spec.workflow.start_round, simulation.spec.job.train.n_rounds)
+    planned = simulation.spec.workflow.rounds(simulation.spec.job)
     found = [f"{len(rounds)} of {len(planned)} rounds were finished"] if len(rounds) < len(planned) else []
     try:
         evaluation = json.loads((directory / EVALUATION_FILE).read_text(encoding="utf-8"))

@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
+from med_duallora.artifact import adapter_manifest, save_adapter
 from med_duallora.cli import build_parser, main
 from med_duallora.commands.simulate import _simulation
 from med_duallora.config import JobConfig
+from med_duallora.egress import EgressContract
 from med_duallora.files import sha256_of_file
 from med_duallora.flare import simulation as simulations
 from med_duallora.flare.export import JobSpec, export_job
 from med_duallora.flare.recipe import WorkflowConfig
+from med_duallora.lineage import Lineage
+from tests.unit.tiny import random_payload
 
 
 @pytest.fixture
@@ -135,3 +139,87 @@ def test_an_incomplete_run_fails_whatever_the_simulator_says(
     err = capsys.readouterr().err
     assert "1 of 2 rounds were finished; the trained adapter was not evaluated (exit code of the simulator: 0" in err
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.fixture
+def earlier(arguments: list[str], tmp_path: Path) -> Path:
+    """A workspace with an adapter of round 2 of 4, and local states of two of the four sites."""
+    job = JobConfig(experiment="old", backbone="cinema-tiny").with_overrides(["train.n_rounds=4"])
+    contract = EgressContract.for_job(job)
+    manifest = adapter_manifest(job, contract, round=1, lineage=Lineage.begin().to_list())
+    workspace = tmp_path / "earlier"
+    for site in ("ge", "canon"):
+        (workspace / "state" / site / "old" / "run").mkdir(parents=True)
+        (workspace / "state" / site / "old" / "run" / "state.safetensors").write_text(site)
+    (workspace / "run.json").write_text("{}")
+    return save_adapter(workspace / "flare" / "server", "adapter_last", random_payload(contract), manifest)
+
+
+def test_a_run_goes_on_with_the_states_of_an_earlier_workspace(
+    earlier: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    arguments = [*arguments[:-4], "--resume-from", str(earlier)]
+    found = _simulation(options(arguments))
+    assert (found.spec.job.experiment, found.spec.workflow.rounds(found.spec.job)) == ("old", range(2, 4))
+    simulated(monkeypatch, found, n_rounds=2, code=0)
+    assert main(arguments) == 0
+    shown = capsys.readouterr()
+    assert "rounds 3 to 4 of 4" in shown.out
+    assert "no local state of siemens in" in shown.err and "no local state of ge" not in shown.err
+    for site in ("ge", "canon"):
+        assert (tmp_path / "run" / "state" / site / "old" / "run" / "state.safetensors").read_text() == site
+        assert (tmp_path / "earlier" / "state" / site / "old" / "run" / "state.safetensors").read_text() == site
+    assert main(arguments) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_states_can_be_anywhere(earlier: Path, arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "earlier" / "run.json").unlink()
+    states = ["--states", str(tmp_path / "earlier" / "state")]
+    found = _simulation(options([*arguments[:-4], "--resume-from", str(earlier), *states]))
+    assert found.states == tmp_path / "earlier" / "state"
+
+
+def foreign(earlier: Path) -> list[str]:
+    return ["--resume-from", str(earlier), "--set", "experiment=new"]
+
+
+def no_workspace(earlier: Path) -> list[str]:
+    (earlier.parents[2] / "run.json").unlink()
+    return ["--resume-from", str(earlier)]
+
+
+def no_states(earlier: Path) -> list[str]:
+    return ["--resume-from", str(earlier), "--states", str(earlier.parent / "nowhere")]
+
+
+def same_workspace(earlier: Path) -> list[str]:
+    return ["--resume-from", str(earlier), "--workspace", str(earlier.parents[2])]
+
+
+def states_alone(earlier: Path) -> list[str]:
+    return ["--states", str(earlier.parent)]
+
+
+def nowhere(earlier: Path) -> list[str]:
+    return ["--resume-from", str(earlier.with_name("nowhere.safetensors"))]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (foreign, "belongs to another job: experiment was 'old', but is 'new' here"),
+        (no_workspace, "lies in no workspace of simulate"),
+        (no_states, "there is no folder"),
+        (same_workspace, "which is emptied at the start; choose another"),
+        (states_alone, "--states is for --resume-from only"),
+        (nowhere, "nowhere.safetensors"),
+    ],
+)
+def test_a_wrong_resume_is_one_message(
+    bad: Callable[[Path], list[str]], message: str, earlier: Path, arguments: list[str], capsys: Any
+) -> None:
+    assert main([*arguments[:-4], *bad(earlier)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1

@@ -160,7 +160,8 @@ def statistics(server: Server, round_index: int = 0) -> dict[str, Any]:
 def test_the_console_sees_the_running_round(server: Server, reply: TrainReply) -> None:
     server.open()
     server.accept("ge", reply.to_shareable())
-    assert statistics(server) == {"round": 0, "n_contributions": 1, "n_refused": 0, "n_refused_in_all": 0}
+    plan = {"n_rounds": 2, "start_round": 0}
+    assert statistics(server) == {"round": 0, "n_contributions": 1, "n_refused": 0, "n_refused_in_all": 0, **plan}
 
 
 def test_the_console_sees_what_the_last_round_gave(server: Server, contract: EgressContract, reply: TrainReply) -> None:
@@ -195,4 +196,4 @@ def test_the_console_can_ask_before_the_first_round(server: Server) -> None:
     collector = GroupInfoCollector()
     fl_ctx = server.engine.context("server", **{InfoCollector.CTX_KEY_STATS_COLLECTOR: collector})
     server.aggregator.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, fl_ctx)
-    assert collector.info == {"med_duallora": {"phase": "before the first round"}}
+    assert collector.info == {"med_duallora": {"phase": "before the first round", "n_rounds": 2, "start_round": 0}}

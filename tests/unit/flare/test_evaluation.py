@@ -13,11 +13,13 @@ from nvflare.apis.signal import Signal
 from med_duallora.artifact import save_adapter
 from med_duallora.egress import EgressContract
 from med_duallora.flare.evaluation import AdapterEvaluation
-from med_duallora.flare.payload import metrics_reply, task_tensors
+from med_duallora.flare.payload import metrics_reply, task_lineage, task_tensors
+from med_duallora.lineage import Lineage
 from tests.unit.flare.standin import Engine, client, failure
 from tests.unit.tiny import random_payload, same
 
 Replies = Mapping[str, Shareable]
+LINEAGE = Lineage.begin().continued(1)
 
 
 class Transport:
@@ -50,7 +52,7 @@ def evaluated(engine: Engine, replies: Replies, models: list[str] | None = None,
 def adapters(contract: EgressContract, tmp_path: Path) -> dict[str, Any]:
     saved = {name: random_payload(contract, seed) for seed, name in enumerate(("best", "last"))}
     for round_index, (name, tensors) in enumerate(saved.items()):
-        save_adapter(tmp_path, f"adapter_{name}", tensors, {"round": round_index})
+        save_adapter(tmp_path, f"adapter_{name}", tensors, {"round": round_index, "lineage": LINEAGE.to_list()})
     return saved
 
 
@@ -66,6 +68,7 @@ def test_both_adapters_are_scored_by_every_site(
     assert [task.name for task in transport.tasks] == ["validate", "validate"]
     for task, tensors in zip(transport.tasks, adapters.values(), strict=True):
         assert same(task_tensors(contract, task.data), tensors)
+        assert task_lineage(task.data) == LINEAGE, "sites score it with the local states that belong to it"
     found = written(tmp_path)
     assert (found["model"], found["round"], found["failed"]) == ("last", 1, {})
     assert found["sites"] == {site: {"both.auroc": 0.5, "n_subjects": 4.0} for site in ("ge", "philips")}
@@ -96,6 +99,12 @@ def test_the_job_is_stopped_where_nobody_answers(adapters: dict[str, Any], engin
 
 
 def test_the_job_is_stopped_where_no_adapter_was_saved(engine: Engine) -> None:
+    evaluated(engine, {"ge": metrics_reply({})}, ["last"])
+    assert engine.fired(EventType.FATAL_SYSTEM_ERROR)
+
+
+def test_the_job_is_stopped_where_an_adapter_belongs_to_no_run(engine: Engine, tmp_path: Path) -> None:
+    save_adapter(tmp_path, "adapter_last", {}, {"round": 1})
     evaluated(engine, {"ge": metrics_reply({})}, ["last"])
     assert engine.fired(EventType.FATAL_SYSTEM_ERROR)
 

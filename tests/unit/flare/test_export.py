@@ -4,13 +4,16 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import med_duallora
+from med_duallora.artifact import adapter_manifest, save_adapter
 from med_duallora.config import JobConfig
-from med_duallora.errors import ConfigError
+from med_duallora.egress import EgressContract
+from med_duallora.errors import ArtifactError, ConfigError, InputError
 from med_duallora.flare.export import (
     CANONICAL,
     JOBS,
@@ -19,10 +22,13 @@ from med_duallora.flare.export import (
     committed_jobs,
     export_job,
     read_job,
+    read_spec,
     write_committed,
 )
 from med_duallora.flare.recipe import WorkflowConfig
+from med_duallora.lineage import Lineage
 from tests.conftest import REPOSITORY
+from tests.unit.tiny import random_payload
 
 PACKAGE = Path(med_duallora.__file__).parent
 
@@ -98,7 +104,7 @@ def test_an_export_replaces_an_older_job_and_nothing_else(tmp_path: Path) -> Non
 
 
 def test_an_exported_job_is_read_back(tmp_path: Path) -> None:
-    workflow = WorkflowConfig(3, 7, 60, 1, "start.safetensors")
+    workflow = WorkflowConfig(3, 7, 60, 1, "start.safetensors", 3)
     spec = JobSpec("a-job", "", JobConfig().with_overrides(["train.n_rounds=4", "lora.rank_global=2"]), workflow)
     assert read_job(export_job(spec, tmp_path / "job")) == (spec.job, workflow)
     assert read_job(export_job(CANONICAL, tmp_path / "canonical")) == (CANONICAL.job, CANONICAL.workflow)
@@ -171,3 +177,66 @@ def test_a_pinned_backbone_is_no_secret(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         folder = export_job(spec, tmp_path / "pinned")
     assert read_job(folder)[0] == spec.job
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """What a job of four rounds left after its second one."""
+    job = JobConfig(backbone="cinema-tiny").with_overrides(["train.n_rounds=4", "experiment=study-1"])
+    contract = EgressContract.for_job(job)
+    manifest = adapter_manifest(job, contract, round=1, lineage=Lineage.begin().to_list())
+    return save_adapter(tmp_path / "run", "adapter_last", random_payload(contract), manifest)
+
+
+def test_a_known_job_goes_on_with_the_settings_of_an_adapter(adapter: Path, tmp_path: Path) -> None:
+    spec = JOBS["production"].resumed(adapter, ["workflow.min_sites=3"])
+    assert (spec.job.experiment, spec.job.backbone, spec.job.train.n_rounds) == ("study-1", "cinema-tiny", 4)
+    assert (spec.workflow.start_round, spec.workflow.min_sites) == (2, 3)
+    folder = export_job(spec, tmp_path / "job")
+    server = json.loads((folder / "app/config/config_fed_server.json").read_text())
+    rounds = next(item["args"] for item in server["workflows"] if item["id"] == "rounds")
+    assert (rounds["start_round"], rounds["num_rounds"]) == (2, 2)
+    for suffix in (".safetensors", ".json"):
+        carried = (folder / "app" / spec.workflow.initial_adapter).with_suffix(suffix)
+        assert carried.read_bytes() == adapter.with_suffix(suffix).read_bytes()
+
+
+def test_a_resumed_job_can_be_changed_and_exported_again(adapter: Path, tmp_path: Path) -> None:
+    folder = export_job(JOBS["production"].resumed(adapter), tmp_path / "job")
+    again = export_job(read_spec(folder, with_code=False).with_overrides(["workflow.wait_s=9"]), tmp_path / "again")
+    assert (again / "app" / "config" / "resume_from.safetensors").read_bytes() == adapter.read_bytes()
+    assert read_job(again) == (read_job(folder)[0], replace(read_job(folder)[1], wait_s=9))
+    in_place = export_job(read_spec(folder, with_code=False), folder)
+    assert (in_place / "app" / "config" / "resume_from.safetensors").read_bytes() == adapter.read_bytes()
+
+
+def test_a_job_can_be_planned_in_parts(adapter: Path) -> None:
+    spec = JOBS["production"].resumed(adapter, ["workflow.stop_round=3"])
+    assert spec.workflow.rounds(spec.job) == range(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("experiment=other", "experiment was 'study-1', but is 'other' here"),
+        ("train.n_rounds=2", "no round is left"),
+        ("workflow.start_round=1", "workflow.start_round follows from the adapter"),
+        ("workflow.initial_adapter=x", "workflow.initial_adapter follows from the adapter"),
+        ("workflow.stop_round=2", "stop_round = 2, but the job starts with 2"),
+    ],
+)
+def test_what_contradicts_the_adapter_is_refused(assignment: str, message: str, adapter: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        JOBS["production"].resumed(adapter, [assignment])
+
+
+def test_another_job_s_adapter_is_refused(adapter: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"belongs to another job: experiment was 'study-1', but is 'mine' here"):
+        JobSpec("mine", "", JobConfig(experiment="mine")).resumed(adapter)
+
+
+@pytest.mark.parametrize(("stop", "start"), [(5, 0), (0, 4)])
+def test_rounds_outside_the_plan_are_refused(stop: int, start: int) -> None:
+    job = JobConfig().with_overrides(["train.n_rounds=4"])
+    with pytest.raises(ConfigError, match=r"train\.n_rounds = 4"):
+        WorkflowConfig(start_round=start, stop_round=stop).rounds(job)

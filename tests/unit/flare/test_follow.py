@@ -54,3 +54,17 @@ def test_on_a_terminal_there_is_a_bar(capsys: pytest.CaptureFixture[str], monkey
     out = capsys.readouterr().out
     assert out.count("round 1/2") == 1
     assert "2/2" in out
+
+
+def test_a_resumed_job_counts_its_own_rounds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "QUIET_S", 0.0)
+    rounds = [record(2, {"ge": 0.5}), record(3, {"ge": 0.6})]
+    with rounds_shown(4, range(2, 4)) as show:
+        show(rounds[:1])
+        show(rounds[:1])
+        show(rounds)
+        show(rounds)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0][:10].strip() for line in shown] == ["round 3/4", "training", "round 4/4", "evaluating"]

@@ -19,11 +19,12 @@ from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
 from med_duallora.config import SITE_CONFIG_VARIABLE, JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
-from med_duallora.errors import CheckpointError, CohortError, ConfigError, TrainingDiverged
+from med_duallora.errors import CheckpointError, CohortError, ConfigError, StateError, TrainingDiverged
 from med_duallora.flare.egress_filter import rebuilt
 from med_duallora.flare.learner import DualLoRALearner, loggable
-from med_duallora.flare.payload import read_metrics_reply, read_train_reply
+from med_duallora.flare.payload import LINEAGE, read_metrics_reply, read_train_reply, set_lineage
 from med_duallora.flare.tracking import FEDERATION_EVENT
+from med_duallora.lineage import Lineage
 from med_duallora.model import initial_global_state
 from med_duallora.site import SiteRuntime
 from tests.unit.flare.standin import Engine, answered
@@ -40,9 +41,11 @@ class Site:
         self.executor = LearnerExecutor(learner_id="learner")
         engine.components["learner"] = self.learner
         self.signal = Signal()
+        self.lineage = Lineage.begin()
 
     def ask(self, task: str, data: Shareable | None = None, round_index: Any = 0, **props: Any) -> Shareable:
         shareable = data or DXO(DataKind.WEIGHTS, data=initial_global_state(self.job)).to_shareable()
+        set_lineage(shareable, self.lineage)
         shareable.set_header(AppConstants.CURRENT_ROUND, round_index)
         return self.executor.execute(task, shareable, self.context(**props), self.signal)
 
@@ -217,6 +220,42 @@ def test_a_task_outside_the_contract_is_refused(reason: str, data: Any, round_in
     assert answered(site.ask("train", data, round_index)) == ReturnCode.BAD_TASK_DATA
 
 
+@pytest.mark.parametrize("lineage", [None, [], [["../x", 0]], "0" * 32])
+def test_a_task_that_belongs_to_no_run_is_refused(
+    lineage: Any, site: Site, monkeypatch: pytest.MonkeyPatch, configured: Path
+) -> None:
+    monkeypatch.setattr("tests.unit.flare.test_learner.set_lineage", lambda task, _: task.set_header(LINEAGE, lineage))
+    for task in ("train", "validate"):
+        assert answered(site.ask(task)) == ReturnCode.BAD_TASK_DATA
+    assert not list(configured.parent.rglob("state.safetensors"))
+
+
+def test_a_task_s_run_decides_which_state_is_continued(site: Site) -> None:
+    site.ask("train")
+    runtime = site.learner.runtime
+    assert runtime is not None
+    assert runtime.directory.name == site.lineage.run_id
+    kept = runtime.kept_state()
+    first, site.lineage = site.lineage, Lineage.begin()
+    site.ask("validate")
+    assert not same(runtime.kept_state(), kept), "another run"
+    site.lineage = first.continued(1)
+    site.ask("validate")
+    assert same(runtime.kept_state(), kept), "a run that continues the first one"
+
+
+def test_a_state_that_cannot_be_written_is_said_without_paths(
+    site: Site, configured: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Path(json.loads(configured.read_text())["state_dir"]) / "test"
+    site.ask("validate")
+    place.rename(place.with_name("away"))
+    place.write_text("a file where a directory should be")
+    assert answered(site.ask("train")) == ReturnCode.EXECUTION_EXCEPTION
+    assert "training failed: StateError: the site's local state cannot be written (" in caplog.text
+    assert str(configured.parent) not in caplog.text
+
+
 def test_a_model_is_never_submitted(site: Site) -> None:
     assert answered(site.ask("submit_model")) == ReturnCode.TASK_UNSUPPORTED
 
@@ -274,6 +313,7 @@ def test_an_abort_stops_the_evaluation_too(site: Site) -> None:
         (ConfigError(r"C:\data\site.json is no file"), "ConfigError: <path> is no file"),
         (CohortError("patient007"), "CohortError (set this site's log level"),
         (OSError("/data/patient007"), "OSError (set this site's log level"),
+        (StateError("the file is damaged"), "StateError: the file is damaged"),
     ],
 )
 def test_what_a_log_may_say(error: Exception, expected: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.model import make_model_learnable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
@@ -13,7 +14,9 @@ from nvflare.app_common.app_event_type import AppEventType
 from med_duallora.artifact import load_adapter, save_adapter
 from med_duallora.config import JobConfig
 from med_duallora.egress import EgressContract
+from med_duallora.flare.payload import task_lineage
 from med_duallora.flare.persistor import SafetensorsPersistor
+from med_duallora.lineage import Lineage
 from med_duallora.model import initial_global_state
 from tests.unit.flare.standin import Engine, server_context
 from tests.unit.tiny import random_payload, same
@@ -36,11 +39,69 @@ def test_the_first_adapter_is_the_seeded_one_and_the_job_is_written(
     assert JobConfig.from_dict(json.loads((tmp_path / "job.json").read_text())) == tiny_job
 
 
-def test_a_job_can_start_from_a_saved_adapter(engine: Engine, contract: EgressContract, tmp_path: Path) -> None:
+def test_a_new_training_can_start_from_any_adapter_that_fits(
+    engine: Engine, contract: EgressContract, tmp_path: Path
+) -> None:
     tensors = random_payload(contract)
     save_adapter(tmp_path / "config", "start", tensors, {})
-    model = SafetensorsPersistor("config/start.safetensors").load_model(starting(engine, 1, 1))
-    assert same(model["weights"], tensors)
+    persistor = SafetensorsPersistor("config/start.safetensors")
+    assert same(persistor.load_model(starting(engine))["weights"], tensors)
+    assert len(lineage_said(persistor, engine).runs) == 1
+
+
+def lineage_said(persistor: SafetensorsPersistor, engine: Engine) -> Lineage:
+    """What a train task says."""
+    task = Shareable()
+    fl_ctx = engine.context("server", **{AppConstants.TRAIN_SHAREABLE: task})
+    persistor.handle_event(AppEventType.BEFORE_TRAIN_TASK, fl_ctx)
+    return task_lineage(task)
+
+
+def saved_by(persistor: SafetensorsPersistor, engine: Engine, round_index: int, tensors: dict[str, Any]) -> Path:
+    """What a job leaves after a round."""
+    persistor.save_model(make_model_learnable(tensors, {}), server_context(engine, round_index))
+    return Path(engine.workspace.directory) / "adapter_last.safetensors"
+
+
+def test_a_job_goes_on_with_the_run_that_an_adapter_belongs_to(engine: Engine, contract: EgressContract) -> None:
+    first, tensors = SafetensorsPersistor(), random_payload(contract)
+    path = saved_by(first, engine, 0, tensors)
+    second = SafetensorsPersistor(str(path))
+    assert same(second.load_model(starting(engine, 1, 1))["weights"], tensors)
+    begun, resumed = lineage_said(first, engine), lineage_said(second, engine)
+    assert resumed.runs[:-1] == begun.runs
+    assert resumed.runs[-1].first_round == 1
+    assert Lineage.from_list(load_adapter(saved_by(second, engine, 1, tensors))[1]["lineage"]) == resumed
+
+
+def test_every_job_is_a_run_of_its_own(engine: Engine) -> None:
+    assert lineage_said(SafetensorsPersistor(), engine) != lineage_said(SafetensorsPersistor(), engine)
+
+
+@pytest.mark.parametrize(
+    ("start", "change", "message"),
+    [
+        (2, [], "is the result of 1 rounds, so that the next one is start_round = 1, not 2"),
+        (1, ["train.lr=0.001"], "belongs to another job: train.lr was 0.001, but is 0.002 here"),
+        (1, ["experiment=other"], "experiment was 'other', but is 'test' here"),
+    ],
+)
+def test_a_foreign_adapter_stops_the_job(
+    start: int, change: list[str], message: str, tiny_job: JobConfig, tmp_path: Path
+) -> None:
+    other = tiny_job.with_overrides(change)
+    there = Engine(other, tmp_path)
+    path = saved_by(SafetensorsPersistor(), there, 0, random_payload(EgressContract.for_job(other)))
+    here = Engine(tiny_job.with_overrides(["train.n_rounds=3"]), tmp_path)
+    fl_ctx = starting(here, start, 1)
+    assert SafetensorsPersistor(path.name).load_model(fl_ctx).is_empty()
+    assert message in panics(fl_ctx, here)
+
+
+def test_a_later_round_needs_an_adapter_to_go_on_from(engine: Engine) -> None:
+    fl_ctx = starting(engine, 1, 1)
+    SafetensorsPersistor().load_model(fl_ctx)
+    assert "start_round = 1, but no adapter is named to go on from" in panics(fl_ctx, engine)
 
 
 @pytest.mark.parametrize("lora", ["lora.rank_global=4", "lora.n_blocks=1", 'lora.targets=["fc1"]'])

@@ -6,14 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from med_duallora.errors import ConfigError
-from med_duallora.flare.export import JOBS, JobSpec, export_job, read_job
+from med_duallora.flare.export import JOBS, JobSpec, export_job, read_spec
 
 SIGNATURES = ".__nvfl_*"
 """FLARE signs a job where it lies, and leaves these files there."""
 
 
 def prepare_submission(
-    job: str, assignments: Sequence[str], n_sites: int, below: Path, backbone_sha256: str = ""
+    job: str,
+    assignments: Sequence[str],
+    n_sites: int,
+    below: Path,
+    *,
+    backbone_sha256: str = "",
+    resume_from: Path | None = None,
 ) -> Path:
     """Write the folder that is submitted; the original is left as it is.
 
@@ -23,24 +29,25 @@ def prepare_submission(
         n_sites: sites of the federation; a known job waits for all of them unless ``workflow.min_sites`` is set.
         below: the folder is written below this one.
         backbone_sha256: of the checkpoint that the sites have; a known job is about it. Empty: the shipped one.
+        resume_from: global adapter that the job goes on from; None: it begins as its settings say.
 
     Raises:
         ConfigError: there is no such job, or a setting is wrong.
+        ArtifactError: the job cannot go on from that adapter.
     """
     folder = Path(job)
     if job in JOBS:
         spec = _for_sites(JOBS[job], n_sites, backbone_sha256)
-        return export_job(spec.with_overrides(assignments), below / spec.name)
+        return export_job(spec.resumed(resume_from, assignments), below / spec.name)
     if not (folder / "meta.json").is_file():
         raise ConfigError(f"--job {job}: no job folder, and no known job; known are {', '.join(JOBS)}")
     if (folder / "custom" / "med_duallora").is_dir():
         raise ConfigError(
             f"--job {job} is a checkout of the project: FLARE would pack all of it. Choose a folder below jobs/"
         )
-    if assignments:
-        settings, workflow = read_job(folder)
-        spec = JobSpec(folder.resolve().name, f"from {folder}", settings, workflow, with_code=_has_code(folder))
-        return export_job(spec.with_overrides(assignments), below / spec.name)
+    if assignments or resume_from:
+        spec = read_spec(folder, with_code=_has_code(folder)).resumed(resume_from, assignments)
+        return export_job(spec, below / spec.name)
     return _copied(folder, below / folder.resolve().name)
 
 

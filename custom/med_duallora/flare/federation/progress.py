@@ -51,7 +51,8 @@ class JobProgress:
         name: the job's name.
         status: FLARE's status, e.g. ``RUNNING``.
         round_index: the running round, from 0; None before the first.
-        n_rounds: planned rounds; None before the first.
+        n_rounds: rounds of the whole training; None before the first.
+        stop_round: the job ends before this round; None before the first.
         workflow: what the server is doing: ``rounds``, ``evaluation``, or empty.
         server: the server's own statistics.
         sites: each site's statistics; empty for a site that has not started the job.
@@ -63,6 +64,7 @@ class JobProgress:
     status: str
     round_index: int | None = None
     n_rounds: int | None = None
+    stop_round: int | None = None
     workflow: str = ""
     server: Mapping[str, Any] = field(default_factory=dict)
     sites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -82,7 +84,7 @@ class JobProgress:
             return f"waiting to be scheduled{': ' * bool(self.reason)}{self.reason}"
         if self.round_index is None or self.n_rounds is None:
             return "starting at the sites"
-        if self.workflow == "evaluation" or self.round_index >= self.n_rounds:
+        if self.workflow == "evaluation" or self.round_index >= (self.stop_round or self.n_rounds):
             return "evaluating at the sites"
         return f"round {self.round_index + 1} of {self.n_rounds}"
 
@@ -97,14 +99,19 @@ def read_progress(job: Mapping[str, Any], statistics: Mapping[str, Any]) -> JobP
     answers = {name: _mapping(answer) for name, answer in statistics.items()}
     server = answers.pop("server", {})
     rounds = _mapping(server.get(ROUNDS))
+    ours = _mapping(server.get(GROUP))
+    # FLARE counts the rounds of this job alone, which are fewer where it continues another one
+    count = rounds.get("num_rounds")
+    start = ours.pop("start_round", 0)
     return JobProgress(
         job_id=str(job.get("job_id", "")),
         name=str(job.get("name", "")),
         status=str(job.get("status", "")),
         round_index=rounds.get("current_round"),
-        n_rounds=rounds.get("num_rounds"),
+        n_rounds=ours.pop("n_rounds", count),
+        stop_round=None if count is None else start + count,
         workflow=str(_mapping(server.get("ServerRunner")).get("workflow") or ""),
-        server=_mapping(server.get(GROUP)),
+        server=ours,
         sites={name: _mapping(answer.get(GROUP)) for name, answer in sorted(answers.items())},
         reason=waits_because(job),
     )

@@ -36,6 +36,16 @@ MEANINGS = (
         "job names (ComponentNotAuthorized in the site's own log), or the package is not installed there",
     ),
     (
+        r"reported failure from \S+: exception",
+        "the site's job process ended before its time (killed, or out of memory), so FLARE gave the whole job up; the "
+        "adapter of the last finished round is in the job's result: download it, and go on with --resume-from",
+    ),
+    (
+        r"terminal outcome unavailable",
+        "the site vanished or was restarted while the job ran; the other sites' work is in the job's result: download "
+        "it, and go on with --resume-from if rounds are missing",
+    ),
+    (
         r"config is missing|meta\.\[json\|conf\|yml\] not existing|invalid job definition",
         "the folder is no complete FLARE job: take one from `med-duallora jobs export`",
     ),

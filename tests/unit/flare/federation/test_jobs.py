@@ -3,10 +3,14 @@ from pathlib import Path
 
 import pytest
 
+from med_duallora.artifact import adapter_manifest, save_adapter
+from med_duallora.egress import EgressContract
 from med_duallora.errors import ConfigError
 from med_duallora.flare.export import JobSpec, export_job, read_job
 from med_duallora.flare.federation.jobs import prepare_submission
+from med_duallora.lineage import Lineage
 from tests.conftest import REPOSITORY
+from tests.unit.tiny import random_payload
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def test_settings_come_last(tmp_path: Path) -> None:
 
 
 def test_a_known_job_is_about_the_checkpoint_that_the_sites_have(tmp_path: Path) -> None:
-    assert read_job(prepare_submission("production", [], 3, tmp_path, "a" * 64))[0].backbone_sha256 == "a" * 64
+    assert read_job(prepare_submission("production", [], 3, tmp_path, backbone_sha256="a" * 64))[0].backbone_sha256 == "a" * 64
     other = ["backbone_sha256=" + "b" * 64]
     assert read_job(prepare_submission("production", other, 3, tmp_path, "a" * 64))[0].backbone_sha256 == "b" * 64
     assert read_job(prepare_submission("production", [], 3, tmp_path))[0].backbone_sha256 == ""
@@ -75,3 +79,18 @@ def test_what_is_no_job_is_refused(job: str, message: str, tmp_path: Path) -> No
 def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown setting"):
         prepare_submission("production", ["train.rounds=4"], 2, tmp_path)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_job_can_go_on_from_an_adapter(known: bool, folder: Path, tmp_path: Path) -> None:
+    settings, _ = read_job(folder)
+    contract = EgressContract.for_job(settings)
+    manifest = adapter_manifest(settings, contract, round=2, lineage=Lineage.begin().to_list())
+    adapter = save_adapter(tmp_path / "run", "adapter_last", random_payload(contract), manifest)
+    place = prepare_submission("production" if known else str(folder), [], 3, tmp_path / "out", adapter)
+    assert read_job(place)[0] == settings
+    assert read_job(place)[1].start_round == 3
+    assert (place / "app" / "config" / "resume_from.safetensors").read_bytes() == adapter.read_bytes()
+    later = save_adapter(tmp_path / "run", "adapter_last", random_payload(contract), {**manifest, "round": 3})
+    again = prepare_submission(str(place), [], 3, tmp_path / "again", later)
+    assert read_job(again)[1].start_round == 4, "a resumed job can be resumed"

@@ -40,6 +40,17 @@ def test_the_stage_of_a_job(status: str, statistics: dict[str, Any], stage: str)
     assert read_progress({**JOB, "status": status}, statistics).stage == stage
 
 
+@pytest.mark.parametrize(
+    ("round_index", "stage"), [(4, "round 5 of 9"), (6, "round 7 of 9"), (7, "evaluating at the sites")]
+)
+def test_a_resumed_job_counts_the_rounds_of_the_whole_training(round_index: int, stage: str) -> None:
+    said = answer(round_index)
+    said["server"]["med_duallora"] |= {"n_rounds": 9, "start_round": 4}
+    moment = read_progress(JOB, said)
+    assert moment.stage == stage, "it runs three rounds, and ends before the plan does"
+    assert "start_round" not in moment.server
+
+
 def test_why_a_job_waits_is_shown() -> None:
     history = ["2026-01-01 10:00:00: connected sites (2) < min_sites (3)"]
     waiting = read_progress({**JOB, "status": "SUBMITTED", "schedule_history": history}, {})

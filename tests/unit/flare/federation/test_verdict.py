@@ -18,6 +18,8 @@ CONTEXT = "[identity=siemens, run=7-7, peer=med-duallora, task_name=train]"
         pytest.param(
             "due to reported failure from ge: infrastructure error", "not allow a class", id="job process died"
         ),
+        pytest.param("due to reported failure from ge: exception", "--resume-from", id="job process killed"),
+        pytest.param("terminal outcome unavailable from ge: missing job on client", "vanished", id="site restarted"),
         pytest.param(
             "App 'app' will be deployed but client config is missing", "no complete FLARE job", id="no config"
         ),

@@ -1,0 +1,17 @@
+"""Where a site computes: the device that its configuration names, or an error; never another one silently."""
+
+import torch
+
+from med_duallora.errors import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the torch device of a site configuration's ``device`` (ConfigError where it is not there)."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device = {name!r}, but this machine has no usable CUDA device; use cpu or auto")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device

@@ -1,0 +1,99 @@
+"""Going on from a saved global adapter: what its manifest must say, and whether a job may continue it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from med_duallora.artifact import load_adapter
+from med_duallora.config import JobConfig
+from med_duallora.egress import EgressContract
+from med_duallora.errors import ArtifactError, ConfigError, EgressViolation
+from med_duallora.lineage import Lineage
+
+
+@dataclass(frozen=True)
+class SavedRound:
+    """A global adapter together with everything that a job needs to go on from it.
+
+    Args:
+        name: of the file, for messages.
+        tensors: the global state after ``round_index``.
+        job: the job that trained it; ``train.n_rounds`` are the rounds that the whole training was planned with.
+        round_index: its last finished round, from 0.
+        lineage: the runs that led to it.
+    """
+
+    name: str
+    tensors: Mapping[str, np.ndarray]
+    job: JobConfig
+    round_index: int
+    lineage: Lineage
+
+    @classmethod
+    def read(cls, path: Path) -> "SavedRound":
+        """Read an adapter and its manifest.
+
+        Raises:
+            ArtifactError: it is missing or damaged, or its manifest does not say which run and round it belongs to.
+        """
+        tensors, manifest = load_adapter(path)
+        try:
+            job = JobConfig.from_dict(manifest["job"])
+            lineage = Lineage.from_list(manifest["lineage"])
+            round_index = _round_of(manifest)
+        except (KeyError, ValueError, ConfigError) as error:
+            raise ArtifactError(
+                f"adapter {path.name} cannot be resumed from: its manifest does not say which job, run and round it "
+                f"belongs to ({error}). A new experiment can begin with it: workflow.initial_adapter"
+            ) from error
+        return cls(path.name, tensors, job, round_index, lineage)
+
+    @property
+    def next_round(self) -> int:
+        """Return the first round that is still to be done."""
+        return self.round_index + 1
+
+    def check(self, job: JobConfig) -> None:
+        """Find out whether a job may go on from this adapter: everything but the number of rounds must be the same.
+
+        Raises:
+            ArtifactError: it belongs to another job, does not fit, or no round is left; names the first difference.
+        """
+        differences = list(_differences(self.job.to_dict(), job.to_dict()))
+        if differences:
+            name, there, here = differences[0]
+            raise ArtifactError(
+                f"adapter {self.name} belongs to another job: {name} was {there!r}, but is {here!r} here. A resumed "
+                "job may change train.n_rounds alone; a new experiment can begin with any adapter that fits: "
+                "workflow.initial_adapter"
+            )
+        if self.next_round >= job.train.n_rounds:
+            raise ArtifactError(
+                f"adapter {self.name} is of round {self.next_round} of train.n_rounds = {job.train.n_rounds}: no round "
+                "is left. To train longer, set train.n_rounds to the new total"
+            )
+        try:
+            EgressContract.for_job(job).check_tensors(dict(self.tensors))
+        except EgressViolation as violation:
+            raise ArtifactError(f"adapter {self.name} does not fit its own job: {violation}") from violation
+
+
+def _round_of(manifest: Mapping[str, Any]) -> int:
+    value = manifest["round"]
+    if type(value) is not int or value < 0:
+        raise ValueError("round is no whole number from 0")
+    return value
+
+
+def _differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, object, object]]:
+    """Yield (name, there, here) of settings that differ, but for the number of rounds."""
+    for name, value in there.items():
+        if isinstance(value, dict):
+            yield from _differences(value, here[name], f"{prefix}{name}.")
+        elif value != here[name] and prefix + name != "train.n_rounds":
+            yield prefix + name, value, here[name]
