@@ -116,6 +116,7 @@ BLOCKED: list[tuple[str, str, Trick, str]] = [
     ("kinds", "an empty reply", lambda _: Shareable(), "no data exchange object"),
     ("kinds", "another content type", tricks.headers(__content_type__=SUBJECT), "no data exchange object"),
     ("kinds", "a class of one's own", tricks.as_subclass, "the payload is a Subclass"),
+    ("headers", "headers with attributes", tricks.as_headers(tricks.Marked()), "the headers come as Marked"),
 ]
 
 
