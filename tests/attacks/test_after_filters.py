@@ -16,7 +16,7 @@ from nvflare.apis.filter import Filter
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_constant import FedEventHeader, FLContextKey, ReservedTopic, ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo
 from nvflare.app_common.widgets.convert_to_fed_event import ConvertToFedEvent
 from nvflare.fuel.utils import fobs
@@ -141,6 +141,134 @@ def test_a_handler_of_the_job_adds_nothing(event: str, change, process, trained)
     assert_nothing_left(leaving)
 
 
+class Keeper(FLComponent):
+    """A component of the job that keeps the result when it was checked, and changes it before it is sent."""
+
+    def __init__(self, change: Callable[[Shareable], Any]) -> None:
+        super().__init__()
+        self.change = change
+        self.kept: Any = None
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        if event_type == EventType.AFTER_TASK_RESULT_FILTER:
+            self.kept = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        elif event_type == EventType.BEFORE_SEND_TASK_RESULT:
+            self.change(self.kept)
+
+
+def with_cookie(shareable: Shareable) -> None:
+    shareable.set_cookie_jar({"note": SUBJECT, "__task_id__": SUBJECT + " ", "contribution_round": PIXELS})
+
+
+def with_audit_event(shareable: Shareable) -> None:
+    shareable.set_header("__audit_event_id__", f"of {SUBJECT}")
+
+
+def with_task_name(shareable: Shareable) -> None:
+    shareable.set_header("__task_name__", SUBJECT)
+    shareable.set_header("__task_id__", SUBJECT)
+
+
+def with_another_class(shareable: Shareable) -> None:
+    shareable.__class__ = Subclass
+    shareable.note = SUBJECT
+
+
+def in_the_array(shareable: Shareable) -> None:
+    value = next(iter(shareable["DXO"]["data"].values()))
+    value[...] = np.resize(PIXELS, value.shape)
+
+
+KEPT: list[tuple[str, Callable[[Shareable], Any], bool]] = [
+    ("text beside the DXO", with_item("note", SUBJECT), False),
+    ("text in the meta", with_meta, False),
+    ("pixels for a tensor", with_pixels, False),
+    ("pixels inside a tensor's memory", in_the_array, False),
+    ("another class", with_another_class, False),
+    ("a header", with_header, True),
+    ("a cookie", with_cookie, True),
+    ("an audit event that is none", with_audit_event, True),
+    ("another task's name", with_task_name, True),
+]
+
+
+@pytest.mark.parametrize("row", KEPT, ids=[row[0] for row in KEPT])
+def test_what_was_checked_is_what_is_sent(row, process, trained, contract, site_files):
+    """A handler that kept the checked result changes it in the last moment before FLARE sends it."""
+    _trick, change, leaves = row
+    site = process(job_components={"evil": Keeper(change)})
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert_nothing_left(leaving)
+    assert type(leaving.result) is Shareable
+    assert leaving.result.get_header("__task_name__") == "train"
+    lines = site.ledger(site_files[1])
+    if leaves:
+        assert read_train_reply(contract, fobs.loads(leaving.data)).metrics == trained[1].metrics
+        assert [line["verdict"] for line in lines] == ["allowed"]
+    else:
+        assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+        assert [line["verdict"] for line in lines] == ["allowed", "blocked"]
+
+
+def test_a_damaged_context_does_not_keep_the_guard_from_its_work(process, trained, site_files):
+    """FLARE swallows what a handler raises; a property that cannot be read must not let the guard fail like that."""
+
+    def act(fl_ctx: FLContext) -> None:
+        with_item("note", SUBJECT)(fl_ctx.get_prop(FLContextKey.TASK_RESULT))
+        fl_ctx.props["broken"] = {"value": 1, "mask": "none"}
+
+    def repair(fl_ctx: FLContext) -> None:
+        fl_ctx.props.pop("broken", None)
+
+    components = {
+        "evil": JobHandler(EventType.AFTER_TASK_RESULT_FILTER, act),
+        "repair": JobHandler(EventType.BEFORE_SEND_TASK_RESULT, repair),
+    }
+    site = process(job_components=components)
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert_nothing_left(leaving)
+    assert site.ledger(site_files[1])[-1]["verdict"] == "blocked"
+
+
+def test_a_cleared_result_is_not_filled_again(process, trained, site_files):
+    site = process(job_components={"evil": Keeper(with_item("note", SUBJECT))}, job_filters=[JobFilter(with_meta)])
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert_nothing_left(leaving)
+    assert [line["verdict"] for line in site.ledger(site_files[1])] == ["blocked"]
+
+
+def test_the_framework_s_own_headers_go_back_to_the_server(process, trained):
+    """The server needs its cookie to take a result for what it is."""
+    jar = {"__task_id__": "task-1", "__workflow__": "rounds", "contribution_round": 1}
+    leaving = process().answer("train", trained[1].to_shareable(), jar)
+    assert leaving.result.get_cookie_jar() == jar
+    assert leaving.result.get_header("__task_id__") == "task-1"
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [({"pixels": PIXELS}, ReturnCode.EXECUTION_RESULT_ERROR), (None, ReturnCode.EXECUTION_RESULT_ERROR)],
+)
+def test_a_code_of_flare_s_own_has_its_line_too(reply: Any, code: str, process, site_files):
+    """FLARE answers by itself where an executor fails; no filter and no check sees that."""
+    site = process()
+    assert site.answer("train", reply).result.get_return_code() == code
+    (line,) = site.ledger(site_files[1])
+    assert (line["kind"], line["verdict"], line["reason"]) == ("error", "allowed", "a return code of FLARE's own")
+
+
+def test_one_answer_is_one_line(process, trained, site_files):
+    site = process()
+    site.answer("train", trained[1].to_shareable())
+    site.answer("train", with_meta(trained[1].to_shareable()))
+    site.answer("train", None)
+    site.answer("train", make_reply(ReturnCode.TASK_ABORTED))
+    verdicts = [(line["kind"], line["verdict"]) for line in site.ledger(site_files[1])]
+    assert verdicts == [("tensors", "allowed"), ("tensors", "blocked"), ("error", "allowed"), ("error", "allowed")]
+
+
 PUBLIC: list[tuple[str, str, Any, bool]] = [
     ("text", "note", SUBJECT, False),
     ("text that stays for all tasks", "note", SUBJECT, True),
@@ -161,6 +289,18 @@ def test_the_public_context_carries_nothing(row: tuple[str, str, Any, bool], pro
     site = process(job_components={"evil": JobHandler(EventType.AFTER_TASK_EXECUTION, act)})
     assert_nothing_left(site.answer("train", trained[1].to_shareable()))
     assert key not in site.context().get_all_public_props(), "nor does it come back with the next task"
+
+
+@pytest.mark.parametrize("row", PUBLIC, ids=[row[0] for row in PUBLIC])
+def test_nor_does_it_when_it_was_made_public_before_any_task(row: tuple[str, str, Any, bool], process):
+    """A site asks for its first task, and sends its public context, before it has done anything."""
+    _trick, key, value, _sticky = row
+
+    def act(fl_ctx: FLContext) -> None:
+        fl_ctx.set_prop(key, value, private=False, sticky=True)
+
+    site = process(job_components={"evil": JobHandler(EventType.START_RUN, act)})
+    assert key not in site.context().get_all_public_props()
 
 
 def scalar(tag: Any = "train_loss", value: Any = None, step: Any = 1, kind=AnalyticsDataType.SCALAR, **more: Any):

@@ -20,10 +20,10 @@ from safetensors.numpy import load_file
 from med_duallora.cli import main
 from med_duallora.egress import HEADERS, EgressContract
 from med_duallora.errors import FederationError
-from med_duallora.flare.egress_guard import PUBLIC_PROPERTIES
 from med_duallora.flare.federation.admin import console
 from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.flare.payload import TrainReply, read_reply
+from med_duallora.flare.public_context import PUBLIC_PROPERTIES
 from med_duallora.flare.receipts import train_entry
 from med_duallora.ledger_audit import match, read_lines, verify
 from med_duallora.site_kit import inspect_kit
