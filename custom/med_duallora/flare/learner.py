@@ -26,6 +26,9 @@ Work = Callable[[SiteRuntime, State, int | None], Shareable]
 
 QUOTABLE = (ConfigError, CheckpointError, EgressViolation)
 """Errors whose messages speak of settings, tensors and limits; all others may name a subject."""
+HINT = "set this site's log level to DEBUG"
+_PATH = re.compile(r"(?:[A-Za-z]:)?[^\s'\"]*[/\\].*?(?=[:;]\s|['\"]|$)", re.DOTALL)
+"""From the word with the first slash to the next colon, semicolon or quote: a folder's name can hold blanks."""
 
 
 def loggable(error: BaseException) -> str:
@@ -36,8 +39,9 @@ def loggable(error: BaseException) -> str:
     """
     name = type(error).__name__
     if not isinstance(error, QUOTABLE):
-        return f"{name} (set this site's log level to DEBUG to see the message)"
-    return f"{name}: " + re.sub(r"(?:[A-Za-z]:)?[\w.~-]*[/\\][^\s'\":,;]*", "<path>", str(error))
+        return f"{name} ({HINT} to see the message)"
+    text, n_paths = _PATH.subn("<path>", str(error))
+    return f"{name}: {text}" + (f" ({HINT} to see it whole)" if n_paths else "")
 
 
 class DualLoRALearner(Learner):
