@@ -225,6 +225,7 @@ DEMANDS = [
     ("a rank above the site's", ["lora.rank_global=32"], {"max_rank": 16}, "policy.max_rank"),
     ("more blocks", ["lora.n_blocks=2"], {"max_blocks": 1}, "policy.max_blocks"),
     ("another contract", [], {"contract_sha256": ["a" * 64]}, "policy.contract_sha256"),
+    ("another backbone", [], {"backbone_sha256": "b" * 64}, "policy.backbone_sha256"),
     ("another number of rounds", ["train.n_rounds=9"], {"contract_sha256": ["PINNED"]}, "policy.contract_sha256"),
 ]
 

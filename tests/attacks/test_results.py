@@ -57,6 +57,13 @@ BLOCKED: list[tuple[str, str, Trick, str]] = [
     ("metrics", "a forged validation score", tricks.metrics("initial_metrics", val_loss=0.007), "val_loss is not what"),
     ("metrics", "a list of metrics", tricks.meta(metrics=[("train_loss", SUBJECT)]), "metrics come as list"),
     ("metrics", "a dict with attributes", tricks.meta(metrics=tricks.Marked()), "metrics come as Marked"),
+    ("metrics", "a name of a megabyte", tricks.metrics(**{"x" * 10**6: 1.0}), "a metric outside the contract"),
+    (
+        "metrics",
+        "a thousand names",
+        tricks.metrics(**{f"{SUBJECT}.{index}": 1.0 for index in range(1000)}),
+        "a metric outside the contract",
+    ),
     # --- tensors
     (
         "tensors",
@@ -91,6 +98,12 @@ BLOCKED: list[tuple[str, str, Trick, str]] = [
     ("tensors", "a name with attributes", tricks.tensors(tricks.renamed), "a tensor name is not text"),
     ("tensors", "a number as name", tricks.tensors(lambda d, n: d.update({7: d.pop(n)})), "name is not text"),
     ("tensors", "a name of a megabyte", tricks.tensors(lambda d, _: d.update({"x" * 10**6: PIXELS})), "outside the"),
+    (
+        "tensors",
+        "a file's name as a tensor's",
+        tricks.tensors(lambda d, _: d.update({f"/data/{SUBJECT}/ed.nii.gz": PIXELS})),
+        "a tensor outside the contract: '/data",
+    ),
     ("tensors", "a dict with attributes", tricks.tensors(lambda d, _: tricks.Marked(d)), "tensors come as Marked"),
     ("tensors", "a list of tensors", tricks.tensors(lambda d, _: list(d.values())), "no data exchange object"),
     ("tensors", "nothing", tricks.tensors(lambda _d, _n: {}), "is missing"),

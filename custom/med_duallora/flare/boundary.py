@@ -84,6 +84,8 @@ class Boundary:
             raise EgressViolation(self._refusal)
         if strict and self.runtime is None:
             raise EgressViolation("there is no trained model of this site to compare the payload with")
+        if self.config and self.runtime:
+            _check_backbone(self.config, self.runtime)
         return self.runtime
 
     def check_scalar(self, tag: object, value: object, step: object) -> tuple[str, float, int]:
@@ -148,6 +150,13 @@ def check_against_site(reply: TrainReply, runtime: SiteRuntime) -> None:
 
 def _same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
+
+
+def _check_backbone(config: SiteConfig, runtime: SiteRuntime) -> None:
+    try:
+        config.policy.check_backbone(runtime.backbone_sha256)
+    except ConfigError as error:
+        raise EgressViolation(str(error)) from error
 
 
 def _refusal(config: SiteConfig | None, job: JobConfig, contract: EgressContract) -> str:

@@ -5,6 +5,7 @@ every event after the job's own components and before FLARE's fed event runner a
 anything by raising, because FLARE swallows its exceptions; so it changes what would leave, in place.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -137,7 +138,7 @@ class EgressGuard(FLComponent):
         outline = dict.copy(result) if isinstance(result, dict) else None
         replace_content(result, make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR))
         task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
-        self._tell(fl_ctx, f"a result of task {str(task)[:64]!r} was cleared: {reason}")
+        self._tell(fl_ctx, f"a result was cleared: {reason}")
         note_blocked(fl_ctx, task, reason, outline)
 
     @staticmethod
@@ -198,11 +199,16 @@ class EgressGuard(FLComponent):
             self._tell(fl_ctx, "a public property of the context was hidden")
 
     def _tell(self, fl_ctx: FLContext, text: str) -> None:
+        """Write a line of the site's log; names that a payload brought stand in the ledger only."""
+        text = _QUOTED.sub("<name>", text)
         try:
             # fire_event would come back here
             self.log_error(fl_ctx, text, fire_event=False)
         except Exception:  # FLARE builds the line from the context, which a job can damage
             self.logger.error(text)
+
+
+_QUOTED = re.compile(r"['\"].*['\"]", re.DOTALL)
 
 
 def refuse_tasks_of_peers(fl_ctx: FLContext) -> None:
