@@ -113,7 +113,7 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
     ("code in a job", "a class under another key", "UnsafeComponentError", doors.test_nor_by_another_key),
     (
         "console",
-        "cat, head, tail, grep, ls, pwd",
+        "cat, head, tail, grep, ls, pwd, report_env",
         "the site does not know the command",
         doors.test_the_site_no_longer_knows_file_commands,
     ),

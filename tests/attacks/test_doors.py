@@ -17,6 +17,7 @@ from nvflare.private.defs import SysCommandTopic
 from nvflare.private.fed.app.default_app_validator import DefaultAppValidator
 from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
 from nvflare.private.fed.client.shell_cmd import ShellCommandProcessor
+from nvflare.private.fed.client.sys_cmd import ReportEnvProcessor, SysInfoProcessor
 from nvflare.private.fed.utils.app_authz import AppAuthzService
 from nvflare.security.logging import SECURE_LOGGING_VAR_NAME, secure_format_exception
 from nvflare.security.security import FLAuthorizer
@@ -141,7 +142,8 @@ def test_an_image_of_the_jobs_choice_is_code(spec: dict[str, Any], authorization
 @pytest.fixture
 def console(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list of FLARE's command processors that this test may change."""
-    monkeypatch.setattr(ClientRequestProcessors, "request_processors", [ShellCommandProcessor()])
+    processors = [ShellCommandProcessor(), ReportEnvProcessor(), SysInfoProcessor()]
+    monkeypatch.setattr(ClientRequestProcessors, "request_processors", processors)
     monkeypatch.setattr(AuthorizationService, "the_authorizer", FLAuthorizer("clinic_a", {**RIGHTS}))
     monkeypatch.setenv(SECURE_LOGGING_VAR_NAME, "")
 
@@ -161,9 +163,9 @@ def bootstrapped(guard: ConsoleGuard) -> FLContext:
 
 @pytest.mark.usefixtures("console")
 def test_the_site_no_longer_knows_file_commands():
-    assert SysCommandTopic.SHELL in topics()
+    assert {SysCommandTopic.SHELL, SysCommandTopic.REPORT_ENV} <= topics()
     guard = ConsoleGuard()
-    assert SysCommandTopic.SHELL not in topics(), "so a server that skips the authorisation gets 'invalid_request'"
+    assert topics() == {SysCommandTopic.SYS_INFO}, "so a server that skips the authorisation gets 'invalid_request'"
     bootstrapped(guard)
     ConsoleGuard()  # FLARE builds it in every process; twice does no harm
 
@@ -178,7 +180,7 @@ def test_forged_identities_get_no_more_than_the_site_gives():
     assert may("super", "byoc") and may("project_admin", "cat"), "what FLARE does by itself"
     bootstrapped(ConsoleGuard())
     for role in ("super", "project_admin", "lead"):
-        for right in ("byoc", "cat", "tail", "head", "grep", "ls", "pwd"):
+        for right in ("byoc", "cat", "tail", "head", "grep", "ls", "pwd", "report_env"):
             assert not may(role, right), (role, right)
     assert not may("super", "show_stats")
     assert may("project_admin", "show_stats") and may("lead", "check_status") and not may("lead", "abort_job")
@@ -195,9 +197,10 @@ def test_flares_own_lines_name_the_class_of_an_exception_only():
 
 
 @pytest.mark.usefixtures("console")
-def test_a_site_whose_console_cannot_be_closed_does_not_start(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("left", [ShellCommandProcessor, ReportEnvProcessor])
+def test_a_site_whose_console_cannot_be_closed_does_not_start(left: type, monkeypatch: pytest.MonkeyPatch):
     guard = ConsoleGuard()
-    ClientRequestProcessors.request_processors.append(ShellCommandProcessor())
+    ClientRequestProcessors.request_processors.append(left())
     with pytest.raises(UnsafeComponentError, match="file commands could not be removed"):
         bootstrapped(guard)
     ClientRequestProcessors.request_processors.clear()

@@ -136,6 +136,7 @@ def _console(kit: SiteKit) -> Iterator[Channel]:
     found = "the console guard is" if there else "there is no console guard"
     for name in (
         "file commands of a server that skips or forges the user's rights",
+        "the path of the site's folder (report_env)",
         "texts of exceptions in FLARE's own log lines",
     ):
         yield Channel(name, not there, f"{found} in {_source(kit, 'resources.json')}", "" if there else HARDEN)

@@ -165,6 +165,20 @@ def test_nobody_reads_a_site_s_files_through_the_console(
     assert "cohort" not in shown
 
 
+def test_a_job_that_asks_for_more_is_refused_before_any_training(federation: RunningFederation) -> None:
+    """The sites' own configuration allows rank 16 at most. The first refusal ends the job, for the others as well."""
+    job = federation.run(federation.job("experiment=greedy", "lora.rank_global=32", name="greedy"))
+    assert job.status != COMPLETED
+    refusals = []
+    for site in SITES:
+        ledger = ledger_of(federation, site)
+        lines = [line for line in read_lines(ledger) if line["job"] == job.job_id] if ledger.exists() else []
+        assert {line["kind"] for line in lines} <= {"error"}, "codes only"
+        assert not (federation.directory / "sites" / site / "state" / "greedy").exists(), "nothing was trained"
+        refusals += [path.read_text() for path in (federation.federation.kit(site) / job.job_id).rglob("log.txt")]
+    assert any("this site refuses the job: policy.max_rank" in text for text in refusals)
+
+
 def test_code_for_the_sites_stops_the_job(federation: RunningFederation) -> None:
     folder = federation.job(name="with-code")
     (folder / "app" / "custom").mkdir()
