@@ -10,6 +10,7 @@ from typing import Any
 from tests.attacks import test_after_filters as after
 from tests.attacks import test_doors as doors
 from tests.attacks import test_results as results
+from tests.attacks import test_side_channels as side
 from tests.unit import test_ledger_audit as ledger
 from tests.unit.flare import test_forged_contributions as server
 
@@ -71,37 +72,43 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
         after.test_a_damaged_context_does_not_keep_the_guard_from_its_work,
     ),
     ("handler of the job", "fills a cleared result again", EMPTY, after.test_a_cleared_result_is_not_filled_again),
-    ("fed events", "text in a header", "sent without it", after.test_a_fed_event_leaves_without_what_was_hidden),
-    ("fed events", "one metric fifty times", "sent once", after.test_a_metric_leaves_once_per_round_whatever_its_value),
+    ("fed events", "text in a header", "sent without it", side.test_a_fed_event_leaves_without_what_was_hidden),
+    ("fed events", "one metric fifty times", "sent once", side.test_a_metric_leaves_once_per_round_whatever_its_value),
     (
         "fed events",
         "log records turned into events",
         "dropped",
-        after.test_log_records_converted_to_fed_events_are_dropped,
+        side.test_log_records_converted_to_fed_events_are_dropped,
     ),
     (
         "show_stats",
         "the loss of one batch while a round runs",
         "left out of the answer",
-        after.test_a_running_loss_of_a_small_batch_is_not_shown,
+        side.test_a_running_loss_of_a_small_batch_is_not_shown,
     ),
     (
         "show_errors",
         "a path in a text of another component",
         "the text is withheld",
-        after.test_texts_of_other_components_are_withheld_from_the_console,
+        side.test_texts_of_other_components_are_withheld_from_the_console,
+    ),
+    (
+        "task result: rounds",
+        "the same round once more, trained from another adapter",
+        "was already answered with another adapter",
+        after.test_a_round_is_answered_once,
     ),
     (
         "tasks of other members",
         "a task sent as a message in the server's name",
         "TASK_UNSUPPORTED leaves",
-        after.test_a_task_that_another_site_sends_is_not_done,
+        side.test_a_task_that_another_site_sends_is_not_done,
     ),
     (
         "tasks of other members",
         "the same before the run begins",
         "the task came before the run began",
-        after.test_nor_is_it_answered_before_the_run_begins,
+        side.test_nor_is_it_answered_before_the_run_begins,
     ),
     ("code in a job", "Python files in the job", "refused as BYOC", doors.test_nobody_brings_code),
     (
@@ -169,7 +176,14 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
 
 def rows() -> list[Row]:
     """Return the whole table."""
-    return [*_results(), *_after_filters(), *_doors(), *_elsewhere(), *(Row(*single[:3]) for single in SINGLE)]
+    return [
+        *_results(),
+        *_after_filters(),
+        *_side_channels(),
+        *_doors(),
+        *_elsewhere(),
+        *(Row(*single[:3]) for single in SINGLE),
+    ]
 
 
 def _results() -> Iterator[Row]:
@@ -191,12 +205,15 @@ def _after_filters() -> Iterator[Row]:
             yield Row(f"handler of the job at {event.strip('_')}", trick, "nothing of it leaves")
     for trick, _, is_sent in after.KEPT:
         yield Row("result kept and changed after its check", trick, "sent without it" if is_sent else EMPTY)
-    for trick, *_ in after.PUBLIC:
+
+
+def _side_channels() -> Iterator[Row]:
+    for trick, *_ in side.PUBLIC:
         yield Row("public context of a task", trick, "hidden")
         yield Row("public context before any task", trick, "hidden")
-    for trick, _, _, refusal in after.EVENTS:
+    for trick, _, _, refusal in side.EVENTS:
         yield Row("fed events", trick, refusal)
-    for trick, _ in after.STATISTICS:
+    for trick, _ in side.STATISTICS:
         yield Row("show_stats", trick, "left out of the answer")
 
 

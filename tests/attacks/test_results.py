@@ -1,5 +1,6 @@
 """Attacks on task results. Each row: the channel, the trick, the expected refusal (as the ledger records it)."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,8 @@ BLOCKED: list[tuple[str, str, Trick, str]] = [
     ("tensors", "a subclass with attributes", tricks.tensor(tricks.matrix), "is a Noted, expected a plain numpy array"),
     ("tensors", "a masked array", tricks.tensor(np.ma.masked_array), "is a MaskedArray"),
     ("tensors", "a torch tensor", tricks.tensor(tricks.as_torch), "is a Tensor, expected a plain numpy array"),
+    ("tensors", "a pickle", tricks.tensor(lambda _: pickle.dumps({"note": SUBJECT})), "is a bytes"),
+    ("tensors", "memory without a type", tricks.tensor(lambda v: v.view("V4")), "has dtype |V4"),
     ("tensors", "raw bytes", tricks.tensor(lambda v: v.tobytes()), "is a bytes"),
     ("tensors", "a list", tricks.tensor(lambda v: v.tolist()), "is a list"),
     ("tensors", "another shape", tricks.tensor(lambda v: v.T), "has shape"),

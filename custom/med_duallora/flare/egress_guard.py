@@ -26,7 +26,7 @@ from med_duallora.flare.payload import read_scalar
 from med_duallora.flare.public_context import framework_headers, hide_foreign_properties
 from med_duallora.flare.receipts import event_entry
 from med_duallora.flare.tracking import FEDERATION_EVENT
-from med_duallora.ledger import Entry
+from med_duallora.ledger import Entry, content_digest
 
 OUR_VOICES = ("DualLoRALearner", "EgressFilter", "EgressGuard")
 """Components whose log texts name settings, tensors and limits only; the console may read these."""
@@ -66,6 +66,7 @@ class EgressGuard(FLComponent):
         self._lock = Lock()
         self._is_running = False
         self._checked: Checked | None = None
+        self._answered: dict[int | None, str] = {}
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Look at everything that could leave with this event; never raises."""
@@ -100,9 +101,18 @@ class EgressGuard(FLComponent):
             raise EgressViolation("the task came before the run began, when any site could have sent it")
         boundary = boundary_of(fl_ctx)
         fresh, entry = boundary.release(fl_ctx.get_prop(FLContextKey.TASK_NAME), result, strict=True)
+        self._check_once(entry, fresh)
         boundary.record(entry)
         replace_content(result, fresh)
         self._checked = Checked(result, fl_ctx.get_prop(FLContextKey.TASK_ID), entry)
+
+    def _check_once(self, entry: Entry, fresh: Shareable) -> None:
+        """Refuse a second answer to a round: a server could ask again and again, from adapters of its choice."""
+        if entry.kind != "tensors":
+            return
+        digest = content_digest(fresh["DXO"]["data"], {})
+        if self._answered.setdefault(entry.round_index, digest) != digest:
+            raise EgressViolation(f"round {entry.round_index} was already answered with another adapter")
 
     def _drop_result(self, fl_ctx: FLContext, reason: str) -> None:
         result = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
