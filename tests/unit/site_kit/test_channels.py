@@ -213,5 +213,14 @@ def test_the_document_says_how_many_are_open(closed_kit: Path, provisioned: Path
     before, after = inspect_kit(untouched), inspect_kit(closed_kit)
     text = " ".join((REPOSITORY / "docs" / "privacy.md").read_text(encoding="utf-8").split())
     n_open = sum(channel.is_open for channel in before)
-    assert f"{n_open} of {len(before)} channels are open" in text, (n_open, len(before))
-    assert f"none of {len(after)}" in text, len(after)
+    n_before, n_after = (sum(not channel.is_told for channel in found) for found in (before, after))
+    assert f"{n_open} of {n_before} channels are open" in text, (n_open, n_before)
+    assert f"none of {n_after}" in text, n_after
+
+
+def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(site_kit: Path, closed_kit: Path, capsys):
+    for kit in (site_kit, closed_kit):
+        assert [channel.state for channel in inspect_kit(kit) if channel.is_told] == ["told"]
+    assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
+    said = capsys.readouterr().out
+    assert "told    facts about the machine" in said and "all 23 channels closed" in said
