@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.attacks import test_after_filters as after
 from tests.attacks import test_doors as doors
+from tests.attacks import test_floor as floor
 from tests.attacks import test_results as results
 from tests.attacks import test_side_channels as side
 from tests.unit import test_ledger_audit as ledger
@@ -134,17 +135,17 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
         "policy",
         "metrics that the policy keeps",
         EMPTY,
-        doors.test_metrics_that_the_policy_keeps_do_not_leave,
+        floor.test_metrics_that_the_policy_keeps_do_not_leave,
     ),
-    ("policy", "no site configuration", EMPTY, doors.test_without_a_site_configuration_nothing_leaves),
-    ("policy", "a learner of somebody else", EMPTY, doors.test_without_a_model_of_the_site_nothing_leaves),
-    ("policy", "a job without our settings", EMPTY, doors.test_a_job_without_our_settings_gets_nothing),
-    ("ledger", "a ledger that cannot be written", EMPTY, doors.test_without_a_ledger_nothing_leaves),
+    ("policy", "no site configuration", EMPTY, floor.test_without_a_site_configuration_nothing_leaves),
+    ("policy", "a learner of somebody else", EMPTY, floor.test_without_a_model_of_the_site_nothing_leaves),
+    ("policy", "a job without our settings", EMPTY, floor.test_a_job_without_our_settings_gets_nothing),
+    ("ledger", "a ledger that cannot be written", EMPTY, floor.test_without_a_ledger_nothing_leaves),
     (
         "ledger",
         "a ledger whose end was cut before a result",
         EMPTY,
-        doors.test_with_a_tampered_ledger_nothing_leaves,
+        floor.test_with_a_tampered_ledger_nothing_leaves,
     ),
     (
         "contribution at the server",
@@ -220,8 +221,10 @@ def _side_channels() -> Iterator[Row]:
 def _doors() -> Iterator[Row]:
     for trick, path in doors.REFUSED_CLASSES:
         yield Row("class named by a job", f"{trick}: {path}", "UnsafeComponentError")
-    for trick, _, _, key in doors.DEMANDS:
+    for trick, _, _, key in floor.DEMANDS:
         yield Row("policy", trick, key)
+    for trick, _, refusal in floor.FLOOR:
+        yield Row("policy", trick, refusal)
 
 
 def _elsewhere() -> Iterator[Row]:

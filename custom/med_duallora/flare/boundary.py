@@ -116,6 +116,10 @@ class Boundary:
         for name, value in metrics.items():
             if runtime and runtime.reported.get(name) != value:
                 raise EgressViolation(f"metric {name} is not what this site computed and lets out")
+        if runtime and self.config:
+            kept = set(metrics.items()) - set(self.config.policy.allowed_metrics(metrics, runtime.n_subjects()).items())
+            if kept:
+                raise EgressViolation(f"metric {min(kept)[0]} is more than this site's policy lets out")
 
     def record(self, entry: Entry) -> None:
         """Write a line of the site's ledger.
