@@ -104,6 +104,7 @@ def _parts(process: Process, reply: TrainReply, repeats: int) -> dict[str, float
         fl_ctx = process.context()
         fl_ctx.set_prop(FLContextKey.TASK_RESULT, reply.to_shareable(), private=True, sticky=False)
         guard.handle_event(EventType.AFTER_TASK_RESULT_FILTER, fl_ctx)
+        guard.handle_event(EventType.BEFORE_SEND_TASK_RESULT, fl_ctx)
 
     return {
         "site_filter_s": _median(lambda: of_site.process(reply.to_shareable(), process.context()), repeats),

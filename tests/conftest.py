@@ -1,6 +1,9 @@
 """Fixtures for the whole suite: reference data, a tiny backbone and a tiny prepared federation."""
 
 import csv
+import logging
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +15,8 @@ from med_duallora.config import JobConfig, SiteConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SITES = ("siemens", "philips", "ge", "canon")
+COHORT_WORDS = re.compile(r"\b(?:siemens|philips|ge|canon)0\d\d\b|_sax_e[ds]|cohort\.csv|prepared\d*/\w")
+"""Identifiers, files and folders of the tiny cohorts that ``write_tiny_cohort`` makes."""
 COLUMNS = (  # noqa: SIM905
     "subject,pathology,label,vendor,centre,split,n_slices,spacing_x,spacing_y,spacing_z,source_sha256,crop_centre"
 ).split(",")
@@ -21,6 +26,31 @@ COLUMNS = (  # noqa: SIM905
 def one_thread() -> None:
     """Two workers on two cores: more threads only slow each other down."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs() -> Iterator[None]:
+    """No log record of any test, from level INFO on, may name a subject, a file or a folder of a tiny cohort."""
+    root, listener = logging.getLogger(), Listener(logging.INFO)
+    level = root.level
+    root.addHandler(listener)
+    root.setLevel(logging.INFO)
+    yield
+    root.setLevel(level)
+    root.removeHandler(listener)
+    told = [text for text in listener.texts if COHORT_WORDS.search(text)]
+    assert not told, f"a log record names what must stay at a site: {told[0]}"
+
+
+class Listener(logging.Handler):
+    """Keeps every record as a log file would show it, with the text of its exception."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(self.format(record))
 
 
 @pytest.fixture(scope="session")

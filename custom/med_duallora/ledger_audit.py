@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import LedgerError
+from med_duallora.files import canonical_json
 from med_duallora.ledger import ALLOWED, START, line_hash, read_head
 
 Line = Mapping[str, Any]
@@ -80,6 +81,8 @@ def verify(path: Path, noted: str = "") -> Verification:
             previous, expected = "", expected + 1
             continue
         problems.extend(Problem(number, what) for what in _faults(line, expected, previous))
+        if text != canonical_json(line).encode() + b"\n":
+            problems.append(Problem(number, "was edited: this program writes the same content in other characters"))
         previous, expected = str(line.get("hash")), _next_number(line, expected)
         seen.add(previous)
     if noted and noted not in seen:
@@ -189,8 +192,10 @@ def _texts(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _parsed(text: bytes) -> Line | None:
+    """Return a line that this program could have written, up to its spelling; None for anything else."""
     try:
         value = json.loads(text)
-    except ValueError:
+        canonical_json(value)  # no line of ours holds infinities or numbers that are none
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and text.endswith(b"\n") else None

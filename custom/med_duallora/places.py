@@ -10,6 +10,8 @@ from med_duallora.config import SiteConfig
 from med_duallora.errors import ConfigError
 from med_duallora.site_kit.wanted import CHANGE_ME
 
+_PATH = re.compile(r"(?:[A-Za-z]:)?[^\s'\"]*[/\\].*?(?=[:;]\s|['\"]|$)", re.DOTALL)
+
 
 def check_places(config: SiteConfig, source: Path) -> None:
     """Refuse a site configuration whose places cannot be used.
@@ -78,5 +80,9 @@ def _text(key: str, path: Path, reason: str) -> str:
 
 
 def without_paths(text: str) -> str:
-    """Return a text for a log that can be read from elsewhere: file names stay, paths become ``<path>``."""
-    return re.sub(r"(?:[A-Za-z]:)?[\w.~-]*[/\\][^\s'\":,;]*", "<path>", text)
+    """Return a text for a log that can be read from elsewhere: paths become ``<path>``.
+
+    A path goes from the word with its first slash to the next colon, semicolon or quote: a folder's name can hold
+    blanks.
+    """
+    return _PATH.sub("<path>", text)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
+from nvflare.security.logging import SECURE_LOGGING_VAR_NAME
 
 from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
@@ -16,12 +18,30 @@ from med_duallora.model import initial_global_state
 from med_duallora.policy import SitePolicy
 from med_duallora.site import SiteRuntime
 from tests.attacks.harness import SITE, SiteProcess
+from tests.attacks.tricks import SUBJECT
 
 
 @pytest.fixture(autouse=True, scope="session")
 def serialisation() -> None:
     """FLARE's processes do this when they start."""
     nvflare_fobs_initialize()
+
+
+@pytest.fixture
+def loud() -> None:
+    """Asked for by tests whose attacker writes the secret into the site's own log: that is not what they test."""
+
+
+@pytest.fixture(autouse=True)
+def quiet(request: pytest.FixtureRequest, caplog, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No log record of an attack may tell the secret; FLARE logs as at a closed site, see ``ConsoleGuard``."""
+    monkeypatch.setenv(SECURE_LOGGING_VAR_NAME, "true")
+    caplog.set_level(logging.INFO)
+    yield
+    if "loud" not in request.fixturenames:
+        records = [record for phase in ("setup", "call") for record in caplog.get_records(phase)]
+        told = [record for record in records if SUBJECT in logging.Formatter().format(record)]
+        assert not told, f"{told[0].name} wrote into the log: {told[0].getMessage()}"
 
 
 @pytest.fixture(scope="session")

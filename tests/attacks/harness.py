@@ -143,11 +143,20 @@ class SiteProcess:
         fl_ctx.set_peer_context(FLContextManager(None, "server", self.job_id).new_context())
         return fl_ctx
 
-    def answer(self, task: str, reply: Any) -> "Leaving":
-        """Let the runner do a task whose executor gives ``reply``; return what would leave."""
+    def answer(self, task: str, reply: Any, cookies: Mapping[str, Any] | None = None) -> "Leaving":
+        """Let the runner do a task whose executor gives ``reply``; return what would leave.
+
+        Args:
+            task: its name.
+            reply: what the executor gives; a function of the context for one that acts.
+            cookies: what the server sends along and wants back.
+        """
         self.executor.reply = reply
         with self.context() as fl_ctx:
-            assignment = TaskAssignment(task, "task-1", Shareable())
+            data = Shareable()
+            if cookies:
+                data.set_cookie_jar(dict(cookies))
+            assignment = TaskAssignment(task, "task-1", data)
             result = self.runner._process_task(assignment, fl_ctx)
             self.runner.fire_event(EventType.BEFORE_SEND_TASK_RESULT, fl_ctx)
             peer = gen_new_peer_ctx(fl_ctx)

@@ -1,97 +1,45 @@
-"""Attacks by what a job brings besides its results: later filters, event handlers, fed events, statistics, texts.
+"""Attacks by what a job brings besides its results, on results: later filters, event handlers, the last moment.
 
 Such code cannot run at a closed site at all (see test_doors); the guard holds nevertheless.
 """
 
+import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from nvflare.apis.analytix import AnalyticsDataType
-from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.event_type import EventType
-from nvflare.apis.filter import Filter
-from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import FedEventHeader, FLContextKey, ReservedTopic, ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import ReservedHeaderKey, Shareable
-from nvflare.apis.utils.analytix_utils import create_analytic_dxo
-from nvflare.app_common.widgets.convert_to_fed_event import ConvertToFedEvent
+from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.fuel.utils import fobs
-from nvflare.widgets.info_collector import InfoCollector
 
 from med_duallora.flare.payload import read_train_reply
-from med_duallora.flare.tracking import FEDERATION_EVENT
-from tests.attacks.harness import SiteProcess
+from tests.attacks.jobcode import (
+    JobFilter,
+    JobHandler,
+    Keeper,
+    in_the_array,
+    other_class,
+    other_reply,
+    with_another_class,
+    with_audit_event,
+    with_cookie,
+    with_header,
+    with_item,
+    with_meta,
+    with_pixels,
+    with_task_name,
+)
 from tests.attacks.test_results import assert_nothing_left
-from tests.attacks.tricks import PIXELS, SECRETS, SUBJECT, Subclass
-
-
-class JobFilter(Filter):
-    """A filter of the job, after ours."""
-
-    def __init__(self, change: Callable[[Shareable], Any]) -> None:
-        super().__init__()
-        self.change = change
-
-    def process(self, shareable: Shareable, _fl_ctx: FLContext) -> Any:
-        return self.change(shareable)
-
-
-class JobHandler(FLComponent):
-    """A component of the job that acts on one event."""
-
-    def __init__(self, event: str, act: Callable[[FLContext], Any]) -> None:
-        super().__init__()
-        self.event = event
-        self.act = act
-
-    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        if event_type == self.event:
-            self.act(fl_ctx)
-
-
-def with_item(key: str, value: Any) -> Callable[[Shareable], Shareable]:
-    def change(shareable: Shareable) -> Shareable:
-        shareable[key] = value
-        return shareable
-
-    return change
-
-
-def with_meta(shareable: Shareable) -> Shareable:
-    shareable["DXO"]["meta"]["note"] = SUBJECT
-    return shareable
-
-
-def with_pixels(shareable: Shareable) -> Shareable:
-    data = shareable["DXO"]["data"]
-    name = next(iter(data))
-    data[name] = np.resize(PIXELS, data[name].shape)
-    return shareable
-
-
-def other_reply(_shareable: Shareable) -> Shareable:
-    return DXO(DataKind.WEIGHTS, data={"pixels": PIXELS}).to_shareable()
-
-
-def other_class(shareable: Shareable) -> Subclass:
-    found = Subclass()
-    found.update(shareable)
-    found.note = SUBJECT  # type: ignore[attr-defined]
-    return found
-
-
-def with_header(shareable: Shareable) -> Shareable:
-    shareable.set_header("note", SUBJECT)
-    return shareable
-
+from tests.attacks.tricks import PIXELS, SUBJECT
 
 FILTERS: list[tuple[str, Callable[[Shareable], Any], bool]] = [
     ("adds text beside the DXO", with_item("note", SUBJECT), False),
     ("adds pixels beside the DXO", with_item("pixels", PIXELS), False),
+    ("adds an entry whose name is the secret", with_item(SUBJECT, 1), False),
+    ("adds an entry whose name is the secret in quotes", with_item(f"'{SUBJECT}\"", 1), False),
     ("adds text to the meta", with_meta, False),
     ("puts pixels into a tensor", with_pixels, False),
     ("gives another reply", other_reply, False),
@@ -129,9 +77,17 @@ HANDLED = (
 )
 
 
+CHANGES: list[tuple[str, Callable[[Shareable], Any]]] = [
+    ("text beside the DXO", with_item("note", SUBJECT)),
+    ("text in the meta", with_meta),
+    ("pixels for a tensor", with_pixels),
+    ("a header", with_header),
+]
+
+
 @pytest.mark.parametrize("event", HANDLED)
-@pytest.mark.parametrize("change", [with_item("note", SUBJECT), with_meta, with_pixels, with_header])
-def test_a_handler_of_the_job_adds_nothing(event: str, change, process, trained):
+@pytest.mark.parametrize(("trick", "change"), CHANGES, ids=[row[0] for row in CHANGES])
+def test_a_handler_of_the_job_adds_nothing(event: str, trick: str, change, process, trained):
     def act(fl_ctx: FLContext) -> None:
         result = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
         if result is not None:
@@ -141,222 +97,111 @@ def test_a_handler_of_the_job_adds_nothing(event: str, change, process, trained)
     assert_nothing_left(leaving)
 
 
-PUBLIC: list[tuple[str, str, Any, bool]] = [
-    ("text", "note", SUBJECT, False),
-    ("text that stays for all tasks", "note", SUBJECT, True),
-    ("pixels", "pixels", PIXELS.tobytes(), False),
-    ("pixels that stay for all tasks", "pixels", PIXELS, True),
-    ("a long text under a name of FLARE's", FLContextKey.CLIENT_NAME, SUBJECT * 40, True),
-    ("a number as text in a dict", "more", {"note": SUBJECT}, True),
+KEPT: list[tuple[str, Callable[[Shareable], Any], bool]] = [
+    ("text beside the DXO", with_item("note", SUBJECT), False),
+    ("text in the meta", with_meta, False),
+    ("pixels for a tensor", with_pixels, False),
+    ("pixels inside a tensor's memory", in_the_array, False),
+    ("another class", with_another_class, False),
+    ("a header", with_header, True),
+    ("a cookie", with_cookie, True),
+    ("an audit event that is none", with_audit_event, True),
+    ("another task's name", with_task_name, True),
 ]
 
 
-@pytest.mark.parametrize("row", PUBLIC, ids=[row[0] for row in PUBLIC])
-def test_the_public_context_carries_nothing(row: tuple[str, str, Any, bool], process, trained):
-    _trick, key, value, sticky = row
+@pytest.mark.parametrize("row", KEPT, ids=[row[0] for row in KEPT])
+def test_what_was_checked_is_what_is_sent(row, process, trained, contract, site_files):
+    """A handler that kept the checked result changes it in the last moment before FLARE sends it."""
+    _trick, change, leaves = row
+    site = process(job_components={"evil": Keeper(change)})
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert_nothing_left(leaving)
+    assert type(leaving.result) is Shareable
+    assert leaving.result.get_header("__task_name__") == "train"
+    lines = site.ledger(site_files[1])
+    if leaves:
+        assert read_train_reply(contract, fobs.loads(leaving.data)).metrics == trained[1].metrics
+        assert [line["verdict"] for line in lines] == ["allowed"]
+    else:
+        assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+        assert [line["verdict"] for line in lines] == ["allowed", "blocked"]
+
+
+def test_a_damaged_context_does_not_keep_the_guard_from_its_work(process, trained, site_files):
+    """FLARE swallows what a handler raises; a property that cannot be read must not let the guard fail like that."""
 
     def act(fl_ctx: FLContext) -> None:
-        fl_ctx.set_prop(key, value, private=False, sticky=sticky)
+        # FLARE writes the headers' return code into every log line, so these headers break the guard's own log as well
+        dict.update(fl_ctx.get_prop(FLContextKey.TASK_RESULT), {"note": SUBJECT, "__headers__": ["x"]})
+        fl_ctx.props["broken"] = {"value": 1, "mask": "none"}
 
-    site = process(job_components={"evil": JobHandler(EventType.AFTER_TASK_EXECUTION, act)})
-    assert_nothing_left(site.answer("train", trained[1].to_shareable()))
-    assert key not in site.context().get_all_public_props(), "nor does it come back with the next task"
+    def repair(fl_ctx: FLContext) -> None:
+        fl_ctx.props.pop("broken", None)
 
-
-def scalar(tag: Any = "train_loss", value: Any = None, step: Any = 1, kind=AnalyticsDataType.SCALAR, **more: Any):
-    """An analytics event; ``value`` None stands for the honest one."""
-
-    def make(honest: dict[str, float]) -> Shareable:
-        found = honest["train_loss"] if value is None else value
-        return create_analytic_dxo(tag, found, kind, global_step=step, **more).to_shareable()
-
-    return make
-
-
-def altered(change: Callable[[Shareable], Any]):
-    """An honest event that was changed afterwards."""
-
-    def make(honest: dict[str, float]) -> Shareable:
-        shareable = scalar()(honest)
-        changed = change(shareable)
-        return changed if isinstance(changed, Shareable) else shareable
-
-    return make
-
-
-def true_step(shareable: Shareable) -> None:
-    shareable["DXO"]["data"].update(global_step=True, analytics_kwargs={"global_step": True})
-
-
-def note_in_meta(shareable: Shareable) -> None:
-    shareable["DXO"]["meta"]["note"] = SUBJECT
-
-
-def note_in_data(shareable: Shareable) -> None:
-    shareable["DXO"]["data"]["note"] = SUBJECT
-
-
-EVENTS: list[tuple[str, str, Any, str]] = [
-    ("another event", "fed.patient_list", scalar(), "only the agreed metrics"),
-    ("an event that FLARE converts", "fed._error_log_available", scalar(), "only the agreed metrics"),
-    ("text", FEDERATION_EVENT, scalar(value=SUBJECT, kind=AnalyticsDataType.TEXT), "no plain scalar"),
-    ("an image", FEDERATION_EVENT, scalar(value=PIXELS, kind=AnalyticsDataType.IMAGE), "no plain scalar"),
-    ("many scalars", FEDERATION_EVENT, scalar(value={"a": 1.0}, kind=AnalyticsDataType.SCALARS), "no plain scalar"),
-    ("a parameter", FEDERATION_EVENT, scalar(value=SUBJECT, kind=AnalyticsDataType.PARAMETER), "no plain scalar"),
-    ("a model", FEDERATION_EVENT, scalar(value=PIXELS, kind=AnalyticsDataType.MODEL), "no plain scalar"),
-    ("a tag with a message", FEDERATION_EVENT, scalar(f"train_loss/{SUBJECT}"), "a metric outside the contract"),
-    ("an endless tag", FEDERATION_EVENT, scalar("x" * 10**6), "a metric outside the contract"),
-    ("a value never computed", FEDERATION_EVENT, scalar(value=0.7007), "is not what this site computed"),
-    ("a value out of range", FEDERATION_EVENT, scalar(value=7e300), "out of range"),
-    ("not a number", FEDERATION_EVENT, scalar(value=float("nan")), "out of range"),
-    ("a step with a message", FEDERATION_EVENT, scalar(step=7007007), "no integer between 0 and 2"),
-    ("an enormous step", FEDERATION_EVENT, scalar(step=10**300), "no integer between 0 and 2"),
-    ("a truth value as step", FEDERATION_EVENT, altered(true_step), "no integer between 0 and 2"),
-    ("a path", FEDERATION_EVENT, scalar(path=SUBJECT), "no plain scalar"),
-    ("another keyword", FEDERATION_EVENT, scalar(note=SUBJECT), "no plain scalar"),
-    ("text in the meta", FEDERATION_EVENT, altered(note_in_meta), "no plain scalar"),
-    (
-        "text beside the value",
-        FEDERATION_EVENT,
-        altered(note_in_data),
-        "no plain scalar",
-    ),
-    ("text beside the DXO", FEDERATION_EVENT, altered(lambda s: s.update(note=SUBJECT)), "more than one scalar"),
-    ("another kind", FEDERATION_EVENT, altered(lambda s: s["DXO"].update(kind=DataKind.METRICS)), "no plain scalar"),
-    ("no DXO", FEDERATION_EVENT, lambda _: with_item("note", SUBJECT)(Shareable()), "more than one scalar"),
-    ("a class of one's own", FEDERATION_EVENT, altered(other_class), "more than one scalar"),
-]
-
-
-@pytest.mark.parametrize("row", EVENTS, ids=[row[0] for row in EVENTS])
-def test_a_fed_event_is_dropped(row: tuple[str, str, Any, str], process, trained, site_files):
-    _trick, event, make, refusal = row
-    site = process()
-    learner = site.engine.components["learner"]
-    learner.fire_fed_event(event, make(trained[1].metrics), site.context())
-    assert site.events() == []
-    line = site.ledger(site_files[1])[-1]
-    assert (line["kind"], line["verdict"]) == ("event", "blocked") and refusal in line["reason"], line["reason"]
-
-
-def test_a_fed_event_leaves_without_what_was_hidden(process, trained):
-    site = process()
-    shareable = scalar()(trained[1].metrics)
-    shareable.set_header("note", SUBJECT)
-    site.engine.components["learner"].fire_fed_event(FEDERATION_EVENT, shareable, site.context(), targets=[SUBJECT])
-    (sent,) = site.events()
-    assert all(secret not in bytes(fobs.dumps(sent)) for secret in SECRETS)
-    assert sent["DXO"]["data"]["track_value"] == trained[1].metrics["train_loss"]
-
-
-def test_a_metric_leaves_once_per_round_whatever_its_value(process, trained):
-    site = process()
-    for _ in range(50):
-        site.engine.components["learner"].fire_fed_event(FEDERATION_EVENT, scalar()(trained[1].metrics), site.context())
-    assert len(site.events()) == 1
-
-
-def test_log_records_converted_to_fed_events_are_dropped(process):
-    events = [EventType.ERROR_LOG_AVAILABLE, EventType.WARNING_LOG_AVAILABLE, EventType.CRITICAL_LOG_AVAILABLE]
-    site = process(job_components={"converter": ConvertToFedEvent(events)})
-    learner = site.engine.components["learner"]
-    learner.log_error(site.context(), f"{SUBJECT} is unreadable")
-    learner.log_critical(site.context(), f"{SUBJECT} is unreadable")
-    learner.log_warning(site.context(), f"{SUBJECT} is unreadable")
-    assert site.events() == []
-
-
-def test_an_incoming_event_is_not_touched(process, site_files):
-    """What the server sends is none of the guard's business; it is marked as coming in."""
-    site = process()
-    shareable = with_item("note", "from the server")(Shareable())
-    shareable.set_header(FedEventHeader.DIRECTION, "in")
-    site.engine.components["learner"].fire_fed_event("fed.hello", shareable, site.context())
-    assert shareable["note"] == "from the server" and site.events() == []
-    assert not site_files[1].exists()
-
-
-STATISTICS: list[tuple[str, dict[str, Any]]] = [
-    ("an unknown group", {"patients": {"n": 7007}}),
-    ("an unknown key", {"med_duallora": {"age": 61.0}}),
-    ("a text value", {"med_duallora": {"n_subjects": SUBJECT}}),
-    ("a phase that is the secret", {"med_duallora": {"phase": SUBJECT}}),
-    ("a device that is a path", {"med_duallora": {"device": f"/data/{SUBJECT}"}}),
-    ("a key that is the secret", {"med_duallora": {SUBJECT: 1.0}}),
-    ("pixels", {"med_duallora": {"train_loss": PIXELS.tolist()}}),
-    ("nested values", {"med_duallora": {"n_steps": {"note": SUBJECT}}}),
-    ("a group that is text", {"med_duallora": SUBJECT}),
-    ("a number out of range", {"med_duallora": {"both.auroc": 7007.0}}),
-]
-
-
-@pytest.mark.parametrize(("trick", "info"), STATISTICS, ids=[row[0] for row in STATISTICS])
-def test_statistics_carry_nothing_else(trick: str, info: dict[str, Any], process):
-    def act(fl_ctx: FLContext) -> None:
-        for group, values in info.items():
-            fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR).info[group] = values
-
-    site: SiteProcess = process(job_components={"evil": JobHandler(InfoCollector.EVENT_TYPE_GET_STATS, act)})
-    shown = site.collector.get_run_stats()
-    assert shown.pop("ClientRunner") == {"job_id": "job-1", "current_tasks": []}
-    assert shown.get("med_duallora", {}) in ({}, {"phase": "starting"})
-    assert SUBJECT not in str(shown) and "7007" not in str(shown)
-
-
-def test_a_running_loss_of_a_small_batch_is_not_shown(process, trained, site_files: tuple[Path, Path]):
-    text = site_files[0].read_text().replace('"min_subjects": 2', '"min_subjects": 5')
-    site_files[0].write_text(text)
-    site = process()
-    site.engine.components["learner"]._statistics = {"phase": "training", "train_loss": 0.5, "n_steps": 1}
-    assert site.collector.get_run_stats()["med_duallora"] == {"phase": "training", "n_steps": 1.0}
-
-
-@pytest.mark.parametrize("method", ["log_error", "log_warning", "log_critical"])
-def test_texts_of_other_components_are_withheld_from_the_console(method: str, process):
-    class Foreign(FLComponent):
-        pass
-
-    site = process(job_components={"foreign": Foreign()})
-    getattr(site.engine.components["foreign"], method)(site.context(), f"cannot read /data/{SUBJECT}/ed.nii.gz")
-    shown = str(site.collector.get_errors())
-    assert "its text stays at the site" in shown and SUBJECT not in shown and "/data" not in shown
-
-
-def asked_by_a_peer(site: SiteProcess) -> Shareable:
-    """What another site gets that sends a task as a message, and says that it is the server."""
-    request = Shareable()
-    request.set_header(ReservedHeaderKey.TASK_NAME, "train")
-    request.set_header(ReservedHeaderKey.TASK_ID, "task-7")
-    request.set_peer_props({"__identity_name__": "server", "__run_num__": "job-1"})
-    with site.engine.new_context() as fl_ctx:
-        return site.engine.aux_runner.dispatch(ReservedTopic.DO_TASK, request, fl_ctx)
-
-
-def test_a_task_that_another_site_sends_is_not_done(process, trained):
-    site = process()
-    site.executor.reply = trained[1].to_shareable()
-    reply = asked_by_a_peer(site)
-    assert reply.get_return_code() == ReturnCode.TASK_UNSUPPORTED and "DXO" not in reply
-
-
-def test_nor_is_it_answered_before_the_run_begins(process, trained, site_files):
-    """FLARE listens for such tasks before any component hears of the run."""
-    site = process(starts=False)
-    site.executor.reply = trained[1].to_shareable()
-    reply = asked_by_a_peer(site)
-    assert reply.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR and "DXO" not in reply
-    assert "before the run began" in site.ledger(site_files[1])[-1]["reason"]
-
-
-def test_a_failure_of_the_guard_itself_lets_nothing_out(process, trained, monkeypatch):
-    def broken(_fl_ctx: FLContext) -> Any:
-        raise RuntimeError(f"{SUBJECT}")
-
-    site = process()
-    monkeypatch.setattr("med_duallora.flare.egress_guard.boundary_of", broken)
+    components = {
+        "evil": JobHandler(EventType.AFTER_TASK_RESULT_FILTER, act),
+        "repair": JobHandler(EventType.BEFORE_SEND_TASK_RESULT, repair),
+    }
+    site = process(job_components=components)
     leaving = site.answer("train", trained[1].to_shareable())
     assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
     assert_nothing_left(leaving)
-    site.engine.components["learner"].fire_fed_event(FEDERATION_EVENT, scalar()(trained[1].metrics), site.context())
-    assert site.events() == []
-    assert set(site.collector.get_run_stats()) <= {"ClientRunner"}
+    assert site.ledger(site_files[1])[-1]["verdict"] == "blocked"
+
+
+def test_a_cleared_result_is_not_filled_again(process, trained, site_files):
+    site = process(job_components={"evil": Keeper(with_item("note", SUBJECT))}, job_filters=[JobFilter(with_meta)])
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert_nothing_left(leaving)
+    assert [line["verdict"] for line in site.ledger(site_files[1])] == ["blocked"]
+
+
+def test_the_framework_s_own_headers_go_back_to_the_server(process, trained):
+    """The server needs its cookie to take a result for what it is."""
+    jar = {"__task_id__": "task-1", "__workflow__": "rounds", "contribution_round": 1}
+    leaving = process().answer("train", trained[1].to_shareable(), jar)
+    assert leaving.result.get_cookie_jar() == jar
+    assert leaving.result.get_header("__task_id__") == "task-1"
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [({"pixels": PIXELS}, ReturnCode.EXECUTION_RESULT_ERROR), (None, ReturnCode.EXECUTION_RESULT_ERROR)],
+)
+def test_a_code_of_flare_s_own_has_its_line_too(reply: Any, code: str, process, site_files):
+    """FLARE answers by itself where an executor fails; no filter and no check sees that."""
+    site = process()
+    assert site.answer("train", reply).result.get_return_code() == code
+    (line,) = site.ledger(site_files[1])
+    assert (line["kind"], line["verdict"], line["reason"]) == ("error", "allowed", "a return code of FLARE's own")
+
+
+def test_one_answer_is_one_line(process, trained, site_files):
+    site = process()
+    site.answer("train", trained[1].to_shareable())
+    site.answer("train", with_meta(trained[1].to_shareable()))
+    site.answer("train", None)
+    site.answer("train", make_reply(ReturnCode.TASK_ABORTED))
+    verdicts = [(line["kind"], line["verdict"]) for line in site.ledger(site_files[1])]
+    assert verdicts == [("tensors", "allowed"), ("tensors", "blocked"), ("error", "allowed"), ("error", "allowed")]
+
+
+def test_a_round_is_answered_once(process, trained, site_files, monkeypatch):
+    """A server that asks for the same round again, from another adapter, would get another look at the same data."""
+    runtime, reply = trained
+    site = process()
+    for _ in range(2):
+        assert site.answer("train", reply.to_shareable()).result.get_return_code() == ReturnCode.OK
+    other = {name: value + np.float32(0.125) for name, value in reply.tensors.items()}
+    monkeypatch.setattr(runtime, "sent_state", lambda: other)
+    leaving = site.answer("train", dataclasses.replace(reply, tensors=other).to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert other[next(iter(other))].tobytes() not in leaving.data
+    line = site.ledger(site_files[1])[-1]
+    assert (line["verdict"], line["round_index"]) == ("blocked", 1)
+    assert "round 1 was already answered with another adapter" in line["reason"]
+    monkeypatch.setattr(runtime, "offered", (2, reply.weight))
+    later = dataclasses.replace(reply, tensors=other, round_index=2)
+    assert site.answer("train", later.to_shareable()).result.get_return_code() == ReturnCode.OK

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode, SiteType
+from nvflare.apis.fl_constant import FLContextKey, SiteType
 from nvflare.apis.fl_context import FLContext, FLContextManager
 from nvflare.apis.fl_exception import UnsafeComponentError
 from nvflare.apis.workspace import Workspace
@@ -17,15 +17,14 @@ from nvflare.private.defs import SysCommandTopic
 from nvflare.private.fed.app.default_app_validator import DefaultAppValidator
 from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
 from nvflare.private.fed.client.shell_cmd import ShellCommandProcessor
+from nvflare.private.fed.client.sys_cmd import ReportEnvProcessor, SysInfoProcessor
 from nvflare.private.fed.utils.app_authz import AppAuthzService
 from nvflare.security.logging import SECURE_LOGGING_VAR_NAME, secure_format_exception
 from nvflare.security.security import FLAuthorizer
 
 from med_duallora.flare import console_guard
 from med_duallora.flare.console_guard import ClosedRights, ConsoleGuard, check_closed
-from med_duallora.flare.payload import metrics_reply
 from med_duallora.site_kit import harden
-from tests.attacks.test_results import assert_nothing_left
 from tests.attacks.tricks import SUBJECT
 from tests.unit.site_kit.conftest import provisioned, site_kit
 
@@ -141,7 +140,8 @@ def test_an_image_of_the_jobs_choice_is_code(spec: dict[str, Any], authorization
 @pytest.fixture
 def console(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list of FLARE's command processors that this test may change."""
-    monkeypatch.setattr(ClientRequestProcessors, "request_processors", [ShellCommandProcessor()])
+    processors = [ShellCommandProcessor(), ReportEnvProcessor(), SysInfoProcessor()]
+    monkeypatch.setattr(ClientRequestProcessors, "request_processors", processors)
     monkeypatch.setattr(AuthorizationService, "the_authorizer", FLAuthorizer("clinic_a", {**RIGHTS}))
     monkeypatch.setenv(SECURE_LOGGING_VAR_NAME, "")
 
@@ -161,9 +161,9 @@ def bootstrapped(guard: ConsoleGuard) -> FLContext:
 
 @pytest.mark.usefixtures("console")
 def test_the_site_no_longer_knows_file_commands():
-    assert SysCommandTopic.SHELL in topics()
+    assert {SysCommandTopic.SHELL, SysCommandTopic.REPORT_ENV} <= topics()
     guard = ConsoleGuard()
-    assert SysCommandTopic.SHELL not in topics(), "so a server that skips the authorisation gets 'invalid_request'"
+    assert topics() == {SysCommandTopic.SYS_INFO}, "so a server that skips the authorisation gets 'invalid_request'"
     bootstrapped(guard)
     ConsoleGuard()  # FLARE builds it in every process; twice does no harm
 
@@ -178,7 +178,7 @@ def test_forged_identities_get_no_more_than_the_site_gives():
     assert may("super", "byoc") and may("project_admin", "cat"), "what FLARE does by itself"
     bootstrapped(ConsoleGuard())
     for role in ("super", "project_admin", "lead"):
-        for right in ("byoc", "cat", "tail", "head", "grep", "ls", "pwd"):
+        for right in ("byoc", "cat", "tail", "head", "grep", "ls", "pwd", "report_env"):
             assert not may(role, right), (role, right)
     assert not may("super", "show_stats")
     assert may("project_admin", "show_stats") and may("lead", "check_status") and not may("lead", "abort_job")
@@ -195,9 +195,10 @@ def test_flares_own_lines_name_the_class_of_an_exception_only():
 
 
 @pytest.mark.usefixtures("console")
-def test_a_site_whose_console_cannot_be_closed_does_not_start(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("left", [ShellCommandProcessor, ReportEnvProcessor])
+def test_a_site_whose_console_cannot_be_closed_does_not_start(left: type, monkeypatch: pytest.MonkeyPatch):
     guard = ConsoleGuard()
-    ClientRequestProcessors.request_processors.append(ShellCommandProcessor())
+    ClientRequestProcessors.request_processors.append(left())
     with pytest.raises(UnsafeComponentError, match="file commands could not be removed"):
         bootstrapped(guard)
     ClientRequestProcessors.request_processors.clear()
@@ -208,86 +209,3 @@ def test_a_site_whose_console_cannot_be_closed_does_not_start(monkeypatch: pytes
     monkeypatch.delenv(SECURE_LOGGING_VAR_NAME)
     with pytest.raises(UnsafeComponentError, match="secure logging"):
         check_closed()
-
-
-# --- the site's policy, its configuration and its ledger -------------------------------------------------------------
-
-
-def with_policy(path: Path, **changes: Any) -> None:
-    values = json.loads(path.read_text())
-    values["policy"].update(changes)
-    path.write_text(json.dumps(values))
-
-
-DEMANDS = [
-    ("the classification head", ["lora.head_policy=global"], {}, "policy.head_leaves"),
-    ("a method that sends the head", ["method=fedavg-lora"], {}, "policy.head_leaves"),
-    ("a rank above the site's", ["lora.rank_global=32"], {"max_rank": 16}, "policy.max_rank"),
-    ("more blocks", ["lora.n_blocks=2"], {"max_blocks": 1}, "policy.max_blocks"),
-    ("another contract", [], {"contract_sha256": ["a" * 64]}, "policy.contract_sha256"),
-    ("another number of rounds", ["train.n_rounds=9"], {"contract_sha256": ["PINNED"]}, "policy.contract_sha256"),
-]
-
-
-@pytest.mark.parametrize("row", DEMANDS, ids=[row[0] for row in DEMANDS])
-def test_a_job_that_demands_more_gets_nothing(row, process, attacked_job, contract, site_files):
-    """Even if the learner did not refuse it before training, nothing would leave."""
-    _trick, settings, policy, key = row
-    pinned = [contract.sha256 if value == "PINNED" else value for value in policy.get("contract_sha256", [])]
-    with_policy(site_files[0], **{**policy, **({"contract_sha256": pinned} if pinned else {})})
-    site = process(job=attacked_job.with_overrides(settings))
-    leaving = site.answer("validate", metrics_reply({}))
-    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
-    assert key in site.ledger(site_files[1])[-1]["reason"]
-
-
-def test_metrics_that_the_policy_keeps_do_not_leave(process, trained, site_files, monkeypatch):
-    """The floor is applied where metrics are computed; what was kept there is refused here."""
-    runtime, reply = trained
-    monkeypatch.setattr(runtime, "reported", {})
-    leaving = process().answer("train", reply.to_shareable())
-    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
-
-
-def test_without_a_site_configuration_nothing_leaves(process, trained, site_files):
-    site_files[0].unlink()
-    leaving = process().answer("train", trained[1].to_shareable())
-    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
-
-
-def test_without_a_model_of_the_site_nothing_leaves(process, trained, site_files):
-    """A learner of somebody else has no state of this site to compare with."""
-    site = process(runtime=None)
-    leaving = site.answer("train", trained[1].to_shareable())
-    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
-    assert "no trained model of this site" in site.ledger(site_files[1])[-1]["reason"]
-
-
-def test_without_a_ledger_nothing_leaves(process, trained, site_files):
-    site_files[1].mkdir()
-    leaving = process().answer("train", trained[1].to_shareable())
-    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
-    assert_nothing_left(leaving)
-
-
-def test_with_a_tampered_ledger_nothing_leaves(process, trained, site_files):
-    site = process()
-    for _ in range(2):
-        assert site.answer("train", trained[1].to_shareable()).result.get_return_code() == ReturnCode.OK
-    lines = site_files[1].read_bytes().splitlines(keepends=True)
-    site_files[1].write_bytes(lines[0])
-    assert site.answer("train", trained[1].to_shareable()).result.get_return_code() != ReturnCode.OK
-    assert site_files[1].read_bytes() == lines[0], "and the evidence is not written over"
-
-
-def test_a_job_without_our_settings_gets_nothing(process, trained):
-    site = process(job_components={"job": ConsoleGuardLike()})
-    leaving = site.answer("train", trained[1].to_shareable())
-    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
-
-
-class ConsoleGuardLike(ConsoleGuard):
-    """Any component that is not the job's settings."""
-
-    def __init__(self) -> None:
-        super(ConsoleGuard, self).__init__()

@@ -1,9 +1,10 @@
 """Whatever is thrown at the filter: what comes out is inside the contract, and nothing but a violation is raised."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from nvflare.apis.dxo import DataKind
@@ -15,6 +16,7 @@ from med_duallora.config import JobConfig
 from med_duallora.egress import HEADERS, EgressContract
 from med_duallora.errors import EgressViolation
 from med_duallora.flare.payload import RETURN_CODES, Failure, Scores, TrainReply, read_reply, rebuilt
+from tests.attacks.harness import SiteProcess
 from tests.unit.tiny import random_payload
 
 CONTRACT = EgressContract.for_job(JobConfig(backbone="cinema-tiny"))
@@ -97,6 +99,27 @@ def test_an_honest_reply_always_passes(weight: float, round_index: int, chosen: 
     found = read_reply("train", sent, CONTRACT)
     assert isinstance(found, TrainReply)
     assert (found.weight, found.round_index, found.metrics) == (weight, round_index, reply.metrics)
+
+
+@settings(
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+@given(task=st.sampled_from(["train", "validate", "submit_model", "x"]), reply=shareables())
+def test_a_closed_site_sends_codes_and_scores_that_it_computed(
+    task: str, reply: Shareable, process: Callable[..., SiteProcess], trained: Any
+) -> None:
+    """The same through FLARE's runner, the site's filter and its guard: no tensor of another's making ever leaves."""
+    assume(type(dict.get(reply, "__headers__")) is dict)  # FLARE's own log line fails without, and nothing is sent
+    sent = process().answer(task, reply).result
+    assert type(sent) is Shareable and vars(sent) == {}
+    assert set(sent["__headers__"]) <= {*HEADERS, "__task_name__", "__task_id__", "__audit_event_id__"}
+    if "DXO" in sent:
+        scores = sent["DXO"]["data"]["initial_metrics"]
+        assert task == "validate" and scores.items() <= trained[0].reported.items()
+    else:
+        assert set(sent) == {"__headers__"} and sent.get_return_code() in RETURN_CODES - {ReturnCode.OK}
 
 
 def assert_inside(task: Any, sent: Shareable) -> None:

@@ -1,5 +1,6 @@
 """Attacks on task results. Each row: the channel, the trick, the expected refusal (as the ledger records it)."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,13 @@ BLOCKED: list[tuple[str, str, Trick, str]] = [
     ("metrics", "a forged validation score", tricks.metrics("initial_metrics", val_loss=0.007), "val_loss is not what"),
     ("metrics", "a list of metrics", tricks.meta(metrics=[("train_loss", SUBJECT)]), "metrics come as list"),
     ("metrics", "a dict with attributes", tricks.meta(metrics=tricks.Marked()), "metrics come as Marked"),
+    ("metrics", "a name of a megabyte", tricks.metrics(**{"x" * 10**6: 1.0}), "a metric outside the contract"),
+    (
+        "metrics",
+        "a thousand names",
+        tricks.metrics(**{f"{SUBJECT}.{index}": 1.0 for index in range(1000)}),
+        "a metric outside the contract",
+    ),
     # --- tensors
     (
         "tensors",
@@ -83,6 +91,8 @@ BLOCKED: list[tuple[str, str, Trick, str]] = [
     ("tensors", "a subclass with attributes", tricks.tensor(tricks.matrix), "is a Noted, expected a plain numpy array"),
     ("tensors", "a masked array", tricks.tensor(np.ma.masked_array), "is a MaskedArray"),
     ("tensors", "a torch tensor", tricks.tensor(tricks.as_torch), "is a Tensor, expected a plain numpy array"),
+    ("tensors", "a pickle", tricks.tensor(lambda _: pickle.dumps({"note": SUBJECT})), "is a bytes"),
+    ("tensors", "memory without a type", tricks.tensor(lambda v: v.view("V4")), "has dtype |V4"),
     ("tensors", "raw bytes", tricks.tensor(lambda v: v.tobytes()), "is a bytes"),
     ("tensors", "a list", tricks.tensor(lambda v: v.tolist()), "is a list"),
     ("tensors", "another shape", tricks.tensor(lambda v: v.T), "has shape"),
@@ -91,6 +101,12 @@ BLOCKED: list[tuple[str, str, Trick, str]] = [
     ("tensors", "a name with attributes", tricks.tensors(tricks.renamed), "a tensor name is not text"),
     ("tensors", "a number as name", tricks.tensors(lambda d, n: d.update({7: d.pop(n)})), "name is not text"),
     ("tensors", "a name of a megabyte", tricks.tensors(lambda d, _: d.update({"x" * 10**6: PIXELS})), "outside the"),
+    (
+        "tensors",
+        "a file's name as a tensor's",
+        tricks.tensors(lambda d, _: d.update({f"/data/{SUBJECT}/ed.nii.gz": PIXELS})),
+        "a tensor outside the contract: '/data",
+    ),
     ("tensors", "a dict with attributes", tricks.tensors(lambda d, _: tricks.Marked(d)), "tensors come as Marked"),
     ("tensors", "a list of tensors", tricks.tensors(lambda d, _: list(d.values())), "no data exchange object"),
     ("tensors", "nothing", tricks.tensors(lambda _d, _n: {}), "is missing"),
@@ -116,6 +132,7 @@ BLOCKED: list[tuple[str, str, Trick, str]] = [
     ("kinds", "an empty reply", lambda _: Shareable(), "no data exchange object"),
     ("kinds", "another content type", tricks.headers(__content_type__=SUBJECT), "no data exchange object"),
     ("kinds", "a class of one's own", tricks.as_subclass, "the payload is a Subclass"),
+    ("headers", "headers with attributes", tricks.as_headers(tricks.Marked()), "the headers come as Marked"),
 ]
 
 

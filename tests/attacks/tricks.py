@@ -106,6 +106,17 @@ def headers(**entries: Any) -> Trick:
     return make
 
 
+def as_headers(value: Any) -> Trick:
+    """Replace all headers by one object."""
+
+    def make(reply: TrainReply) -> Shareable:
+        shareable = reply.to_shareable()
+        dict.update(shareable, {"__headers__": value})
+        return shareable
+
+    return make
+
+
 def pixels_like(value: np.ndarray) -> np.ndarray:
     """Pixels in the shape of a tensor."""
     return np.resize(PIXELS, value.shape)

@@ -42,10 +42,13 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     both = actions.add_parser(
         "match",
         help="prove that a site's ledger and the server's record agree",
-        description="Compare what left the site with what the server recorded. Exit code 1 where they differ.",
+        description="Check both chains, and compare what left the site with what the server recorded. Exit code 1 "
+        "where a chain is broken or the two differ.",
     )
     _add_ledger(both)
-    both.add_argument("record", type=Path, metavar="RECORD", help="received.jsonl of the server's run directory")
+    both.add_argument(
+        "record", type=Path, metavar="RECORD", help="received.jsonl of the server's run, its .head file beside it"
+    )
     both.add_argument("--site", required=True, help="name of the site whose ledger this is")
     both.add_argument("--job", default="", help="only this FLARE job id; default: every job in RECORD")
     both.set_defaults(run=_match)
@@ -83,8 +86,11 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _match(options: argparse.Namespace) -> int:
-    from med_duallora.ledger_audit import match, read_lines
+    from med_duallora.ledger_audit import match, read_lines, verify
 
+    broken = [f"{path}: {problem}" for path in (options.ledger, options.record) for problem in verify(path).problems]
+    for text in broken:
+        print(text, file=sys.stderr)
     found = match(read_lines(options.ledger), read_lines(options.record), options.site, options.job)
     _list("left the site, but the server did not record it (lost, late or refused before it was read)", found.only_site)
     _list("THE SERVER RECORDED IT, BUT BY THE LEDGER IT NEVER LEFT", found.only_server)
@@ -92,7 +98,7 @@ def _match(options: argparse.Namespace) -> int:
         f"{options.site}: {found.n_matched} entries agree, {len(found.only_site)} only at the site, "
         f"{len(found.only_server)} only at the server"
     )
-    return 0 if found.agrees else 1
+    return 0 if found.agrees and not broken else 1
 
 
 def _list(title: str, lines: "Iterable[Line]") -> None:

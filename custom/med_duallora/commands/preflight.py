@@ -12,8 +12,9 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "preflight",
         help="list every way by which data could leave a site, and whether it is closed",
         description="Inspect a site's FLARE 2.9 startup kit without changing it. Lists every channel with its state "
-        "and the evidence. Exit code 1 when one is open, 2 when the kit is not understood. Places in the site "
-        "configuration that cannot be used are told on standard error.",
+        "and the evidence: OPEN, closed, or told (facts about the machine that FLARE always answers). Exit code 1 "
+        "when one is open, 2 when the kit is not understood. Places in the site configuration that cannot be used are "
+        "told on standard error.",
     )
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the site's kit: holds startup/ and local/"
@@ -42,11 +43,12 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps([dataclasses.asdict(channel) for channel in channels], indent=2))
         return 1 if n_open else 0
     for channel in channels:
-        print(f"{'OPEN  ' if channel.is_open else 'closed'}  {channel.name}\n        {channel.evidence}")
+        print(f"{channel.state:<6}  {channel.name}\n        {channel.evidence}")
         if channel.fix:
             print(f"        to close it: {channel.fix}")
     taken = _judged(options.startup_kit, options.job) if options.job else True
-    state = f"{n_open} of {len(channels)} channels open" if n_open else f"all {len(channels)} channels closed"
+    n = sum(not channel.is_told for channel in channels)
+    state = f"{n_open} of {n} channels open" if n_open else f"all {n} channels closed"
     print(f"{options.startup_kit}: {state}")
     return 1 if n_open or not taken else 0
 

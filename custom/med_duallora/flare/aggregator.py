@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey, ReservedKey, ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.aggregator import Aggregator
@@ -22,9 +22,10 @@ from med_duallora.aggregation import AggregationResult
 from med_duallora.errors import AggregationError, EgressViolation
 from med_duallora.files import canonical_json
 from med_duallora.flare.job import job_of
-from med_duallora.flare.payload import TrainReply, read_scalar, read_train_reply
+from med_duallora.flare.payload import TrainReply, read_failure, read_scalar, read_train_reply
 from med_duallora.flare.receipts import event_entry, keep_receipt, train_entry
 from med_duallora.flare.rundir import ROUNDS_FILE, server_directory
+from med_duallora.flare.sender import checked_sender, sender_of
 from med_duallora.flare.tracking import FEDERATION_EVENT, publish_statistics, write_at_server
 from med_duallora.ledger import ALLOWED, BLOCKED
 from med_duallora.monitoring import round_summary
@@ -81,11 +82,13 @@ class DualLoRAAggregator(Aggregator):
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Take one site's contribution; False, with the reason in the log and in the round's record, if refused."""
-        site = fl_ctx.get_peer_context().get_identity_name()
         try:
+            site = checked_sender(shareable, fl_ctx)
             reply = read_train_reply(job_of(fl_ctx).contract, shareable)
         except EgressViolation as violation:
-            return self._refuse(site, str(violation), fl_ctx)
+            return self._refuse(sender_of(shareable), str(violation), fl_ctx)
+        except Exception as error:  # an exception that got out would end the round for every site
+            return self._refuse(sender_of(shareable), f"its check failed with {type(error).__name__}", fl_ctx)
         reason = ""
         with self._lock:
             try:
@@ -155,10 +158,10 @@ class DualLoRAAggregator(Aggregator):
         """FLARE's controller drops error replies before they reach ``accept``; keep them in the record."""
         reply = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
         is_training = fl_ctx.get_prop(FLContextKey.TASK_NAME) == AppConstants.TASK_TRAIN
-        if is_training and isinstance(reply, Shareable) and reply.get_return_code() != ReturnCode.OK:
-            site = fl_ctx.get_peer_context().get_identity_name()
+        failure = read_failure(reply) if is_training and isinstance(reply, Shareable) else None
+        if failure:
             with self._lock:
-                self._refused.append({"site": site, "reason": f"the site answered {reply.get_return_code()}"})
+                self._refused.append({"site": sender_of(reply), "reason": f"the site answered {failure.code}"})
 
     def _record(self, result: AggregationResult, fl_ctx: FLContext) -> dict[str, Any]:
         return {

@@ -15,13 +15,16 @@ from nvflare.apis.shareable import Shareable
 
 from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
-from med_duallora.errors import ConfigError, EgressViolation, LedgerError
+from med_duallora.errors import ConfigError, EgressViolation, LedgerError, MedDualLoRAError
 from med_duallora.flare.job import FederatedJob, job_of
 from med_duallora.flare.learner import DualLoRALearner
 from med_duallora.flare.payload import Failure, Scores, TrainReply, read_reply
 from med_duallora.flare.receipts import blocked_entry, error_entry, metrics_entry, train_entry
 from med_duallora.ledger import Entry, Ledger
 from med_duallora.site import SiteRuntime, demands_of
+
+NOTED = "__med_duallora_noted__"
+"""Property of a task's context: the ledger has a line of what is answered."""
 
 
 class Boundary:
@@ -81,6 +84,8 @@ class Boundary:
             raise EgressViolation(self._refusal)
         if strict and self.runtime is None:
             raise EgressViolation("there is no trained model of this site to compare the payload with")
+        if self.config and self.runtime:
+            _check_backbone(self.config, self.runtime)
         return self.runtime
 
     def check_scalar(self, tag: object, value: object, step: object) -> tuple[str, float, int]:
@@ -111,6 +116,10 @@ class Boundary:
         for name, value in metrics.items():
             if runtime and runtime.reported.get(name) != value:
                 raise EgressViolation(f"metric {name} is not what this site computed and lets out")
+        if runtime and self.config:
+            kept = set(metrics.items()) - set(self.config.policy.allowed_metrics(metrics, runtime.n_subjects()).items())
+            if kept:
+                raise EgressViolation(f"metric {min(kept)[0]} is more than this site's policy lets out")
 
     def record(self, entry: Entry) -> None:
         """Write a line of the site's ledger.
@@ -124,13 +133,6 @@ class Boundary:
             self._ledger.append(entry)
         except LedgerError as error:
             raise EgressViolation("the ledger cannot be written; ledger verify at the site tells why") from error
-
-    def record_blocked(self, task: object, reason: str, payload: object, kind: str = "tensors") -> None:
-        """Write the line of something that was kept back, where the ledger can be written."""
-        try:
-            self.record(blocked_entry(self.job_id, self.site, str(task)[:64], reason, payload, kind=kind))
-        except EgressViolation:
-            return  # it does not leave either way, and the first problem is the one to tell
 
 
 def check_against_site(reply: TrainReply, runtime: SiteRuntime) -> None:
@@ -152,6 +154,13 @@ def check_against_site(reply: TrainReply, runtime: SiteRuntime) -> None:
 
 def _same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
+
+
+def _check_backbone(config: SiteConfig, runtime: SiteRuntime) -> None:
+    try:
+        config.policy.check_backbone(runtime.backbone_sha256)
+    except ConfigError as error:
+        raise EgressViolation(str(error)) from error
 
 
 def _refusal(config: SiteConfig | None, job: JobConfig, contract: EgressContract) -> str:
@@ -180,11 +189,47 @@ def boundary_of(fl_ctx: FLContext) -> Boundary:
 
 
 def _made(job: FederatedJob, fl_ctx: FLContext) -> Boundary:
-    site = fl_ctx.get_identity_name()
-    try:
-        config = SiteConfig.find(site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES))
-    except ConfigError:
-        config = None
     components = fl_ctx.get_engine().get_all_components().values()
     learner = next((item for item in components if isinstance(item, DualLoRALearner)), None)
-    return Boundary(site, fl_ctx.get_job_id() or "", JobConfig.from_dict(job.config), config, learner)
+    settings = JobConfig.from_dict(job.config)
+    return Boundary(fl_ctx.get_identity_name(), fl_ctx.get_job_id() or "", settings, _site_config(fl_ctx), learner)
+
+
+def _site_config(fl_ctx: FLContext) -> SiteConfig | None:
+    try:
+        return SiteConfig.find(fl_ctx.get_identity_name(), fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES))
+    except ConfigError:
+        return None
+
+
+def reason_of(error: Exception) -> str:
+    """Return what may be said of an error: our own texts hold no value of a payload, other texts may."""
+    return str(error) if isinstance(error, MedDualLoRAError) else f"the check failed with {type(error).__name__}"
+
+
+def note_blocked(fl_ctx: FLContext, task: object, reason: str, payload: object, kind: str = "tensors") -> None:
+    """Write the ledger's line of something that was kept back, also in a job that is none of ours."""
+    job_id, site = fl_ctx.get_job_id() or "", fl_ctx.get_identity_name()
+    note(fl_ctx, blocked_entry(job_id, site, str(task)[:64], reason, payload, kind=kind))
+
+
+def note_code(fl_ctx: FLContext) -> None:
+    """Write the ledger's line of a return code that FLARE itself answers, before or between the checks."""
+    job_id, task = fl_ctx.get_job_id() or "", str(fl_ctx.get_prop(FLContextKey.TASK_NAME))[:64]
+    note(fl_ctx, error_entry(job_id, fl_ctx.get_identity_name(), task, "a return code of FLARE's own"))
+
+
+def note(fl_ctx: FLContext, entry: Entry) -> None:
+    """Write a line of the site's ledger, where there is one that can be written; nothing depends on it.
+
+    The task's context remembers that its answer has a line.
+    """
+    if entry.kind != "event":
+        fl_ctx.set_prop(NOTED, True, private=True, sticky=False)
+    config = _site_config(fl_ctx)
+    if config is None:
+        return
+    try:
+        Ledger(config.ledger_path).append(entry)
+    except LedgerError:
+        return  # it does not leave either way, and the first problem is the one to tell

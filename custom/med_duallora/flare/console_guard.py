@@ -1,5 +1,7 @@
 """Takes the console's file commands away from a site's FLARE process, and rights that nobody shall have.
 
+``report_env``, which tells a path of the site, goes with them.
+
 FLARE 2.9 leaves it to the server to say who sends a command and whether it has to be authorised at all. A server that
 skips this can read any file of a site with ``cat``. So the site itself must not know these commands.
 
@@ -20,6 +22,9 @@ from nvflare.security.logging import SECURE_LOGGING_VAR_NAME, is_secure
 from med_duallora.flare.site_check import say_whether_usable
 
 CLOSED_RIGHTS = frozenset({"byoc", "server-predeployed-flwr", "cat", "grep", "head", "ls", "pwd", "tail"})
+CLOSED_RIGHTS = frozenset({"byoc", "server-predeployed-flwr", "cat", "grep", "head", "ls", "pwd", "tail", "report_env"})
+CLOSED_TOPICS = frozenset({SysCommandTopic.SHELL, SysCommandTopic.REPORT_ENV})
+"""What FLARE calls the file commands, and the one that tells where the site's folder is."""
 TEST_ROLE = "super"
 """FLARE gives this role every right without asking, and takes the role from the message."""
 
@@ -55,7 +60,7 @@ class ConsoleGuard(FLComponent):
         os.environ[SECURE_LOGGING_VAR_NAME] = "true"
         # in place: FLARE keeps a reference to this list from its start
         known = ClientRequestProcessors.request_processors
-        known[:] = [processor for processor in known if SysCommandTopic.SHELL not in processor.get_topics()]
+        known[:] = [processor for processor in known if not CLOSED_TOPICS & set(processor.get_topics())]
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Check before the site registers; an UnsafeComponentError here keeps FLARE from starting."""
@@ -75,7 +80,7 @@ def close_rights() -> None:
 def check_closed() -> None:
     """Raise UnsafeComponentError unless everything that this guard closes is closed."""
     topics = {topic for item in ClientRequestProcessors.request_processors for topic in item.get_topics()}
-    if SysCommandTopic.SHELL in topics:
+    if topics & CLOSED_TOPICS:
         raise UnsafeComponentError("the console's file commands could not be removed")
     if not isinstance(AuthorizationService.get_authorizer(), ClosedRights):
         raise UnsafeComponentError("the site's authorisation could not be closed")

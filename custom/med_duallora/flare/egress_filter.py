@@ -6,8 +6,8 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.app_constant import AppConstants
 
-from med_duallora.errors import MedDualLoRAError
-from med_duallora.flare.boundary import boundary_of
+from med_duallora.errors import EgressViolation
+from med_duallora.flare.boundary import boundary_of, note_blocked, reason_of
 from med_duallora.flare.payload import rebuilt
 
 __all__ = ["FILTERED_TASKS", "EgressFilter", "rebuilt"]
@@ -31,10 +31,10 @@ class EgressFilter(Filter):
         """Return the only reply that may leave; raises EgressViolation where there is none."""
         of_site = self.get_prop(FilterContextKey.SOURCE) == FilterSource.SITE
         task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
-        boundary = boundary_of(fl_ctx)
         try:
-            return boundary.release(task, shareable, strict=of_site)[0]
-        except MedDualLoRAError as violation:
+            return boundary_of(fl_ctx).release(task, shareable, strict=of_site)[0]
+        except Exception as error:  # an unknown failure must not become a way out, nor its text
+            reason = reason_of(error)
             if of_site:
-                boundary.record_blocked(task, str(violation), shareable)
-            raise
+                note_blocked(fl_ctx, task, reason, shareable)
+            raise EgressViolation(reason) from None

@@ -7,7 +7,6 @@ import numpy as np
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.dxo import DXO, DataKind
-from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
@@ -18,7 +17,7 @@ from med_duallora.artifact import load_adapter
 from med_duallora.errors import ArtifactError, EgressViolation
 from med_duallora.files import write_json
 from med_duallora.flare.job import job_of
-from med_duallora.flare.payload import read_metrics_reply, set_lineage
+from med_duallora.flare.payload import read_failure, read_metrics_reply, set_lineage
 from med_duallora.flare.persistor import BEST, LAST
 from med_duallora.flare.receipts import keep_receipt, metrics_entry
 from med_duallora.flare.rundir import EVALUATION_FILE, server_directory
@@ -120,18 +119,19 @@ class AdapterEvaluation(Controller):
     def _received(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
         site, reply = client_task.client.name, client_task.result
         client_task.result = None
-        code = reply.get_return_code()
-        if code != ReturnCode.OK:
-            self._failed[site] = f"the site answered {code}"
-            self.log_error(fl_ctx, f"{site} could not evaluate: {code}")
-            return
         try:
-            self._scores[site] = read_metrics_reply(job_of(fl_ctx).contract, reply)
+            self._scores[site] = self._read(reply, fl_ctx)
         except EgressViolation as violation:
             self._failed[site] = str(violation)
-            self.log_error(fl_ctx, f"evaluation of {site} refused: {violation}")
+            self.log_error(fl_ctx, f"no scores of {site}: {violation}")
             return
         keep_receipt(self, metrics_entry(fl_ctx.get_job_id(), site, self._scores[site]), fl_ctx)
+
+    def _read(self, reply: Shareable, fl_ctx: FLContext) -> dict[str, float]:
+        failure = read_failure(reply)
+        if failure:
+            raise EgressViolation(f"the site answered {failure.code}")
+        return read_metrics_reply(job_of(fl_ctx).contract, reply)
 
 
 def _plain(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ Work = Callable[[SiteRuntime, State, int | None], Shareable]
 
 QUOTABLE = (ConfigError, CheckpointError, EgressViolation, StateError)
 """Errors whose messages speak of settings, tensors, limits and states; all others may name a subject."""
+HINT = "set this site's log level to DEBUG"
 
 
 def loggable(error: BaseException) -> str:
@@ -39,8 +40,10 @@ def loggable(error: BaseException) -> str:
     """
     name = type(error).__name__
     if not isinstance(error, QUOTABLE):
-        return f"{name} (set this site's log level to DEBUG to see the message)"
-    return f"{name}: {without_paths(str(error))}"
+        return f"{name} ({HINT} to see the message)"
+    whole = str(error)
+    text = without_paths(whole)
+    return f"{name}: {text}" + (f" ({HINT} to see it whole)" if text != whole else "")
 
 
 class DualLoRALearner(Learner):

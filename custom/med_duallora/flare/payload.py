@@ -85,17 +85,28 @@ def read_reply(task: object, reply: Shareable, contract: EgressContract) -> Trai
         EgressViolation: the reply holds something that the contract does not name, or the task may not be answered
             with data.
     """
-    if type(reply) is not Shareable:
-        raise EgressViolation(f"the payload is a {type(reply).__name__}, expected a plain Shareable")
-    code = reply.get_return_code()
-    # only text is compared: the comparison of an array, say, would raise or mean something else
-    if type(code) is not str or code != ReturnCode.OK:
-        return Failure(code if type(code) is str and code in RETURN_CODES else ReturnCode.ERROR)
+    failure = read_failure(reply)
+    if failure is not None:
+        return failure
     if task == AppConstants.TASK_TRAIN:
         return read_train_reply(contract, reply)
     if task == AppConstants.TASK_VALIDATION:
         return Scores(read_metrics_reply(contract, reply))
     raise EgressViolation("this task may not be answered with data")
+
+
+def read_failure(reply: Shareable) -> Failure | None:
+    """Return what an error reply says; None where a reply is none.
+
+    Raises:
+        EgressViolation: it is no plain Shareable with plain headers.
+    """
+    _check_plain(reply)
+    code = reply.get_return_code()
+    # only text is compared: the comparison of an array, say, would raise or mean something else
+    if type(code) is str and code == ReturnCode.OK:
+        return None
+    return Failure(code if type(code) is str and code in RETURN_CODES else ReturnCode.ERROR)
 
 
 def rebuilt(task: object, reply: Shareable, contract: EgressContract) -> Shareable:
@@ -197,12 +208,19 @@ def _read_dxo(shareable: Shareable, kind: DataKind) -> DXO:
 
 def _only_dxo(shareable: Shareable, kind: DataKind) -> DXO:
     """Read a DXO and refuse anything beside it; headers are the framework's and are not carried on."""
-    if type(shareable) is not Shareable:
-        raise EgressViolation(f"the payload is a {type(shareable).__name__}, expected a plain Shareable")
+    _check_plain(shareable)
     dxo = _read_dxo(shareable, kind)
     _only_keys(shareable, {ReservedHeaderKey.HEADERS, "DXO"}, set(), "payload entry")
     _only_keys(shareable["DXO"], {"kind", "data", "meta"}, set(), "payload entry")
     return dxo
+
+
+def _check_plain(shareable: Shareable) -> None:
+    if type(shareable) is not Shareable:
+        raise EgressViolation(f"the payload is a {type(shareable).__name__}, expected a plain Shareable")
+    headers = shareable.get(ReservedHeaderKey.HEADERS, {})
+    if type(headers) is not dict:
+        raise EgressViolation(f"the headers come as {type(headers).__name__}, expected a plain dict")
 
 
 def _only_keys(values: object, needed: set[str], allowed: set[str], what: str) -> None:

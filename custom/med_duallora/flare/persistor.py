@@ -26,7 +26,7 @@ class SafetensorsPersistor(ModelPersistor):
     """Gives the first global adapter and names the run; keeps the last and the best adapter.
 
     ``adapter_last`` is the result of the newest round; ``adapter_best`` is the incoming adapter that had the best
-    mean validation score at the sites before they trained on it (FLARE's IntimeModelSelector decides).
+    mean validation score at the sites before they trained on it (``selector.AdapterSelector`` decides).
 
     Args:
         initial_adapter: ``.safetensors`` file of an adapter to start from, a path at the server or relative to the

@@ -7,13 +7,15 @@ from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
 
 from med_duallora.errors import LedgerError
-from med_duallora.flare.payload import TrainReply
+from med_duallora.flare.payload import ROUND, TrainReply
 from med_duallora.flare.rundir import RECEIVED_FILE, server_directory
 from med_duallora.ledger import ALLOWED, BLOCKED, Entry, Ledger, content_digest, described
 
 TRAIN, VALIDATE = "train", "validate"
 MAX_DESCRIBED = 64
 """A blocked payload may hold any number of tensors; this many are described."""
+MAX_ROUND = 10**6
+"""A blocked payload may claim any round; larger ones are not written down."""
 
 
 def train_entry(job_id: str, site: str, reply: TrainReply, verdict: str = ALLOWED, reason: str = "") -> Entry:
@@ -68,13 +70,24 @@ def blocked_entry(job_id: str, site: str, task: str, reason: str, payload: objec
     tensors = dict(_arrays(payload))
     n_bytes = sum(value.nbytes for value in tensors.values())
     digest = content_digest(tensors, {}) if tensors else ""
-    return Entry(job_id, site, task, kind, BLOCKED, reason, None, described(tensors), n_bytes, digest)
+    return Entry(job_id, site, task, kind, BLOCKED, reason, _round(payload), described(tensors), n_bytes, digest)
+
+
+def _inside(payload: object, name: str) -> object:
+    """Return a part of a DXO-like payload; nothing of the payload is called."""
+    content = dict.get(payload, "DXO") if isinstance(payload, dict) else None
+    return dict.get(content, name) if isinstance(content, dict) else None
+
+
+def _round(payload: object) -> int | None:
+    meta = _inside(payload, "meta")
+    found = dict.get(meta, ROUND) if isinstance(meta, dict) else None
+    return found if type(found) is int and 0 <= found < MAX_ROUND else None
 
 
 def _arrays(payload: object) -> list[tuple[str, np.ndarray]]:
     """Return the plain numeric arrays of a DXO-like payload; nothing of the payload is called."""
-    content = dict.get(payload, "DXO") if isinstance(payload, dict) else None
-    data = dict.get(content, "data") if isinstance(content, dict) else None
+    data = _inside(payload, "data")
     if not isinstance(data, dict):
         return []
     found = [

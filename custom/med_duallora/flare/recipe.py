@@ -6,7 +6,6 @@ from typing import Any
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.executors.learner_executor import LearnerExecutor
 from nvflare.app_common.shareablegenerators.full_model_shareable_generator import FullModelShareableGenerator
-from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
@@ -20,6 +19,7 @@ from med_duallora.flare.evaluation import AdapterEvaluation
 from med_duallora.flare.job import JOB_COMPONENT, FederatedJob
 from med_duallora.flare.learner import DualLoRALearner
 from med_duallora.flare.persistor import SafetensorsPersistor
+from med_duallora.flare.selector import AdapterSelector
 from med_duallora.flare.tensorboard import TensorBoardRuns
 
 KEY_METRIC = "val_balanced_accuracy"
@@ -104,7 +104,7 @@ def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> No
         AppConstants.DEFAULT_AGGREGATOR_ID: DualLoRAAggregator(min_sites=workflow.min_sites),
         "persistor": SafetensorsPersistor(workflow.initial_adapter),
         AppConstants.DEFAULT_SHAREABLE_GENERATOR_ID: FullModelShareableGenerator(),
-        "model_selector": IntimeModelSelector(key_metric=KEY_METRIC),
+        "model_selector": AdapterSelector(key_metric=KEY_METRIC),
         "tensorboard": TensorBoardRuns(),
     }
     for component_id, component in components.items():

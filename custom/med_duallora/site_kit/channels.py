@@ -136,6 +136,7 @@ def _console(kit: SiteKit) -> Iterator[Channel]:
     found = "the console guard is" if there else "there is no console guard"
     for name in (
         "file commands of a server that skips or forges the user's rights",
+        "the path of the site's folder (report_env)",
         "texts of exceptions in FLARE's own log lines",
     ):
         yield Channel(name, not there, f"{found} in {_source(kit, 'resources.json')}", "" if there else HARDEN)
@@ -167,6 +168,15 @@ def _jobs_and_transport(kit: SiteKit) -> Iterator[Channel]:
     yield Channel("listeners on the network", not good, found, "" if good else "ask for a kit with mtls")
 
 
+def _facts(kit: SiteKit) -> Iterator[Channel]:  # noqa: ARG001  all checks have one signature
+    name = "facts about the machine (sys_info, report_resources, check_status, network agent, heartbeats)"
+    found = (
+        "FLARE tells whoever may ask: the site's name, job ids and states, scopes, memory, GPU names, its version, "
+        "process numbers, names of threads, connections and message counts; nothing of the data"
+    )
+    yield Channel(name, False, found, is_told=True)
+
+
 def _version(kit: SiteKit) -> Iterator[Channel]:  # noqa: ARG001  all checks have one signature
     name = "channels of a FLARE version that this program does not know"
     try:
@@ -196,5 +206,6 @@ CHECKS: tuple[Callable[[SiteKit], Iterator[Channel]], ...] = (
     _registration,
     _jobs_and_transport,
     site_policy,
+    _facts,
     _version,
 )

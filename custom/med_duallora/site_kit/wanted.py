@@ -21,6 +21,7 @@ SERVER_CLASSES = (
     "med_duallora.flare.job.FederatedJob",
     "med_duallora.flare.aggregator.DualLoRAAggregator",
     "med_duallora.flare.persistor.SafetensorsPersistor",
+    "med_duallora.flare.selector.AdapterSelector",
     "med_duallora.flare.evaluation.AdapterEvaluation",
     "med_duallora.flare.tensorboard.TensorBoardRuns",
 )

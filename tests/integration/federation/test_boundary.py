@@ -1,35 +1,26 @@
-"""The privacy boundary in a provisioned federation: what reached the server, byte by byte, and what did not.
-
-The job captures every task result at the server, with code of its own that runs there only; the sites are closed.
-"""
+"""The privacy boundary in a provisioned federation: what reached the server's filters, the ledgers, the logs."""
 
 import json
-import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from nvflare.apis.shareable import Shareable
 from nvflare.fuel.utils import fobs
-from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 from safetensors.numpy import load_file
 
 from med_duallora.cli import main
-from med_duallora.egress import HEADERS, EgressContract
+from med_duallora.egress import HEADERS
 from med_duallora.errors import FederationError
-from med_duallora.flare.egress_guard import PUBLIC_PROPERTIES
 from med_duallora.flare.federation.admin import console
 from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.flare.payload import TrainReply, read_reply
+from med_duallora.flare.public_context import PUBLIC_PROPERTIES
 from med_duallora.flare.receipts import train_entry
 from med_duallora.ledger_audit import match, read_lines, verify
 from med_duallora.site_kit import inspect_kit
-from med_duallora.site_kit.job_check import job_settings
-from tests.integration import capture_filter
-from tests.integration.harness import SITES, FinishedJob, RunningFederation
+from tests.integration.captured import Captured, ledger_of, lines_of
+from tests.integration.harness import SITES, RunningFederation
+from tests.integration.words import LOUD, words_of
 
 pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
 
@@ -37,59 +28,6 @@ FRAMEWORK_HEADERS = {"__task_name__", "__task_id__", "__audit_event_id__", "__co
 """What FLARE adds after all checks: which task this answers, what the server itself sent along, and a log reference."""
 SERVER_HEADERS = {"__peer_ctx__", "__peer_props__", "fl_client"}
 """What the server notes of the sender: the public context, and its own record of the site."""
-
-
-@dataclass
-class Captured:
-    """A finished job, and every task result as its bytes reached the server."""
-
-    job: FinishedJob
-    contract: EgressContract
-    result: Path
-    folder: Path
-
-    def results(self, task: str) -> Iterator[tuple[str, bytes, Shareable]]:
-        for path in sorted(self.folder.iterdir()):
-            site, name, _ = path.name.split(".")
-            if name == task:
-                yield site, path.read_bytes(), fobs.loads(path.read_bytes())
-
-
-def with_capture(folder: Path, captures: Path) -> Path:
-    """Split a job into a server's and a sites' part, and let the server's part keep every task result."""
-    meta = json.loads((folder / "meta.json").read_text())
-    app, server = folder / "app", folder / "app_server"
-    shutil.copytree(app, server)
-    (server / "config" / "config_fed_client.json").unlink()
-    (app / "config" / "config_fed_server.json").unlink()
-    (server / "custom").mkdir()
-    shutil.copy(capture_filter.__file__, server / "custom")
-    config = json.loads((server / "config" / "config_fed_server.json").read_text())
-    capture = {"path": "capture_filter.CaptureFilter", "args": {"folder": str(captures)}}
-    config["task_result_filters"] = [{"tasks": ["train", "validate"], "filters": [capture]}]
-    (server / "config" / "config_fed_server.json").write_text(json.dumps(config))
-    meta["deploy_map"] = {"app_server": ["server"], "app": list(SITES)}
-    (folder / "meta.json").write_text(json.dumps(meta))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def captured(federation: RunningFederation, tmp_path_factory: pytest.TempPathFactory) -> Captured:
-    nvflare_fobs_initialize()
-    captures = tmp_path_factory.mktemp("captures")
-    folder = federation.job(name="captured")
-    contract = EgressContract.for_job(job_settings(folder))
-    job = federation.run(with_capture(folder, captures))
-    assert job.status == COMPLETED
-    return Captured(job, contract, federation.fetch(job.job_id), captures)
-
-
-def ledger_of(federation: RunningFederation, site: str) -> Path:
-    return federation.directory / "sites" / site / "egress_ledger.jsonl"
-
-
-def lines_of(federation: RunningFederation, captured: Captured, site: str) -> list[Mapping[str, Any]]:
-    return [line for line in read_lines(ledger_of(federation, site)) if line["job"] == captured.job.job_id]
 
 
 def test_every_round_of_every_site_was_captured(captured: Captured) -> None:
@@ -110,6 +48,15 @@ def test_the_bytes_at_the_server_are_exactly_the_contract_s(captured: Captured) 
         assert set(result["__headers__"]) <= {*HEADERS, *FRAMEWORK_HEADERS, *SERVER_HEADERS}
         assert set(result["DXO"]["data"]["initial_metrics"]) <= set(captured.contract.metric_names("evaluation"))
         assert len(data) < 8 * 1024
+
+
+def test_a_result_is_the_contract_s_values_and_flare_s_headers_to_the_last_byte(captured: Captured) -> None:
+    """Built again from what the contract reads of it, and with the headers looked at above, it is the same bytes."""
+    for task in ("train", "validate"):
+        for _site, data, result in captured.results(task):
+            again = read_reply(task, result, captured.contract).to_shareable()
+            again["__headers__"] = result["__headers__"]
+            assert bytes(fobs.dumps(again)) == data
 
 
 def test_framework_headers_hold_names_and_numbers_of_the_framework(captured: Captured) -> None:
@@ -159,7 +106,7 @@ def test_nothing_was_blocked_in_an_honest_run(federation: RunningFederation, cap
 
 
 def test_no_tensor_that_stays_is_among_the_bytes(federation: RunningFederation, captured: Captured) -> None:
-    everything = b"".join(path.read_bytes() for path in captured.folder.iterdir())
+    everything = b"".join(path.read_bytes() for path in (captured.folder / "results").iterdir())
     n_compared = 0
     for site in SITES:
         for path in (federation.directory / "sites" / site / "state" / "test").glob("*/state.safetensors"):
@@ -182,19 +129,20 @@ def log_files(federation: RunningFederation) -> list[Path]:
     return found
 
 
-def test_no_log_names_a_subject_a_file_or_a_path_of_a_cohort(
+def test_no_log_names_a_subject_a_file_a_path_or_a_value(
     federation: RunningFederation, captured: Captured, tiny_cohorts: dict[str, Path], tiny_checkpoint: Path
 ) -> None:
     files = log_files(federation)
     assert len([path for path in files if path.name == "log.txt"]) >= 3, "the server's and both sites' logs"
-    subjects = [path.name for site in SITES for path in tiny_cohorts[site].iterdir() if path.is_dir()]
-    places = [str(tiny_cohorts[site]) for site in SITES]
+    folders = {site: tiny_cohorts[site] for site in SITES}
     states = [str(federation.directory / "sites" / site) for site in SITES]
-    words = [*subjects, *places, *states, str(tiny_checkpoint), "cohort.csv", "_sax_ed", "_sax_es"]
+    words = [*words_of(folders), *states, str(tiny_checkpoint)]
     for path in files:
         text = path.read_text(encoding="utf-8", errors="replace")
         found = [word for word in words if word in text]
         assert not found, f"{path.relative_to(federation.directory)} holds {found[0]}"
+        loud = LOUD.search(text) if "log" in path.name else None
+        assert not loud, f"{path.relative_to(federation.directory)} holds {loud.group() if loud else ''}"
 
 
 def test_preflight_finds_nothing_open_but_what_the_tests_opened(federation: RunningFederation) -> None:
@@ -215,6 +163,20 @@ def test_nobody_reads_a_site_s_files_through_the_console(
             shown = str(error)
     assert "data_dir" not in shown and "med_duallora_site.json\n" not in shown
     assert "cohort" not in shown
+
+
+def test_a_job_that_asks_for_more_is_refused_before_any_training(federation: RunningFederation) -> None:
+    """The sites' own configuration allows rank 16 at most. The first refusal ends the job, for the others as well."""
+    job = federation.run(federation.job("experiment=greedy", "lora.rank_global=32", name="greedy"))
+    assert job.status != COMPLETED
+    refusals = []
+    for site in SITES:
+        ledger = ledger_of(federation, site)
+        lines = [line for line in read_lines(ledger) if line["job"] == job.job_id] if ledger.exists() else []
+        assert {line["kind"] for line in lines} <= {"error"}, "codes only"
+        assert not (federation.directory / "sites" / site / "state" / "greedy").exists(), "nothing was trained"
+        refusals += [path.read_text() for path in (federation.federation.kit(site) / job.job_id).rglob("log.txt")]
+    assert any("this site refuses the job: policy.max_rank" in text for text in refusals)
 
 
 def test_code_for_the_sites_stops_the_job(federation: RunningFederation) -> None:

@@ -57,3 +57,16 @@ def test_match_agrees_and_disagrees(ledger: Ledger, tmp_path: Path, capsys):
     record.append(Entry("j1", "ge", "train", "tensors", ALLOWED, "", 1, {}, 2048, "b" * 64))
     assert run("match", ledger.path, record.path, "--site", "ge") == 1
     assert "NEVER LEFT" in capsys.readouterr().err
+
+
+def test_match_says_when_a_chain_is_broken(ledger: Ledger, tmp_path: Path, capsys):
+    """An entry that was taken out of both files would match; the chains tell."""
+    record = Ledger(tmp_path / "received.jsonl")
+    record.append(Entry("j1", "ge", "train", "tensors", ALLOWED, "", 0, {}, 2048, "a" * 64))
+    ledger.path.write_bytes(ledger.path.read_bytes().replace(b"outside the", b"inside  the"))
+    assert run("match", ledger.path, record.path, "--site", "ge") == 1
+    said = capsys.readouterr()
+    assert "line 2: was edited" in said.err and "1 entries agree, 0 only" in said.out
+    record.head_path.unlink()
+    run("match", ledger.path, record.path, "--site", "ge")
+    assert "received.jsonl: its head file" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from typing import Any
 
 from nvflare.apis.client import Client
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode, ServerCommandKey
 from nvflare.apis.fl_context import FLContext, FLContextManager
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_common.abstract.model import make_model_learnable
@@ -71,6 +71,12 @@ def from_site(fl_ctx: FLContext, site: str) -> FLContext:
     """The same context, with a site as the peer."""
     fl_ctx.set_peer_context(FLContextManager(None, site, "job-1").new_context())
     return fl_ctx
+
+
+def sent_by(site: str, shareable: Shareable) -> Shareable:
+    """A result as the server marks it when it arrives: with the site whose token came with it."""
+    shareable.set_header(ServerCommandKey.FL_CLIENT, client(site))
+    return shareable
 
 
 def answered(reply: Shareable) -> str:

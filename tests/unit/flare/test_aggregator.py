@@ -18,7 +18,7 @@ from med_duallora.egress import EgressContract
 from med_duallora.flare.aggregator import DualLoRAAggregator
 from med_duallora.flare.payload import TrainReply
 from med_duallora.flare.tracking import LOCAL_EVENT
-from tests.unit.flare.standin import Engine, from_site, server_context
+from tests.unit.flare.standin import Engine, from_site, sent_by, server_context
 from tests.unit.tiny import random_payload, same
 
 
@@ -36,8 +36,9 @@ class Server:
     def open(self, round_index: int = 0) -> None:
         self.aggregator.handle_event(AppEventType.ROUND_STARTED, self.context(round_index))
 
-    def accept(self, site: str, shareable: Shareable, round_index: int = 0) -> bool:
-        return self.aggregator.accept(shareable, from_site(self.context(round_index), site))
+    def accept(self, site: str, shareable: Shareable, round_index: int = 0, claimed: str = "") -> bool:
+        fl_ctx = from_site(self.context(round_index), claimed or site)
+        return self.aggregator.accept(sent_by(site, shareable), fl_ctx)
 
     def close(self, round_index: int = 0) -> dict[str, np.ndarray]:
         return dict(from_shareable(self.aggregator.aggregate(self.context(round_index))).data)
@@ -69,7 +70,7 @@ def test_a_round_is_the_weighted_mean_and_leaves_a_record(
     assert 0 < record["residual"] < 2
     assert record["sites"]["ge"]["metrics"] == {**reply.metrics, "val_balanced_accuracy": 0.75}
     assert record["sites"]["ge"]["weight"] == 6.0
-    assert record["sites"]["ge"]["payload_bytes"] == len(fobs.dumps(reply.to_shareable()))
+    assert record["sites"]["ge"]["payload_bytes"] == len(fobs.dumps(sent_by("ge", reply.to_shareable())))
     assert record["sites"]["canon"]["metrics"] == other.metrics
 
 
@@ -141,7 +142,8 @@ def test_a_site_that_failed_is_in_the_record(server: Server) -> None:
     server.open()
     fl_ctx = from_site(server.context(), "philips")
     fl_ctx.set_prop(FLContextKey.TASK_NAME, "train", private=True, sticky=False)
-    fl_ctx.set_prop(FLContextKey.TASK_RESULT, make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR), True, False)
+    failed = sent_by("philips", make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR))
+    fl_ctx.set_prop(FLContextKey.TASK_RESULT, failed, True, False)
     server.aggregator.handle_event(EventType.BEFORE_PROCESS_SUBMISSION, fl_ctx)
     server.close()
     assert server.records()[0]["refused"] == [

@@ -307,10 +307,10 @@ def test_an_abort_stops_the_evaluation_too(site: Site) -> None:
     [
         (
             ConfigError("site configuration /a/b c.json: device = 'gpu'"),
-            "ConfigError: site configuration <path> c.json",
+            "ConfigError: site configuration <path>: device = 'gpu' (set this site's log level",
         ),
-        (CheckpointError("~/weights/x.safetensors lacks k"), "CheckpointError: <path> lacks k"),
-        (ConfigError(r"C:\data\site.json is no file"), "ConfigError: <path> is no file"),
+        (CheckpointError("~/weights/x.safetensors lacks k"), "CheckpointError: <path> (set this site's log level"),
+        (ConfigError(r"C:\data\site.json is no file"), "ConfigError: <path> (set this site's log level"),
         (CohortError("patient007"), "CohortError (set this site's log level"),
         (OSError("/data/patient007"), "OSError (set this site's log level"),
         (StateError("the file is damaged"), "StateError: the file is damaged"),
@@ -318,3 +318,21 @@ def test_an_abort_stops_the_evaluation_too(site: Site) -> None:
 )
 def test_what_a_log_may_say(error: Exception, expected: str) -> None:
     assert loggable(error).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("checkpoint /data/Jane Doe/b.safetensors cannot be read: No such file", "checkpoint <path>: No such file"),
+        ("site configuration /srv/Jane Doe: Is a directory", "site configuration <path>: Is a directory"),
+        ("data_dir = ['/data/Jane Doe'], but it must be text", "data_dir = ['<path>'], but it must be text"),
+        (r"data_dir = 'C:\\data\\Jane Doe' is not there", "data_dir = '<path>' is not there"),
+        ("Jane/Doe, John/Roe", "<path>"),
+        ("/data/Doe, Jane", "<path>"),
+        ("prepared/Jane Doe\nand more", "<path>"),
+        ("policy.max_rank is 8, but the job asks for rank 9", "policy.max_rank is 8, but the job asks for rank 9"),
+    ],
+)
+def test_a_path_with_blanks_is_left_out_as_a_whole(text: str, expected: str) -> None:
+    found = loggable(ConfigError(text))
+    assert found.removesuffix(" (set this site's log level to DEBUG to see it whole)") == f"ConfigError: {expected}"

@@ -18,6 +18,7 @@ from med_duallora.flare.payload import (
     TrainReply,
     metrics_reply,
     read_metrics_reply,
+    read_reply,
     read_train_reply,
     task_tensors,
 )
@@ -132,3 +133,15 @@ def test_a_task_brings_the_global_state(contract: EgressContract) -> None:
 def test_a_task_with_other_tensors_is_refused(contract: EgressContract) -> None:
     with pytest.raises(EgressViolation, match="outside the contract"):
         task_tensors(contract, DXO(DataKind.WEIGHTS, data={"x": np.ones(1, np.float32)}).to_shareable())
+
+
+@pytest.mark.parametrize("headers", [["note"], np.arange(3), "note", 7], ids=["list", "array", "text", "number"])
+@pytest.mark.parametrize("task", ["train", "validate"])
+def test_headers_that_are_no_dict_are_a_violation_and_not_an_accident(
+    task: str, headers: Any, contract: EgressContract, reply: TrainReply
+) -> None:
+    """FLARE's own accessors raise ValueError for them, which would end a round at the server."""
+    shareable = reply.to_shareable()
+    dict.update(shareable, {"__headers__": headers})
+    with pytest.raises(EgressViolation, match="the headers come as"):
+        read_reply(task, shareable, contract)

@@ -1,6 +1,7 @@
 """Preflight: what is open on an untouched kit, nothing on ours, and every way to open one again is seen."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from med_duallora.cli import main
 from med_duallora.ledger import ALLOWED, Entry, Ledger
 from med_duallora.site_kit import Channel, harden, inspect_kit
+from tests.conftest import REPOSITORY
 from tests.unit.site_kit.test_closing import change, snapshot
 
 
@@ -204,3 +206,21 @@ def test_the_commands_exit_codes_and_words(site_kit: Path, tmp_path: Path, capsy
 def test_what_is_no_kit_is_bad_input(command: str, tmp_path: Path, capsys):
     assert main([command, "--startup-kit", str(tmp_path)]) == 2
     assert "startup kit of a FLARE site" in capsys.readouterr().err
+
+
+def test_the_document_says_how_many_are_open(closed_kit: Path, provisioned: Path, tmp_path: Path):
+    untouched = Path(shutil.copytree(provisioned / "siemens", tmp_path / "untouched"))
+    before, after = inspect_kit(untouched), inspect_kit(closed_kit)
+    text = " ".join((REPOSITORY / "docs" / "privacy.md").read_text(encoding="utf-8").split())
+    n_open = sum(channel.is_open for channel in before)
+    n_before, n_after = (sum(not channel.is_told for channel in found) for found in (before, after))
+    assert f"{n_open} of {n_before} channels are open" in text, (n_open, n_before)
+    assert f"none of {n_after}" in text, n_after
+
+
+def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(site_kit: Path, closed_kit: Path, capsys):
+    for kit in (site_kit, closed_kit):
+        assert [channel.state for channel in inspect_kit(kit) if channel.is_told] == ["told"]
+    assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
+    said = capsys.readouterr().out
+    assert "told    facts about the machine" in said and "all 23 channels closed" in said

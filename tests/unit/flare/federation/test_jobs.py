@@ -31,10 +31,12 @@ def test_settings_come_last(tmp_path: Path) -> None:
 
 
 def test_a_known_job_is_about_the_checkpoint_that_the_sites_have(tmp_path: Path) -> None:
-    assert read_job(prepare_submission("production", [], 3, tmp_path, backbone_sha256="a" * 64))[0].backbone_sha256 == "a" * 64
-    other = ["backbone_sha256=" + "b" * 64]
-    assert read_job(prepare_submission("production", other, 3, tmp_path, "a" * 64))[0].backbone_sha256 == "b" * 64
-    assert read_job(prepare_submission("production", [], 3, tmp_path))[0].backbone_sha256 == ""
+    def pinned(assignments: list[str], **sites: str) -> str:
+        return read_job(prepare_submission("production", assignments, 3, tmp_path, **sites))[0].backbone_sha256
+
+    assert pinned([], backbone_sha256="a" * 64) == "a" * 64
+    assert pinned(["backbone_sha256=" + "b" * 64], backbone_sha256="a" * 64) == "b" * 64
+    assert pinned([]) == ""
 
 
 def test_a_folder_is_copied_as_it_is(folder: Path, tmp_path: Path) -> None:

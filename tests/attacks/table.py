@@ -1,0 +1,248 @@
+"""The attack table: every attack that a test makes, with its channel, the trick, and the refusal that the test expects.
+
+``python -m tests.attacks.table`` prints it as docs/attacks.md.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.attacks import test_after_filters as after
+from tests.attacks import test_doors as doors
+from tests.attacks import test_floor as floor
+from tests.attacks import test_results as results
+from tests.attacks import test_side_channels as side
+from tests.unit import test_ledger_audit as ledger
+from tests.unit.flare import test_forged_contributions as server
+
+EMPTY = "an empty TASK_RESULT_FILTER_ERROR leaves"
+HEAD = """# The attack table
+
+Every row is one attack that `make test` makes; the last column is what its test expects. The rows are collected from
+the tests themselves (`tests/attacks/table.py`), and a test compares this file with them. Where a site would send
+something, the tests also look in its bytes and in the site's log for the secret that the attacker put in.
+
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Row:
+    """One attack.
+
+    Args:
+        channel: by which something could leave a site, or spoil a round.
+        trick: what the attacker does.
+        refusal: what happens instead.
+    """
+
+    channel: str
+    trick: str
+    refusal: str
+
+
+SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
+    (
+        "task result: tensors",
+        "a local tensor under a global name",
+        "is not this site's current global adapter",
+        results.test_a_local_tensor_under_a_global_name_is_blocked,
+    ),
+    (
+        "task result: tensors",
+        "the local adapter copied into the global parameters of the model itself",
+        "equals a tensor that stays at the site",
+        results.test_a_global_adapter_that_became_the_local_one_is_blocked,
+    ),
+    (
+        "task result: kinds",
+        "an object that is no Shareable",
+        "EXECUTION_RESULT_ERROR leaves",
+        results.test_what_is_no_shareable_never_reaches_the_wire,
+    ),
+    ("errors", "the text of an exception", "the code alone", results.test_the_text_of_an_exception_does_not_leave),
+    (
+        "later filter of the job",
+        "fails with a text",
+        EMPTY,
+        after.test_a_later_filter_that_fails_tells_nothing,
+    ),
+    (
+        "handler of the job",
+        "a context that makes the guard fail",
+        EMPTY,
+        after.test_a_damaged_context_does_not_keep_the_guard_from_its_work,
+    ),
+    ("handler of the job", "fills a cleared result again", EMPTY, after.test_a_cleared_result_is_not_filled_again),
+    ("fed events", "text in a header", "sent without it", side.test_a_fed_event_leaves_without_what_was_hidden),
+    ("fed events", "one metric fifty times", "sent once", side.test_a_metric_leaves_once_per_round_whatever_its_value),
+    (
+        "fed events",
+        "log records turned into events",
+        "dropped",
+        side.test_log_records_converted_to_fed_events_are_dropped,
+    ),
+    (
+        "show_stats",
+        "the loss of one batch while a round runs",
+        "left out of the answer",
+        side.test_a_running_loss_of_a_small_batch_is_not_shown,
+    ),
+    (
+        "show_errors",
+        "a path in a text of another component",
+        "the text is withheld",
+        side.test_texts_of_other_components_are_withheld_from_the_console,
+    ),
+    (
+        "task result: rounds",
+        "the same round once more, trained from another adapter",
+        "was already answered with another adapter",
+        after.test_a_round_is_answered_once,
+    ),
+    (
+        "tasks of other members",
+        "a task sent as a message in the server's name",
+        "TASK_UNSUPPORTED leaves",
+        side.test_a_task_that_another_site_sends_is_not_done,
+    ),
+    (
+        "tasks of other members",
+        "the same before the run begins",
+        "the task came before the run began",
+        side.test_nor_is_it_answered_before_the_run_begins,
+    ),
+    ("code in a job", "Python files in the job", "refused as BYOC", doors.test_nobody_brings_code),
+    (
+        "code in a job",
+        "a container image of the job's choice",
+        "not allowed",
+        doors.test_an_image_of_the_jobs_choice_is_code,
+    ),
+    ("code in a job", "a class under another key", "UnsafeComponentError", doors.test_nor_by_another_key),
+    (
+        "console",
+        "cat, head, tail, grep, ls, pwd, report_env",
+        "the site does not know the command",
+        doors.test_the_site_no_longer_knows_file_commands,
+    ),
+    (
+        "console",
+        "a forged role, or FLARE's test role",
+        "no more rights than the site gives",
+        doors.test_forged_identities_get_no_more_than_the_site_gives,
+    ),
+    (
+        "policy",
+        "metrics that the policy keeps",
+        EMPTY,
+        floor.test_metrics_that_the_policy_keeps_do_not_leave,
+    ),
+    ("policy", "no site configuration", EMPTY, floor.test_without_a_site_configuration_nothing_leaves),
+    ("policy", "a learner of somebody else", EMPTY, floor.test_without_a_model_of_the_site_nothing_leaves),
+    ("policy", "a job without our settings", EMPTY, floor.test_a_job_without_our_settings_gets_nothing),
+    ("ledger", "a ledger that cannot be written", EMPTY, floor.test_without_a_ledger_nothing_leaves),
+    (
+        "ledger",
+        "a ledger whose end was cut before a result",
+        EMPTY,
+        floor.test_with_a_tampered_ledger_nothing_leaves,
+    ),
+    (
+        "contribution at the server",
+        "sent under the name of another site",
+        "it was sent under the name",
+        server.test_one_site_cannot_speak_for_another,
+    ),
+    (
+        "contribution at the server",
+        "a late result under the name of another site",
+        "it does not count",
+        server.test_a_late_result_cannot_be_sent_for_another_site,
+    ),
+    (
+        "contribution at the server",
+        "a second contribution, an unknown site, a huge update",
+        "left out; the others count",
+        server.test_all_four_ways_at_once_leave_the_good_sites_alone,
+    ),
+    (
+        "choice of the best adapter",
+        "scores of refused contributions",
+        "they do not count",
+        server.test_a_refused_contribution_does_not_choose_the_best_adapter,
+    ),
+]
+"""Attacks with a test of their own; the test is named so that the row cannot outlive it."""
+
+
+def rows() -> list[Row]:
+    """Return the whole table."""
+    return [
+        *_results(),
+        *_after_filters(),
+        *_side_channels(),
+        *_doors(),
+        *_elsewhere(),
+        *(Row(*single[:3]) for single in SINGLE),
+    ]
+
+
+def _results() -> Iterator[Row]:
+    for channel, trick, _, refusal in results.BLOCKED:
+        yield Row(f"task result: {channel}", trick, refusal)
+    for channel, trick, _ in results.CLEANED:
+        yield Row(f"task result: {channel}", trick, "sent without it")
+    for channel, trick, _, code in results.FAILURES:
+        yield Row(channel, trick, f"{code} leaves, alone")
+    for task, trick, _, refusal in results.TASKS:
+        yield Row(f"task {task}", trick, refusal)
+
+
+def _after_filters() -> Iterator[Row]:
+    for trick, _, is_sent in after.FILTERS:
+        yield Row("later filter of the job", trick, "sent without it" if is_sent else EMPTY)
+    for event in after.HANDLED:
+        for trick, _ in after.CHANGES:
+            yield Row(f"handler of the job at {event.strip('_')}", trick, "nothing of it leaves")
+    for trick, _, is_sent in after.KEPT:
+        yield Row("result kept and changed after its check", trick, "sent without it" if is_sent else EMPTY)
+
+
+def _side_channels() -> Iterator[Row]:
+    for trick, *_ in side.PUBLIC:
+        yield Row("public context of a task", trick, "hidden")
+        yield Row("public context before any task", trick, "hidden")
+    for trick, _, _, refusal in side.EVENTS:
+        yield Row("fed events", trick, refusal)
+    for trick, _ in side.STATISTICS:
+        yield Row("show_stats", trick, "left out of the answer")
+
+
+def _doors() -> Iterator[Row]:
+    for trick, path in doors.REFUSED_CLASSES:
+        yield Row("class named by a job", f"{trick}: {path}", "UnsafeComponentError")
+    for trick, _, _, key in floor.DEMANDS:
+        yield Row("policy", trick, key)
+    for trick, _, refusal in floor.FLOOR:
+        yield Row("policy", trick, refusal)
+
+
+def _elsewhere() -> Iterator[Row]:
+    for trick, _, refusal in server.FORGED:
+        yield Row("contribution at the server", trick, refusal)
+    for trick, _, _, what in ledger.TAMPERING:
+        yield Row("ledger", trick, f"found, and located: {what}")
+
+
+def text(table: Iterable[Row]) -> str:
+    """Return the table as Markdown."""
+    lines = [f"| {row.channel} | {row.trick} | {_escaped(row.refusal)} |" for row in sorted(table)]
+    return HEAD + f"{len(lines)} attacks:\n\n| channel | trick | refusal |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("[", "\\[")
+
+
+if __name__ == "__main__":
+    print(text(rows()), end="")

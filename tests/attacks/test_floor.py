@@ -1,0 +1,112 @@
+"""Attacks on what the site itself decides: its policy, its configuration, its ledger."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nvflare.apis.fl_constant import ReturnCode
+
+from med_duallora.flare.console_guard import ConsoleGuard
+from med_duallora.flare.payload import metrics_reply
+from tests.attacks.test_results import assert_nothing_left
+
+
+def with_policy(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text())
+    values["policy"].update(changes)
+    path.write_text(json.dumps(values))
+
+
+DEMANDS = [
+    ("the classification head", ["lora.head_policy=global"], {}, "policy.head_leaves"),
+    ("a method that sends the head", ["method=fedavg-lora"], {}, "policy.head_leaves"),
+    ("a rank above the site's", ["lora.rank_global=32"], {"max_rank": 16}, "policy.max_rank"),
+    ("more blocks", ["lora.n_blocks=2"], {"max_blocks": 1}, "policy.max_blocks"),
+    ("another contract", [], {"contract_sha256": ["a" * 64]}, "policy.contract_sha256"),
+    ("another backbone", [], {"backbone_sha256": "b" * 64}, "policy.backbone_sha256"),
+    ("another number of rounds", ["train.n_rounds=9"], {"contract_sha256": ["PINNED"]}, "policy.contract_sha256"),
+]
+
+
+@pytest.mark.parametrize("row", DEMANDS, ids=[row[0] for row in DEMANDS])
+def test_a_job_that_demands_more_gets_nothing(row, process, attacked_job, contract, site_files):
+    """Even if the learner did not refuse it before training, nothing would leave."""
+    _trick, settings, policy, key = row
+    pinned = [contract.sha256 if value == "PINNED" else value for value in policy.get("contract_sha256", [])]
+    with_policy(site_files[0], **{**policy, **({"contract_sha256": pinned} if pinned else {})})
+    site = process(job=attacked_job.with_overrides(settings))
+    leaving = site.answer("validate", metrics_reply({}))
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert key in site.ledger(site_files[1])[-1]["reason"]
+
+
+FLOOR = [
+    ("metrics where none may leave", {"metrics_leave": False}, "metric cache_hits is more than"),
+    ("a loss over too few subjects", {"min_subjects": 7}, "metric train_loss is more than"),
+    ("a score over too few subjects", {"min_subjects": 3}, "metric val_balanced_accuracy is more than"),
+    ("digits that the policy cuts", {"metric_decimals": 0}, "is more than this site's policy lets out"),
+]
+
+
+@pytest.mark.parametrize("row", FLOOR, ids=[row[0] for row in FLOOR])
+def test_the_floor_holds_at_the_last_line_too(row, process, trained, site_files):
+    """The site's own code applies it where a metric is computed; were that left out, the metric would still stay."""
+    _trick, policy, refusal = row
+    with_policy(site_files[0], **policy)
+    site = process()
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert refusal in site.ledger(site_files[1])[-1]["reason"]
+
+
+def test_metrics_that_the_policy_keeps_do_not_leave(process, trained, site_files, monkeypatch):
+    """The floor is applied where metrics are computed; what was kept there is refused here."""
+    runtime, reply = trained
+    monkeypatch.setattr(runtime, "reported", {})
+    leaving = process().answer("train", reply.to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+
+
+def test_without_a_site_configuration_nothing_leaves(process, trained, site_files):
+    site_files[0].unlink()
+    leaving = process().answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+
+
+def test_without_a_model_of_the_site_nothing_leaves(process, trained, site_files):
+    """A learner of somebody else has no state of this site to compare with."""
+    site = process(runtime=None)
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert "no trained model of this site" in site.ledger(site_files[1])[-1]["reason"]
+
+
+def test_without_a_ledger_nothing_leaves(process, trained, site_files):
+    site_files[1].mkdir()
+    leaving = process().answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert_nothing_left(leaving)
+
+
+def test_with_a_tampered_ledger_nothing_leaves(process, trained, site_files):
+    site = process()
+    for _ in range(2):
+        assert site.answer("train", trained[1].to_shareable()).result.get_return_code() == ReturnCode.OK
+    lines = site_files[1].read_bytes().splitlines(keepends=True)
+    site_files[1].write_bytes(lines[0])
+    assert site.answer("train", trained[1].to_shareable()).result.get_return_code() != ReturnCode.OK
+    assert site_files[1].read_bytes() == lines[0], "and the evidence is not written over"
+
+
+def test_a_job_without_our_settings_gets_nothing(process, trained):
+    site = process(job_components={"job": ConsoleGuardLike()})
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+
+
+class ConsoleGuardLike(ConsoleGuard):
+    """Any component that is not the job's settings."""
+
+    def __init__(self) -> None:
+        super(ConsoleGuard, self).__init__()
