@@ -65,6 +65,5 @@ def pooled_features(
     rows = []
     with model.using(False, False):
         for subject in subjects:
-            cls, patches = model.features(source.batch([subject], [view], should_stop))
-            rows.append(torch.cat([cls[:, 0], patches.mean(dim=1)], dim=1))
+            rows.append(model.summaries(source.batch([subject], [view], should_stop)))
     return torch.cat(rows).cpu().numpy().astype(np.float64)

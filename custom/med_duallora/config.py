@@ -42,6 +42,8 @@ class LoRAConfig:
         targets: which linear layers of a block are adapted: q, kv, proj, fc1, fc2.
         n_blocks: how many of the last transformer blocks are adapted (Med-DualLoRA finds that two suffice).
         head_policy: ``local``: the classification head stays at the site; ``global``: it is sent and averaged.
+        head_norm: ``site``: the head reads features that are standardised with the site's own statistics (see
+            ``head_norm``); ``none``: it reads them as they are, as CineMA's does.
     """
 
     rank_global: int = 8
@@ -51,6 +53,7 @@ class LoRAConfig:
     targets: tuple[str, ...] = ("q", "kv")
     n_blocks: int = 2
     head_policy: str = "local"
+    head_norm: str = "site"
 
     def __post_init__(self) -> None:
         for name in ("rank_global", "rank_local"):
@@ -65,6 +68,7 @@ class LoRAConfig:
         _check(len(set(self.targets)) == len(self.targets), "lora.targets", self.targets, "without repetition")
         _check(self.n_blocks >= 1, "lora.n_blocks", self.n_blocks, "at least 1")
         _check(self.head_policy in ("local", "global"), "lora.head_policy", self.head_policy, "local or global")
+        _check(self.head_norm in ("site", "none"), "lora.head_norm", self.head_norm, "site or none")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from med_duallora.backbone import BackboneConfig, CineMAClassifier
 from med_duallora.config import JobConfig, LoRAConfig
 from med_duallora.errors import ConfigError
+from med_duallora.head_norm import HeadNorm
 from med_duallora.lora import DualLoRALinear
 from med_duallora.methods import method_of
 from med_duallora.names import Role, parameter_roles
@@ -62,6 +63,7 @@ class DualLoRAModel(nn.Module):
         for block in list(classifier.blocks)[self.cut :]:
             _adapt(block, lora)
         self.classifier.pred_head_dict.requires_grad_(True)
+        self.head_norm = HeadNorm(2 * classifier.config.embed_dim, active=lora.head_norm == "site")
         for name, parameter in self.trained().items():
             parameter.data.copy_(initial_value(name, tuple(parameter.shape), seed, self._zero_at_start(name)))
 
@@ -142,9 +144,15 @@ class DualLoRAModel(nn.Module):
             tokens = block(tokens)
         return self.classifier.finish(tokens, trunk.fusion_term)
 
+    def summaries(self, trunk: TrunkFeatures) -> Tensor:
+        """Return what the heads read (batch, 2 * dim): the class token, then the mean of the fused patch tokens."""
+        cls, patches = self.features(trunk)
+        return torch.cat([cls[:, 0], patches.mean(dim=1)], dim=1)
+
     def tail(self, trunk: TrunkFeatures) -> Tensor:
         """Return the logits (batch, n_classes) of trunk features."""
-        return self.classifier.head(*self.features(trunk), reduce="all")
+        cls, patches = self.head_norm(self.summaries(trunk)).chunk(2, dim=1)
+        return self.classifier.head(cls[:, None], patches[:, None], reduce="all")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (batch, n_classes) of x (batch, n_frames * in_chans, X, Y, Z)."""

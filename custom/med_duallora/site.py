@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from med_duallora.backbone import (
     packaged_checkpoint,
 )
 from med_duallora.baseline import backbone_probabilities
-from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort
+from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
 from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.devices import resolve_device
 from med_duallora.egress import EgressContract
@@ -155,7 +155,7 @@ class SiteRuntime:
         if not subjects:
             return {}
         labels = np.array([subject.label for subject in subjects])
-        probabilities = predict(self.model, self.source, subjects, self.job.train, should_stop)
+        probabilities = self._predictions(subjects, should_stop)
         found = {"val_loss": self._balanced_loss(labels, probabilities)}
         accuracy = scores(labels, probabilities).get("balanced_accuracy")
         return self._report(found if accuracy is None else {**found, "val_balanced_accuracy": accuracy})
@@ -256,8 +256,19 @@ class SiteRuntime:
         found = {"backbone": backbone_probabilities(model, source, train, test, settings, should_stop=should_stop)}
         for variant, adapters in VARIANTS.items():
             with model.using(*adapters):
-                found[variant] = predict(model, source, test, settings, should_stop)
+                found[variant] = self._predictions(test, should_stop)
         return found
+
+    def _predictions(self, subjects: Sequence[PreparedSubject], should_stop: Callable[[], bool]) -> np.ndarray:
+        """Return the probabilities of disease (n_subjects,) by what the model now holds and its active adapters."""
+        return predict(
+            self.model,
+            self.source,
+            subjects,
+            self.job.train,
+            reference=self.train_subjects,
+            should_stop=should_stop,
+        )
 
     def _restore(self, global_state: State, round_index: int | None) -> SiteState | None:
         """Put the incoming global state and the site's newest state from before ``round_index`` into the model."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from med_duallora.config import JobConfig, TrainConfig
 from med_duallora.errors import ConfigError, TrainingDiverged
 from med_duallora.features import FeatureSource
 from med_duallora.interruption import interruptible
-from med_duallora.model import DualLoRAModel
+from med_duallora.model import DualLoRAModel, TrunkFeatures
 from med_duallora.seeds import derived_seed, generator
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -104,23 +105,50 @@ def predict(
     source: FeatureSource,
     subjects: Sequence[PreparedSubject],
     settings: TrainConfig,
+    *,
+    reference: Sequence[PreparedSubject],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Return the probability of disease (n_subjects,) from view 0, in batches, in evaluation mode.
+
+    Args:
+        model: with the adapters active that are to be used.
+        source: trunk features of all subjects.
+        subjects: who is classified.
+        settings: batch size and precision.
+        reference: the site's training subjects, whose features the head's standardisation is fitted to.
+        should_stop: asked before every subject and every layer.
 
     Raises:
         TrainingAborted: ``should_stop`` said so.
     """
     model.eval()
-    found: list[np.ndarray] = []
+    if not subjects:
+        return np.zeros(0)
+    computed = partial(_unaugmented, model, source=source, settings=settings, should_stop=should_stop)
+    if model.head_norm.active:
+        model.head_norm.fit(torch.cat(list(computed(model.summaries, reference))))
+    logits = torch.cat(list(computed(model.tail, subjects)))
+    return torch.softmax(logits, dim=1)[:, 1].cpu().numpy().astype(np.float64)
+
+
+def _unaugmented(
+    model: DualLoRAModel,
+    function: Callable[[TrunkFeatures], Tensor],
+    subjects: Sequence[PreparedSubject],
+    *,
+    source: FeatureSource,
+    settings: TrainConfig,
+    should_stop: Callable[[], bool],
+) -> Iterator[Tensor]:
+    """Yield float32 values of a function of the trunk features of view 0, batch by batch."""
     for start in range(0, len(subjects), settings.batch_size):
         chosen = subjects[start : start + settings.batch_size]
         with interruptible(model, should_stop):
             trunk = source.batch(chosen, [0] * len(chosen), should_stop)
             with autocast(source.device, settings.precision):
-                logits = model.tail(trunk)
-        found.append(torch.softmax(logits.float(), dim=1)[:, 1].cpu().numpy())
-    return np.concatenate(found).astype(np.float64) if found else np.zeros(0)
+                values = function(trunk)
+        yield values.float()
 
 
 def learning_rate(progress: float, settings: TrainConfig) -> float:
@@ -158,14 +186,17 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 
 
 def _batches(n: int, settings: TrainConfig, site: str, round_index: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield (subject indices, views) of every step of a round."""
+    """Yield (subject indices, views) of every step of a round; the batches of an epoch are of one size, give or take 1.
+
+    A remainder of one or two subjects would have no statistics for the head's standardisation.
+    """
+    n_batches = math.ceil(n / settings.batch_size)
     for epoch in range(settings.local_epochs):
         stream = generator(settings.seed, "order", site, round_index, epoch)
-        order = stream.permutation(n).tolist()
-        views = stream.integers(0, settings.n_views + 1, size=n).tolist()
-        for start in range(0, n, settings.batch_size):
-            stop = start + settings.batch_size
-            yield order[start:stop], views[start:stop]
+        order = stream.permutation(n)
+        views = stream.integers(0, settings.n_views + 1, size=n)
+        for chosen, seen in zip(np.array_split(order, n_batches), np.array_split(views, n_batches), strict=True):
+            yield chosen.tolist(), seen.tolist()
 
 
 def _criterion(subjects: Sequence[PreparedSubject], settings: TrainConfig) -> nn.CrossEntropyLoss:

@@ -80,4 +80,4 @@ def test_predictions_stop_too(subjects):
     it = trainee()
     asked = iter([False, False, True])
     with pytest.raises(TrainingAborted):
-        predict(it.model, it.source, subjects, it.job.train, lambda: next(asked))
+        predict(it.model, it.source, subjects, it.job.train, reference=subjects, should_stop=lambda: next(asked))

@@ -123,6 +123,8 @@ def test_variants_are_the_trained_model_with_adapters_switched_off(config):
         zeroed = {n: v * 0 if off and n.endswith(off) else v for n, v in values.items()}
         runtime.model.load_values(TRAINED, zeroed)
         with torch.no_grad():
+            train = runtime.source.batch(runtime.train_subjects, [0] * len(runtime.train_subjects))
+            runtime.model.head_norm.fit(runtime.model.summaries(train))
             logits = runtime.model.tail(runtime.source.batch(test, [0] * len(test)))
         expected = torch.softmax(logits, 1)[:, 1].tolist()
         assert [row[variant] for row in rows] == pytest.approx(expected, abs=1e-5), variant

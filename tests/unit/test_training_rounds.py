@@ -164,9 +164,9 @@ def test_reduced_precision_trains_float32_parameters(subjects, precision):
     assert found.loss == pytest.approx(expected.loss, abs=0.02)
     assert all(value.dtype == torch.float32 for value in reduced.model.parameters())
     assert all(np.isfinite(value).all() for value in reduced.model.values(TRAINED).values())
-    probabilities = predict(reduced.model, reduced.source, subjects, reduced.job.train)
+    probabilities = predict(reduced.model, reduced.source, subjects, reduced.job.train, reference=subjects)
     assert probabilities.dtype == np.float64
-    assert np.allclose(probabilities, predict(reduced.model, reduced.source, subjects, exact.job.train), atol=0.02)
+    assert np.allclose(probabilities, predict(reduced.model, reduced.source, subjects, exact.job.train, reference=subjects), atol=0.02)
 
 
 @pytest.mark.parametrize(

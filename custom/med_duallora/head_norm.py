@@ -1,0 +1,52 @@
+"""What the classification heads read, brought to mean 0 and standard deviation 1 at each site.
+
+A masked autoencoder's pooled features vary little from subject to subject beside their mean. A head on the plain
+features hardly learns in a federation's few steps, and every step of an adapter moves all subjects alike. Masked
+autoencoders are therefore probed behind a batch normalisation without affine parameters (He et al. 2022, arXiv
+2111.06377, appendix A).
+Here the statistics belong to the site: they are computed from its own training subjects, adapt to its scanner (as
+private normalisation does in FedBN, arXiv 2102.07623), and are neither sent nor kept.
+"""
+
+import torch
+from torch import Tensor, nn
+
+EPS = 1e-5
+"""Added to variances, so that a constant feature stays finite."""
+
+
+class HeadNorm(nn.Module):
+    """Standardisation without parameters: over the batch in training, by fitted statistics in evaluation.
+
+    Args:
+        n_features: length of a summary.
+        active: whether it does anything; a plain CineMA head reads the features as they are.
+
+    Until ``fit`` is called, evaluation changes nothing, not a bit.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int, active: bool) -> None:
+        super().__init__()
+        self.active = active
+        self.register_buffer("mean", torch.zeros(n_features), persistent=False)
+        self.register_buffer("scale", torch.ones(n_features), persistent=False)
+
+    def fit(self, summaries: Tensor) -> None:
+        """Take the statistics for evaluation from summaries (n_subjects, n_features)."""
+        if self.active:
+            self.mean, self.scale = _statistics(summaries)
+
+    def forward(self, summaries: Tensor) -> Tensor:
+        """Standardise summaries (batch, n_features)."""
+        if not self.active:
+            return summaries
+        mean, scale = _statistics(summaries) if self.training else (self.mean, self.scale)
+        return (summaries - mean) / scale
+
+
+def _statistics(summaries: Tensor) -> tuple[Tensor, Tensor]:
+    variance, mean = torch.var_mean(summaries, dim=0, correction=0)
+    return mean, torch.sqrt(variance + EPS)
