@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from med_duallora.errors import ConfigError, FederationError, MedDualLoRAError
+from med_duallora.commands import federation_jobs as jobs
+from med_duallora.errors import ConfigError
 from med_duallora.options import add_resume_argument
 
 if TYPE_CHECKING:
-    from med_duallora.flare.federation.admin import Console
     from med_duallora.flare.federation.record import Federation
     from med_duallora.flare.federation.rehearsal import Plan
 
@@ -30,12 +30,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     up = _action(actions, "up", _up, "provision, start the server and the sites, wait until all are registered")
     _add_up_arguments(up)
     _action(actions, "status", _status, "show the processes, the registered sites and the jobs")
-    submit = _action(actions, "submit", _submit, "submit a job as the project's lead")
+    submit = _action(actions, "submit", jobs.submit, "submit a job as the project's lead")
     _add_job_arguments(submit)
     submit.add_argument("--wait", action="store_true", help="follow the job, download its result and report on it")
-    monitor = _action(actions, "monitor", _monitor, "follow a job while it runs; Ctrl-C only stops watching")
-    download = _action(actions, "download", _download, "download a job's result and report on it")
-    abort = _action(actions, "abort", _abort, "abort a job")
+    monitor = _action(actions, "monitor", jobs.monitor, "follow a job while it runs; Ctrl-C only stops watching")
+    download = _action(actions, "download", jobs.download, "download a job's result and report on it")
+    abort = _action(actions, "abort", jobs.abort, "abort a job")
     for parser_with_job in (monitor, download, abort):
         parser_with_job.add_argument("job_id", nargs="?", metavar="JOB", help="a job's id (default: the latest job)")
     down = _action(actions, "down", _down, "stop every process of the federation; kits, states and results stay")
@@ -108,7 +108,7 @@ def _status(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation import processes
     from med_duallora.flare.federation.admin import console
 
-    federation = _federation(options)
+    federation = jobs.opened(options)
     running = [process for process in federation.processes if processes.is_running(process, federation.identity)]
     for process in federation.processes:
         state = "runs" if process in running else "does not run"
@@ -124,48 +124,10 @@ def _status(options: argparse.Namespace) -> int:
     return 0 if known >= set(federation.sites) and len(running) == len(federation.processes) else 1
 
 
-def _submit(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.admin import console
-
-    federation = _federation(options)
-    with console(federation) as lead:
-        job_id = _submitted(federation, lead, options)
-        if not options.wait:
-            print(f"follow it: med-duallora federation monitor --dir {shlex.quote(str(options.dir))} {job_id}")
-            return 0
-        return _watched(federation, lead, job_id, options) or _fetched(federation, lead, job_id)
-
-
-def _monitor(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.admin import console
-
-    federation = _federation(options)
-    with console(federation) as lead:
-        return _watched(federation, lead, options.job_id or _latest(lead), options)
-
-
-def _download(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.admin import console
-
-    federation = _federation(options)
-    with console(federation) as lead:
-        return _fetched(federation, lead, options.job_id or _latest(lead))
-
-
-def _abort(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.admin import console
-
-    with console(_federation(options)) as lead:
-        job_id = options.job_id or _latest(lead)
-        lead.abort(job_id)
-    print(f"job {job_id}: abort asked for")
-    return 0
-
-
 def _down(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.rehearsal import down
 
-    federation = _federation(options)
+    federation = jobs.opened(options)
     killed = down(federation, polite=not options.now)
     print(f"federation down; nothing of it runs ({len(killed)} processes ended by a signal)")
     return 0
@@ -181,8 +143,8 @@ def _run(options: argparse.Namespace) -> int:
         try:
             federation = up(_plan(options))
             with console(federation) as lead:
-                job_id = _submitted(federation, lead, options)
-                return _followed(federation, lead, job_id) or _fetched(federation, lead, job_id)
+                job_id = jobs.submitted(federation, lead, options)
+                return jobs.followed(federation, lead, job_id) or jobs.fetched(federation, lead, job_id)
         finally:
             if (options.dir / "federation.json").is_file():
                 down(Federation.read(options.dir))
@@ -217,78 +179,6 @@ def _checkout() -> Path:
     import med_duallora
 
     return Path(med_duallora.__file__).resolve().parents[2]
-
-
-def _federation(options: argparse.Namespace) -> "Federation":
-    from med_duallora.flare.federation.record import Federation
-
-    return Federation.read(options.dir)
-
-
-def _latest(lead: "Console") -> str:
-    jobs = lead.jobs()
-    if not jobs:
-        raise FederationError("no job was submitted to this federation")
-    return str(jobs[-1]["job_id"])
-
-
-def _submitted(federation: "Federation", lead: "Console", options: argparse.Namespace) -> str:
-    from med_duallora.flare.federation.jobs import prepare_submission
-
-    folder = prepare_submission(
-        options.job,
-        options.assignments,
-        len(federation.sites),
-        federation.directory / "jobs",
-        backbone_sha256=federation.backbone_sha256,
-        resume_from=options.resume_from,
-    )
-    job_id = lead.submit(folder)
-    print(f"job {job_id} submitted by {lead.person} from {folder}", flush=True)
-    return job_id
-
-
-def _followed(federation: "Federation", lead: "Console", job_id: str) -> int:
-    """Watch a job to its end; 1 and FLARE's reasons on standard error where it failed."""
-    from med_duallora.flare.federation.progress import shown
-    from med_duallora.flare.federation.rehearsal import follow
-    from med_duallora.flare.federation.verdict import COMPLETED, job_failed
-
-    with shown() as show:
-        progress = follow(lead, job_id, show)
-    if progress.status == COMPLETED:
-        return 0
-    print(job_failed(federation, lead.job(job_id)), file=sys.stderr)
-    return 1
-
-
-def _watched(federation: "Federation", lead: "Console", job_id: str, options: argparse.Namespace) -> int:
-    """Watch a job that goes on when the watching is interrupted."""
-    try:
-        return _followed(federation, lead, job_id)
-    except KeyboardInterrupt:
-        where = shlex.quote(str(options.dir))
-        print(
-            f"job {job_id} goes on; to stop it: med-duallora federation abort --dir {where} {job_id}", file=sys.stderr
-        )
-        raise
-
-
-def _fetched(federation: "Federation", lead: "Console", job_id: str) -> int:
-    from med_duallora.flare.federation.rehearsal import fetch
-    from med_duallora.report import read_run, write_report
-    from med_duallora.report.content import headline
-
-    place = fetch(federation, lead, job_id)
-    print(f"result: {place}")
-    try:
-        found = read_run(place)
-        page = write_report(found, place / "report")
-    except MedDualLoRAError as error:
-        raise FederationError(f"no report on job {job_id}: {error}") from error
-    print(headline(found))
-    print(f"report: {page}")
-    return 0
 
 
 def _where(federation: "Federation") -> str:
