@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from med_duallora.commands import federation_jobs as jobs
 from med_duallora.errors import ConfigError
 from med_duallora.options import add_resume_argument
 
@@ -30,12 +29,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     up = _action(actions, "up", _up, "provision, start the server and the sites, wait until all are registered")
     _add_up_arguments(up)
     _action(actions, "status", _status, "show the processes, the registered sites and the jobs")
-    submit = _action(actions, "submit", jobs.submit, "submit a job as the project's lead")
+    submit = _action(actions, "submit", _submit, "submit a job as the project's lead")
     _add_job_arguments(submit)
     submit.add_argument("--wait", action="store_true", help="follow the job, download its result and report on it")
-    monitor = _action(actions, "monitor", jobs.monitor, "follow a job while it runs; Ctrl-C only stops watching")
-    download = _action(actions, "download", jobs.download, "download a job's result and report on it")
-    abort = _action(actions, "abort", jobs.abort, "abort a job")
+    monitor = _action(actions, "monitor", _monitor, "follow a job while it runs; Ctrl-C only stops watching")
+    download = _action(actions, "download", _download, "download a job's result and report on it")
+    abort = _action(actions, "abort", _abort, "abort a job")
     for parser_with_job in (monitor, download, abort):
         parser_with_job.add_argument("job_id", nargs="?", metavar="JOB", help="a job's id (default: the latest job)")
     down = _action(actions, "down", _down, "stop every process of the federation; kits, states and results stay")
@@ -107,8 +106,9 @@ def _up(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation import processes
     from med_duallora.flare.federation.admin import console
+    from med_duallora.flare.federation.record import Federation
 
-    federation = jobs.opened(options)
+    federation = Federation.read(options.dir)
     running = [process for process in federation.processes if processes.is_running(process, federation.identity)]
     for process in federation.processes:
         state = "runs" if process in running else "does not run"
@@ -124,16 +124,42 @@ def _status(options: argparse.Namespace) -> int:
     return 0 if known >= set(federation.sites) and len(running) == len(federation.processes) else 1
 
 
+def _submit(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.actions import submit
+
+    return submit(options)
+
+
+def _monitor(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.actions import monitor
+
+    return monitor(options)
+
+
+def _download(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.actions import download
+
+    return download(options)
+
+
+def _abort(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.actions import abort
+
+    return abort(options)
+
+
 def _down(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.record import Federation
     from med_duallora.flare.federation.rehearsal import down
 
-    federation = jobs.opened(options)
+    federation = Federation.read(options.dir)
     killed = down(federation, polite=not options.now)
     print(f"federation down; nothing of it runs ({len(killed)} processes ended by a signal)")
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.actions import fetched, followed, submitted
     from med_duallora.flare.federation.admin import console
     from med_duallora.flare.federation.processes import signals_interrupt
     from med_duallora.flare.federation.record import Federation
@@ -143,8 +169,8 @@ def _run(options: argparse.Namespace) -> int:
         try:
             federation = up(_plan(options))
             with console(federation) as lead:
-                job_id = jobs.submitted(federation, lead, options)
-                return jobs.followed(federation, lead, job_id) or jobs.fetched(federation, lead, job_id)
+                job_id = submitted(federation, lead, options)
+                return followed(federation, lead, job_id) or fetched(federation, lead, job_id)
         finally:
             if (options.dir / "federation.json").is_file():
                 down(Federation.read(options.dir))

@@ -1,29 +1,21 @@
-"""The jobs of a rehearsed federation at the command line: submit one, follow, fetch or abort it."""
+"""What the command line does with jobs: submit one, follow, fetch or abort it; each returns an exit code."""
 
 import argparse
 import shlex
 import sys
-from typing import TYPE_CHECKING
 
 from med_duallora.errors import FederationError, MedDualLoRAError
-
-if TYPE_CHECKING:
-    from med_duallora.flare.federation.admin import Console
-    from med_duallora.flare.federation.record import Federation
-
-
-def opened(options: argparse.Namespace) -> "Federation":
-    """Return the federation in ``--dir`` (InputError: there is none)."""
-    from med_duallora.flare.federation.record import Federation
-
-    return Federation.read(options.dir)
+from med_duallora.flare.federation.admin import Console, console
+from med_duallora.flare.federation.jobs import prepare_submission
+from med_duallora.flare.federation.progress import shown
+from med_duallora.flare.federation.record import Federation
+from med_duallora.flare.federation.rehearsal import fetch, follow
+from med_duallora.flare.federation.verdict import COMPLETED, job_failed
 
 
 def submit(options: argparse.Namespace) -> int:
     """Submit a job; with ``--wait`` follow it, fetch its result and report on it."""
-    from med_duallora.flare.federation.admin import console
-
-    federation = opened(options)
+    federation = Federation.read(options.dir)
     with console(federation) as lead:
         job_id = submitted(federation, lead, options)
         if not options.wait:
@@ -34,44 +26,36 @@ def submit(options: argparse.Namespace) -> int:
 
 def monitor(options: argparse.Namespace) -> int:
     """Follow a job to its end."""
-    from med_duallora.flare.federation.admin import console
-
-    federation = opened(options)
+    federation = Federation.read(options.dir)
     with console(federation) as lead:
         return _watched(federation, lead, options.job_id or _latest(lead), options)
 
 
 def download(options: argparse.Namespace) -> int:
     """Fetch a job's result and report on it."""
-    from med_duallora.flare.federation.admin import console
-
-    federation = opened(options)
+    federation = Federation.read(options.dir)
     with console(federation) as lead:
         return fetched(federation, lead, options.job_id or _latest(lead))
 
 
 def abort(options: argparse.Namespace) -> int:
     """Ask FLARE to abort a job."""
-    from med_duallora.flare.federation.admin import console
-
-    with console(opened(options)) as lead:
+    with console(Federation.read(options.dir)) as lead:
         job_id = options.job_id or _latest(lead)
         lead.abort(job_id)
     print(f"job {job_id}: abort asked for")
     return 0
 
 
-def _latest(lead: "Console") -> str:
+def _latest(lead: Console) -> str:
     jobs = lead.jobs()
     if not jobs:
         raise FederationError("no job was submitted to this federation")
     return str(jobs[-1]["job_id"])
 
 
-def submitted(federation: "Federation", lead: "Console", options: argparse.Namespace) -> str:
+def submitted(federation: Federation, lead: Console, options: argparse.Namespace) -> str:
     """Submit the job that the options describe, and return its id."""
-    from med_duallora.flare.federation.jobs import prepare_submission
-
     folder = prepare_submission(
         options.job,
         options.assignments,
@@ -85,12 +69,8 @@ def submitted(federation: "Federation", lead: "Console", options: argparse.Names
     return job_id
 
 
-def followed(federation: "Federation", lead: "Console", job_id: str) -> int:
+def followed(federation: Federation, lead: Console, job_id: str) -> int:
     """Watch a job to its end; 1 and FLARE's reasons on standard error where it failed."""
-    from med_duallora.flare.federation.progress import shown
-    from med_duallora.flare.federation.rehearsal import follow
-    from med_duallora.flare.federation.verdict import COMPLETED, job_failed
-
     with shown() as show:
         progress = follow(lead, job_id, show)
     if progress.status == COMPLETED:
@@ -99,7 +79,7 @@ def followed(federation: "Federation", lead: "Console", job_id: str) -> int:
     return 1
 
 
-def _watched(federation: "Federation", lead: "Console", job_id: str, options: argparse.Namespace) -> int:
+def _watched(federation: Federation, lead: Console, job_id: str, options: argparse.Namespace) -> int:
     """Watch a job that goes on when the watching is interrupted."""
     try:
         return followed(federation, lead, job_id)
@@ -111,9 +91,8 @@ def _watched(federation: "Federation", lead: "Console", job_id: str, options: ar
         raise
 
 
-def fetched(federation: "Federation", lead: "Console", job_id: str) -> int:
+def fetched(federation: Federation, lead: Console, job_id: str) -> int:
     """Download a job's result, report on it and say where both are."""
-    from med_duallora.flare.federation.rehearsal import fetch
     from med_duallora.report import read_run, write_report
     from med_duallora.report.content import headline
 
