@@ -254,9 +254,9 @@ class SiteConfig:
         except OSError as error:
             raise ConfigError(f"{where}: {error.strerror or error}; make it readable, or correct its path") from error
         except ValueError as error:
-            raise ConfigError(f"{where} is not JSON: {error}; correct it there") from error
+            raise ConfigError(f"{where}: it is not JSON: {error}; correct it there") from error
         if not isinstance(values, dict):
-            raise ConfigError(f"{where} must hold one JSON object, {{...}}")
+            raise ConfigError(f"{where}: it must hold one JSON object, {{...}}")
         try:
             return cls.from_dict(values)
         except ConfigError as error:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from med_duallora.artifact import load_adapter
+from med_duallora.backbone import agreed_sha256
 from med_duallora.config import JobConfig
 from med_duallora.egress import EgressContract
 from med_duallora.errors import ArtifactError, ConfigError, EgressViolation
@@ -59,10 +60,13 @@ class SavedRound:
     def check(self, job: JobConfig) -> None:
         """Find out whether a job may go on from this adapter: everything but the number of rounds must be the same.
 
+        Two jobs are about the same backbone checkpoint also where one names the shipped one and the other leaves it
+        out. A job may pin a checkpoint that the adapter's job left open; each site compares it with its state.
+
         Raises:
             ArtifactError: it belongs to another job, does not fit, or no round is left; names the first difference.
         """
-        differences = list(_differences(self.job.to_dict(), job.to_dict()))
+        differences = [*_differences(self.job.to_dict(), job.to_dict()), *_other_backbone(self.job, job)]
         if differences:
             name, there, here = differences[0]
             raise ArtifactError(
@@ -91,9 +95,15 @@ def _round_of(manifest: Mapping[str, Any]) -> int:
 def _differences(
     there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, object, object]]:
-    """Yield (name, there, here) of settings that differ, but for the number of rounds."""
+    """Yield (name, there, here) of settings that differ, but for the number of rounds and the pinned checkpoint."""
     for name, value in there.items():
         if isinstance(value, dict):
             yield from _differences(value, here[name], f"{prefix}{name}.")
-        elif value != here[name] and prefix + name != "train.n_rounds":
+        elif value != here[name] and prefix + name not in ("train.n_rounds", "backbone_sha256"):
             yield prefix + name, value, here[name]
+
+
+def _other_backbone(there: JobConfig, here: JobConfig) -> Iterator[tuple[str, object, object]]:
+    agreed_there, agreed_here = (agreed_sha256(job.backbone, job.backbone_sha256) for job in (there, here))
+    if agreed_there not in (None, agreed_here):
+        yield "backbone_sha256", agreed_there, agreed_here or ""

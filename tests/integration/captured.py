@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nvflare.apis.shareable import Shareable
 from nvflare.fuel.utils import fobs
+from safetensors.numpy import load_file
 
+from med_duallora.artifact import load_adapter
 from med_duallora.egress import EgressContract
 from med_duallora.ledger_audit import read_lines
+from med_duallora.lineage import Lineage
 from tests.integration import capture_filter, capture_wire
 from tests.integration.harness import SITES, FinishedJob, RunningFederation
 
@@ -108,3 +112,11 @@ def ledger_of(federation: RunningFederation, site: str) -> Path:
 def lines_of(federation: RunningFederation, captured: Captured, site: str) -> list[Mapping[str, Any]]:
     """What the ledger of a site says of the captured job."""
     return [line for line in read_lines(ledger_of(federation, site)) if line["job"] == captured.job.job_id]
+
+
+def kept_of(federation: RunningFederation, captured: Captured, site: str) -> dict[str, np.ndarray]:
+    """Every tensor that stays at a site, as the captured job left it; those that are all zero are left out."""
+    _, manifest = load_adapter(captured.result / "workspace" / "app_server" / "adapter_last.safetensors")
+    run_id = Lineage.from_list(manifest["lineage"]).run_id
+    state = load_file(federation.directory / "sites" / site / "state" / "test" / run_id / "state.safetensors")
+    return {name: np.asarray(value) for name, value in state.items() if name.startswith("kept/") and value.any()}

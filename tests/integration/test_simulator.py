@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from med_duallora.artifact import load_adapter
 from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
-from med_duallora.engine import run_federation
+from med_duallora.engine import FederationResult, run_federation
 from med_duallora.flare.export import JobSpec, export_job
 from med_duallora.flare.recipe import MedDualLoRARecipe, WorkflowConfig
 from med_duallora.flare.simulation import Simulation
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.flare
 
 SETTINGS = ("backbone=cinema-tiny", "train.n_rounds=2", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1")
 JOB = JobConfig().with_overrides(SETTINGS)
+PAIR = ("canon", "ge")
 FRAMEWORK_HEADERS = {
     ReservedHeaderKey.CONTENT_TYPE,
     ReservedHeaderKey.COOKIE_JAR,
@@ -119,18 +120,31 @@ def command_line(workspace: Path, data: Path, checkpoint: Path, *more: str) -> F
     return Finished(workspace, *output_of(program))
 
 
+def in_one_process(sites: Iterable[str], cohorts: dict[str, Path], checkpoint: Path, folder: Path) -> FederationResult:
+    places = {site: (cohorts[site], folder / site, folder / "cache", checkpoint) for site in sites}
+    return run_federation(JOB, {site: SiteConfig(*place, device="cpu") for site, place in places.items()})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> FederationResult:
+    """The training of two sites in one process."""
+    return in_one_process(PAIR, tiny_cohorts, tiny_checkpoint, tmp_path_factory.mktemp("undisturbed"))
+
+
 @pytest.fixture(scope="module")
 def swapped(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Two sites at a time: FLARE gives every site a new process in every round."""
-    workspace = tmp_path_factory.mktemp("swapped") / "run"
-    return command_line(workspace, tiny_cohorts["ge"].parent, tiny_checkpoint, "--threads", "2")
+    """Two sites, one at a time: FLARE gives every site a new process in every round."""
+    workspace, data = tmp_path_factory.mktemp("swapped") / "run", tiny_cohorts["ge"].parent
+    return command_line(workspace, data, tiny_checkpoint, "--clients", ",".join(PAIR), "--threads", "1")
 
 
 @pytest.fixture(scope="module")
 def resumed(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Two sites; the first of two rounds in one run, the second in another one that goes on from its adapter."""
     folder, data = tmp_path_factory.mktemp("resumed"), tiny_cohorts["ge"].parent
-    two = ("--clients", "ge,canon")
+    two = ("--clients", ",".join(PAIR))
     first = command_line(folder / "first", data, tiny_checkpoint, *two, "--set", "workflow.stop_round=1")
     assert first.code == 0, first.text[-3000:]
     adapter = str(first.server / "adapter_last.safetensors")
@@ -239,24 +253,19 @@ def test_tensorboard_has_one_run_per_site_and_one_for_the_server(captured: tuple
         assert bool(found.Tags()["tensors"]) == (name == "server"), "the server's run holds the configuration"
 
 
-def test_swapping_processes_changes_no_bit(captured: tuple[Finished, Path], swapped: Finished) -> None:
+def test_swapping_processes_changes_no_bit(swapped: Finished, undisturbed: FederationResult) -> None:
     assert swapped.code == 0, swapped.text[-3000:]
-    assert same(swapped.adapter, captured[0].adapter)
+    assert same(swapped.adapter, undisturbed.global_state)
 
 
 def test_an_interrupted_training_that_is_resumed_is_the_same_training(
-    resumed: Finished, tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path
+    resumed: Finished, undisturbed: FederationResult
 ) -> None:
     assert resumed.code == 0, resumed.text[-3000:]
-    sites = {
-        site: SiteConfig(tiny_cohorts[site], tmp_path / site, tmp_path / "cache", tiny_checkpoint, "cpu")
-        for site in ("ge", "canon")
-    }
-    whole = run_federation(JOB, sites)
-    assert same(resumed.adapter, whole.global_state)
+    assert same(resumed.adapter, undisturbed.global_state)
     run = read_run(resumed.workspace / "flare")
     assert [item.index for item in run.rounds] == [1]
-    assert run.evaluation.sites == whole.evaluation, "the local adapters are the same as well"
+    assert run.evaluation.sites == undisturbed.evaluation, "the local adapters are the same as well"
 
 
 def test_the_command_line_says_what_it_does(swapped: Finished) -> None:
@@ -268,11 +277,7 @@ def test_the_command_line_says_what_it_does(swapped: Finished) -> None:
 def test_the_simulator_and_one_process_give_the_same_adapter(
     captured: tuple[Finished, Path], tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    sites = {
-        site: SiteConfig(tiny_cohorts[site], tmp_path / site, tmp_path / "cache", tiny_checkpoint, "cpu")
-        for site in SITES
-    }
-    result = run_federation(JOB, sites)
+    result = in_one_process(SITES, tiny_cohorts, tiny_checkpoint, tmp_path)
     for name, value in captured[0].adapter.items():
         np.testing.assert_allclose(value, result.global_state[name], rtol=0, atol=1e-6)
     run = read_run(captured[0].workspace / "flare")

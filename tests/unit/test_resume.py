@@ -1,20 +1,24 @@
 """2 + 2 rounds are 4 rounds, and nothing goes on from an adapter that does not belong to it."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
 from med_duallora.artifact import adapter_manifest, save_adapter
+from med_duallora.backbone import agreed_sha256
 from med_duallora.egress import EgressContract
 from med_duallora.engine import run_federation
 from med_duallora.errors import ArtifactError
+from med_duallora.files import sha256_of_file
 from med_duallora.lineage import Lineage
 from med_duallora.resume import SavedRound
 
 from .tiny import random_payload, same
 
 SITES = ("siemens", "philips")
+SHIPPED = agreed_sha256("cinema-mini", "")
 
 
 @pytest.fixture
@@ -96,6 +100,46 @@ def test_an_adapter_of_another_job_is_refused(job, tmp_path, change, message):
         adapter.check(job.with_overrides(change))
     assert message in str(caught.value)
     assert "adapter adapter_last.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "pinned", "message"),
+    [
+        ("cinema-tiny", ("a" * 64, "a" * 64), ""),
+        ("cinema-tiny", ("", "a" * 64), ""),
+        ("cinema-tiny", ("a" * 64, ""), "backbone_sha256 was 'a{64}', but is '' here"),
+        ("cinema-tiny", ("a" * 64, "b" * 64), "backbone_sha256 was 'a{64}', but is 'b{64}' here"),
+        ("cinema-mini", (SHIPPED, ""), ""),
+        ("cinema-mini", ("", SHIPPED), ""),
+        ("cinema-mini", ("", "b" * 64), f"backbone_sha256 was '{SHIPPED}', but is 'b{{64}}' here"),
+    ],
+    ids=[
+        "the same",
+        "open before",
+        "open now",
+        "another",
+        "shipped, named before",
+        "shipped, named now",
+        "not shipped",
+    ],
+)
+def test_a_resumed_job_is_about_the_same_checkpoint(job, tmp_path, backbone, pinned, message):
+    there, here = (replace(job, backbone=backbone, backbone_sha256=sha256) for sha256 in pinned)
+    payload = random_payload(EgressContract.for_job(there))
+    adapter = saved(tmp_path, there, payload, round=1, lineage=Lineage.begin().to_list())
+    with pytest.raises(ArtifactError, match=message) if message else nullcontext():
+        adapter.check(here)
+
+
+def test_a_pinned_training_goes_on_with_the_states_of_an_open_one(job, tiny_sites, tiny_checkpoint, tmp_path):
+    whole = run_federation(job, moved(tiny_sites, tmp_path / "whole"))
+    sites = moved(tiny_sites, tmp_path / "parts")
+    first = run_federation(job, sites, stop_round=2)
+    adapter = saved(tmp_path, job, first.global_state, round=1, lineage=first.lineage.to_list())
+    pinned = replace(job, backbone_sha256=sha256_of_file(tiny_checkpoint))
+    second = run_federation(pinned, sites, resume_from=adapter)
+    assert same(second.global_state, whole.global_state)
+    assert second.evaluation == whole.evaluation, "the sites found their local adapters"
 
 
 def test_an_adapter_that_does_not_fit_is_refused(job, tmp_path):

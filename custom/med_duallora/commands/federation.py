@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from med_duallora.errors import ConfigError, FederationError, MedDualLoRAError
+from med_duallora.errors import ConfigError
 from med_duallora.options import add_resume_argument
 
 if TYPE_CHECKING:
-    from med_duallora.flare.federation.admin import Console
     from med_duallora.flare.federation.record import Federation
     from med_duallora.flare.federation.rehearsal import Plan
 
@@ -107,8 +106,9 @@ def _up(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation import processes
     from med_duallora.flare.federation.admin import console
+    from med_duallora.flare.federation.record import Federation
 
-    federation = _federation(options)
+    federation = Federation.read(options.dir)
     running = [process for process in federation.processes if processes.is_running(process, federation.identity)]
     for process in federation.processes:
         state = "runs" if process in running else "does not run"
@@ -125,53 +125,41 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.admin import console
+    from med_duallora.flare.federation.actions import submit
 
-    federation = _federation(options)
-    with console(federation) as lead:
-        job_id = _submitted(federation, lead, options)
-        if not options.wait:
-            print(f"follow it: med-duallora federation monitor --dir {shlex.quote(str(options.dir))} {job_id}")
-            return 0
-        return _watched(federation, lead, job_id, options) or _fetched(federation, lead, job_id)
+    return submit(options)
 
 
 def _monitor(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.admin import console
+    from med_duallora.flare.federation.actions import monitor
 
-    federation = _federation(options)
-    with console(federation) as lead:
-        return _watched(federation, lead, options.job_id or _latest(lead), options)
+    return monitor(options)
 
 
 def _download(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.admin import console
+    from med_duallora.flare.federation.actions import download
 
-    federation = _federation(options)
-    with console(federation) as lead:
-        return _fetched(federation, lead, options.job_id or _latest(lead))
+    return download(options)
 
 
 def _abort(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.admin import console
+    from med_duallora.flare.federation.actions import abort
 
-    with console(_federation(options)) as lead:
-        job_id = options.job_id or _latest(lead)
-        lead.abort(job_id)
-    print(f"job {job_id}: abort asked for")
-    return 0
+    return abort(options)
 
 
 def _down(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.record import Federation
     from med_duallora.flare.federation.rehearsal import down
 
-    federation = _federation(options)
+    federation = Federation.read(options.dir)
     killed = down(federation, polite=not options.now)
     print(f"federation down; nothing of it runs ({len(killed)} processes ended by a signal)")
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
+    from med_duallora.flare.federation.actions import fetched, followed, submitted
     from med_duallora.flare.federation.admin import console
     from med_duallora.flare.federation.processes import signals_interrupt
     from med_duallora.flare.federation.record import Federation
@@ -181,8 +169,8 @@ def _run(options: argparse.Namespace) -> int:
         try:
             federation = up(_plan(options))
             with console(federation) as lead:
-                job_id = _submitted(federation, lead, options)
-                return _followed(federation, lead, job_id) or _fetched(federation, lead, job_id)
+                job_id = submitted(federation, lead, options)
+                return followed(federation, lead, job_id) or fetched(federation, lead, job_id)
         finally:
             if (options.dir / "federation.json").is_file():
                 down(Federation.read(options.dir))
@@ -217,78 +205,6 @@ def _checkout() -> Path:
     import med_duallora
 
     return Path(med_duallora.__file__).resolve().parents[2]
-
-
-def _federation(options: argparse.Namespace) -> "Federation":
-    from med_duallora.flare.federation.record import Federation
-
-    return Federation.read(options.dir)
-
-
-def _latest(lead: "Console") -> str:
-    jobs = lead.jobs()
-    if not jobs:
-        raise FederationError("no job was submitted to this federation")
-    return str(jobs[-1]["job_id"])
-
-
-def _submitted(federation: "Federation", lead: "Console", options: argparse.Namespace) -> str:
-    from med_duallora.flare.federation.jobs import prepare_submission
-
-    folder = prepare_submission(
-        options.job,
-        options.assignments,
-        len(federation.sites),
-        federation.directory / "jobs",
-        backbone_sha256=federation.backbone_sha256,
-        resume_from=options.resume_from,
-    )
-    job_id = lead.submit(folder)
-    print(f"job {job_id} submitted by {lead.person} from {folder}", flush=True)
-    return job_id
-
-
-def _followed(federation: "Federation", lead: "Console", job_id: str) -> int:
-    """Watch a job to its end; 1 and FLARE's reasons on standard error where it failed."""
-    from med_duallora.flare.federation.progress import shown
-    from med_duallora.flare.federation.rehearsal import follow
-    from med_duallora.flare.federation.verdict import COMPLETED, job_failed
-
-    with shown() as show:
-        progress = follow(lead, job_id, show)
-    if progress.status == COMPLETED:
-        return 0
-    print(job_failed(federation, lead.job(job_id)), file=sys.stderr)
-    return 1
-
-
-def _watched(federation: "Federation", lead: "Console", job_id: str, options: argparse.Namespace) -> int:
-    """Watch a job that goes on when the watching is interrupted."""
-    try:
-        return _followed(federation, lead, job_id)
-    except KeyboardInterrupt:
-        where = shlex.quote(str(options.dir))
-        print(
-            f"job {job_id} goes on; to stop it: med-duallora federation abort --dir {where} {job_id}", file=sys.stderr
-        )
-        raise
-
-
-def _fetched(federation: "Federation", lead: "Console", job_id: str) -> int:
-    from med_duallora.flare.federation.rehearsal import fetch
-    from med_duallora.report import read_run, write_report
-    from med_duallora.report.content import headline
-
-    place = fetch(federation, lead, job_id)
-    print(f"result: {place}")
-    try:
-        found = read_run(place)
-        page = write_report(found, place / "report")
-    except MedDualLoRAError as error:
-        raise FederationError(f"no report on job {job_id}: {error}") from error
-    print(headline(found))
-    print(f"report: {page}")
-    return 0
 
 
 def _where(federation: "Federation") -> str:

@@ -141,14 +141,15 @@ def _spec(name: str, n_sites: int, assignments: list[str], resume_from: Path | N
 
 def _check_inputs(simulation: "Simulation") -> None:
     """Find out before FLARE starts what would stop a site: its logs may not quote cohorts."""
-    from med_duallora.backbone import packaged_checkpoint
+    from med_duallora.backbone import check_agreed, checkpoint_sha256, packaged_checkpoint
     from med_duallora.cohorts.prepared import PreparedCohort
     from med_duallora.devices import resolve_device
     from med_duallora.egress import EgressContract
 
-    EgressContract.for_job(simulation.spec.job)
-    if simulation.backbone_checkpoint is None:
-        packaged_checkpoint(simulation.spec.job.backbone)
+    job = simulation.spec.job
+    EgressContract.for_job(job)
+    checkpoint = simulation.backbone_checkpoint or packaged_checkpoint(job.backbone)
+    check_agreed(job.backbone, job.backbone_sha256, checkpoint_sha256(checkpoint))
     for site, folder in simulation.sites.items():
         resolve_device(simulation.site_config(site).device)
         PreparedCohort.read(folder)

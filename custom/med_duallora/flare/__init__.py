@@ -6,11 +6,14 @@ learner        site: answers train and validate tasks
 boundary       site: the contract, the policy, the model and the ledger that the next two compare with
 egress_filter  site: lets out what the contract names, and nothing else
 egress_guard   site: acts after all filters of a job, on fed events, console answers and the public context
+public_context site: what FLARE itself adds to what leaves
 console_guard  site: takes file commands and rights that nobody shall have away from FLARE's own process
 site_check     site: says at the start whether its configuration is usable
 receipts       site and server: ledger entries of what passed
 tracking       site and server: the agreed metrics as TensorBoard scalars and console statistics
 tensorboard    server: one run per site and one for itself, with readable tags
+sender         server: which site sent a result, by the server's own word
+selector       server: which adapter was the best so far, by accepted contributions only
 aggregator     server: takes the contributions of a round, writes round_metrics.jsonl
 persistor      server: the first, the last and the best global adapter as safetensors
 evaluation     server: asks every site for its test scores after the last round, writes evaluation.json

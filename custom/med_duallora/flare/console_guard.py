@@ -21,7 +21,6 @@ from nvflare.security.logging import SECURE_LOGGING_VAR_NAME, is_secure
 
 from med_duallora.flare.site_check import say_whether_usable
 
-CLOSED_RIGHTS = frozenset({"byoc", "server-predeployed-flwr", "cat", "grep", "head", "ls", "pwd", "tail"})
 CLOSED_RIGHTS = frozenset({"byoc", "server-predeployed-flwr", "cat", "grep", "head", "ls", "pwd", "tail", "report_env"})
 CLOSED_TOPICS = frozenset({SysCommandTopic.SHELL, SysCommandTopic.REPORT_ENV})
 """What FLARE calls the file commands, and the one that tells where the site's folder is."""

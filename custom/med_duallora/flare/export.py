@@ -68,10 +68,11 @@ class JobSpec:
             if any(item.partition("=")[0].strip() == key for item in assignments):
                 raise ConfigError(f"{key} follows from the adapter that the job goes on from; leave it out")
         saved = SavedRound.read(adapter)
-        # the pinned checkpoint is of the place, not of the settings
+        # which checkpoint the sites have is of the place, not of the settings
+        pinned = self.job.backbone_sha256
         known = replace(self.job, backbone_sha256="") == JobConfig()
-        base = replace(self, job=saved.job) if known else self
-        spec = base.with_overrides(assignments)
+        settings = replace(saved.job, backbone_sha256=pinned or saved.job.backbone_sha256) if known else self.job
+        spec = replace(self, job=settings).with_overrides(assignments)
         saved.check(spec.job)
         workflow = replace(spec.workflow, start_round=saved.next_round, initial_adapter=CARRIED_ADAPTER)
         return replace(spec, workflow=workflow, adapter=adapter.resolve())

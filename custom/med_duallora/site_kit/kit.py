@@ -82,9 +82,9 @@ def read_json(path: Path, hint: str) -> Json:
     except OSError as error:
         raise KitError(f"{path}: {error.strerror or error}" + (f"; {hint}" if hint else "")) from error
     except ValueError as error:
-        raise KitError(f"{path} is not JSON: {error}") from error
+        raise KitError(f"{path}: it is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise KitError(f"{path} must hold one JSON object")
+        raise KitError(f"{path}: it must hold one JSON object")
     return value
 
 

@@ -19,6 +19,7 @@ from med_duallora.artifact import load_adapter
 from med_duallora.cli import main
 from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.engine import FederationResult, run_federation
+from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import console
 from med_duallora.flare.federation.progress import read_progress
@@ -50,7 +51,8 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(federation: RunningFederation) -> Story:
-    first = federation.submit(federation.job(*LONG, name="first"))
+    pinned = f"backbone_sha256={federation.federation.backbone_sha256}"
+    first = federation.submit(federation.job(*LONG, pinned, name="first"))
     federation.wait_for_round(first, 0)
     federation.job_process(SITES[1]).kill()
     killed = federation.wait(first)
@@ -163,6 +165,11 @@ def test_three_interruptions_change_no_score_of_the_local_adapters(story: Story,
     found = json.loads((story.result / "workspace" / "app_server" / "evaluation.json").read_text())
     for site, scores in undisturbed.evaluation.items():
         assert found["sites"][site] == pytest.approx(scores, abs=1e-6), "the site rounds what it tells"
+
+
+def test_all_jobs_are_about_the_same_checkpoint(story: Story, tiny_checkpoint: Path) -> None:
+    for adapter in (story.killed_adapter, story.aborted_adapter, story.orphaned_adapter, adapter_of(story.result)):
+        assert load_adapter(adapter)[1]["backbone_sha256"] == sha256_of_file(tiny_checkpoint)
 
 
 @pytest.mark.parametrize("site", SITES)

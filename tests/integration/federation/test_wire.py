@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from nvflare.apis.shareable import Shareable
 from nvflare.fuel.utils import fobs
-from safetensors.numpy import load_file
 
 from med_duallora.flare.payload import read_scalar
 from med_duallora.flare.public_context import PUBLIC_PROPERTIES
 from med_duallora.flare.receipts import event_entry
-from tests.integration.captured import Blob, Captured, lines_of
+from tests.integration.captured import Blob, Captured, kept_of, lines_of
 from tests.integration.harness import SITES, RunningFederation
 from tests.integration.words import words_of
 
@@ -136,10 +135,8 @@ def test_nothing_that_stays_is_in_any_message(
         assert word.encode() not in everything, word
     n_kept = 0
     for site, folder in folders.items():
-        state = load_file(federation.directory / "sites" / site / "state" / "test" / "state.safetensors")
-        kept = [np.asarray(value) for name, value in state.items() if name.startswith("kept/")]
-        for value in (value for value in kept if value.any()):
-            assert value.tobytes()[:64] not in everything
+        for name, value in kept_of(federation, captured, site).items():
+            assert value.tobytes()[:64] not in everything, name
             n_kept += 1
         for path in folder.rglob("*.nii.gz"):
             voxels = np.asarray(nib.load(path).dataobj)[60:132, 96, 0]

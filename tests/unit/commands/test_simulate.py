@@ -76,6 +76,15 @@ def test_bad_input_is_found_before_anything_starts(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_another_backbone_than_the_job_s_is_found_before_anything_starts(
+    arguments: list[str], tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--set", f"backbone_sha256={'a' * 64}"]) == 2
+    error = capsys.readouterr().err
+    assert f"the job pins the checkpoint {'a' * 64}, but" in error and sha256_of_file(tiny_checkpoint) in error
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 def test_a_broken_cohort_is_found_before_anything_starts(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

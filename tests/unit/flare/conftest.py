@@ -1,13 +1,16 @@
 """Fixtures of the FLARE components' tests."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 
-from med_duallora.config import JobConfig
+from med_duallora.config import SITE_CONFIG_VARIABLE, JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
 from med_duallora.flare.payload import TrainReply
+from tests.unit.flare.learning import Site
 from tests.unit.flare.standin import Engine
 from tests.unit.tiny import random_payload
 
@@ -33,3 +36,17 @@ def reply(contract: EgressContract) -> TrainReply:
     """A reply to round 0 that the contract allows."""
     metrics = {"train_loss": 0.5, "n_subjects": 6.0}
     return TrainReply(random_payload(contract), 6.0, 0, metrics, {"val_balanced_accuracy": 0.75})
+
+
+@pytest.fixture
+def configured(tiny_sites: dict[str, SiteConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The site's configuration file, named by the environment variable."""
+    path = tmp_path / "site_ge.json"
+    path.write_text(json.dumps(dataclasses.asdict(tiny_sites["ge"]), default=str))
+    monkeypatch.setenv(SITE_CONFIG_VARIABLE, str(tmp_path / "site_{site}.json"))
+    return path
+
+
+@pytest.fixture
+def site(engine: Engine, tiny_job: JobConfig, configured: Path) -> Site:
+    return Site(engine, tiny_job)

@@ -9,68 +9,19 @@ from typing import Any
 import pytest
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
-from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
-from nvflare.apis.signal import Signal
-from nvflare.app_common.app_constant import AppConstants
-from nvflare.app_common.executors.learner_executor import LearnerExecutor
-from nvflare.fuel.utils import fobs
-from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
 from med_duallora.config import SITE_CONFIG_VARIABLE, JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
-from med_duallora.errors import CheckpointError, CohortError, ConfigError, StateError, TrainingDiverged
+from med_duallora.errors import CohortError, TrainingDiverged
 from med_duallora.flare.egress_filter import rebuilt
-from med_duallora.flare.learner import DualLoRALearner, loggable
-from med_duallora.flare.payload import LINEAGE, read_metrics_reply, read_train_reply, set_lineage
-from med_duallora.flare.tracking import FEDERATION_EVENT
+from med_duallora.flare.payload import LINEAGE, read_metrics_reply, read_train_reply
 from med_duallora.lineage import Lineage
 from med_duallora.model import initial_global_state
 from med_duallora.site import SiteRuntime
+from tests.unit.flare.learning import Site
 from tests.unit.flare.standin import Engine, answered
 from tests.unit.tiny import same
-
-
-class Site:
-    """A site's process: FLARE's executor with our learner, as the client configuration sets it up."""
-
-    def __init__(self, engine: Engine, job: JobConfig) -> None:
-        self.engine = engine
-        self.job = job
-        self.learner = DualLoRALearner()
-        self.executor = LearnerExecutor(learner_id="learner")
-        engine.components["learner"] = self.learner
-        self.signal = Signal()
-        self.lineage = Lineage.begin()
-
-    def ask(self, task: str, data: Shareable | None = None, round_index: Any = 0, **props: Any) -> Shareable:
-        shareable = data or DXO(DataKind.WEIGHTS, data=initial_global_state(self.job)).to_shareable()
-        set_lineage(shareable, self.lineage)
-        shareable.set_header(AppConstants.CURRENT_ROUND, round_index)
-        return self.executor.execute(task, shareable, self.context(**props), self.signal)
-
-    def context(self, **props: Any) -> FLContext:
-        return self.engine.context("ge", **props)
-
-    def statistics(self) -> dict[str, Any]:
-        collector = GroupInfoCollector()
-        fl_ctx = self.context(**{InfoCollector.CTX_KEY_STATS_COLLECTOR: collector})
-        self.learner.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, fl_ctx)
-        return dict(collector.info["med_duallora"])
-
-
-@pytest.fixture
-def configured(tiny_sites: dict[str, SiteConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The site's configuration file, named by the environment variable."""
-    path = tmp_path / "site_ge.json"
-    path.write_text(json.dumps(dataclasses.asdict(tiny_sites["ge"]), default=str))
-    monkeypatch.setenv(SITE_CONFIG_VARIABLE, str(tmp_path / "site_{site}.json"))
-    return path
-
-
-@pytest.fixture
-def site(engine: Engine, tiny_job: JobConfig, configured: Path) -> Site:
-    return Site(engine, tiny_job)
 
 
 def test_a_round_gives_what_the_site_runtime_gives(
@@ -85,59 +36,6 @@ def test_a_round_gives_what_the_site_runtime_gives(
     assert same(found.tensors, update.tensors)
     assert found.weight == update.weight
     assert (found.round_index, set(found.metrics)) == (0, set(update.metrics))
-
-
-def test_a_round_reports_to_tensorboard(site: Site, contract: EgressContract) -> None:
-    reply = read_train_reply(contract, site.ask("train"))
-    events = [event["DXO"]["data"] for event in site.engine.fired(FEDERATION_EVENT)]
-    sent = {event["track_key"]: event["track_value"] for event in events}
-    assert sent == {**reply.metrics, **(reply.initial_metrics or {})}
-    assert "val_balanced_accuracy" in sent
-    assert {event["global_step"] for event in events} == {0}
-
-
-def test_a_round_reports_to_the_console(site: Site, contract: EgressContract) -> None:
-    assert site.statistics() == {"phase": "starting"}
-    reply = site.ask("train")
-    metrics = read_train_reply(contract, reply)
-    statistics = site.statistics()
-    assert (statistics["phase"], statistics["device"], statistics["round"]) == ("waiting", "cpu", 0)
-    expected = {**metrics.metrics, **(metrics.initial_metrics or {})}
-    assert {name: statistics[name] for name in expected} == expected
-    assert statistics["steps_per_second"] == pytest.approx(statistics["n_steps"] / statistics["seconds"], rel=0.5)
-    assert statistics["peak_memory_mb"] > 50, "torch alone takes more"
-    # LearnerExecutor adds the validation metrics to what the learner serialised
-    assert 0 < len(fobs.dumps(reply)) - statistics["payload_bytes"] < 1024
-    assert contract.allowed_statistics(statistics) == statistics, "nothing that the contract does not name"
-
-
-def test_the_console_sees_what_the_site_is_doing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[object, set[str]]] = []
-
-    def note(name: str) -> None:
-        whole = getattr(SiteRuntime, name)
-
-        def noted(*arguments: Any) -> Any:
-            found = whole(*arguments)
-            seen.append((site.statistics()["phase"], set(site.statistics())))
-            return found
-
-        monkeypatch.setattr(SiteRuntime, name, noted)
-
-    for name in ("validate", "train_round", "evaluate"):
-        note(name)
-    site.ask("train")
-    site.ask("validate")
-    assert [phase for phase, _ in seen] == ["validation", "training", "evaluation"]
-    assert {"train_loss", "n_steps", "steps_per_second", "peak_memory_mb"} <= seen[1][1], "while the round runs"
-
-
-def test_a_site_that_lets_no_number_out_shows_none(site: Site, configured: Path) -> None:
-    values = json.loads(configured.read_text())
-    configured.write_text(json.dumps({**values, "policy": {**values["policy"], "metrics_leave": False}}))
-    assert answered(site.ask("train")) == ReturnCode.OK
-    assert site.statistics() == {"phase": "waiting", "device": "cpu", "round": 0}
-    assert site.engine.fired(FEDERATION_EVENT) == []
 
 
 def test_after_training_the_test_split_is_scored(site: Site, contract: EgressContract) -> None:
@@ -224,7 +122,7 @@ def test_a_task_outside_the_contract_is_refused(reason: str, data: Any, round_in
 def test_a_task_that_belongs_to_no_run_is_refused(
     lineage: Any, site: Site, monkeypatch: pytest.MonkeyPatch, configured: Path
 ) -> None:
-    monkeypatch.setattr("tests.unit.flare.test_learner.set_lineage", lambda task, _: task.set_header(LINEAGE, lineage))
+    monkeypatch.setattr("tests.unit.flare.learning.set_lineage", lambda task, _: task.set_header(LINEAGE, lineage))
     for task in ("train", "validate"):
         assert answered(site.ask(task)) == ReturnCode.BAD_TASK_DATA
     assert not list(configured.parent.rglob("state.safetensors"))
@@ -300,39 +198,3 @@ def test_an_abort_is_honoured_within_a_batch(site: Site, monkeypatch: pytest.Mon
 def test_an_abort_stops_the_evaluation_too(site: Site) -> None:
     site.signal.trigger(True)
     assert answered(site.ask("validate")) == ReturnCode.TASK_ABORTED
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (
-            ConfigError("site configuration /a/b c.json: device = 'gpu'"),
-            "ConfigError: site configuration <path>: device = 'gpu' (set this site's log level",
-        ),
-        (CheckpointError("~/weights/x.safetensors lacks k"), "CheckpointError: <path> (set this site's log level"),
-        (ConfigError(r"C:\data\site.json is no file"), "ConfigError: <path> (set this site's log level"),
-        (CohortError("patient007"), "CohortError (set this site's log level"),
-        (OSError("/data/patient007"), "OSError (set this site's log level"),
-        (StateError("the file is damaged"), "StateError: the file is damaged"),
-    ],
-)
-def test_what_a_log_may_say(error: Exception, expected: str) -> None:
-    assert loggable(error).startswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("checkpoint /data/Jane Doe/b.safetensors cannot be read: No such file", "checkpoint <path>: No such file"),
-        ("site configuration /srv/Jane Doe: Is a directory", "site configuration <path>: Is a directory"),
-        ("data_dir = ['/data/Jane Doe'], but it must be text", "data_dir = ['<path>'], but it must be text"),
-        (r"data_dir = 'C:\\data\\Jane Doe' is not there", "data_dir = '<path>' is not there"),
-        ("Jane/Doe, John/Roe", "<path>"),
-        ("/data/Doe, Jane", "<path>"),
-        ("prepared/Jane Doe\nand more", "<path>"),
-        ("policy.max_rank is 8, but the job asks for rank 9", "policy.max_rank is 8, but the job asks for rank 9"),
-    ],
-)
-def test_a_path_with_blanks_is_left_out_as_a_whole(text: str, expected: str) -> None:
-    found = loggable(ConfigError(text))
-    assert found.removesuffix(" (set this site's log level to DEBUG to see it whole)") == f"ConfigError: {expected}"

@@ -9,4 +9,5 @@ jobs.py        which job folder is submitted
 progress.py    what a running job says about itself
 verdict.py     what FLARE's answers to a job mean
 rehearsal.py   up and down
+actions.py     what the command line does with jobs
 """

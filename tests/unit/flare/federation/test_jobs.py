@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from med_duallora.artifact import adapter_manifest, save_adapter
+from med_duallora.config import JobConfig
 from med_duallora.egress import EgressContract
-from med_duallora.errors import ConfigError
+from med_duallora.errors import ArtifactError, ConfigError
 from med_duallora.flare.export import JobSpec, export_job, read_job
 from med_duallora.flare.federation.jobs import prepare_submission
 from med_duallora.lineage import Lineage
@@ -89,10 +90,33 @@ def test_a_job_can_go_on_from_an_adapter(known: bool, folder: Path, tmp_path: Pa
     contract = EgressContract.for_job(settings)
     manifest = adapter_manifest(settings, contract, round=2, lineage=Lineage.begin().to_list())
     adapter = save_adapter(tmp_path / "run", "adapter_last", random_payload(contract), manifest)
-    place = prepare_submission("production" if known else str(folder), [], 3, tmp_path / "out", adapter)
+    place = prepare_submission("production" if known else str(folder), [], 3, tmp_path / "out", resume_from=adapter)
     assert read_job(place)[0] == settings
     assert read_job(place)[1].start_round == 3
     assert (place / "app" / "config" / "resume_from.safetensors").read_bytes() == adapter.read_bytes()
     later = save_adapter(tmp_path / "run", "adapter_last", random_payload(contract), {**manifest, "round": 3})
-    again = prepare_submission(str(place), [], 3, tmp_path / "again", later)
+    again = prepare_submission(str(place), [], 3, tmp_path / "again", resume_from=later)
     assert read_job(again)[1].start_round == 4, "a resumed job can be resumed"
+
+
+@pytest.mark.parametrize(
+    ("trained_with", "sites_have", "taken"),
+    [("", "", True), ("a", "a", True), ("a", "", True), ("", "a", False), ("a", "b", False)],
+    ids=["the shipped one", "the same", "only the adapter names one", "not the shipped one", "another"],
+)
+def test_a_resumed_job_is_about_the_checkpoint_that_trained_the_adapter(
+    trained_with: str, sites_have: str, taken: bool, tmp_path: Path
+) -> None:
+    settings = JobConfig(backbone_sha256=trained_with * 64)
+    contract = EgressContract.for_job(settings)
+    manifest = adapter_manifest(settings, contract, round=2, lineage=Lineage.begin().to_list())
+    adapter = save_adapter(tmp_path / "run", "adapter_last", random_payload(contract), manifest)
+    places = {"backbone_sha256": sites_have * 64, "resume_from": adapter}
+    if taken:
+        assert read_job(prepare_submission("production", [], 3, tmp_path / "out", **places))[0] == settings
+        return
+    with pytest.raises(
+        ArtifactError,
+        match=f"belongs to another job: backbone_sha256 was '.*', but is '{places['backbone_sha256']}' here",
+    ):
+        prepare_submission("production", [], 3, tmp_path / "out", **places)

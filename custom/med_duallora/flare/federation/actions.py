@@ -1,0 +1,108 @@
+"""What the command line does with jobs: submit one, follow, fetch or abort it; each returns an exit code."""
+
+import argparse
+import shlex
+import sys
+
+from med_duallora.errors import FederationError, MedDualLoRAError
+from med_duallora.flare.federation.admin import Console, console
+from med_duallora.flare.federation.jobs import prepare_submission
+from med_duallora.flare.federation.progress import shown
+from med_duallora.flare.federation.record import Federation
+from med_duallora.flare.federation.rehearsal import fetch, follow
+from med_duallora.flare.federation.verdict import COMPLETED, job_failed
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Submit a job; with ``--wait`` follow it, fetch its result and report on it."""
+    federation = Federation.read(options.dir)
+    with console(federation) as lead:
+        job_id = submitted(federation, lead, options)
+        if not options.wait:
+            print(f"follow it: med-duallora federation monitor --dir {shlex.quote(str(options.dir))} {job_id}")
+            return 0
+        return _watched(federation, lead, job_id, options) or fetched(federation, lead, job_id)
+
+
+def monitor(options: argparse.Namespace) -> int:
+    """Follow a job to its end."""
+    federation = Federation.read(options.dir)
+    with console(federation) as lead:
+        return _watched(federation, lead, options.job_id or _latest(lead), options)
+
+
+def download(options: argparse.Namespace) -> int:
+    """Fetch a job's result and report on it."""
+    federation = Federation.read(options.dir)
+    with console(federation) as lead:
+        return fetched(federation, lead, options.job_id or _latest(lead))
+
+
+def abort(options: argparse.Namespace) -> int:
+    """Ask FLARE to abort a job."""
+    with console(Federation.read(options.dir)) as lead:
+        job_id = options.job_id or _latest(lead)
+        lead.abort(job_id)
+    print(f"job {job_id}: abort asked for")
+    return 0
+
+
+def _latest(lead: Console) -> str:
+    jobs = lead.jobs()
+    if not jobs:
+        raise FederationError("no job was submitted to this federation")
+    return str(jobs[-1]["job_id"])
+
+
+def submitted(federation: Federation, lead: Console, options: argparse.Namespace) -> str:
+    """Submit the job that the options describe, and return its id."""
+    folder = prepare_submission(
+        options.job,
+        options.assignments,
+        len(federation.sites),
+        federation.directory / "jobs",
+        backbone_sha256=federation.backbone_sha256,
+        resume_from=options.resume_from,
+    )
+    job_id = lead.submit(folder)
+    print(f"job {job_id} submitted by {lead.person} from {folder}", flush=True)
+    return job_id
+
+
+def followed(federation: Federation, lead: Console, job_id: str) -> int:
+    """Watch a job to its end; 1 and FLARE's reasons on standard error where it failed."""
+    with shown() as show:
+        progress = follow(lead, job_id, show)
+    if progress.status == COMPLETED:
+        return 0
+    print(job_failed(federation, lead.job(job_id)), file=sys.stderr)
+    return 1
+
+
+def _watched(federation: Federation, lead: Console, job_id: str, options: argparse.Namespace) -> int:
+    """Watch a job that goes on when the watching is interrupted."""
+    try:
+        return followed(federation, lead, job_id)
+    except KeyboardInterrupt:
+        where = shlex.quote(str(options.dir))
+        print(
+            f"job {job_id} goes on; to stop it: med-duallora federation abort --dir {where} {job_id}", file=sys.stderr
+        )
+        raise
+
+
+def fetched(federation: Federation, lead: Console, job_id: str) -> int:
+    """Download a job's result, report on it and say where both are."""
+    from med_duallora.report import read_run, write_report
+    from med_duallora.report.content import headline
+
+    place = fetch(federation, lead, job_id)
+    print(f"result: {place}")
+    try:
+        found = read_run(place)
+        page = write_report(found, place / "report")
+    except MedDualLoRAError as error:
+        raise FederationError(f"no report on job {job_id}: {error}") from error
+    print(headline(found))
+    print(f"report: {page}")
+    return 0
