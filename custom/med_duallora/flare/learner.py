@@ -15,6 +15,7 @@ from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
 from med_duallora.config import SiteConfig
+from med_duallora.devices import check_device
 from med_duallora.egress import EgressContract
 from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, StateError, TrainingAborted
 from med_duallora.flare.job import job_of
@@ -71,6 +72,7 @@ class DualLoRALearner(Learner):
             place = SiteConfig.place(site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES))
             config = SiteConfig.from_file(place)
             check_places(config, place)
+            check_device(config.device, place)
             self._runtime = SiteRuntime(site, job_of(fl_ctx).settings, config)
         except Exception as error:
             self._report("initialisation", error, fl_ctx)

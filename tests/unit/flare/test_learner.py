@@ -103,6 +103,20 @@ def test_an_unusable_place_is_told_with_file_and_setting_but_without_paths(
     assert expected in caplog.text
 
 
+def test_a_device_that_is_not_there_is_told_with_file_setting_and_fix(
+    site: Site, configured: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    configured.write_text(json.dumps({**json.loads(configured.read_text()), "device": "cuda"}))
+    with caplog.at_level(logging.INFO):
+        assert answered(site.ask("train")) == ReturnCode.EXECUTION_EXCEPTION
+    expected = (
+        "ConfigError: site configuration site_ge.json in <path>: device = 'cuda', but this machine has no usable CUDA "
+        "device; use cpu or auto"
+    )
+    assert expected in caplog.text
+
+
 @pytest.mark.parametrize(
     ("reason", "data", "round_index"),
     [
