@@ -125,6 +125,8 @@ def test_a_server_that_never_answers_is_given_up(asleep: Federation, monkeypatch
 
 
 def test_down_ends_everything_and_may_be_repeated(asleep: Federation) -> None:
+    # each kit's script starts a sleeper of its own, a moment later
+    processes.wait_until("starting", lambda: len(processes.members(asleep.identity)) == 4, 10, 0.02)
     assert len(down(asleep, polite=False)) == 4
     assert down(asleep) == []
 
