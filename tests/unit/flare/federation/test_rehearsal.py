@@ -40,6 +40,8 @@ def asleep(sleeping_kit: Callable[..., Path], identity: str, tmp_path: Path) -> 
     )
     for name in federation.participants():
         federation = start_one(federation, name)
+    # each kit's script starts a sleeper of its own, a moment later
+    processes.wait_until("starting", lambda: len(processes.members(identity)) == 4, 60, 0.02)
     return federation
 
 
@@ -125,8 +127,6 @@ def test_a_server_that_never_answers_is_given_up(asleep: Federation, monkeypatch
 
 
 def test_down_ends_everything_and_may_be_repeated(asleep: Federation) -> None:
-    # each kit's script starts a sleeper of its own, a moment later
-    processes.wait_until("starting", lambda: len(processes.members(asleep.identity)) == 4, 10, 0.02)
     assert len(down(asleep, polite=False)) == 4
     assert down(asleep) == []
 
