@@ -163,11 +163,14 @@ def _run(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.admin import console
     from med_duallora.flare.federation.processes import signals_interrupt
     from med_duallora.flare.federation.record import Federation
-    from med_duallora.flare.federation.rehearsal import down, up
+    from med_duallora.flare.federation.rehearsal import down, refuse_running, up
 
+    plan = _plan(options)
+    if (options.dir / "federation.json").is_file():
+        refuse_running(Federation.read(options.dir))  # or the end of this run would stop somebody else's
     with signals_interrupt():
         try:
-            federation = up(_plan(options))
+            federation = up(plan)
             with console(federation) as lead:
                 job_id = submitted(federation, lead, options)
                 return followed(federation, lead, job_id) or fetched(federation, lead, job_id)

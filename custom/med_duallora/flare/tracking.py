@@ -26,7 +26,7 @@ def stream_from_site(
         sender: component that sends.
         contract: what may leave.
         metrics: name -> value.
-        step: position on the horizontal axis, in training steps of the site.
+        step: position on the horizontal axis: the round, from 0.
         fl_ctx: of the running task.
 
     Raises:

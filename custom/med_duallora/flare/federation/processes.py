@@ -48,6 +48,8 @@ def check_port(port: int) -> None:
         FederationError: somebody listens there.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # connections of a server that has just ended wait for a minute; only a listener is in the way
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
         except OSError as error:

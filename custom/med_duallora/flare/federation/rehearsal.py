@@ -82,21 +82,34 @@ def up(plan: Plan, say: Say = announce) -> Federation:
     for cohort in plan.cohorts.values():
         PreparedCohort.read(cohort)
     federation = _provisioned(plan, say)
-    running = processes.members(federation.identity)
-    if running:
-        raise FederationError(
-            f"the federation in {federation.directory} runs already (process {running[0].pid}); "
-            f"`med-duallora federation down --dir {federation.directory}` stops it"
-        )
+    refuse_running(federation)
     processes.check_port(federation.port)
     checkpoint = plan.backbone_checkpoint
-    federation = replace(federation, backbone_sha256=sha256_of_file(checkpoint) if checkpoint else "")
+    federation = replace(
+        federation,
+        backbone_sha256=sha256_of_file(checkpoint) if checkpoint else "",
+        synthetic=all(is_synthetic(cohort) for cohort in plan.cohorts.values()),
+    )
     federation.write()
     for site in federation.sites:
         kit = federation.kit(site)
         install_site(kit, plan.places(site, federation.directory), plan.site_settings)
         check_places(SiteConfig.from_file(kit / SITE_CONFIG_FILE), kit / SITE_CONFIG_FILE)
     return _started(federation, plan.timeout_s, say)
+
+
+def refuse_running(federation: Federation) -> None:
+    """Find out whether a federation can be started.
+
+    Raises:
+        FederationError: it runs already.
+    """
+    running = processes.members(federation.identity)
+    if running:
+        raise FederationError(
+            f"the federation in {federation.directory} runs already (process {running[0].pid}); "
+            f"`med-duallora federation down --dir {federation.directory}` stops it"
+        )
 
 
 def start_one(federation: Federation, name: str) -> Federation:
@@ -243,7 +256,6 @@ def _provisioned(plan: Plan, say: Say) -> Federation:
         server=project.server,
         sites=project.sites,
         people=project.people,
-        synthetic=all(is_synthetic(cohort) for cohort in plan.cohorts.values()),
     )
     federation.write()
     return federation

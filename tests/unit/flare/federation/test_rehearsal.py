@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from med_duallora.cli import main
 from med_duallora.errors import CohortError, ConfigError, FederationError
 from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes, rehearsal
@@ -90,6 +91,34 @@ def test_the_checkpoint_that_the_sites_got_is_recorded(
     for checkpoint, expected in ((tiny_checkpoint, sha256_of_file(tiny_checkpoint)), (None, "")):
         up(replace(plan, backbone_checkpoint=checkpoint))
         assert Federation.read(plan.directory).backbone_sha256 == expected
+
+
+def test_whether_the_cohorts_are_phantoms_is_asked_at_every_start(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    for synthetic in (True, False):
+        monkeypatch.setattr(rehearsal, "is_synthetic", lambda _cohort, answer=synthetic: answer)
+        up(plan)
+        assert Federation.read(plan.directory).synthetic is synthetic
+
+
+def test_run_leaves_a_federation_alone_that_runs_already(
+    plan: Plan,
+    monkeypatch: pytest.MonkeyPatch,
+    sleeping_kit: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    federation = up(plan)
+    data = next(iter(plan.cohorts.values())).parent
+    try:
+        processes.start(sleeping_kit(), tmp_path / "log", federation.identity)
+        processes.wait_until("starting", lambda: len(processes.members(federation.identity)) == 2, 60, 0.02)
+        assert main(["federation", "run", "--dir", str(plan.directory), "--data", str(data)]) == 1
+        assert "runs already" in capsys.readouterr().err
+        assert len(processes.members(federation.identity)) == 2
+    finally:
+        processes.stop(federation.identity)
 
 
 def test_a_running_federation_is_not_started_again(

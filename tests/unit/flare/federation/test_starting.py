@@ -111,6 +111,16 @@ def test_a_taken_port_is_refused(host: str) -> None:
             processes.check_port(port)
 
 
+def test_the_connections_of_a_server_that_ended_do_not_hold_its_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            connection, _ = server.accept()
+            connection.close()  # who closes first keeps the port in TIME_WAIT
+            assert client.recv(1) == b""
+    processes.check_port(port)
+
+
 def test_waiting_ends_with_what_was_waited_for() -> None:
     with pytest.raises(FederationError, match="spring took longer than 0 s"):
         processes.wait_until("spring", lambda: False, 0.05, 0.01)
