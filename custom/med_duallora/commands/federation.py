@@ -162,11 +162,11 @@ def _run(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.actions import fetched, followed, submitted
     from med_duallora.flare.federation.admin import console
     from med_duallora.flare.federation.processes import signals_interrupt
-    from med_duallora.flare.federation.record import Federation
+    from med_duallora.flare.federation.record import RECORD, Federation
     from med_duallora.flare.federation.rehearsal import down, refuse_running, up
 
     plan = _plan(options)
-    if (options.dir / "federation.json").is_file():
+    if (options.dir / RECORD).is_file():
         refuse_running(Federation.read(options.dir))  # or the end of this run would stop somebody else's
     with signals_interrupt():
         try:
@@ -175,7 +175,7 @@ def _run(options: argparse.Namespace) -> int:
                 job_id = submitted(federation, lead, options)
                 return followed(federation, lead, job_id) or fetched(federation, lead, job_id)
         finally:
-            if (options.dir / "federation.json").is_file():
+            if (options.dir / RECORD).is_file():
                 down(Federation.read(options.dir))
                 print("federation down; nothing of it runs")
 
