@@ -21,7 +21,8 @@ from med_duallora.settings import assigned, built
 
 __all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfig", "assigned"]
 
-TARGETS = ("q", "kv", "proj", "fc1", "fc2")
+HEAD_TARGET = "head"
+TARGETS = ("q", "kv", "proj", "fc1", "fc2", HEAD_TARGET)
 SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
 
 
@@ -39,7 +40,8 @@ class LoRAConfig:
         alpha_global: its scale; the adapter's output is multiplied by ``alpha_global / rank_global``.
         rank_local: rank of the local adapter, the one that stays.
         alpha_local: its scale.
-        targets: which linear layers of a block are adapted: q, kv, proj, fc1, fc2.
+        targets: which linear layers are adapted: q, kv, proj, fc1, fc2 of a block, and ``head``: the classification
+            heads get a global adapter, while their own weights are the local part (nothing, where the head is sent).
         n_blocks: how many of the last transformer blocks are adapted (Med-DualLoRA finds that two suffice).
         head_policy: ``local``: the classification head stays at the site; ``global``: it is sent and averaged.
         head_norm: ``site``: the head reads features that are standardised with the site's own statistics (see
@@ -50,7 +52,7 @@ class LoRAConfig:
     alpha_global: float = 16.0
     rank_local: int = 8
     alpha_local: float = 16.0
-    targets: tuple[str, ...] = ("q", "kv")
+    targets: tuple[str, ...] = ("q", "kv", HEAD_TARGET)
     n_blocks: int = 2
     head_policy: str = "local"
     head_norm: str = "site"
@@ -80,6 +82,8 @@ class TrainConfig:
         local_epochs: passes over the site's training subjects in a round.
         batch_size: subjects per step.
         lr: peak learning rate of AdamW.
+        local_lr_factor: learning rate of what stays at the site (local adapter, head), as a part of ``lr``: a site has
+            few subjects, and what stays would fit them before the sites have learnt anything together.
         min_lr: learning rate at the end of the cosine.
         warmup_fraction: part of the federation's steps with linear warm-up.
         betas: AdamW's moment decays.
@@ -97,7 +101,8 @@ class TrainConfig:
     n_rounds: int = 12
     local_epochs: int = 2
     batch_size: int = 8
-    lr: float = 2e-3
+    lr: float = 5e-3
+    local_lr_factor: float = 0.1
     min_lr: float = 1e-5
     warmup_fraction: float = 0.1
     betas: tuple[float, ...] = (0.9, 0.95)
@@ -115,6 +120,7 @@ class TrainConfig:
         for name in ("n_rounds", "local_epochs", "batch_size"):
             _check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         _check(self.lr > 0, "train.lr", self.lr, "above 0")
+        _check(0 <= self.local_lr_factor <= 1, "train.local_lr_factor", self.local_lr_factor, "between 0 and 1")
         _check(0 <= self.min_lr <= self.lr, "train.min_lr", self.min_lr, "between 0 and train.lr")
         _check(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, "in [0, 1)")
         good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)

@@ -15,8 +15,8 @@ class DualLoRALinear(nn.Module):
     """A frozen linear layer with a global and a local low-rank adapter.
 
     Computes ``y = W0 x + b0 + (alpha_g / r_g) B_g A_g x + (alpha_l / r_l) B_l A_l x`` with both paths fused into
-    one pair of matrix products of rank ``r_g + r_l``. A (rank, in) starts random, B (out, rank) starts at zero, so
-    that a new layer equals its frozen layer bit for bit. An adapter of rank 0 has no parameters.
+    one pair of matrix products of rank ``r_g + r_l``. One factor starts at zero, so that a new layer equals its frozen
+    layer bit for bit. An adapter of rank 0 has no parameters.
 
     Args:
         base: the frozen layer; its parameters stop requiring gradients.
@@ -24,6 +24,9 @@ class DualLoRALinear(nn.Module):
         alpha_global: alpha_g.
         rank_local: r_l.
         alpha_local: alpha_l.
+        zero: which factor starts at zero. ``b``: B (out, rank) does and A (rank, in) starts random, as LoRA does.
+            ``a``: A does and B starts as the identity, for a layer with hardly more outputs than ranks: behind a random
+            A its first steps would see a few random directions of the input only.
     """
 
     global_a: nn.Parameter | None
@@ -32,10 +35,18 @@ class DualLoRALinear(nn.Module):
     local_b: nn.Parameter | None
 
     def __init__(
-        self, base: nn.Linear, rank_global: int, alpha_global: float, rank_local: int, alpha_local: float
+        self,
+        base: nn.Linear,
+        rank_global: int,
+        alpha_global: float,
+        rank_local: int,
+        alpha_local: float,
+        *,
+        zero: str = "b",
     ) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
+        self.zero = zero
         self.global_active = True
         self.local_active = True
         self.scale_global = alpha_global / rank_global if rank_global else 0.0
@@ -48,10 +59,28 @@ class DualLoRALinear(nn.Module):
         a = b = None
         if rank:
             a = nn.Parameter(torch.empty(rank, self.base.in_features, device=like.device, dtype=like.dtype))
-            b = nn.Parameter(torch.zeros(self.base.out_features, rank, device=like.device, dtype=like.dtype))
-            nn.init.kaiming_uniform_(a, a=5**0.5)
-        self.register_parameter(f"{adapter}_a", a)
-        self.register_parameter(f"{adapter}_b", b)
+            b = nn.Parameter(torch.empty(self.base.out_features, rank, device=like.device, dtype=like.dtype))
+        for name, factor in ((f"{adapter}_a", a), (f"{adapter}_b", b)):
+            self.register_parameter(name, factor)
+            if factor is not None:
+                factor.data.copy_(self.first_value(name))
+
+    def first_value(self, name: str, generator: torch.Generator | None = None) -> Tensor:
+        """Return the value that a factor starts with; a random one is uniform within +-1/sqrt(fan-in).
+
+        The bound is the one of LoRA's A factor (Kaiming-uniform with a = sqrt(5)).
+
+        Args:
+            name: of the factor: ``global_a`` and so on.
+            generator: of the random numbers.
+        """
+        shape = tuple(self.get_parameter(name).shape)
+        if name.endswith(f"_{self.zero}"):
+            return torch.zeros(shape)
+        if self.zero == "a":
+            return torch.eye(*shape)
+        bound = shape[-1] ** -0.5
+        return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
     def declared_roles(self) -> dict[str, Role]:
         """Declare the adapters' roles (see ``names``)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from med_duallora.backbone import BackboneConfig, CineMAClassifier
-from med_duallora.config import JobConfig, LoRAConfig
+from med_duallora.config import HEAD_TARGET, JobConfig, LoRAConfig
 from med_duallora.errors import ConfigError
 from med_duallora.head_norm import HeadNorm
 from med_duallora.lora import DualLoRALinear
@@ -62,21 +62,30 @@ class DualLoRAModel(nn.Module):
         self.cut = depth - lora.n_blocks
         for block in list(classifier.blocks)[self.cut :]:
             _adapt(block, lora)
+        if HEAD_TARGET in lora.targets and lora.head_policy == "local":  # one that is sent needs no adapter
+            _adapt_heads(classifier.pred_head_dict, lora)
         self.classifier.pred_head_dict.requires_grad_(True)
         self.head_norm = HeadNorm(2 * classifier.config.embed_dim, active=lora.head_norm == "site")
         for name, parameter in self.trained().items():
-            parameter.data.copy_(initial_value(name, tuple(parameter.shape), seed, self._zero_at_start(name)))
+            parameter.data.copy_(self.first_value(name, seed))
 
     def declared_roles(self) -> dict[str, Role]:
         """Declare the heads (see ``names``); the adapters declare themselves."""
-        heads = self.classifier.pred_head_dict
-        return {f"classifier.pred_head_dict.{name}": Role.HEAD for name, _ in heads.named_parameters()}
+        heads = self.classifier.pred_head_dict.items()
+        places = [f"{name}.base" if isinstance(head, DualLoRALinear) else name for name, head in heads]
+        values = ("weight", "bias")
+        return {f"classifier.pred_head_dict.{place}.{value}": Role.HEAD for place in places for value in values}
 
-    def _zero_at_start(self, name: str) -> bool:
-        """B factors start at zero (no change to the backbone), and so do the heads' biases."""
-        owner, _, attribute = name.rpartition(".")
-        is_adapter = isinstance(self.get_submodule(owner), DualLoRALinear)
-        return attribute in ("global_b", "local_b") if is_adapter else attribute == "bias"
+    def first_value(self, name: str, seed: int) -> Tensor:
+        """Return the value that a trained parameter starts with; it depends on its name and the seed only.
+
+        Heads start at zero: a random head is noise that a federation's few steps do not unlearn.
+        """
+        owner_name, _, attribute = name.rpartition(".")
+        owner = self.get_submodule(owner_name)
+        if isinstance(owner, DualLoRALinear):
+            return owner.first_value(attribute, torch.Generator().manual_seed(derived_seed(seed, "initial", name)))
+        return torch.zeros(tuple(self.get_parameter(name).shape))
 
     def of_roles(self, roles: Iterable[Role]) -> dict[str, nn.Parameter]:
         """Return the parameters of some roles by name, in the model's order."""
@@ -160,7 +169,7 @@ class DualLoRAModel(nn.Module):
 
 
 def _adapt(block: nn.Module, lora: LoRAConfig) -> None:
-    for target in lora.targets:
+    for target in (name for name in lora.targets if name != HEAD_TARGET):
         parent = block.get_submodule(OWNERS[target])
         base = getattr(parent, target)
         if not isinstance(base, nn.Linear):
@@ -169,16 +178,17 @@ def _adapt(block: nn.Module, lora: LoRAConfig) -> None:
         setattr(parent, target, adapted)
 
 
-def initial_value(name: str, shape: tuple[int, ...], seed: int, zero: bool) -> Tensor:
-    """Return the first value of a trained parameter: uniform within +-1/sqrt(fan-in) by name and seed, or zero.
+def _adapt_heads(heads: nn.ModuleDict, lora: LoRAConfig) -> None:
+    """Add a global adapter to the heads, which stay trainable themselves: they are the local part.
 
-    The bound is the one of LoRA's A factor (Kaiming-uniform with a = sqrt(5)).
+    A rank above the number of classes would add nothing; the scale stays ``alpha_global / rank_global``.
     """
-    if zero:
-        return torch.zeros(shape)
-    generator = torch.Generator().manual_seed(derived_seed(seed, "initial", name))
-    bound = shape[-1] ** -0.5
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    rank = min(lora.rank_global, N_CLASSES)
+    for name, head in heads.items():
+        if not isinstance(head, nn.Linear):
+            raise TypeError(f"head {name} is a {type(head).__name__}, expected an unadapted nn.Linear")
+        alpha = lora.alpha_global * rank / lora.rank_global if rank else lora.alpha_global
+        heads[name] = DualLoRALinear(head, rank, alpha, 0, lora.alpha_local, zero="a")
 
 
 def skeleton(job: JobConfig) -> DualLoRAModel:
@@ -192,8 +202,4 @@ def initial_global_state(job: JobConfig) -> dict[str, np.ndarray]:
     """Return what the server sends in round 0; needs no backbone weights."""
     model = skeleton(job)
     sent = model.of_roles(method_of(job).sent_roles(job.lora))
-    start = {}
-    for name, parameter in sent.items():
-        value = initial_value(name, tuple(parameter.shape), job.train.seed, model._zero_at_start(name))
-        start[name] = value.numpy()
-    return start
+    return {name: model.first_value(name, job.train.seed).numpy() for name in sent}

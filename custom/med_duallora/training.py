@@ -6,7 +6,7 @@ class weights); see TrainConfig. The schedule spans the whole federation: a roun
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from med_duallora.config import JobConfig, TrainConfig
 from med_duallora.errors import ConfigError, TrainingDiverged
 from med_duallora.features import FeatureSource
 from med_duallora.interruption import interruptible
+from med_duallora.methods import method_of
 from med_duallora.model import DualLoRAModel, TrunkFeatures
 from med_duallora.seeds import derived_seed, generator
 
@@ -76,7 +77,8 @@ def train_round(
     settings = job.train
     torch.manual_seed(derived_seed(settings.seed, "torch", site, round_index))
     parameters = model.trained()
-    optimizer = _optimizer(parameters, moments, settings)
+    kept = model.of_roles(method_of(job).kept_roles(job.lora))
+    optimizer = _optimizer(parameters, set(kept), moments, settings)
     criterion = _criterion(subjects, settings).to(source.device)
     scaler = _scaler(source.device, moments, settings)
     batches = list(_batches(len(subjects), settings, site, round_index))
@@ -86,7 +88,7 @@ def train_round(
         chosen = [subjects[index] for index in indices]
         progress = (round_index + step / len(batches)) / settings.n_rounds
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(progress, settings)
+            group["lr"] = learning_rate(progress, settings) * group["factor"]
         labels = torch.tensor([subject.label for subject in chosen], device=source.device)
         with interruptible(model, should_stop):
             trunk = source.batch(chosen, views, should_stop)
@@ -226,10 +228,13 @@ def _step(
 
 
 def _optimizer(
-    parameters: Mapping[str, nn.Parameter], moments: Mapping[str, np.ndarray], settings: TrainConfig
+    parameters: Mapping[str, nn.Parameter], kept: Set[str], moments: Mapping[str, np.ndarray], settings: TrainConfig
 ) -> torch.optim.AdamW:
+    """Return the optimizer in its last state: first the group of what is sent, then of what is ``kept``."""
+    sent = [parameter for name, parameter in parameters.items() if name not in kept]
+    stays = [parameter for name, parameter in parameters.items() if name in kept]
     optimizer = torch.optim.AdamW(
-        parameters.values(),
+        [{"params": sent, "factor": 1.0}, {"params": stays, "factor": settings.local_lr_factor}],
         lr=settings.lr,
         betas=(settings.betas[0], settings.betas[1]),
         weight_decay=settings.weight_decay,

@@ -37,7 +37,16 @@ class Text(str):
 @pytest.mark.parametrize(
     ("job", "n_parameters", "reason"),
     [
-        (JobConfig(backbone="cinema-base"), 61440, "2 blocks x (8 x 768 + 768 x 8 + 8 x 768 + 1536 x 8)"),
+        (
+            JobConfig(backbone="cinema-base"),
+            61440 + 2 * (2 * 768 + 2 * 2),
+            "2 blocks x (8 x 768 + 768 x 8 + 8 x 768 + 1536 x 8), and two heads of two classes",
+        ),
+        (
+            JobConfig(backbone="cinema-base").with_overrides(['lora.targets=["q","kv"]']),
+            61440,
+            "the paper's targets: 240 KiB in the notes' arithmetic",
+        ),
         (
             JobConfig(backbone="cinema-base").with_overrides(["lora.head_policy=global"]),
             61440 + 2 * (768 * 2 + 2),
@@ -48,7 +57,11 @@ class Text(str):
             2 * 8 * (768 * 2 + (768 + 1536) + 768 * 2 + 2 * (768 + 3072)),
             "every target: 816 KiB in the notes' arithmetic",
         ),
-        (JobConfig(backbone="cinema-tiny"), 2 * 8 * (24 + 24 + 24 + 48), "the tiny backbone"),
+        (
+            JobConfig(backbone="cinema-tiny"),
+            2 * 8 * (24 + 24 + 24 + 48) + 2 * (2 * 24 + 2 * 2),
+            "the tiny backbone",
+        ),
         (
             JobConfig(backbone="cinema-tiny", method="fedavg-lora"),
             2 * 8 * (24 + 24 + 24 + 48) + 2 * (24 * 2 + 2),
@@ -64,16 +77,22 @@ def test_number_of_parameters_is_known_before_anything_is_trained(job, n_paramet
 
 def test_exactly_these_tensors_leave():
     contract = EgressContract.for_job(job_with("lora.n_blocks=1", "lora.rank_global=2"))
-    block = "classifier.encoder.blocks.2.attn"
+    block, heads = "classifier.encoder.blocks.2.attn", "classifier.pred_head_dict"
     assert contract.to_dict()["tensors"] == {
         f"{block}.q.global_a": {"shape": [2, 24], "dtype": "float32"},
         f"{block}.q.global_b": {"shape": [24, 2], "dtype": "float32"},
         f"{block}.kv.global_a": {"shape": [2, 24], "dtype": "float32"},
         f"{block}.kv.global_b": {"shape": [48, 2], "dtype": "float32"},
+        f"{heads}.cls.global_a": {"shape": [2, 24], "dtype": "float32"},
+        f"{heads}.cls.global_b": {"shape": [2, 2], "dtype": "float32"},
+        f"{heads}.sax.global_a": {"shape": [2, 24], "dtype": "float32"},
+        f"{heads}.sax.global_b": {"shape": [2, 2], "dtype": "float32"},
     }
     assert contract.pairs == (
         (f"{block}.q.global_b", f"{block}.q.global_a"),
         (f"{block}.kv.global_b", f"{block}.kv.global_a"),
+        (f"{heads}.sax.global_b", f"{heads}.sax.global_a"),
+        (f"{heads}.cls.global_b", f"{heads}.cls.global_a"),
     )
 
 

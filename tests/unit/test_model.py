@@ -11,13 +11,24 @@ from med_duallora.config import JobConfig, LoRAConfig
 from med_duallora.errors import ConfigError
 from med_duallora.lora import DualLoRALinear
 from med_duallora.methods import METHODS
-from med_duallora.model import VARIANTS, DualLoRAModel, initial_global_state, initial_value, skeleton
+from med_duallora.model import VARIANTS, DualLoRAModel, initial_global_state, skeleton
 from med_duallora.names import Role
 
 from .tiny import TINY, TRAINED, digest, same, shake, tiny_images, tiny_model
 
 BLOCK = "classifier.encoder.blocks.2"
-HEADS = {f"classifier.pred_head_dict.{head}.{value}" for head in ("sax", "cls") for value in ("weight", "bias")}
+LAYERS = ("q", "kv", "proj", "fc1", "fc2")
+"""Every target inside a block."""
+
+
+def heads(adapted: bool = False) -> set[str]:
+    """The heads' own parameters, which lie one level deeper where a global adapter is on them."""
+    place = "base." if adapted else ""
+    return {f"classifier.pred_head_dict.{head}.{place}{value}" for head in HEADS for value in ("weight", "bias")}
+
+
+HEADS = ("sax", "cls")
+HEAD_FACTORS = {f"classifier.pred_head_dict.{head}.global_{factor}" for head in HEADS for factor in "ab"}
 
 
 def factors(layer: str, adapters: str = "gl") -> set[str]:
@@ -28,7 +39,11 @@ def factors(layer: str, adapters: str = "gl") -> set[str]:
 @pytest.mark.parametrize(
     ("lora", "adapted", "reason"),
     [
-        (LoRAConfig(n_blocks=1), factors(f"{BLOCK}.attn.q") | factors(f"{BLOCK}.attn.kv"), "the default targets"),
+        (
+            LoRAConfig(n_blocks=1, targets=("q", "kv")),
+            factors(f"{BLOCK}.attn.q") | factors(f"{BLOCK}.attn.kv"),
+            "the paper's targets",
+        ),
         (LoRAConfig(n_blocks=1, targets=("proj",)), factors(f"{BLOCK}.attn.proj"), "the attention's output"),
         (LoRAConfig(n_blocks=1, targets=("fc1",)), factors(f"{BLOCK}.mlp.fc1"), "the MLP's first layer"),
         (LoRAConfig(n_blocks=1, targets=("fc2",)), factors(f"{BLOCK}.mlp.fc2"), "the MLP's second layer"),
@@ -40,7 +55,7 @@ def factors(layer: str, adapters: str = "gl") -> set[str]:
             "every block",
         ),
         (
-            LoRAConfig(n_blocks=1, targets=("q", "kv", "proj", "fc1", "fc2")),
+            LoRAConfig(n_blocks=1, targets=LAYERS),
             {
                 name
                 for layer in ("attn.q", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -52,10 +67,52 @@ def factors(layer: str, adapters: str = "gl") -> set[str]:
 )
 def test_exactly_the_adapters_and_heads_train(lora, adapted, reason):
     model = tiny_model(lora)
-    assert set(model.trained()) == adapted | HEADS, reason
-    assert {name for name, value in model.named_parameters() if value.requires_grad} == adapted | HEADS, reason
+    expected = adapted | heads()
+    assert set(model.trained()) == expected, reason
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == expected, reason
     model(tiny_images()).sum().backward()
-    assert {name for name, value in model.named_parameters() if value.grad is not None} == adapted | HEADS, reason
+    assert {name for name, value in model.named_parameters() if value.grad is not None} == expected, reason
+
+
+@pytest.mark.parametrize(
+    ("lora", "added", "reason"),
+    [
+        (
+            LoRAConfig(n_blocks=1),
+            factors(f"{BLOCK}.attn.q") | factors(f"{BLOCK}.attn.kv") | HEAD_FACTORS,
+            "the default",
+        ),
+        (LoRAConfig(targets=("head",)), HEAD_FACTORS, "the heads alone"),
+        (LoRAConfig(targets=("head",), rank_local=0), HEAD_FACTORS, "their own weights are the local part"),
+    ],
+)
+def test_a_global_adapter_on_the_heads_trains_beside_them(lora, added, reason):
+    model = tiny_model(lora)
+    assert set(model.trained()) == added | heads(adapted=True), reason
+    assert set(model.of_roles([Role.HEAD])) == heads(adapted=True)
+    model(tiny_images()).sum().backward()
+    assert {name for name, value in model.named_parameters() if value.grad is not None} == set(model.trained())
+
+
+def test_a_head_that_is_sent_gets_no_adapter():
+    model = tiny_model(LoRAConfig(head_policy="global"))
+    assert set(model.of_roles([Role.HEAD])) == heads()
+    assert not HEAD_FACTORS & set(model.trained())
+
+
+def test_the_rank_on_a_head_is_at_most_the_number_of_classes_and_keeps_its_scale():
+    for rank, expected in ((8, 2), (1, 1)):
+        head = tiny_model(LoRAConfig(rank_global=rank, alpha_global=12.0)).classifier.pred_head_dict["sax"]
+        assert head.global_a.shape == (expected, TINY.embed_dim)
+        assert head.scale_global == 12.0 / rank
+
+
+def test_the_first_step_of_a_global_adapter_on_a_head_reaches_every_input():
+    model = tiny_model()
+    model(tiny_images())[:, 1].sum().backward()
+    head = model.classifier.pred_head_dict["sax"]
+    assert (head.global_a.grad[1] != 0).all(), "with the usual start A would have no gradient at all"
+    assert not head.global_b.grad.any()
 
 
 def test_an_undeclared_layer_in_an_adapted_block_stays_frozen_whatever_its_name():
@@ -68,7 +125,7 @@ def test_an_undeclared_layer_in_an_adapted_block_stays_frozen_whatever_its_name(
 
 @pytest.mark.parametrize("n_blocks", [1, 2, 3])
 def test_without_training_the_output_is_the_backbones_bit_for_bit(n_blocks):
-    lora = LoRAConfig(n_blocks=n_blocks, targets=("q", "kv", "proj", "fc1", "fc2"))
+    lora = LoRAConfig(n_blocks=n_blocks, targets=LAYERS)
     model, plain = tiny_model(lora), build_classifier(TINY, seed=7).eval()
     shake(model, [Role.HEAD])
     for name, value in model.values([Role.HEAD]).items():
@@ -86,13 +143,12 @@ def test_without_training_the_golden_activations_are_met(shared, n_blocks):
     names = [name for name in BackboneConfig.__dataclass_fields__ if name in values]
     config = BackboneConfig(**{n: tuple(values[n]) if isinstance(values[n], list) else values[n] for n in names})
     plain = load_classifier(golden / "classifier.safetensors", config)
-    heads = {f"classifier.pred_head_dict.{name}": value for name, value in plain.pred_head_dict.state_dict().items()}
-    heads = {name: value.numpy().copy() for name, value in heads.items()}
+    trained = [value.numpy().copy() for value in plain.pred_head_dict.state_dict().values()]
     expected = load_file(golden / "expected.safetensors")
     with torch.no_grad():
         logits, cls, sax = plain(expected["input"]), *plain.features(expected["input"])
         model = DualLoRAModel(plain, LoRAConfig(n_blocks=n_blocks), 0).eval()
-        model.load_values([Role.HEAD], heads)
+        model.load_values([Role.HEAD], dict(zip(model.of_roles([Role.HEAD]), trained, strict=True)))
         found = model.features(model.trunk(expected["input"]))
         assert torch.equal(model(expected["input"]), logits)
         assert torch.equal(found[0], cls)
@@ -132,6 +188,7 @@ def test_the_trunk_is_the_blocks_before_the_cut():
 
 def test_the_trunk_runs_in_evaluation_mode_and_without_gradients():
     model = tiny_model(drop_path=0.5).train()
+    shake(model, [Role.HEAD])
     x = tiny_images(8).requires_grad_()
     one, other = model.trunk(x), model.trunk(x)
     assert torch.equal(one.tokens, other.tokens), "stochastic depth would make cached features a lottery"
@@ -179,26 +236,32 @@ def test_the_start_depends_on_seed_and_name_only():
     one = tiny_model(LoRAConfig(), seed=3).values(TRAINED)
     torch.manual_seed(99)
     assert same(one, tiny_model(LoRAConfig(), seed=3).values(TRAINED)), "not on the global random state"
-    fewer = tiny_model(LoRAConfig(n_blocks=1, targets=("kv",)), seed=3).values(TRAINED)
+    fewer = tiny_model(LoRAConfig(n_blocks=1, targets=("kv", "head")), seed=3).values(TRAINED)
     assert all(np.array_equal(fewer[name], one[name]) for name in fewer), "not on what else is adapted"
     other = tiny_model(LoRAConfig(), seed=4).values(TRAINED)
-    random = [name for name in one if name.endswith(("_a", "weight"))]
-    assert len(random) == 4 * 2 + 2
+    random = [name for name in one if "blocks" in name and name.endswith("_a")]
+    assert len(random) == 4 * 2
     assert all((one[name] != other[name]).all() for name in random), "on the seed"
     flat = [one[name].ravel()[:24].tobytes() for name in random]
     assert len(set(flat)) == len(flat), "and on the name: no two start alike"
 
 
 def test_the_start_is_loras():
-    values = tiny_model(LoRAConfig(rank_global=64)).values(TRAINED)
-    for name, value in values.items():
-        if name.endswith(("_b", "bias")):
+    for name, value in tiny_model(LoRAConfig(rank_global=64)).values([Role.GLOBAL, Role.LOCAL]).items():
+        if "pred_head_dict" in name:
+            expected = np.eye(2) if name.endswith("_b") else np.zeros_like(value)
+            assert np.array_equal(value, expected), f"{name}: A is zero on a head"
+        elif name.endswith("_b"):
             assert not value.any(), name
         else:
             bound = value.shape[-1] ** -0.5
             assert np.abs(value).max() <= bound, name
             assert value.std() == pytest.approx(bound / 3**0.5, rel=0.25), f"{name} is uniform over the bound"
-    assert initial_value("x", (3, 4), 0, zero=False).dtype == torch.float32
+            assert value.dtype == np.float32
+
+
+def test_heads_start_at_zero():
+    assert not any(value.any() for value in tiny_model().values([Role.HEAD]).values())
 
 
 @pytest.mark.parametrize("policy", ["local", "global"])
@@ -209,7 +272,8 @@ def test_the_server_starts_where_every_site_starts(method, policy):
     model = tiny_model(METHODS[method].lora(lora), job.train.seed)
     assert same(initial_global_state(job), model.values(METHODS[method].sent_roles(lora)))
     sent = set(initial_global_state(job))
-    assert sent & HEADS == (HEADS if policy == "global" or method == "fedavg-lora" else set())
+    assert sent & heads() == (heads() if policy == "global" or method == "fedavg-lora" else set())
+    assert sent & HEAD_FACTORS == (set() if sent & heads() else HEAD_FACTORS)
     assert not any("local" in name for name in sent)
 
 
@@ -229,6 +293,10 @@ def test_global_pairs_are_b_and_a_of_every_adapted_layer():
     assert model.global_pairs() == (
         (f"{BLOCK}.attn.q.global_b", f"{BLOCK}.attn.q.global_a"),
         (f"{BLOCK}.attn.kv.global_b", f"{BLOCK}.attn.kv.global_a"),
+        *(
+            (f"classifier.pred_head_dict.{head}.global_b", f"classifier.pred_head_dict.{head}.global_a")
+            for head in HEADS
+        ),
     )
 
 

@@ -87,7 +87,7 @@ def test_a_training_can_become_longer(job, tiny_sites, tmp_path):
         (["method=fedavg-lora"], "method was 'med-duallora', but is 'fedavg-lora' here"),
         (["backbone=cinema-mini"], "backbone was 'cinema-tiny', but is 'cinema-mini' here"),
         (["lora.rank_local=3"], "lora.rank_local was 8, but is 3 here"),
-        (["train.lr=0.5"], "train.lr was 0.002, but is 0.5 here"),
+        (["train.lr=0.5"], "train.lr was 0.005, but is 0.5 here"),
         (["augment.scale=0.2"], "augment.scale was 0.1, but is 0.2 here"),
         (["train.n_rounds=2"], "is of round 2 of train.n_rounds = 2: no round is left. To train longer"),
     ],

@@ -82,7 +82,7 @@ def test_every_job_is_a_run_of_its_own(engine: Engine) -> None:
     ("start", "change", "message"),
     [
         (2, [], "is the result of 1 rounds, so that the next one is start_round = 1, not 2"),
-        (1, ["train.lr=0.001"], "belongs to another job: train.lr was 0.001, but is 0.002 here"),
+        (1, ["train.lr=0.001"], "belongs to another job: train.lr was 0.001, but is 0.005 here"),
         (1, ["experiment=other"], "experiment was 'other', but is 'test' here"),
     ],
 )
