@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
 
 POC = REPOSITORY / "poc"
 SITES = {"siemens": "hospital_siemens", "ge": "hospital_ge"}
-LEAD = "lead@coordination.example.org"
+LEAD = "lead@research.example.org"
 
 
 class Office:

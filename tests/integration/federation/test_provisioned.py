@@ -1,4 +1,4 @@
-"""One job in a provisioned federation, from submission to report, and who may do what."""
+"""One job in a provisioned federation, from submission to report, and what is refused."""
 
 import contextlib
 import json
@@ -188,18 +188,6 @@ def test_a_federation_is_started_once(
     where = ["--dir", str(federation.directory), "--data", data, "--sites", ",".join(SITES)]
     assert main(["federation", "up", *where]) == 1
     assert "runs already" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("role", ["member", "org_admin"])
-def test_only_the_lead_submits(role: str, federation: RunningFederation) -> None:
-    with pytest.raises(FederationError, match=r"(?s)not authorized for 'submit_job'.*meaning: .*role may not submit"):
-        federation.submit(federation.job(), role)
-
-
-def test_a_member_may_watch(federation: RunningFederation, finished: FinishedJob) -> None:
-    with console(federation.federation, "member") as member:
-        assert member.connected_sites() == set(SITES)
-        assert member.job(finished.job_id)["status"] == COMPLETED
 
 
 def test_an_incomplete_job_is_refused_with_flare_s_reason(federation: RunningFederation) -> None:
