@@ -161,7 +161,7 @@ def _down(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.actions import fetched, followed, submitted
     from med_duallora.flare.federation.admin import console
-    from med_duallora.flare.federation.processes import signals_interrupt
+    from med_duallora.flare.federation.processes import not_interrupted, signals_interrupt
     from med_duallora.flare.federation.record import RECORD, Federation
     from med_duallora.flare.federation.rehearsal import down, refuse_running, up
 
@@ -175,9 +175,10 @@ def _run(options: argparse.Namespace) -> int:
                 job_id = submitted(federation, lead, options)
                 return followed(federation, lead, job_id) or fetched(federation, lead, job_id)
         finally:
-            if (options.dir / RECORD).is_file():
-                down(Federation.read(options.dir))
-                print("federation down; nothing of it runs")
+            with not_interrupted():
+                if (options.dir / RECORD).is_file():
+                    down(Federation.read(options.dir))
+                    print("federation down; nothing of it runs")
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
