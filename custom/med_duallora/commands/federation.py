@@ -58,9 +58,7 @@ def _action(
 def _add_up_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds a prepared cohort per site")
     parser.add_argument("--sites", metavar="A,B,...", help="take part (default: every cohort below --data)")
-    parser.add_argument(
-        "--project", type=Path, metavar="FILE", help="project.yml (default: poc/project.yml of the checkout)"
-    )
+    parser.add_argument("--project", type=Path, metavar="FILE", help="default: poc/project.yml of the checkout")
     parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
     parser.add_argument(
         "--site-set",
@@ -185,9 +183,9 @@ def _plan(options: argparse.Namespace) -> "Plan":
     from med_duallora.flare.federation.rehearsal import Plan
     from med_duallora.flare.simulation import find_sites
 
-    project = options.project or _checkout() / PROJECT
+    project = options.project or _default_project()
     if not project.is_file():
-        raise ConfigError(f"there is no project file {project}; give one with --project")
+        raise ConfigError(f"there is no project file {project}")
     if options.backbone_checkpoint is not None and not options.backbone_checkpoint.is_file():
         raise ConfigError(f"--backbone-checkpoint {options.backbone_checkpoint} is no file")
     if not 0 <= options.port < 2**16:
@@ -205,10 +203,22 @@ def _plan(options: argparse.Namespace) -> "Plan":
     )
 
 
-def _checkout() -> Path:
+def _default_project() -> Path:
+    """Return poc/project.yml of the checkout that this package runs from; where it is installed, of the current folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
     import med_duallora
 
-    return Path(med_duallora.__file__).resolve().parents[2]
+    places = (Path(med_duallora.__file__).resolve().parents[2], Path.cwd())
+    for place in places:
+        if (place / "custom" / "med_duallora").is_dir() and (place / PROJECT).is_file():
+            return place / PROJECT
+    raise ConfigError(
+        f"there is no {PROJECT}: this package is installed without its checkout, and {places[-1]} is none; "
+        "run the command in a checkout, or name a project file with --project"
+    )
 
 
 def _where(federation: "Federation") -> str:
