@@ -33,6 +33,8 @@ pytestmark = pytest.mark.flare
 
 SETTINGS = ("backbone=cinema-tiny", "train.n_rounds=2", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1")
 JOB = JobConfig().with_overrides(SETTINGS)
+SITE_SETTINGS = ("device=cpu", "n_threads=1")
+"""Equal bits need an equal number of threads, which by default follows the machine."""
 PAIR = ("canon", "ge")
 FRAMEWORK_HEADERS = {
     ReservedHeaderKey.CONTENT_TYPE,
@@ -74,7 +76,8 @@ def captured(
     received = workspace / "received"
     received.mkdir()
     spec = JobSpec("captured", "", JOB, WorkflowConfig(min_sites=4), with_code=True)
-    simulation = Simulation(workspace, spec, {site: tiny_cohorts[site] for site in SITES}, 4, "cpu", tiny_checkpoint)
+    sites = {site: tiny_cohorts[site] for site in SITES}
+    simulation = Simulation(workspace, spec, sites, 4, "cpu", tiny_checkpoint, site_settings=SITE_SETTINGS)
     code = export_job(spec, workspace / "plain") / "app" / "custom"
     recipe = MedDualLoRARecipe(spec.name, spec.job, spec.workflow, str(code))
     recipe.add_server_input_filter(CaptureFilter(str(received)), tasks=["train", "validate"])
@@ -98,8 +101,8 @@ def plain(value: Any) -> Any:
 def command_line(workspace: Path, data: Path, checkpoint: Path, *more: str) -> Finished:
     """Run ``med-duallora simulate``."""
     places = ["--data", str(data), "--workspace", str(workspace), "--backbone-checkpoint", str(checkpoint)]
-    settings = repeated("--set", SETTINGS)
-    return Finished(workspace, *output_of(med_duallora("simulate", *places, *settings, "--device", "cpu", *more)))
+    settings = [*repeated("--set", SETTINGS), *repeated("--site-set", SITE_SETTINGS)]
+    return Finished(workspace, *output_of(med_duallora("simulate", *places, *settings, *more)))
 
 
 def in_one_process(sites: Iterable[str], cohorts: dict[str, Path], checkpoint: Path, folder: Path) -> FederationResult:

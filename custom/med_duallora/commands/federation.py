@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from med_duallora.errors import ConfigError
-from med_duallora.options import add_resume_argument
+from med_duallora.options import add_resume_argument, add_site_settings_argument
 
 if TYPE_CHECKING:
     from med_duallora.flare.federation.record import Federation
@@ -60,14 +60,7 @@ def _add_up_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sites", metavar="A,B,...", help="take part (default: every cohort below --data)")
     parser.add_argument("--project", type=Path, metavar="FILE", help="default: poc/project.yml of the checkout")
     parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
-    parser.add_argument(
-        "--site-set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting of every site's configuration, e.g. device=cpu, n_threads=2 or policy.min_subjects=10; "
-        "repeatable",
-    )
+    add_site_settings_argument(parser)
     parser.add_argument("--port", type=int, default=0, metavar="N", help="of the server (default: a free one)")
     parser.add_argument(
         "--timeout", type=float, default=180.0, metavar="S", help="until all sites are registered (default: 180)"

@@ -17,8 +17,8 @@ from med_duallora.engine import FederationResult, run_federation
 from med_duallora.flare.export import read_job
 from med_duallora.report import Run, read_run
 from tests.integration.federation.conftest import Submitted
-from tests.integration.harness import SITES
-from tests.integration.programs import med_duallora, output_of
+from tests.integration.harness import SITE_SETTINGS, SITES
+from tests.integration.programs import med_duallora, output_of, repeated
 
 pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
 
@@ -74,7 +74,8 @@ def simulated(
     """The submitted job folder in FLARE's simulator; returns the server's directory."""
     workspace = tmp_path_factory.mktemp("simulated") / "run"
     command = med_duallora("simulate", "--data", tiny_cohorts[SITES[0]].parent, "--workspace", workspace)
-    command += ["--clients", ",".join(SITES), "--job", str(submitted.folder), "--device", "cpu"]
+    command += ["--clients", ",".join(SITES), "--job", str(submitted.folder)]
+    command += repeated("--site-set", (*SITE_SETTINGS, "n_threads=1"))  # as the kit of a site has it
     code, text = output_of([*command, "--backbone-checkpoint", str(tiny_checkpoint)])
     assert code == 0, text[-3000:]
     return workspace / "flare" / "server" / "simulate_job" / "app_server"
