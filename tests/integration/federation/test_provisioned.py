@@ -210,6 +210,7 @@ def test_flare_s_own_commands_show_a_running_job(federation: RunningFederation) 
         asked = subprocess.run(
             nvflare("job", "stats", job_id, "--format", "json", *kit), capture_output=True, check=True
         )
+        refused = subprocess.run(stop_a_site(federation), capture_output=True, text=True, check=False)
         with console(federation.federation) as lead:
             lead.abort(job_id)
         last = list(events)[-1]
@@ -221,6 +222,13 @@ def test_flare_s_own_commands_show_a_running_job(federation: RunningFederation) 
         assert {"phase", "round", "device", "train_loss", "val_balanced_accuracy"} <= set(answers[site][GROUP])
     assert {"n_contributions", "n_refused", "residual"} <= set(answers["server"][GROUP])
     assert (last["terminal"], last["job_status"]) == (True, "FINISHED:ABORTED")
+    assert refused.returncode != 0
+    assert "still running" in refused.stdout + refused.stderr, "an org_admin stops the site while no job runs"
+
+
+def stop_a_site(federation: RunningFederation) -> list[str]:
+    kit = federation.federation.kit(f"admin@{SITES[0]}.example.org")
+    return nvflare("system", "shutdown", "client", SITES[0], "--force", "--startup-kit", str(kit))
 
 
 def nvflare(*arguments: str) -> list[str]:
