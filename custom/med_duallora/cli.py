@@ -26,6 +26,8 @@ COMMANDS = (
     "preflight",
     "ledger",
 )
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: what a shell shows of a program that SIGINT ended."""
 READER_LEFT = 141
 """Exit code where the reader of the output went away: what a shell shows of a program that SIGPIPE ended."""
 
@@ -35,7 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="med-duallora",
         description="Federated dual low-rank adaptation of a cine-cardiac-MRI model with NVIDIA FLARE.",
-        epilog="Research software, not for diagnosis. Exit codes: 0 done, 1 failed, 2 bad usage or bad input.",
+        epilog="Research software, not for diagnosis. Exit codes: 0 done, 1 failed, 2 bad usage or bad input, "
+        f"{INTERRUPTED} interrupted, {READER_LEFT} the reader of the output (| head) went away.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
@@ -78,4 +81,4 @@ def _main(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print(f"med-duallora {options.command}: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED

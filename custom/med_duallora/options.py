@@ -15,3 +15,15 @@ def add_resume_argument(parser: argparse.ArgumentParser) -> None:
         "manifest. train.n_rounds is the total of the whole training, not what is left: the learning-rate schedule "
         "spans it. It alone may be changed; 2 + 2 rounds are 4 rounds bit for bit only if it is not",
     )
+
+
+def add_site_settings_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--site-set``."""
+    parser.add_argument(
+        "--site-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of every site's configuration, e.g. device=cpu, n_threads=2 or policy.min_subjects=10; "
+        "repeatable",
+    )

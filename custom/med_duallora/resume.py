@@ -1,7 +1,7 @@
 """Going on from a saved global adapter: what its manifest must say, and whether a job may continue it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class SavedRound:
         job: the job that trained it; ``train.n_rounds`` are the rounds that the whole training was planned with.
         round_index: its last finished round, from 0.
         lineage: the runs that led to it.
+        sites: whose adapters were averaged in that round.
+        n_rounds_by_site: in how many rounds of the training, up to that one, each site's adapter was averaged.
     """
 
     name: str
@@ -32,6 +34,8 @@ class SavedRound:
     job: JobConfig
     round_index: int
     lineage: Lineage
+    sites: tuple[str, ...] = ()
+    n_rounds_by_site: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "SavedRound":
@@ -45,12 +49,13 @@ class SavedRound:
             job = JobConfig.from_dict(manifest["job"])
             lineage = Lineage.from_list(manifest["lineage"])
             round_index = _round_of(manifest)
+            sites, counts = _contributors(manifest)
         except (KeyError, ValueError, ConfigError) as error:
             raise ArtifactError(
                 f"adapter {path.name} cannot be resumed from: its manifest does not say which job, run and round it "
                 f"belongs to ({error}). A new experiment can begin with it: workflow.initial_adapter"
             ) from error
-        return cls(path.name, tensors, job, round_index, lineage)
+        return cls(path.name, tensors, job, round_index, lineage, sites, counts)
 
     @property
     def next_round(self) -> int:
@@ -90,6 +95,16 @@ def _round_of(manifest: Mapping[str, Any]) -> int:
     if type(value) is not int or value < 0:
         raise ValueError("round is no whole number from 0")
     return value
+
+
+def _contributors(manifest: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return who took part in the round, and in how many rounds each site did; nobody where the manifest is silent."""
+    sites, counts = manifest.get("sites", []), manifest.get("n_rounds_by_site", {})
+    if not isinstance(sites, list) or not isinstance(counts, dict):
+        raise ValueError("sites is no list, or n_rounds_by_site no table")
+    if not all(type(count) is int and count > 0 for count in counts.values()):
+        raise ValueError("n_rounds_by_site holds something else than whole numbers from 1")
+    return tuple(map(str, sites)), {str(site): count for site, count in counts.items()}
 
 
 def _differences(

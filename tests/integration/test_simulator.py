@@ -1,11 +1,7 @@
 """The job in FLARE's simulator: real processes, the exported job, the command line."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +25,7 @@ from med_duallora.flare.simulation import Simulation
 from med_duallora.report import read_run
 from tests.conftest import SITES, write_tiny_cohort
 from tests.integration.capture_filter import CaptureFilter
+from tests.integration.programs import med_duallora, output_of, repeated
 from tests.integration.words import LOUD, words_of
 from tests.unit.tiny import same
 
@@ -36,6 +33,8 @@ pytestmark = pytest.mark.flare
 
 SETTINGS = ("backbone=cinema-tiny", "train.n_rounds=2", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1")
 JOB = JobConfig().with_overrides(SETTINGS)
+SITE_SETTINGS = ("device=cpu", "n_threads=1")
+"""Equal bits need an equal number of threads, which by default follows the machine."""
 PAIR = ("canon", "ge")
 FRAMEWORK_HEADERS = {
     ReservedHeaderKey.CONTENT_TYPE,
@@ -77,7 +76,8 @@ def captured(
     received = workspace / "received"
     received.mkdir()
     spec = JobSpec("captured", "", JOB, WorkflowConfig(min_sites=4), with_code=True)
-    simulation = Simulation(workspace, spec, {site: tiny_cohorts[site] for site in SITES}, 4, "cpu", tiny_checkpoint)
+    sites = {site: tiny_cohorts[site] for site in SITES}
+    simulation = Simulation(workspace, spec, sites, 4, "cpu", tiny_checkpoint, site_settings=SITE_SETTINGS)
     code = export_job(spec, workspace / "plain") / "app" / "custom"
     recipe = MedDualLoRARecipe(spec.name, spec.job, spec.workflow, str(code))
     recipe.add_server_input_filter(CaptureFilter(str(received)), tasks=["train", "validate"])
@@ -94,20 +94,6 @@ def simulated(simulation: Simulation) -> Finished:
     return Finished(simulation.workspace, *output_of(simulation.command(), simulation.environment()))
 
 
-def output_of(program: list[str], environment: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Exit code and text of a program; one that takes too long is asked to end, so that it can end its own children."""
-    everything = {**os.environ, **(environment or {})}
-    with subprocess.Popen(
-        program, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as started:
-        try:
-            text = started.communicate(timeout=500)[0]
-        except subprocess.TimeoutExpired:
-            started.send_signal(signal.SIGINT)
-            text = started.communicate()[0]
-    return started.returncode, text
-
-
 def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else vars(value)
 
@@ -115,9 +101,8 @@ def plain(value: Any) -> Any:
 def command_line(workspace: Path, data: Path, checkpoint: Path, *more: str) -> Finished:
     """Run ``med-duallora simulate``."""
     places = ["--data", str(data), "--workspace", str(workspace), "--backbone-checkpoint", str(checkpoint)]
-    settings = [argument for setting in SETTINGS for argument in ("--set", setting)]
-    program = [sys.executable, "-m", "med_duallora", "simulate", *places, *settings, "--device", "cpu", *more]
-    return Finished(workspace, *output_of(program))
+    settings = [*repeated("--set", SETTINGS), *repeated("--site-set", SITE_SETTINGS)]
+    return Finished(workspace, *output_of(med_duallora("simulate", *places, *settings, *more)))
 
 
 def in_one_process(sites: Iterable[str], cohorts: dict[str, Path], checkpoint: Path, folder: Path) -> FederationResult:

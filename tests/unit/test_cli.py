@@ -1,5 +1,6 @@
 import argparse
 import os
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from med_duallora import __version__, cli
 from med_duallora.cli import COMMANDS, build_parser, main
 from med_duallora.commands import report
-from med_duallora.errors import MedDualLoRAError
+from med_duallora.errors import InputError, MedDualLoRAError
 from tests.conftest import REPOSITORY
 
 
@@ -18,6 +19,16 @@ def test_help_is_there_for_every_command(command: list[str], capsys: pytest.Capt
         main([*command, "--help"])
     assert ended.value.code == 0
     assert "usage: med-duallora" in capsys.readouterr().out
+
+
+def test_help_and_readme_name_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for text in (capsys.readouterr().out, readme):
+        (listed,) = re.findall(r"Exit codes: (.*?)\.\s", text, re.DOTALL)
+        codes = {int(number) for number in re.findall(r"\b\d+\b", listed)}
+        assert codes == {0, MedDualLoRAError.exit_code, InputError.exit_code, cli.INTERRUPTED, cli.READER_LEFT}
 
 
 def test_every_argument_is_explained() -> None:

@@ -1,9 +1,13 @@
-"""The guides in poc/: every command in them exists, with these arguments, and every link leads somewhere."""
+"""README.md, docs/ and the guides in poc/: every command exists, with these arguments; every link leads somewhere.
+
+A command is looked for where people copy it from: code blocks, and code within a sentence. A sentence may also just
+name a command, without any argument; then that command must exist.
+"""
 
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,46 +17,76 @@ from med_duallora.cli import build_parser
 from tests.conftest import REPOSITORY
 
 GUIDES = sorted((REPOSITORY / "poc").rglob("*.md"))
-FENCED = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")), *GUIDES]
+WITH_COMMANDS = {"README.md", *(f"docs/{name}.md" for name in ("architecture", "operations", "pretraining", "privacy"))}
+"""Documents besides the guides that hold commands; the others explain."""
+FENCED = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+INDENTED = re.compile(r"(?:^(?: {4}.*)?\n)+", re.MULTILINE)
 INLINE = re.compile(r"`((?:med-duallora|nvflare) [^`]+)`")
+SETTINGS = re.compile(r"(?:[A-Z_]+=(?:\"[^\"]*\"|\S*) +)+(?=med-duallora |nvflare )")
+"""Environment variables that a line sets for its command."""
 LINKS = re.compile(r"\]\(([^)#]+)(#[^)]+)?\)")
-NOT_WHOLE = {"nvflare poc", "med-duallora federation", "med-duallora preflight --job"}
-"""Commands that a sentence names without their arguments."""
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    for guide in GUIDES:
-        text = guide.read_text(encoding="utf-8")
-        lines = [line for block in FENCED.findall(text) for line in block.splitlines()]
-        for line in [*lines, *(found.replace("\n", " ") for found in INLINE.findall(text))]:
-            if line.startswith(("med-duallora ", "nvflare ")) and line not in NOT_WHOLE:
-                yield guide.name, line
+def commands() -> Iterator[tuple[str, str, bool]]:
+    """Yield (document, command line, whether a sentence holds it)."""
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        lines = [line for block in blocks(text) for line in block.replace("\\\n", " ").splitlines()]
+        inline = [found.replace("\n", " ") for found in INLINE.findall(FENCED.sub("", text))]
+        for line, in_sentence in [*((line, False) for line in lines), *((line, True) for line in inline)]:
+            command = SETTINGS.sub("", line.strip())
+            if command.startswith(("med-duallora ", "nvflare ")):
+                yield str(document.relative_to(REPOSITORY)), command, in_sentence
 
 
-def test_the_guides_hold_commands() -> None:
-    assert len({name for name, _ in commands()}) == len(GUIDES) == 4
+def blocks(text: str) -> Iterator[str]:
+    """Yield the code blocks of a document, those of Python and JSON excepted."""
+    yield from (block for language, block in FENCED.findall(text) if language in ("", "sh"))
+    yield from INDENTED.findall(FENCED.sub("", text))
 
 
-@pytest.mark.parametrize(("guide", "command"), sorted(set(commands())))
-def test_a_command_in_a_guide_is_understood(guide: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    program, *arguments = shlex.split(command)
-    if arguments in (["--version"], ["--help"]) or arguments[-1:] == ["--help"]:
-        with pytest.raises(SystemExit) as stopped:
-            build_parser().parse_args(arguments)
-        assert stopped.value.code == 0
-        return
+def parser_of(program: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], object]:
+    """Return what reads the arguments of a program; it raises SystemExit where it does not understand them."""
     if program == "med-duallora":
-        build_parser().parse_args(arguments)
+        return build_parser().parse_args
+
+    def flare(arguments: list[str]) -> object:
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        return parse_args(program)
+
+    return flare
+
+
+def test_the_documents_hold_commands() -> None:
+    guides = {str(guide.relative_to(REPOSITORY)) for guide in GUIDES}
+    assert len(guides) == 4
+    assert {document for document, *_ in commands()} == guides | WITH_COMMANDS
+
+
+@pytest.mark.parametrize(("document", "command", "in_sentence"), sorted(set(commands())))
+def test_a_command_is_understood(
+    document: str, command: str, in_sentence: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, *arguments = shlex.split(command, comments=True)
+    parse = parser_of(program, monkeypatch)
+    if in_sentence and all(re.fullmatch(r"[a-z][a-z-]*", word) for word in arguments):
+        arguments.append("--help")  # it is only named
+    if arguments[-1] not in ("--help", "--version"):
+        parse(arguments)
         return
-    monkeypatch.setattr(sys, "argv", [program, *arguments])
-    parse_args(program)
+    with pytest.raises(SystemExit) as stopped:
+        parse(arguments)
+    assert stopped.value.code == 0
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
-def test_every_link_of_a_guide_leads_somewhere(guide: Path) -> None:
-    text = guide.read_text(encoding="utf-8")
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
     for target, anchor in LINKS.findall(text):
-        place = (guide.parent / target).resolve()
+        if target.startswith("https://"):
+            continue
+        place = (document.parent / target).resolve()
         assert place.exists(), target
         if anchor:
             titles = re.findall(r"^#+ (.*)$", place.read_text(encoding="utf-8"), re.MULTILINE)

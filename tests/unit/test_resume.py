@@ -159,6 +159,9 @@ def test_an_adapter_that_does_not_fit_is_refused(job, tmp_path):
         ("round", -1),
         ("round", "1"),
         ("round", True),
+        ("sites", "ge"),
+        ("n_rounds_by_site", ["ge"]),
+        ("n_rounds_by_site", {"ge": -1}),
     ],
 )
 def test_a_manifest_without_a_run_cannot_be_resumed_from(job, tmp_path, name, value):

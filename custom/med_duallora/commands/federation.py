@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from med_duallora.errors import ConfigError
-from med_duallora.options import add_resume_argument
+from med_duallora.options import add_resume_argument, add_site_settings_argument
 
 if TYPE_CHECKING:
     from med_duallora.flare.federation.record import Federation
@@ -58,18 +58,9 @@ def _action(
 def _add_up_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds a prepared cohort per site")
     parser.add_argument("--sites", metavar="A,B,...", help="take part (default: every cohort below --data)")
-    parser.add_argument(
-        "--project", type=Path, metavar="FILE", help="project.yml (default: poc/project.yml of the checkout)"
-    )
+    parser.add_argument("--project", type=Path, metavar="FILE", help="default: poc/project.yml of the checkout")
     parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
-    parser.add_argument(
-        "--site-set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting of every site's configuration, e.g. device=cpu, n_threads=2 or policy.min_subjects=10; "
-        "repeatable",
-    )
+    add_site_settings_argument(parser)
     parser.add_argument("--port", type=int, default=0, metavar="N", help="of the server (default: a free one)")
     parser.add_argument(
         "--timeout", type=float, default=180.0, metavar="S", help="until all sites are registered (default: 180)"
@@ -161,7 +152,7 @@ def _down(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.actions import fetched, followed, submitted
     from med_duallora.flare.federation.admin import console
-    from med_duallora.flare.federation.processes import signals_interrupt
+    from med_duallora.flare.federation.processes import not_interrupted, signals_interrupt
     from med_duallora.flare.federation.record import RECORD, Federation
     from med_duallora.flare.federation.rehearsal import down, refuse_running, up
 
@@ -175,18 +166,19 @@ def _run(options: argparse.Namespace) -> int:
                 job_id = submitted(federation, lead, options)
                 return followed(federation, lead, job_id) or fetched(federation, lead, job_id)
         finally:
-            if (options.dir / RECORD).is_file():
-                down(Federation.read(options.dir))
-                print("federation down; nothing of it runs")
+            with not_interrupted():
+                if (options.dir / RECORD).is_file():
+                    down(Federation.read(options.dir))
+                    print("federation down; nothing of it runs")
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
     from med_duallora.flare.federation.rehearsal import Plan
     from med_duallora.flare.simulation import find_sites
 
-    project = options.project or _checkout() / PROJECT
+    project = options.project or _default_project()
     if not project.is_file():
-        raise ConfigError(f"there is no project file {project}; give one with --project")
+        raise ConfigError(f"there is no project file {project}")
     if options.backbone_checkpoint is not None and not options.backbone_checkpoint.is_file():
         raise ConfigError(f"--backbone-checkpoint {options.backbone_checkpoint} is no file")
     if not 0 <= options.port < 2**16:
@@ -204,10 +196,22 @@ def _plan(options: argparse.Namespace) -> "Plan":
     )
 
 
-def _checkout() -> Path:
+def _default_project() -> Path:
+    """Return poc/project.yml of the checkout that this package runs from; where it is installed, of the current folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
     import med_duallora
 
-    return Path(med_duallora.__file__).resolve().parents[2]
+    places = (Path(med_duallora.__file__).resolve().parents[2], Path.cwd())
+    for place in places:
+        if (place / "custom" / "med_duallora").is_dir() and (place / PROJECT).is_file():
+            return place / PROJECT
+    raise ConfigError(
+        f"there is no {PROJECT}: this package is installed without its checkout, and {places[-1]} is none; "
+        "run the command in a checkout, or name a project file with --project"
+    )
 
 
 def _where(federation: "Federation") -> str:

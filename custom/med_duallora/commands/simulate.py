@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from med_duallora.errors import ConfigError, MedDualLoRAError
-from med_duallora.options import add_resume_argument
+from med_duallora.options import add_resume_argument, add_site_settings_argument
 
 if TYPE_CHECKING:
     from med_duallora.flare.export import JobSpec
@@ -48,6 +48,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--threads", type=int, metavar="N", help="sites that work at a time (default: all of them)")
     parser.add_argument("--device", default="auto", help="of every site: auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
+    add_site_settings_argument(parser)
     parser.add_argument(
         "--log-config",
         default="concise",
@@ -96,6 +97,7 @@ def _simulation(options: argparse.Namespace) -> "Simulation":
         backbone_checkpoint=checkpoint.resolve() if checkpoint else None,
         log_config=options.log_config,
         states=_states(options, workspace),
+        site_settings=tuple(options.site_set),
     )
 
 

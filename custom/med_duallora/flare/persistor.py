@@ -39,6 +39,7 @@ class SafetensorsPersistor(ModelPersistor):
         super().__init__()
         self.initial_adapter = initial_adapter
         self._lineage = Lineage.begin()
+        self._earlier: SavedRound | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Say in every train task which run it is; keep the incoming adapter when the selector calls it the best."""
@@ -91,22 +92,31 @@ class SafetensorsPersistor(ModelPersistor):
                 f"adapter {path.name} is the result of {saved.next_round} rounds, so that the next one is "
                 f"start_round = {saved.next_round}, not {start}"
             )
-        self._lineage = saved.lineage.continued(start)
+        self._lineage, self._earlier = saved.lineage.continued(start), saved
         return dict(saved.tensors)
 
     def _save(self, name: str, model: ModelLearnable, round_index: int, fl_ctx: FLContext, **facts: float) -> Path:
         job, directory = job_of(fl_ctx), server_directory(fl_ctx)
+        sites, counts = self._contributors(directory, round_index)
         manifest = adapter_manifest(
             job.settings,
             job.contract,
             job_id=fl_ctx.get_job_id(),
             lineage=self._lineage.to_list(),
             round=round_index,
-            sites=sorted(round_record(directory, round_index).get("sites", {})),
-            n_rounds_by_site=contributions(directory, round_index),
+            sites=sites,
+            n_rounds_by_site=counts,
             **facts,
         )
         return save_adapter(directory, name, model[ModelLearnableKey.WEIGHTS], manifest)
+
+    def _contributors(self, directory: Path, round_index: int) -> tuple[list[str], dict[str, int]]:
+        """Return who took part in a round, and in how many rounds of the whole training each site has."""
+        earlier = self._earlier
+        counts = contributions(directory, round_index, earlier.n_rounds_by_site if earlier else {})
+        if earlier and round_index == earlier.round_index:  # the adapter that came in is the best one so far
+            return sorted(earlier.sites), counts
+        return sorted(round_record(directory, round_index).get("sites", {})), counts
 
 
 def _check_rounds(fl_ctx: FLContext) -> None:

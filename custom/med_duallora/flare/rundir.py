@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,16 @@ def round_record(directory: Path, round_index: int) -> dict[str, Any]:
     return dict(found[-1]) if found else {}
 
 
-def contributions(directory: Path, last_round: int) -> dict[str, int]:
-    """Return in how many rounds of this job, up to ``last_round``, each site's adapter was averaged."""
-    sites = (site for record in _records(directory) if record["round"] <= last_round for site in record["sites"])
-    return dict(sorted(Counter(sites).items()))
+def contributions(directory: Path, last_round: int, before: Mapping[str, int]) -> dict[str, int]:
+    """Return in how many rounds of the training, up to ``last_round``, each site's adapter was averaged.
+
+    Args:
+        directory: the server's application directory, which knows the rounds of this job.
+        last_round: the last round that counts.
+        before: the same of the jobs that this one continues.
+    """
+    sites = [site for record in _records(directory) if record["round"] <= last_round for site in record["sites"]]
+    return dict(sorted((Counter(before) + Counter(sites)).items()))
 
 
 def _records(directory: Path) -> list[dict[str, Any]]:

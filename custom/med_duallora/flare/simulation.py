@@ -27,7 +27,7 @@ from typing import Any
 
 import med_duallora
 from med_duallora.cohorts.phantom.provenance import is_synthetic
-from med_duallora.config import SITE_CONFIG_VARIABLE, SiteConfig
+from med_duallora.config import SITE_CONFIG_VARIABLE, SiteConfig, assigned
 from med_duallora.errors import ConfigError, InputError
 from med_duallora.files import sha256_of_file, sha256_of_json, write_json
 from med_duallora.flare.export import JobSpec, export_job
@@ -53,6 +53,7 @@ class Simulation:
         backbone_checkpoint: of every site; None: the one shipped for the job's backbone.
         log_config: FLARE's log configuration: concise, msg_only, full, verbose, a level or a file.
         states: folder with a folder of local states per site, to go on from where the job goes on from an adapter.
+        site_settings: ``key=value`` changes of every site's configuration, see ``SiteConfig``.
     """
 
     workspace: Path
@@ -63,6 +64,7 @@ class Simulation:
     backbone_checkpoint: Path | None = None
     log_config: str = "concise"
     states: Path | None = None
+    site_settings: tuple[str, ...] = ()
 
     @property
     def job_folder(self) -> Path:
@@ -75,8 +77,14 @@ class Simulation:
         return self.workspace / "flare" / "server" / "simulate_job" / "app_server"
 
     def site_config(self, site: str) -> SiteConfig:
-        """Return a site's configuration; CPU threads do not depend on ``n_parallel``, so neither do results."""
-        return SiteConfig(
+        """Return a site's configuration; CPU threads do not depend on ``n_parallel``, so neither do results.
+
+        They do depend on the number of threads, which follows the machine: to compare runs, set ``n_threads``.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+        """
+        config = SiteConfig(
             data_dir=self.sites[site],
             state_dir=self.workspace / "state" / site,
             cache_dir=self.workspace / "cache" / site,
@@ -84,6 +92,7 @@ class Simulation:
             device=self.device,
             n_threads=max(1, (os.cpu_count() or 1) // len(self.sites)),
         )
+        return SiteConfig.from_dict(assigned(_plain(config), self.site_settings))
 
     def command(self) -> list[str]:
         """Return the simulator's command line."""
@@ -113,6 +122,7 @@ class Simulation:
                 "sites": {site: sha256_of_file(folder / "cohort.csv") for site, folder in self.sites.items()},
                 "checkpoint": sha256_of_file(checkpoint) if checkpoint else "",
                 "device": self.device,
+                "site_settings": list(self.site_settings),
                 "adapter": sha256_of_file(self.spec.adapter) if self.spec.adapter else "",
                 "code": _code_hash(),
             }
@@ -200,11 +210,15 @@ def start_clean(simulation: Simulation) -> dict[str, Any]:
             raise ConfigError(f"{workspace / name} of an older run cannot be removed")
     _take_states(simulation)
     for site in simulation.sites:
-        values = dataclasses.asdict(simulation.site_config(site))
-        plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-        write_json(workspace / "site_config" / f"{site}.json", plain, mode=0o600)
+        write_json(workspace / "site_config" / f"{site}.json", _plain(simulation.site_config(site)), mode=0o600)
     export_job(simulation.spec, simulation.job_folder)
     return record
+
+
+def _plain(config: SiteConfig) -> dict[str, Any]:
+    """Return a site's configuration as its file holds it."""
+    values = dataclasses.asdict(config)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def states_of(adapter: Path) -> Path:

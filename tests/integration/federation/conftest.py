@@ -1,13 +1,65 @@
-"""One captured job for all tests that look at what reached the server."""
+"""Jobs that ran to their end once for all tests of a worker."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 
 from med_duallora.egress import EgressContract
+from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.site_kit.job_check import job_settings
 from tests.integration.captured import Captured, with_capture
-from tests.integration.harness import RunningFederation
+from tests.integration.harness import PATIENCE_S, FinishedJob, RunningFederation
+from tests.integration.programs import med_duallora, read_until, running
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What ``federation submit --wait`` did with a job.
+
+    Args:
+        folder: the job folder that was submitted.
+        code: exit code.
+        text: what was printed.
+        job: the job as another console saw it meanwhile.
+    """
+
+    folder: Path
+    code: int
+    text: str
+    job: FinishedJob
+
+    @property
+    def result(self) -> Path:
+        """The folder into which the command downloaded the result."""
+        (place,) = re.findall(r"^result: (.*)$", self.text, re.MULTILINE)
+        return Path(place)
+
+
+@pytest.fixture(scope="session")
+def submitted(federation: RunningFederation, tiny_checkpoint: Path) -> Submitted:
+    """A production job of three rounds, submitted and followed by the command as a researcher gives it."""
+    folder = federation.job(f"backbone_sha256={sha256_of_file(tiny_checkpoint)}")
+    command = med_duallora("federation", "submit", "--dir", federation.directory, "--job", folder, "--wait")
+    with running(command) as program:
+        said = read_until(program, " submitted by ")
+        job = federation.wait(said.split()[1])
+        rest, _ = program.communicate(timeout=PATIENCE_S)
+    assert program.returncode == 0, said + rest
+    return Submitted(folder, program.returncode, said + rest, job)
+
+
+@pytest.fixture(scope="session")
+def finished(submitted: Submitted) -> FinishedJob:
+    return submitted.job
+
+
+@pytest.fixture(scope="session")
+def result(submitted: Submitted) -> Path:
+    return submitted.result
 
 
 @pytest.fixture(scope="session")

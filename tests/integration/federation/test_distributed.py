@@ -12,17 +12,23 @@ from nvflare.cli import main as nvflare_main
 from med_duallora.cli import main
 from med_duallora.files import write_json
 from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.admin import console
+from med_duallora.flare.federation.admin import Console, console
 from med_duallora.flare.federation.record import Federation
-from med_duallora.flare.federation.rehearsal import down, start_one, wait_for_sites
+from med_duallora.flare.federation.rehearsal import down, fetch, follow, start_one, wait_for_sites
+from med_duallora.flare.federation.verdict import COMPLETED
+from med_duallora.report import read_run
 from tests.conftest import REPOSITORY
-from tests.integration.harness import PATIENCE_S
+from tests.integration.harness import PATIENCE_S, SETTINGS
+from tests.integration.programs import repeated
 
 pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
 
 POC = REPOSITORY / "poc"
 SITES = {"siemens": "hospital_siemens", "ge": "hospital_ge"}
-LEAD = "lead@coordination.example.org"
+LEAD = "lead@research.example.org"
+KEEPER = "keeper@coordination.example.org"
+"""The project admin's own console user, who is org_admin of the server's organisation."""
+NAMES = {"server": "localhost", "lead": LEAD, "keeper": KEEPER}
 
 
 class Office:
@@ -34,13 +40,19 @@ class Office:
         folder.mkdir()
 
     def nvflare(self, *arguments: object) -> None:
+        code = self.code_of(*arguments)
+        assert not code, f"nvflare {arguments}: {code}"
+
+    def code_of(self, *arguments: object) -> object:
+        """Run FLARE's command line and return its exit code."""
         self.monkeypatch.setattr(sys, "argv", ["nvflare", *map(str, arguments)])
         self.monkeypatch.setenv("HOME", str(self.folder))
         self.monkeypatch.chdir(self.folder)
         try:
             nvflare_main()
         except SystemExit as stopped:
-            assert not stopped.code, f"nvflare {arguments}: {stopped.code}"
+            return stopped.code
+        return 0
 
     def request(self, kind: str, **changes: str) -> Path:
         """Fill in a participant template, make the key and return what is sent to the project admin."""
@@ -60,11 +72,11 @@ class Office:
 
 @pytest.fixture
 def offices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Office]:
-    return {name: Office(tmp_path / name, monkeypatch) for name in ("admin", "server", *SITES, "lead")}
+    return {name: Office(tmp_path / name, monkeypatch) for name in ("admin", "server", *SITES, "lead", "keeper")}
 
 
 def test_two_hospitals_without_a_shared_login(
-    offices: dict[str, Office], tiny_cohorts: dict[str, Path], tmp_path: Path
+    offices: dict[str, Office], tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     port = processes.free_port()
     admin = offices["admin"]
@@ -77,6 +89,7 @@ def test_two_hospitals_without_a_shared_login(
     requests = {
         "server": offices["server"].request("server", name="localhost"),
         "lead": offices["lead"].request("person"),
+        "keeper": offices["keeper"].request("person", name=KEEPER, org="coordination", role="org_admin"),
         **{site: offices[site].request("site", name=site, org=org) for site, org in SITES.items()},
     }
     kits = {}
@@ -93,6 +106,7 @@ def test_two_hospitals_without_a_shared_login(
         assert main(["site-kit", "--startup-kit", str(kits[site])]) == 0
         config = kits[site] / "local" / "med_duallora_site.json"
         places = {"data_dir": tiny_cohorts[site], "state_dir": tmp_path / site / "state", "cache_dir": tmp_path / site}
+        places["backbone_checkpoint"] = tiny_checkpoint
         values = json.loads(config.read_text()) | {name: str(place) for name, place in places.items()}
         write_json(config, values, mode=0o600)
         assert main(["preflight", "--startup-kit", str(kits[site])]) == 0
@@ -100,7 +114,7 @@ def test_two_hospitals_without_a_shared_login(
     together = tmp_path / "together"
     together.mkdir()
     for name, kit in kits.items():
-        (together / ("localhost" if name == "server" else LEAD if name == "lead" else name)).symlink_to(kit)
+        (together / NAMES.get(name, name)).symlink_to(kit)
     federation = Federation(
         directory=tmp_path,
         identity=processes.new_identity(),
@@ -111,11 +125,37 @@ def test_two_hospitals_without_a_shared_login(
         sites=tuple(SITES),
         people={LEAD: "lead"},
     )
+    export = ["jobs", "export", "--out", str(tmp_path / "jobs"), "--name", "production"]
+    assert main([*export, *repeated("--set", (*SETTINGS, "train.n_rounds=1", f"workflow.min_sites={len(SITES)}"))]) == 0
     try:
         for name in federation.participants():
             federation = start_one(federation, name)
         wait_for_sites(federation, PATIENCE_S)
         with console(federation) as lead:
             assert lead.connected_sites() == set(SITES)
+            check_a_job_runs(federation, lead, tmp_path / "jobs" / "production")
+            check_a_site_is_kept_out(offices, kits, lead)
     finally:
         down(federation, polite=False)
+
+
+def check_a_job_runs(federation: Federation, lead: Console, folder: Path) -> None:
+    """A site's floor is the strict one of its kit: nothing that was computed from two subjects leaves."""
+    job_id = lead.submit(folder)
+    assert follow(lead, job_id, lambda _: None, PATIENCE_S).status == COMPLETED
+    run = read_run(fetch(federation, lead, job_id))
+    (found,) = run.rounds
+    assert set(found.sites) == set(run.evaluation.sites) == set(SITES)
+    for site in SITES:
+        assert "train_loss" in found.sites[site].metrics and "val_loss" not in found.sites[site].metrics
+        assert not [name for name in run.evaluation.sites[site] if "balanced_accuracy" in name]
+
+
+def check_a_site_is_kept_out(offices: dict[str, Office], kits: dict[str, Path], lead: Console) -> None:
+    """As the project admin's guide says, and by the project admin alone."""
+    assert offices["lead"].code_of("system", "disable-client", "ge", "--force", "--startup-kit", kits["lead"])
+    assert lead.connected_sites() == set(SITES)
+    offices["keeper"].nvflare("system", "disable-client", "ge", "--force", "--startup-kit", kits["keeper"])
+    processes.wait_until("keeping ge out", lambda: lead.connected_sites() == {"siemens"}, PATIENCE_S)
+    offices["keeper"].nvflare("system", "enable-client", "ge", "--force", "--startup-kit", kits["keeper"])
+    processes.wait_until("letting ge in", lambda: lead.connected_sites() == set(SITES), PATIENCE_S)

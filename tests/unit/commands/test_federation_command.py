@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+import med_duallora
 from med_duallora.cli import build_parser, main
 from tests.conftest import REPOSITORY
 
@@ -48,6 +49,23 @@ def test_wrong_arguments_are_bad_usage(
     assert main([*start, *([] if "--sites" in arguments else ["--sites", "ge"]), *arguments]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error
+
+
+def test_the_project_of_the_checkout_is_the_default(
+    tiny_cohorts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the package is installed without its checkout, the command must be given in one."""
+    site_packages = tmp_path / "lib" / "python3" / "site-packages" / "med_duallora"
+    monkeypatch.setattr(med_duallora, "__file__", str(site_packages / "__init__.py"))
+    command = ["federation", "up", "--dir", str(tmp_path / "here"), "--data", str(tiny_cohorts["ge"].parent)]
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "there is no poc/project.yml" in error
+    assert f"{tmp_path} is none; run the command in a checkout, or name a project file with --project" in error
+    monkeypatch.chdir(REPOSITORY)
+    assert main([*command, "--port", "70000"]) == 2
+    assert "--port 70000" in capsys.readouterr().err, "the project file was found"
 
 
 def test_up_inside_the_checkout_is_bad_usage(tiny_cohorts: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

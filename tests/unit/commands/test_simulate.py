@@ -57,6 +57,8 @@ def test_a_job_folder_can_be_run(arguments: list[str], tmp_path: Path) -> None:
 BAD = [
     (["--threads", "5"], "--threads 5, but it must be between 1 and the number of sites, 4"),
     (["--threads", "0"], "--threads 0"),
+    (["--site-set", "n_threads=0"], "n_threads = 0, but it must be between 1 and 1024"),
+    (["--site-set", "colour=red"], "colour"),
     (["--clients", "toshiba"], "toshiba"),
     (["--job", "nowhere"], "no such job folder, and no known job; there are simulator"),
     (["--backbone-checkpoint", "nowhere"], "is no file"),

@@ -130,8 +130,7 @@ def test_a_workflow_with_other_rounds_than_the_job_stops_the_job(start: int, cou
 
 def test_the_last_adapter_is_kept_with_its_manifest(engine: Engine, contract: EgressContract, tmp_path: Path) -> None:
     tensors = random_payload(contract)
-    rounds = [{"round": 0, "sites": {"ge": {}, "canon": {}}}, {"round": 1, "sites": {"philips": {}, "canon": {}}}]
-    (tmp_path / "round_metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in rounds))
+    write_rounds(tmp_path, "ge canon", "philips canon")
     SafetensorsPersistor().save_model(make_model_learnable(tensors, {}), server_context(engine, 1))
     found, manifest = load_adapter(tmp_path / "adapter_last.safetensors")
     assert same(found, tensors)
@@ -140,6 +139,38 @@ def test_the_last_adapter_is_kept_with_its_manifest(engine: Engine, contract: Eg
     assert manifest["contract_sha256"] == contract.sha256
     listed: dict[str, Any] = json.loads((tmp_path / "artifact_manifest.json").read_text())
     assert listed == {"schema_version": "1", "artifacts": {"global_model": "adapter_last.safetensors"}}
+
+
+def write_rounds(directory: Path, *sites_of_rounds: str, first: int = 0) -> None:
+    """The rounds of a job, each with the sites that took part in it."""
+    records = [
+        {"round": index, "sites": {site: {} for site in sites.split()}}
+        for index, sites in enumerate(sites_of_rounds, first)
+    ]
+    (directory / "round_metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_a_resumed_job_counts_the_rounds_of_the_whole_training(
+    contract: EgressContract, tiny_job: JobConfig, tmp_path: Path
+) -> None:
+    job, tensors = tiny_job.with_overrides(["train.n_rounds=4"]), random_payload(contract)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    write_rounds(tmp_path / "first", "canon ge", "canon")
+    path = saved_by(SafetensorsPersistor(), Engine(job, tmp_path / "first"), 1, tensors)
+
+    engine, second = Engine(job, tmp_path / "second"), SafetensorsPersistor(str(path))
+    second.load_model(starting(engine, 2, 2))
+    fl_ctx = server_context(engine, 2, tensors)
+    fl_ctx.set_prop(AppConstants.VALIDATION_RESULT, 0.5, private=True, sticky=False)
+    second.handle_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)
+    _, best = load_adapter(tmp_path / "second" / "adapter_best.safetensors")
+    assert (best["round"], best["sites"], best["n_rounds_by_site"]) == (1, ["canon"], {"canon": 2, "ge": 1})
+
+    write_rounds(tmp_path / "second", "canon philips", "philips", first=2)
+    _, last = load_adapter(saved_by(second, engine, 3, tensors))
+    assert (last["round"], last["sites"]) == (3, ["philips"])
+    assert last["n_rounds_by_site"] == {"canon": 3, "ge": 1, "philips": 2}
 
 
 def test_the_best_adapter_is_the_one_that_the_sites_scored(

@@ -25,7 +25,8 @@ def test_a_round_s_record_is_the_newest_of_that_round(tmp_path: Path) -> None:
 
 
 def test_contributions_are_counted_up_to_a_round(tmp_path: Path) -> None:
-    assert rundir.contributions(tmp_path, 3) == {}
+    assert rundir.contributions(tmp_path, 3, {}) == {}
     lines = ['{"round": 0, "sites": {"ge": {}, "canon": {}}}', '{"round": 1, "sites": {"ge": {}}}']
     (tmp_path / rundir.ROUNDS_FILE).write_text("\n".join([*lines, '{"round": 2, "sites": {"siemens": {}}}']))
-    assert rundir.contributions(tmp_path, 1) == {"canon": 1, "ge": 2}
+    assert rundir.contributions(tmp_path, 1, {}) == {"canon": 1, "ge": 2}
+    assert rundir.contributions(tmp_path, 1, {"philips": 3, "ge": 4}) == {"canon": 1, "ge": 6, "philips": 3}

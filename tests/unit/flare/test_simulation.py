@@ -234,3 +234,11 @@ def test_two_simulations_do_not_share_a_workspace(tmp_path: Path) -> None:
 def test_threads_do_not_depend_on_how_many_sites_work_at_a_time(simulation: Simulation) -> None:
     slower = dataclasses.replace(simulation, n_parallel=1)
     assert slower.site_config("ge") == simulation.site_config("ge")
+
+
+def test_settings_of_the_sites_can_be_changed(simulation: Simulation) -> None:
+    changed = dataclasses.replace(simulation, site_settings=("n_threads=3", "policy.min_subjects=2"))
+    config = changed.site_config("ge")
+    assert (config.n_threads, config.policy.min_subjects) == (3, 2)
+    assert config.data_dir == simulation.site_config("ge").data_dir
+    assert changed.fingerprint() != simulation.fingerprint(), "another run"

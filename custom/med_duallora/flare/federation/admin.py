@@ -106,6 +106,19 @@ class Console:
         """Abort a job."""
         _patiently(lambda: self._session.abort_job(job_id))
 
+    def abort_if_possible(self, job_id: str) -> str:
+        """Abort a job; return FLARE's reason where it cannot, empty where it does.
+
+        FLARE lists the jobs of a server that was killed as running for ever, and aborts none of them.
+        """
+        try:
+            self.abort(job_id)
+        except NoConnection:
+            raise
+        except ANSWERS as error:
+            return str(error)
+        return ""
+
     def download(self, job_id: str, into: Path) -> Path:
         """Download a finished job's result; it replaces an older download.
 

@@ -25,6 +25,10 @@ from med_duallora.flare.federation.record import StartedProcess
 
 MARK = "MED_DUALLORA_FEDERATION"
 """Environment variable that holds the identity of the federation a process belongs to."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""By which people and systems ask a program to end."""
+REPEATED_S = 5.0
+"""People press Ctrl-C more than once."""
 START_TOLERANCE_S = 2.0
 """The kernel counts from boot in ticks, so the same process's start may be read with a small difference."""
 
@@ -162,29 +166,44 @@ def wait_until(what: str, done: Callable[[], bool], timeout_s: float, interval_s
 def signals_interrupt() -> Iterator[None]:
     """Treat SIGTERM and SIGHUP like Ctrl-C inside the block, so that they are cleaned up after too.
 
+    A second signal soon after does nothing: it must not break off what the first one has set off, before that can
+    shield itself with ``not_interrupted``. A later one interrupts again, in case the first was lost or something hangs.
     SIGINT itself is named because a shell lets its background jobs ignore it.
     """
-    with _handlers((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.default_int_handler):
+    last = -REPEATED_S
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < REPEATED_S:
+            _say_wait(number, frame)
+            return
+        last = now
+        raise KeyboardInterrupt
+
+    with _handlers(interrupt):
         yield
 
 
 @contextlib.contextmanager
 def not_interrupted() -> Iterator[None]:
-    """Let nothing but SIGKILL break off the block: it stops processes, and a second Ctrl-C must not leave some."""
-
-    def say(_number: int, _frame: FrameType | None) -> None:
-        print("still stopping processes; please wait", file=sys.stderr, flush=True)
-
-    with _handlers((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), say):
+    """Let nothing but SIGKILL break off the block: it stops processes, and a Ctrl-C must not leave some."""
+    with _handlers(_say_wait):
         yield
+
+
+def _say_wait(_number: int, _frame: FrameType | None) -> None:
+    # nobody may listen any more, or this very program may be in the middle of a line
+    with contextlib.suppress(OSError, RuntimeError):
+        print("still stopping processes; please wait", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _handlers(signals: tuple[int, ...], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+def _handlers(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in signals}
+    previous = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:

@@ -1,14 +1,21 @@
+import contextlib
+import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+from nvflare.fuel.flare_api.api_spec import InternalError
+from nvflare.fuel.flare_api.flare_api import Session
 
 from med_duallora.cli import main
 from med_duallora.errors import CohortError, ConfigError, FederationError
 from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes, rehearsal
+from med_duallora.flare.federation.admin import Console
 from med_duallora.flare.federation.record import RECORD, Federation
 from med_duallora.flare.federation.rehearsal import Plan, down, start_one, up, wait_for_sites
 from tests.conftest import REPOSITORY
@@ -191,3 +198,77 @@ def test_a_killed_parent_leaves_nothing_behind(asleep: Federation) -> None:
     assert (asleep.directory / RECORD).is_file()
     down(Federation.read(asleep.directory), polite=False)
     assert processes.members(asleep.identity) == []
+
+
+class DeadJobs:
+    """The console session of a server that was killed and started again: it lists a job that it cannot abort.
+
+    Args:
+        identity: of the federation that it ends when it is asked to.
+    """
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+        self.status = {"dead": "RUNNING", "alive": "RUNNING"}
+        self.n_shutdowns = 0
+
+    def list_jobs(self, detailed: bool) -> list[dict[str, str]]:
+        assert detailed
+        return [{"job_id": job_id, "status": status} for job_id, status in self.status.items()]
+
+    def abort_job(self, job_id: str) -> None:
+        if job_id == "dead":
+            raise InternalError("server internal error: the job is not running")
+        self.status[job_id] = "FINISHED:ABORTED"
+
+    def shutdown(self, target: str, wait: bool) -> None:
+        assert (target, wait) == ("all", False)
+        self.n_shutdowns += 1
+        processes.stop(self.identity)
+
+
+def test_a_job_that_cannot_be_aborted_does_not_keep_the_federation_from_shutting_down(
+    asleep: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = DeadJobs(asleep.identity)
+
+    @contextlib.contextmanager
+    def logged_in(*_arguments: object) -> Iterator[Console]:
+        yield Console(cast(Session, session), "admin@x")
+
+    monkeypatch.setattr(rehearsal, "console", logged_in)
+    said: list[str] = []
+    assert down(asleep, say=said.append) == [], "nothing had to be ended by a signal"
+    assert session.n_shutdowns == 1
+    assert said == ["job dead is not aborted: server internal error: the job is not running", "aborting job alive"]
+
+
+def test_a_second_interrupt_at_once_does_not_keep_run_from_stopping_its_federation(
+    asleep: Federation,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_cohorts: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    read = Federation.read
+
+    def interrupted(*_arguments: object) -> None:
+        monkeypatch.setattr(Federation, "read", interrupted_again)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    def interrupted_again(directory: Path) -> Federation:
+        """The first thing that ``run`` does for its end."""
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        return read(directory)
+
+    monkeypatch.setattr(rehearsal, "refuse_running", lambda _federation: None)
+    monkeypatch.setattr(rehearsal, "up", interrupted)
+    monkeypatch.setattr(rehearsal, "_ask_to_end", lambda *_arguments: None)
+    data = tiny_cohorts["siemens"].parent
+    command = ["federation", "run", "--dir", str(asleep.directory), "--data", str(data), "--sites", "siemens"]
+    assert main(command) == 130
+    assert processes.members(asleep.identity) == []
+    said = capsys.readouterr()
+    assert "please wait" in said.err
+    assert "federation down; nothing of it runs" in said.out

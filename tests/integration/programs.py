@@ -1,0 +1,53 @@
+"""Programs that tests start: the command line as people use it, read while it runs and ended with the test."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+
+def med_duallora(*arguments: object) -> list[str]:
+    """Return the command ``med-duallora`` of the Python that runs the tests."""
+    return [sys.executable, "-m", "med_duallora", *map(str, arguments)]
+
+
+def repeated(option: str, values: tuple[str, ...]) -> list[str]:
+    """Return an option once per value."""
+    return [argument for value in values for argument in (option, value)]
+
+
+def output_of(program: list[str], environment: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Exit code and text of a program; one that takes too long is asked to end, so that it can end its own children."""
+    with running(program, environment) as started:
+        try:
+            text = started.communicate(timeout=500)[0]
+        except subprocess.TimeoutExpired:
+            started.send_signal(signal.SIGINT)
+            text = started.communicate()[0]
+    return started.returncode, text
+
+
+@contextlib.contextmanager
+def running(program: list[str], environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Start a program whose output can be read; it does not outlive the block, whatever happens in it."""
+    everything = {**os.environ, **(environment or {})}
+    with subprocess.Popen(
+        program, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def read_until(program: subprocess.Popen[str], text: str) -> str:
+    """Read a program's output until a line holds a text."""
+    assert program.stdout is not None
+    seen = ""
+    for line in program.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"it ended before it said {text!r}:\n{seen}")
