@@ -1,5 +1,7 @@
 """A running federation for tests: real processes, mutual TLS, closed site kits, the tiny backbone."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from med_duallora.flare.federation.admin import console
 from med_duallora.flare.federation.progress import JobProgress
 from med_duallora.flare.federation.record import Federation
 from med_duallora.flare.federation.rehearsal import fetch, follow, start_one, wait_for_sites
+from med_duallora.state import LOCK_FILE
 
 SITES = ("siemens", "philips")
 SETTINGS = (
@@ -26,6 +29,8 @@ SETTINGS = (
 SITE_SETTINGS = ("device=cpu", "policy.min_subjects=1", "policy.metric_decimals=6")
 """The tiny cohorts have two validation subjects, too few for the floor of the site kit."""
 PATIENCE_S = 420.0
+LOOK_S = 0.01
+"""Between two looks at something that lasts less than a second."""
 
 
 @dataclass
@@ -120,6 +125,33 @@ class RunningFederation:
         members = processes.members(self.federation.identity)
         return [process for process in members if set(modules) & set(words_of(process))]
 
+    @contextlib.contextmanager
+    def held_in_training(self, *sites: str) -> Iterator[None]:
+        """Hold the job processes of sites still inside the block, each in the first steps of a round's training.
+
+        What a test does inside the block meets every site in the middle of a round, however long it takes. A site has
+        its run's lock open from before the first step of a round until its state is saved.
+        """
+        workers = [self.job_process(site) for site in sites]
+
+        def all_held() -> bool:
+            return sum(held(worker) for worker in workers) == len(workers)
+
+        try:
+            while True:
+                self.until("a pause between two rounds", lambda: not any(map(trains, workers)))
+                self.until("training", all_held)
+                if all(map(trains, workers)):  # none had ended its round between the look and the signal
+                    break
+                resume(workers)
+            yield
+        finally:
+            resume(workers)
+
+    def until(self, what: str, done: Callable[[], bool]) -> None:
+        """Wait for something that may last less than a second."""
+        processes.wait_until(what, done, PATIENCE_S, LOOK_S)
+
     def restart(self, name: str) -> None:
         """Start the server or a site again that was stopped or killed."""
         self.federation = start_one(self.federation, name)
@@ -129,6 +161,25 @@ class RunningFederation:
         """Kill the process of the server or a site, as an accident would; its job processes are left alone."""
         (process,) = [item for item in self.federation.processes if item.name == name]
         processes.kill(process, self.federation.identity)
+
+
+def trains(worker: psutil.Process) -> bool:
+    """Return whether a site's job process is training a round at this moment."""
+    return any(Path(item.path).name == LOCK_FILE for item in worker.open_files())
+
+
+def held(worker: psutil.Process) -> bool:
+    """Hold a site's job process still if it is training; return whether it is held."""
+    if worker.status() != psutil.STATUS_STOPPED and trains(worker):
+        worker.suspend()
+    return bool(worker.status() == psutil.STATUS_STOPPED)
+
+
+def resume(workers: list[psutil.Process]) -> None:
+    """Let processes that were held go on; one that has ended is no error."""
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.resume()
 
 
 def words_of(process: psutil.Process) -> list[str]:
