@@ -24,7 +24,7 @@ from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import console
 from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.lineage import Lineage
-from tests.integration.harness import PATIENCE_S, SITES, FinishedJob, RunningFederation
+from tests.integration.harness import PATIENCE_S, SITES, FinishedJob, RunningFederation, round_of
 
 pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
 
@@ -71,10 +71,6 @@ def story(federation: RunningFederation) -> Story:
     finished = federation.run(federation.job(name="fourth", resume_from=orphaned_adapter))
     result = federation.fetch(finished.job_id)
     return Story(killed, killed_adapter, aborted, aborted_adapter, orphaned_adapter, finished, result)
-
-
-def round_of(adapter: Path) -> int:
-    return int(load_adapter(adapter)[1]["round"])
 
 
 def kill_the_server(federation: RunningFederation) -> None:
