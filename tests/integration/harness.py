@@ -1,7 +1,14 @@
 """A running federation for tests: real processes, mutual TLS, closed site kits, the tiny backbone."""
 
+import contextlib
+import itertools
+import json
+import resource
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
@@ -13,6 +20,8 @@ from med_duallora.flare.federation.admin import console
 from med_duallora.flare.federation.progress import JobProgress
 from med_duallora.flare.federation.record import Federation
 from med_duallora.flare.federation.rehearsal import fetch, follow, start_one, wait_for_sites
+from med_duallora.flare.rundir import ROUNDS_FILE
+from med_duallora.state import LOCK_FILE
 
 SITES = ("siemens", "philips")
 SETTINGS = (
@@ -26,6 +35,8 @@ SETTINGS = (
 SITE_SETTINGS = ("device=cpu", "policy.min_subjects=1", "policy.metric_decimals=6")
 """The tiny cohorts have two validation subjects, too few for the floor of the site kit."""
 PATIENCE_S = 420.0
+LOOK_S = 0.01
+"""Between two looks at something that lasts less than a second."""
 
 
 @dataclass
@@ -42,6 +53,26 @@ class FinishedJob:
         for moment in self.moments:
             values |= moment.sites.get(site, {})
         return values
+
+
+@dataclass
+class Ended:
+    """A job that ended, and its downloaded result."""
+
+    job: FinishedJob
+    result: Path
+
+    @property
+    def server(self) -> Path:
+        return self.result / "workspace" / "app_server"
+
+    @property
+    def adapter(self) -> Path:
+        return self.server / "adapter_last.safetensors"
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.server / ROUNDS_FILE).read_text().splitlines()]
 
 
 @dataclass
@@ -92,6 +123,16 @@ class RunningFederation:
         with console(self.federation) as lead:
             return fetch(self.federation, lead, job_id)
 
+    def end_of(self, job_id: str) -> Ended:
+        """Follow a job to its end and download its result."""
+        return Ended(self.wait(job_id), self.fetch(job_id))
+
+    def copy_adapter(self, job_id: str, into: Path) -> Path:
+        """Copy the last adapter of a running job at a moment when it writes none."""
+        for suffix in (".json", ".safetensors"):
+            shutil.copy(self.server_directory(job_id) / f"adapter_last{suffix}", into)
+        return into / "adapter_last.safetensors"
+
     def server_directory(self, job_id: str) -> Path:
         """Return where the server writes the results of a running job."""
         return self.federation.kit(self.federation.server) / job_id / "app_server"
@@ -108,11 +149,15 @@ class RunningFederation:
 
         processes.wait_until(f"round {round_index} of job {job_id}", done, PATIENCE_S)
 
-    def job_process(self, name: str) -> psutil.Process:
-        """Return the process in which the server or a site works on the running job."""
-        kit = str(self.federation.kit(name))
-        (found,) = [process for process in self.job_processes() if kit in words_of(process)]
+    def job_process(self, name: str, job_id: str = "") -> psutil.Process:
+        """Return the process in which the server or a site works on a job; without its id, on the only one."""
+        (found,) = self.working(name, job_id)
         return found
+
+    def working(self, name: str, job_id: str = "") -> list[psutil.Process]:
+        """Return the processes in which the server or a site works on a job; without its id, on any."""
+        wanted = {str(self.federation.kit(name)), job_id or str(self.federation.kit(name))}
+        return [process for process in self.job_processes() if wanted <= set(words_of(process))]
 
     def job_processes(self) -> list[psutil.Process]:
         """Return the processes that work on a job, of the server and of all sites."""
@@ -120,8 +165,65 @@ class RunningFederation:
         members = processes.members(self.federation.identity)
         return [process for process in members if set(modules) & set(words_of(process))]
 
+    @contextlib.contextmanager
+    def held_in_training(self, *sites: str, jobs: Sequence[str] = ("",)) -> Iterator[None]:
+        """Hold the sites' processes of some jobs still inside the block, each in the first steps of a round's training.
+
+        What a test does inside the block meets every site in the middle of a round, however long it takes. A site has
+        its run's lock open from before the first step of a round until its state is saved.
+        """
+        places = list(itertools.product(sites, jobs))
+        self.until("the sites' job processes", lambda: all(self.working(*place) for place in places))
+        workers = [self.job_process(*place) for place in places]
+
+        def all_held() -> bool:
+            return sum(held(worker) for worker in workers) == len(workers)
+
+        try:
+            while True:
+                self.until("a pause between two rounds", lambda: not any(map(trains, workers)))
+                self.until("training", all_held)
+                if all(map(trains, workers)):  # none had ended its round between the look and the signal
+                    break
+                resume(workers)
+            yield
+        finally:
+            resume(workers)
+
+    def until(self, what: str, done: Callable[[], bool]) -> None:
+        """Wait for something that may last less than a second."""
+        processes.wait_until(what, done, PATIENCE_S, LOOK_S)
+
+    def rounds(self, job_id: str) -> list[dict[str, Any]]:
+        """Return the server's records of the finished rounds of a running job."""
+        path = self.server_directory(job_id) / ROUNDS_FILE
+        # a record is whole once its line is
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def wait_for_record(self, job_id: str, wanted: Callable[[dict[str, Any]], bool], after: int = -1) -> dict[str, Any]:
+        """Wait until a round later than ``after`` has ended as wanted, and return its record."""
+
+        def found() -> list[dict[str, Any]]:
+            return [record for record in self.rounds(job_id) if record["round"] > after and wanted(record)]
+
+        self.until(f"a round of job {job_id}", lambda: bool(found()))
+        return found()[0]
+
+    def log(self, name: str, job_id: str) -> str:
+        """Return what the server or a site logged about a job."""
+        return (self.federation.kit(name) / job_id / "log.txt").read_text()
+
+    def log_out(self, site: str) -> None:
+        """Let a site log out from the server; its process ends some seconds later."""
+        with console(self.federation, "project_admin") as admin:
+            admin.shut_down(site)
+            self.until(f"{site} logs out", lambda: site not in admin.connected_sites())
+
     def restart(self, name: str) -> None:
-        """Start the server or a site again that was stopped or killed."""
+        """Start the server or a site again that was stopped or killed, as soon as its former process has ended."""
+        (former,) = [item for item in self.federation.processes if item.name == name]
+        self.until(f"{name} ends", lambda: not processes.is_running(former, self.federation.identity))
         self.federation = start_one(self.federation, name)
         wait_for_sites(self.federation, PATIENCE_S)
 
@@ -129,6 +231,35 @@ class RunningFederation:
         """Kill the process of the server or a site, as an accident would; its job processes are left alone."""
         (process,) = [item for item in self.federation.processes if item.name == name]
         processes.kill(process, self.federation.identity)
+
+
+def round_of(adapter: Path) -> int:
+    """Return the round whose result an adapter is."""
+    return int(load_adapter(adapter)[1]["round"])
+
+
+def limit_files(process: psutil.Process, n_bytes: int) -> None:
+    """Let every write of a process beyond ``n_bytes`` of a file fail, as on a full disk."""
+    process.rlimit(psutil.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
+
+
+def trains(worker: psutil.Process) -> bool:
+    """Return whether a site's job process is training a round at this moment."""
+    return any(Path(item.path).name == LOCK_FILE for item in worker.open_files())
+
+
+def held(worker: psutil.Process) -> bool:
+    """Hold a site's job process still if it is training; return whether it is held."""
+    if worker.status() != psutil.STATUS_STOPPED and trains(worker):
+        worker.suspend()
+    return bool(worker.status() == psutil.STATUS_STOPPED)
+
+
+def resume(workers: list[psutil.Process]) -> None:
+    """Let processes that were held go on; one that has ended is no error."""
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.resume()
 
 
 def words_of(process: psutil.Process) -> list[str]:

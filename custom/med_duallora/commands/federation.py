@@ -98,6 +98,7 @@ def _status(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation import processes
     from med_duallora.flare.federation.admin import console
     from med_duallora.flare.federation.record import Federation
+    from med_duallora.flare.federation.rehearsal import registered_sites
 
     federation = Federation.read(options.dir)
     running = [process for process in federation.processes if processes.is_running(process, federation.identity)]
@@ -107,7 +108,7 @@ def _status(options: argparse.Namespace) -> int:
     if not any(process.name == federation.server for process in running):
         return 1
     with console(federation) as lead:
-        known = lead.connected_sites()
+        known = registered_sites(federation, lead)
         for site in federation.sites:
             print(f"{site:<28} {'registered' if site in known else 'not registered'}")
         for job in lead.jobs():

@@ -50,8 +50,13 @@ class Console:
         self.person = person
 
     def connected_sites(self) -> set[str]:
-        """Return the names of the sites that the server knows."""
-        return {client.name for client in _patiently(self._session.get_system_info).client_info}
+        """Return the names of the sites that the server lists, those that died in the last ten minutes included."""
+        return set(self.last_contacts())
+
+    def last_contacts(self) -> dict[str, float]:
+        """Return when the server last heard from each site that it lists, in seconds since the epoch by its clock."""
+        listed = _patiently(self._session.get_system_info).client_info
+        return {client.name: float(client.last_connect_time) for client in listed}
 
     def submit(self, folder: Path) -> str:
         """Submit a job folder and return the job's id.
@@ -138,9 +143,9 @@ class Console:
                 shutil.rmtree(target)
             return Path(place).rename(target)
 
-    def shut_down(self) -> None:
-        """Ask the server and all sites to end, which takes some seconds; for project admins."""
-        self._session.shutdown(TargetType.ALL, wait=False)
+    def shut_down(self, *sites: str) -> None:
+        """Ask some sites, or the server and all sites, to end, which takes some seconds; for project admins."""
+        self._session.shutdown(TargetType.CLIENT if sites else TargetType.ALL, list(sites), wait=False)
 
 
 def _patiently(question: Callable[[], T]) -> T:

@@ -30,6 +30,8 @@ QUIET_START_S = 6.0
 """FLARE logs an error in every process for each question about a job whose processes are still starting."""
 POLITE_S = 30.0
 LOG_TAIL = 5
+START_PRECISION_S = 1.0
+"""Of the moment when a process started: the kernel tells when the machine was booted in whole seconds."""
 
 Say = Callable[[str], None]
 
@@ -128,8 +130,7 @@ def wait_for_sites(federation: Federation, timeout_s: float) -> None:
     """
     deadline = time.monotonic() + timeout_s
     with _answering(federation, deadline) as server:
-        missing = set(federation.sites)
-        while missing := missing - server.connected_sites():
+        while missing := set(federation.sites) - registered_sites(federation, server):
             _check_alive(federation)
             if time.monotonic() > deadline:
                 name = min(missing)
@@ -137,6 +138,21 @@ def wait_for_sites(federation: Federation, timeout_s: float) -> None:
                     f"{', '.join(sorted(missing))} not registered within {timeout_s:.0f} s; {_tail(federation, name)}"
                 )
             time.sleep(POLL_S)
+
+
+def registered_sites(federation: Federation, person: Console) -> set[str]:
+    """Return the sites whose present process is registered with the server.
+
+    The server lists a site that was killed until its heartbeat has been missing for ten minutes, so being listed is
+    not enough: the server must have heard from the site since this process started. Both have the same clock here.
+    """
+    started = {
+        process.name: process.started
+        for process in federation.processes
+        if processes.is_running(process, federation.identity)
+    }
+    heard = person.last_contacts()
+    return {site for site in started.keys() & heard.keys() if heard[site] > started[site] + START_PRECISION_S}
 
 
 def follow(

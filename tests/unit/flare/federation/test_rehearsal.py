@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -17,7 +18,7 @@ from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes, rehearsal
 from med_duallora.flare.federation.admin import Console
 from med_duallora.flare.federation.record import RECORD, Federation
-from med_duallora.flare.federation.rehearsal import Plan, down, start_one, up, wait_for_sites
+from med_duallora.flare.federation.rehearsal import Plan, down, registered_sites, start_one, up, wait_for_sites
 from tests.conftest import REPOSITORY
 
 
@@ -141,6 +142,19 @@ def test_a_running_federation_is_not_started_again(
             up(plan)
     finally:
         processes.stop(federation.identity)
+
+
+def test_a_site_is_registered_once_the_server_heard_from_its_present_process(asleep: Federation) -> None:
+    heard = {"stranger": time.time()}
+    person = cast(Console, SimpleNamespace(last_contacts=lambda: heard))
+    (site,) = [process for process in asleep.processes if process.name == "siemens"]
+    assert registered_sites(asleep, person) == set()
+    for since_start, expected in ((-5.0, set()), (5.0, {"siemens"})):
+        heard["siemens"] = site.started + since_start
+        assert registered_sites(asleep, person) == expected
+    processes.kill(site, asleep.identity)
+    processes.wait_until("dying", lambda: not processes.is_running(site, asleep.identity), 10, 0.02)
+    assert registered_sites(asleep, person) == set(), "the server lists a dead site for ten minutes"
 
 
 def test_a_process_that_ended_is_named_with_its_log(asleep: Federation) -> None:
