@@ -21,8 +21,8 @@ from med_duallora.settings import assigned, built
 
 __all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfig", "assigned"]
 
-HEAD_TARGET = "head"
-TARGETS = ("q", "kv", "proj", "fc1", "fc2", HEAD_TARGET)
+TARGETS = ("q", "kv", "proj", "fc1", "fc2")
+HEAD_POLICIES = ("local", "shared", "global")
 SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
 
 
@@ -40,10 +40,11 @@ class LoRAConfig:
         alpha_global: its scale; the adapter's output is multiplied by ``alpha_global / rank_global``.
         rank_local: rank of the local adapter, the one that stays.
         alpha_local: its scale.
-        targets: which linear layers are adapted: q, kv, proj, fc1, fc2 of a block, and ``head``: the classification
-            heads get a global adapter, while their own weights are the local part (nothing, where the head is sent).
+        targets: which linear layers of a block are adapted: q, kv, proj, fc1, fc2.
         n_blocks: how many of the last transformer blocks are adapted (Med-DualLoRA finds that two suffice).
-        head_policy: ``local``: the classification head stays at the site; ``global``: it is sent and averaged.
+        head_policy: ``local``: the classification head stays at the site; ``shared``: its weights are part of the
+            global adapter (a pair of factors, sent and averaged) and its bias stays; ``global``: all of it is sent and
+            averaged beside the adapter.
         head_norm: ``site``: the head reads features that are standardised with the site's own statistics (see
             ``head_norm``); ``none``: it reads them as they are, as CineMA's does.
     """
@@ -52,7 +53,7 @@ class LoRAConfig:
     alpha_global: float = 16.0
     rank_local: int = 8
     alpha_local: float = 16.0
-    targets: tuple[str, ...] = ("q", "kv", HEAD_TARGET)
+    targets: tuple[str, ...] = ("q", "kv")
     n_blocks: int = 2
     head_policy: str = "local"
     head_norm: str = "site"
@@ -69,7 +70,12 @@ class LoRAConfig:
         _check(bool(self.targets) and not unknown, "lora.targets", self.targets, f"one or more of {', '.join(TARGETS)}")
         _check(len(set(self.targets)) == len(self.targets), "lora.targets", self.targets, "without repetition")
         _check(self.n_blocks >= 1, "lora.n_blocks", self.n_blocks, "at least 1")
-        _check(self.head_policy in ("local", "global"), "lora.head_policy", self.head_policy, "local or global")
+        _check(
+            self.head_policy in HEAD_POLICIES,
+            "lora.head_policy",
+            self.head_policy,
+            f"one of {', '.join(HEAD_POLICIES)}",
+        )
         _check(self.head_norm in ("site", "none"), "lora.head_norm", self.head_norm, "site or none")
 
 

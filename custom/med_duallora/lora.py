@@ -1,4 +1,4 @@
-"""The dual-LoRA linear layer: mathematics only.
+"""The dual-LoRA linear layer and the shared head: mathematics only.
 
 Source: Med-DualLoRA (arXiv 2603.10967), additive decomposition of the weight update into a global and a
 local low-rank term; LoRA (arXiv 2106.09685) for initialisation and scaling.
@@ -15,8 +15,8 @@ class DualLoRALinear(nn.Module):
     """A frozen linear layer with a global and a local low-rank adapter.
 
     Computes ``y = W0 x + b0 + (alpha_g / r_g) B_g A_g x + (alpha_l / r_l) B_l A_l x`` with both paths fused into
-    one pair of matrix products of rank ``r_g + r_l``. One factor starts at zero, so that a new layer equals its frozen
-    layer bit for bit. An adapter of rank 0 has no parameters.
+    one pair of matrix products of rank ``r_g + r_l``. A (rank, in) starts random, B (out, rank) starts at zero, so
+    that a new layer equals its frozen layer bit for bit. An adapter of rank 0 has no parameters.
 
     Args:
         base: the frozen layer; its parameters stop requiring gradients.
@@ -24,9 +24,6 @@ class DualLoRALinear(nn.Module):
         alpha_global: alpha_g.
         rank_local: r_l.
         alpha_local: alpha_l.
-        zero: which factor starts at zero. ``b``: B (out, rank) does and A (rank, in) starts random, as LoRA does.
-            ``a``: A does and B starts as the identity, for a layer with hardly more outputs than ranks: behind a random
-            A its first steps would see a few random directions of the input only.
     """
 
     global_a: nn.Parameter | None
@@ -35,18 +32,10 @@ class DualLoRALinear(nn.Module):
     local_b: nn.Parameter | None
 
     def __init__(
-        self,
-        base: nn.Linear,
-        rank_global: int,
-        alpha_global: float,
-        rank_local: int,
-        alpha_local: float,
-        *,
-        zero: str = "b",
+        self, base: nn.Linear, rank_global: int, alpha_global: float, rank_local: int, alpha_local: float
     ) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.zero = zero
         self.global_active = True
         self.local_active = True
         self.scale_global = alpha_global / rank_global if rank_global else 0.0
@@ -59,28 +48,10 @@ class DualLoRALinear(nn.Module):
         a = b = None
         if rank:
             a = nn.Parameter(torch.empty(rank, self.base.in_features, device=like.device, dtype=like.dtype))
-            b = nn.Parameter(torch.empty(self.base.out_features, rank, device=like.device, dtype=like.dtype))
-        for name, factor in ((f"{adapter}_a", a), (f"{adapter}_b", b)):
-            self.register_parameter(name, factor)
-            if factor is not None:
-                factor.data.copy_(self.first_value(name))
-
-    def first_value(self, name: str, generator: torch.Generator | None = None) -> Tensor:
-        """Return the value that a factor starts with; a random one is uniform within +-1/sqrt(fan-in).
-
-        The bound is the one of LoRA's A factor (Kaiming-uniform with a = sqrt(5)).
-
-        Args:
-            name: of the factor: ``global_a`` and so on.
-            generator: of the random numbers.
-        """
-        shape = tuple(self.get_parameter(name).shape)
-        if name.endswith(f"_{self.zero}"):
-            return torch.zeros(shape)
-        if self.zero == "a":
-            return torch.eye(*shape)
-        bound = shape[-1] ** -0.5
-        return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+            b = nn.Parameter(torch.zeros(self.base.out_features, rank, device=like.device, dtype=like.dtype))
+            nn.init.kaiming_uniform_(a, a=5**0.5)
+        self.register_parameter(f"{adapter}_a", a)
+        self.register_parameter(f"{adapter}_b", b)
 
     def declared_roles(self) -> dict[str, Role]:
         """Declare the adapters' roles (see ``names``)."""
@@ -106,3 +77,37 @@ class DualLoRALinear(nn.Module):
             return y
         a, b = factors
         return y + functional.linear(functional.linear(x, a), b)
+
+
+class SharedHead(nn.Module):
+    """A classification head that the sites learn together: its weights are a global adapter, its bias stays.
+
+    Computes ``y = b + (alpha_g / r) B_g A_g x`` with r one less than the number of classes, more than which a softmax
+    does not see. A (r, in) starts at zero and B (n_classes, r) as the contrasts of the last class, so that the first
+    steps move all weights of the head; behind a random A they would see a few random directions of x.
+
+    Args:
+        n_features: length of x.
+        n_classes: number of logits, at least 2.
+        scale: alpha_g / r_g of the job's global adapter.
+    """
+
+    def __init__(self, n_features: int, n_classes: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.global_a = nn.Parameter(torch.zeros(n_classes - 1, n_features))
+        self.global_b = nn.Parameter(contrasts(n_classes))
+        self.bias = nn.Parameter(torch.zeros(n_classes))
+
+    def declared_roles(self) -> dict[str, Role]:
+        """Declare the roles (see ``names``)."""
+        return {"global_a": Role.GLOBAL, "global_b": Role.GLOBAL, "bias": Role.HEAD}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., n_features) to logits (..., n_classes)."""
+        return functional.linear(functional.linear(x, self.global_a), self.global_b * self.scale, self.bias)
+
+
+def contrasts(n_classes: int) -> Tensor:
+    """Return (n_classes, n_classes - 1): every class but the last against the last one, columns that sum to zero."""
+    return torch.cat([torch.eye(n_classes - 1), -torch.ones(1, n_classes - 1)])

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from med_duallora.backbone import BackboneConfig, CineMAClassifier
-from med_duallora.config import HEAD_TARGET, JobConfig, LoRAConfig
+from med_duallora.config import JobConfig, LoRAConfig
 from med_duallora.errors import ConfigError
 from med_duallora.head_norm import HeadNorm
-from med_duallora.lora import DualLoRALinear
+from med_duallora.lora import DualLoRALinear, SharedHead, contrasts
 from med_duallora.methods import method_of
 from med_duallora.names import Role, parameter_roles
 from med_duallora.seeds import derived_seed
@@ -62,30 +62,41 @@ class DualLoRAModel(nn.Module):
         self.cut = depth - lora.n_blocks
         for block in list(classifier.blocks)[self.cut :]:
             _adapt(block, lora)
-        if HEAD_TARGET in lora.targets and lora.head_policy == "local":  # one that is sent needs no adapter
-            _adapt_heads(classifier.pred_head_dict, lora)
+        if lora.head_policy == "shared":
+            for name in self.classifier.pred_head_dict:
+                scale = lora.alpha_global / lora.rank_global
+                self.classifier.pred_head_dict[name] = SharedHead(classifier.config.embed_dim, N_CLASSES, scale)
         self.classifier.pred_head_dict.requires_grad_(True)
         self.head_norm = HeadNorm(2 * classifier.config.embed_dim, active=lora.head_norm == "site")
         for name, parameter in self.trained().items():
             parameter.data.copy_(self.first_value(name, seed))
 
     def declared_roles(self) -> dict[str, Role]:
-        """Declare the heads (see ``names``); the adapters declare themselves."""
-        heads = self.classifier.pred_head_dict.items()
-        places = [f"{name}.base" if isinstance(head, DualLoRALinear) else name for name, head in heads]
-        values = ("weight", "bias")
-        return {f"classifier.pred_head_dict.{place}.{value}": Role.HEAD for place in places for value in values}
+        """Declare the sites' own heads (see ``names``); adapters and shared heads declare themselves."""
+        heads = {name: head for name, head in self.classifier.pred_head_dict.items() if isinstance(head, nn.Linear)}
+        return {
+            f"classifier.pred_head_dict.{name}.{value}": Role.HEAD
+            for name, head in heads.items()
+            for value, _ in head.named_parameters()
+        }
 
     def first_value(self, name: str, seed: int) -> Tensor:
         """Return the value that a trained parameter starts with; it depends on its name and the seed only.
 
-        Heads start at zero: a random head is noise that a federation's few steps do not unlearn.
+        An A factor of a layer is uniform within +-1/sqrt(fan-in), the bound of LoRA's A (Kaiming-uniform with
+        a = sqrt(5)). B factors start at zero (no change to the backbone), and so do heads: a random head is noise
+        that a federation's few steps do not unlearn.
         """
         owner_name, _, attribute = name.rpartition(".")
         owner = self.get_submodule(owner_name)
-        if isinstance(owner, DualLoRALinear):
-            return owner.first_value(attribute, torch.Generator().manual_seed(derived_seed(seed, "initial", name)))
-        return torch.zeros(tuple(self.get_parameter(name).shape))
+        shape = tuple(self.get_parameter(name).shape)
+        if isinstance(owner, DualLoRALinear) and attribute in ("global_a", "local_a"):
+            generator = torch.Generator().manual_seed(derived_seed(seed, "initial", name))
+            bound = shape[-1] ** -0.5
+            return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        if isinstance(owner, SharedHead) and attribute == "global_b":
+            return contrasts(N_CLASSES)
+        return torch.zeros(shape)
 
     def of_roles(self, roles: Iterable[Role]) -> dict[str, nn.Parameter]:
         """Return the parameters of some roles by name, in the model's order."""
@@ -99,7 +110,8 @@ class DualLoRAModel(nn.Module):
 
     def global_pairs(self) -> tuple[tuple[str, str], ...]:
         """Return the names of the global factors that belong together, as (B, A)."""
-        layers = [name for name, module in self.named_modules() if isinstance(module, DualLoRALinear)]
+        kinds = (DualLoRALinear, SharedHead)
+        layers = [name for name, module in self.named_modules() if isinstance(module, kinds)]
         return tuple((f"{name}.global_b", f"{name}.global_a") for name in layers)
 
     def values(self, roles: Iterable[Role]) -> dict[str, np.ndarray]:
@@ -120,7 +132,7 @@ class DualLoRAModel(nn.Module):
 
     @contextmanager
     def using(self, global_adapter: bool, local_adapter: bool) -> Iterator[None]:
-        """Evaluate with some adapters switched off inside the block."""
+        """Evaluate with some adapters of the blocks switched off inside the block; heads always act."""
         layers = [module for module in self.modules() if isinstance(module, DualLoRALinear)]
         before = [(layer.global_active, layer.local_active) for layer in layers]
         for layer in layers:
@@ -169,26 +181,13 @@ class DualLoRAModel(nn.Module):
 
 
 def _adapt(block: nn.Module, lora: LoRAConfig) -> None:
-    for target in (name for name in lora.targets if name != HEAD_TARGET):
+    for target in lora.targets:
         parent = block.get_submodule(OWNERS[target])
         base = getattr(parent, target)
         if not isinstance(base, nn.Linear):
             raise TypeError(f"{OWNERS[target]}.{target} is a {type(base).__name__}, expected an unadapted nn.Linear")
         adapted = DualLoRALinear(base, lora.rank_global, lora.alpha_global, lora.rank_local, lora.alpha_local)
         setattr(parent, target, adapted)
-
-
-def _adapt_heads(heads: nn.ModuleDict, lora: LoRAConfig) -> None:
-    """Add a global adapter to the heads, which stay trainable themselves: they are the local part.
-
-    A rank above the number of classes would add nothing; the scale stays ``alpha_global / rank_global``.
-    """
-    rank = min(lora.rank_global, N_CLASSES)
-    for name, head in heads.items():
-        if not isinstance(head, nn.Linear):
-            raise TypeError(f"head {name} is a {type(head).__name__}, expected an unadapted nn.Linear")
-        alpha = lora.alpha_global * rank / lora.rank_global if rank else lora.alpha_global
-        heads[name] = DualLoRALinear(head, rank, alpha, 0, lora.alpha_local, zero="a")
 
 
 def skeleton(job: JobConfig) -> DualLoRAModel:

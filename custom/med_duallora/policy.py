@@ -20,7 +20,7 @@ class SitePolicy:
         metrics_leave: whether any metric leaves at all, counts and scores alike.
         min_subjects: a score or loss leaves only where it was computed from at least this many subjects.
         metric_decimals: scores, losses and times are rounded to this many decimals.
-        head_leaves: whether a job may ask for the classification head besides the global adapter.
+        head_leaves: whether a job may ask for the classification head, or for its weights within the adapter.
         max_rank: highest rank of the global adapter that a job may ask for.
         max_blocks: largest number of adapted blocks.
         backbone_sha256: hash of the only backbone checkpoint that this site trains with; empty: any.
@@ -55,7 +55,7 @@ class SitePolicy:
         Args:
             rank: of the global adapter.
             n_blocks: number of adapted blocks.
-            sends_head: whether the job's method sends the classification head.
+            sends_head: whether the job sends the classification head, or its weights as a part of the global adapter.
             contract_sha256: of the egress contract that follows from the job.
 
         Raises:
@@ -66,7 +66,7 @@ class SitePolicy:
         if n_blocks > self.max_blocks:
             raise _refused("max_blocks", f"{self.max_blocks}, but the job adapts {n_blocks} blocks")
         if sends_head and not self.head_leaves:
-            raise _refused("head_leaves", "false, but the job sends the classification head")
+            raise _refused("head_leaves", "false, but the job sends the classification head or shares its weights")
         if self.contract_sha256 and contract_sha256 not in self.contract_sha256:
             raise _refused("contract_sha256", f"pinned, but the job's egress contract is {contract_sha256}")
 

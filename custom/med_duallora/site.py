@@ -29,7 +29,6 @@ from med_duallora.lineage import ALONE, Lineage
 from med_duallora.methods import method_of
 from med_duallora.metrics import scores
 from med_duallora.model import N_CLASSES, VARIANTS, DualLoRAModel
-from med_duallora.names import Role
 from med_duallora.state import Owner, SiteState, SiteStateStore, newest_state, private_folder
 from med_duallora.training import class_weights, predict, train_round
 
@@ -299,11 +298,11 @@ class SiteRuntime:
 
 def demands_of(job: JobConfig, contract: EgressContract) -> dict[str, Any]:
     """Return what a job asks of a site, as ``SitePolicy.check_job`` takes it."""
-    method = method_of(job)
+    lora = method_of(job).lora(job.lora)
     return {
-        "rank": method.lora(job.lora).rank_global,
-        "n_blocks": job.lora.n_blocks,
-        "sends_head": Role.HEAD in method.sent_roles(job.lora),
+        "rank": lora.rank_global,
+        "n_blocks": lora.n_blocks,
+        "sends_head": lora.head_policy != "local",
         "contract_sha256": contract.sha256,
     }
 

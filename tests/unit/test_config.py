@@ -40,7 +40,7 @@ def test_whole_numbers_serve_as_floats() -> None:
         (LoRAConfig, {"targets": ("q", "v")}, "one or more of"),
         (LoRAConfig, {"targets": ("q", "q")}, "without repetition"),
         (LoRAConfig, {"n_blocks": 0}, r"lora\.n_blocks = 0"),
-        (LoRAConfig, {"head_policy": "shared"}, "local or global"),
+        (LoRAConfig, {"head_policy": "private"}, "one of local, shared, global"),
         (TrainConfig, {"n_rounds": 0}, r"train\.n_rounds = 0, but it must be at least 1"),
         (TrainConfig, {"local_epochs": 0}, "local_epochs"),
         (TrainConfig, {"batch_size": 0}, "batch_size"),

@@ -37,31 +37,23 @@ class Text(str):
 @pytest.mark.parametrize(
     ("job", "n_parameters", "reason"),
     [
-        (
-            JobConfig(backbone="cinema-base"),
-            61440 + 2 * (2 * 768 + 2 * 2),
-            "2 blocks x (8 x 768 + 768 x 8 + 8 x 768 + 1536 x 8), and two heads of two classes",
-        ),
-        (
-            JobConfig(backbone="cinema-base").with_overrides(['lora.targets=["q","kv"]']),
-            61440,
-            "the paper's targets: 240 KiB in the notes' arithmetic",
-        ),
+        (JobConfig(backbone="cinema-base"), 61440, "2 blocks x (8 x 768 + 768 x 8 + 8 x 768 + 1536 x 8)"),
         (
             JobConfig(backbone="cinema-base").with_overrides(["lora.head_policy=global"]),
             61440 + 2 * (768 * 2 + 2),
             "both heads are sent as well",
         ),
         (
+            JobConfig(backbone="cinema-base").with_overrides(["lora.head_policy=shared"]),
+            61440 + 2 * (768 + 2),
+            "both heads have one contrast of two classes",
+        ),
+        (
             JobConfig(backbone="cinema-base").with_overrides(['lora.targets=["q","kv","proj","fc1","fc2"]']),
             2 * 8 * (768 * 2 + (768 + 1536) + 768 * 2 + 2 * (768 + 3072)),
             "every target: 816 KiB in the notes' arithmetic",
         ),
-        (
-            JobConfig(backbone="cinema-tiny"),
-            2 * 8 * (24 + 24 + 24 + 48) + 2 * (2 * 24 + 2 * 2),
-            "the tiny backbone",
-        ),
+        (JobConfig(backbone="cinema-tiny"), 2 * 8 * (24 + 24 + 24 + 48), "the tiny backbone"),
         (
             JobConfig(backbone="cinema-tiny", method="fedavg-lora"),
             2 * 8 * (24 + 24 + 24 + 48) + 2 * (24 * 2 + 2),
@@ -77,23 +69,27 @@ def test_number_of_parameters_is_known_before_anything_is_trained(job, n_paramet
 
 def test_exactly_these_tensors_leave():
     contract = EgressContract.for_job(job_with("lora.n_blocks=1", "lora.rank_global=2"))
-    block, heads = "classifier.encoder.blocks.2.attn", "classifier.pred_head_dict"
+    block = "classifier.encoder.blocks.2.attn"
     assert contract.to_dict()["tensors"] == {
         f"{block}.q.global_a": {"shape": [2, 24], "dtype": "float32"},
         f"{block}.q.global_b": {"shape": [24, 2], "dtype": "float32"},
         f"{block}.kv.global_a": {"shape": [2, 24], "dtype": "float32"},
         f"{block}.kv.global_b": {"shape": [48, 2], "dtype": "float32"},
-        f"{heads}.cls.global_a": {"shape": [2, 24], "dtype": "float32"},
-        f"{heads}.cls.global_b": {"shape": [2, 2], "dtype": "float32"},
-        f"{heads}.sax.global_a": {"shape": [2, 24], "dtype": "float32"},
-        f"{heads}.sax.global_b": {"shape": [2, 2], "dtype": "float32"},
     }
     assert contract.pairs == (
         (f"{block}.q.global_b", f"{block}.q.global_a"),
         (f"{block}.kv.global_b", f"{block}.kv.global_a"),
-        (f"{heads}.sax.global_b", f"{heads}.sax.global_a"),
-        (f"{heads}.cls.global_b", f"{heads}.cls.global_a"),
     )
+
+
+def test_a_shared_head_leaves_as_a_pair_of_factors_without_its_bias():
+    whole, plain = (EgressContract.for_job(job_with(f"lora.head_policy={policy}")) for policy in ("shared", "local"))
+    added = {n: v for n, v in whole.to_dict()["tensors"].items() if n not in plain.to_dict()["tensors"]}
+    assert added == {
+        f"classifier.pred_head_dict.{head}.global_{factor}": {"shape": shape, "dtype": "float32"}
+        for head in ("sax", "cls")
+        for factor, shape in (("a", [1, 24]), ("b", [2, 1]))
+    }
 
 
 @pytest.mark.parametrize(
@@ -104,6 +100,7 @@ def test_exactly_these_tensors_leave():
         ('lora.targets=["q","proj"]', "other tensors"),
         ("lora.n_blocks=1", "fewer blocks"),
         ("lora.head_policy=global", "the head"),
+        ("lora.head_policy=shared", "the head's weights"),
         ("backbone=cinema-mini", "another backbone"),
         ("method=fedavg-lora", "another method"),
         ("train.n_rounds=13", "more rounds than were agreed"),

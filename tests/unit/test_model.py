@@ -21,14 +21,9 @@ LAYERS = ("q", "kv", "proj", "fc1", "fc2")
 """Every target inside a block."""
 
 
-def heads(adapted: bool = False) -> set[str]:
-    """The heads' own parameters, which lie one level deeper where a global adapter is on them."""
-    place = "base." if adapted else ""
-    return {f"classifier.pred_head_dict.{head}.{place}{value}" for head in HEADS for value in ("weight", "bias")}
-
-
-HEADS = ("sax", "cls")
-HEAD_FACTORS = {f"classifier.pred_head_dict.{head}.global_{factor}" for head in HEADS for factor in "ab"}
+HEADS = {f"classifier.pred_head_dict.{head}.{value}" for head in ("sax", "cls") for value in ("weight", "bias")}
+SHARED = {f"classifier.pred_head_dict.{head}.global_{factor}" for head in ("sax", "cls") for factor in "ab"}
+BIASES = {name for name in HEADS if name.endswith("bias")}
 
 
 def factors(layer: str, adapters: str = "gl") -> set[str]:
@@ -39,11 +34,7 @@ def factors(layer: str, adapters: str = "gl") -> set[str]:
 @pytest.mark.parametrize(
     ("lora", "adapted", "reason"),
     [
-        (
-            LoRAConfig(n_blocks=1, targets=("q", "kv")),
-            factors(f"{BLOCK}.attn.q") | factors(f"{BLOCK}.attn.kv"),
-            "the paper's targets",
-        ),
+        (LoRAConfig(n_blocks=1), factors(f"{BLOCK}.attn.q") | factors(f"{BLOCK}.attn.kv"), "the default targets"),
         (LoRAConfig(n_blocks=1, targets=("proj",)), factors(f"{BLOCK}.attn.proj"), "the attention's output"),
         (LoRAConfig(n_blocks=1, targets=("fc1",)), factors(f"{BLOCK}.mlp.fc1"), "the MLP's first layer"),
         (LoRAConfig(n_blocks=1, targets=("fc2",)), factors(f"{BLOCK}.mlp.fc2"), "the MLP's second layer"),
@@ -67,52 +58,38 @@ def factors(layer: str, adapters: str = "gl") -> set[str]:
 )
 def test_exactly_the_adapters_and_heads_train(lora, adapted, reason):
     model = tiny_model(lora)
-    expected = adapted | heads()
+    expected = adapted | HEADS
     assert set(model.trained()) == expected, reason
     assert {name for name, value in model.named_parameters() if value.requires_grad} == expected, reason
     model(tiny_images()).sum().backward()
     assert {name for name, value in model.named_parameters() if value.grad is not None} == expected, reason
 
 
-@pytest.mark.parametrize(
-    ("lora", "added", "reason"),
-    [
-        (
-            LoRAConfig(n_blocks=1),
-            factors(f"{BLOCK}.attn.q") | factors(f"{BLOCK}.attn.kv") | HEAD_FACTORS,
-            "the default",
-        ),
-        (LoRAConfig(targets=("head",)), HEAD_FACTORS, "the heads alone"),
-        (LoRAConfig(targets=("head",), rank_local=0), HEAD_FACTORS, "their own weights are the local part"),
-    ],
-)
-def test_a_global_adapter_on_the_heads_trains_beside_them(lora, added, reason):
-    model = tiny_model(lora)
-    assert set(model.trained()) == added | heads(adapted=True), reason
-    assert set(model.of_roles([Role.HEAD])) == heads(adapted=True)
-    model(tiny_images()).sum().backward()
-    assert {name for name, value in model.named_parameters() if value.grad is not None} == set(model.trained())
+def test_a_shared_head_is_a_global_pair_and_a_bias_that_stays():
+    model = tiny_model(LoRAConfig(n_blocks=1, targets=("q",), rank_local=0, head_policy="shared"))
+    expected = factors(f"{BLOCK}.attn.q", "g") | SHARED | BIASES
+    assert set(model.trained()) == expected
+    assert set(model.of_roles([Role.HEAD])) == BIASES
+    shake(model, [Role.GLOBAL])
+    model(tiny_images())[:, 1].sum().backward()
+    assert {name for name, value in model.named_parameters() if value.grad is not None} == expected
 
 
-def test_a_head_that_is_sent_gets_no_adapter():
-    model = tiny_model(LoRAConfig(head_policy="global"))
-    assert set(model.of_roles([Role.HEAD])) == heads()
-    assert not HEAD_FACTORS & set(model.trained())
-
-
-def test_the_rank_on_a_head_is_at_most_the_number_of_classes_and_keeps_its_scale():
-    for rank, expected in ((8, 2), (1, 1)):
-        head = tiny_model(LoRAConfig(rank_global=rank, alpha_global=12.0)).classifier.pred_head_dict["sax"]
-        assert head.global_a.shape == (expected, TINY.embed_dim)
-        assert head.scale_global == 12.0 / rank
-
-
-def test_the_first_step_of_a_global_adapter_on_a_head_reaches_every_input():
-    model = tiny_model()
+def test_the_first_step_of_a_shared_head_reaches_every_input():
+    model = tiny_model(LoRAConfig(head_policy="shared"))
+    assert not model(tiny_images()).any(), "it starts without an opinion"
     model(tiny_images())[:, 1].sum().backward()
     head = model.classifier.pred_head_dict["sax"]
-    assert (head.global_a.grad[1] != 0).all(), "with the usual start A would have no gradient at all"
+    assert (head.global_a.grad != 0).all()
     assert not head.global_b.grad.any()
+
+
+def test_a_shared_head_acts_in_every_variant():
+    model = tiny_model(LoRAConfig(head_policy="shared"))
+    shake(model, [Role.GLOBAL])
+    for adapters in ((True, True), (True, False), (False, True), (False, False)):
+        with model.using(*adapters), torch.no_grad():
+            assert model(tiny_images()).any()
 
 
 def test_an_undeclared_layer_in_an_adapted_block_stays_frozen_whatever_its_name():
@@ -162,6 +139,7 @@ def test_trained_adapters_act_and_forward_is_trunk_then_tail():
     model = tiny_model()
     x = tiny_images()
     with torch.no_grad():
+        shake(model, [Role.HEAD])
         before = model(x)
         shake(model, [Role.GLOBAL, Role.LOCAL])
         trunk = model.trunk(x)
@@ -236,10 +214,10 @@ def test_the_start_depends_on_seed_and_name_only():
     one = tiny_model(LoRAConfig(), seed=3).values(TRAINED)
     torch.manual_seed(99)
     assert same(one, tiny_model(LoRAConfig(), seed=3).values(TRAINED)), "not on the global random state"
-    fewer = tiny_model(LoRAConfig(n_blocks=1, targets=("kv", "head")), seed=3).values(TRAINED)
+    fewer = tiny_model(LoRAConfig(n_blocks=1, targets=("kv",)), seed=3).values(TRAINED)
     assert all(np.array_equal(fewer[name], one[name]) for name in fewer), "not on what else is adapted"
     other = tiny_model(LoRAConfig(), seed=4).values(TRAINED)
-    random = [name for name in one if "blocks" in name and name.endswith("_a")]
+    random = [name for name in one if name.endswith("_a")]
     assert len(random) == 4 * 2
     assert all((one[name] != other[name]).all() for name in random), "on the seed"
     flat = [one[name].ravel()[:24].tobytes() for name in random]
@@ -248,10 +226,7 @@ def test_the_start_depends_on_seed_and_name_only():
 
 def test_the_start_is_loras():
     for name, value in tiny_model(LoRAConfig(rank_global=64)).values([Role.GLOBAL, Role.LOCAL]).items():
-        if "pred_head_dict" in name:
-            expected = np.eye(2) if name.endswith("_b") else np.zeros_like(value)
-            assert np.array_equal(value, expected), f"{name}: A is zero on a head"
-        elif name.endswith("_b"):
+        if name.endswith("_b"):
             assert not value.any(), name
         else:
             bound = value.shape[-1] ** -0.5
@@ -264,7 +239,7 @@ def test_heads_start_at_zero():
     assert not any(value.any() for value in tiny_model().values([Role.HEAD]).values())
 
 
-@pytest.mark.parametrize("policy", ["local", "global"])
+@pytest.mark.parametrize("policy", ["local", "shared", "global"])
 @pytest.mark.parametrize("method", list(METHODS))
 def test_the_server_starts_where_every_site_starts(method, policy):
     lora = LoRAConfig(head_policy=policy)
@@ -272,8 +247,9 @@ def test_the_server_starts_where_every_site_starts(method, policy):
     model = tiny_model(METHODS[method].lora(lora), job.train.seed)
     assert same(initial_global_state(job), model.values(METHODS[method].sent_roles(lora)))
     sent = set(initial_global_state(job))
-    assert sent & heads() == (heads() if policy == "global" or method == "fedavg-lora" else set())
-    assert sent & HEAD_FACTORS == (set() if sent & heads() else HEAD_FACTORS)
+    whole = policy == "global" or method == "fedavg-lora"
+    assert sent & HEADS == (HEADS if whole else set())
+    assert sent & SHARED == (SHARED if policy == "shared" and not whole else set())
     assert not any("local" in name for name in sent)
 
 
@@ -293,11 +269,10 @@ def test_global_pairs_are_b_and_a_of_every_adapted_layer():
     assert model.global_pairs() == (
         (f"{BLOCK}.attn.q.global_b", f"{BLOCK}.attn.q.global_a"),
         (f"{BLOCK}.attn.kv.global_b", f"{BLOCK}.attn.kv.global_a"),
-        *(
-            (f"classifier.pred_head_dict.{head}.global_b", f"classifier.pred_head_dict.{head}.global_a")
-            for head in HEADS
-        ),
     )
+    shared = tiny_model(LoRAConfig(n_blocks=1, head_policy="shared"))
+    heads = [f"classifier.pred_head_dict.{head}" for head in ("sax", "cls")]
+    assert shared.global_pairs() == (*model.global_pairs(), *((f"{n}.global_b", f"{n}.global_a") for n in heads))
 
 
 @pytest.mark.parametrize("make", [tiny_model, lambda lora: skeleton(tiny_job_with(lora))])

