@@ -235,14 +235,22 @@ def _quiet_if_nobody_listens(say: Say) -> Say:
 def _ask_to_end(federation: Federation, say: Say) -> None:
     """Abort what runs, which FLARE asks for, and shut down through the console."""
     with console(federation, "project_admin", LOGIN_S) as admin:
-        jobs = set()
-        for job_id in admin.running_jobs():
-            reason = admin.abort_if_possible(job_id)
-            say(f"job {job_id} is not aborted: {reason}" if reason else f"aborting job {job_id}")
-            jobs |= set() if reason else {job_id}
-        processes.wait_until("aborting", lambda: not jobs & set(admin.running_jobs()), POLITE_S, POLL_S)
+        try:
+            _abort_jobs(admin, say)
+        except Exception as error:  # whatever it is, the sites can still log out
+            say(f"jobs may still run while the federation shuts down: {error}")
         admin.shut_down()
     processes.wait_until("shutting down", lambda: not processes.members(federation.identity), POLITE_S)
+
+
+def _abort_jobs(admin: Console, say: Say) -> None:
+    """Abort every running job that can be aborted, and wait until they have ended."""
+    jobs = set()
+    for job_id in admin.running_jobs():
+        reason = admin.abort_if_possible(job_id)
+        say(f"job {job_id} is not aborted: {reason}" if reason else f"aborting job {job_id}")
+        jobs |= set() if reason else {job_id}
+    processes.wait_until("aborting", lambda: not jobs & set(admin.running_jobs()), POLITE_S, POLL_S)
 
 
 def _provisioned(plan: Plan, say: Say) -> Federation:

@@ -235,8 +235,8 @@ class DeadJobs:
             raise InternalError("server internal error: the job is not running")
         self.status[job_id] = "FINISHED:ABORTED"
 
-    def shutdown(self, target: str, wait: bool) -> None:
-        assert (target, wait) == ("all", False)
+    def shutdown(self, target: str, sites: list[str], wait: bool) -> None:
+        assert (target, sites, wait) == ("all", [], False)
         self.n_shutdowns += 1
         processes.stop(self.identity)
 
@@ -255,6 +255,26 @@ def test_a_job_that_cannot_be_aborted_does_not_keep_the_federation_from_shutting
     assert down(asleep, say=said.append) == [], "nothing had to be ended by a signal"
     assert session.n_shutdowns == 1
     assert said == ["job dead is not aborted: server internal error: the job is not running", "aborting job alive"]
+
+
+def test_a_question_that_fails_does_not_keep_the_federation_from_shutting_down(
+    asleep: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dumb(DeadJobs):
+        def list_jobs(self, detailed: bool) -> list[dict[str, str]]:
+            raise InternalError("the job store is broken")
+
+    session = Dumb(asleep.identity)
+
+    @contextlib.contextmanager
+    def logged_in(*_arguments: object) -> Iterator[Console]:
+        yield Console(cast(Session, session), "admin@x")
+
+    monkeypatch.setattr(rehearsal, "console", logged_in)
+    said: list[str] = []
+    assert down(asleep, say=said.append) == [], "nothing had to be ended by a signal"
+    assert session.n_shutdowns == 1
+    assert said == ["jobs may still run while the federation shuts down: the job store is broken"]
 
 
 def test_a_second_interrupt_at_once_does_not_keep_run_from_stopping_its_federation(
