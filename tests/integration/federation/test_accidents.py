@@ -28,7 +28,7 @@ from med_duallora.lineage import Lineage
 from med_duallora.resume import SavedRound
 from tests.integration.harness import SITES, Ended, RunningFederation, limit_files, round_of
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 SAFE, UNLUCKY = SITES
 EXPERIMENT = ("experiment=accidents", "train.local_epochs=10", "lora.rank_global=16")

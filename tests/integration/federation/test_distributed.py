@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 from tests.integration.harness import PATIENCE_S, SETTINGS
 from tests.integration.programs import repeated
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 POC = REPOSITORY / "poc"
 SITES = {"siemens": "hospital_siemens", "ge": "hospital_ge"}

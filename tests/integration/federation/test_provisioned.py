@@ -27,7 +27,7 @@ from med_duallora.report import read_run
 from tests.integration.federation.conftest import Submitted
 from tests.integration.harness import PATIENCE_S, SETTINGS, SITES, FinishedJob, RunningFederation
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 
 def test_every_process_runs_alone(federation: RunningFederation) -> None:

@@ -26,7 +26,7 @@ from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.lineage import Lineage
 from tests.integration.harness import PATIENCE_S, SITES, FinishedJob, RunningFederation, round_of
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 EXPERIMENT = "survival"
 N_ROUNDS = 8
