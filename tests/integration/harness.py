@@ -18,9 +18,11 @@ from med_duallora.errors import ArtifactError
 from med_duallora.flare.export import JOBS, JobSpec, export_job
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import console
+from med_duallora.flare.federation.following import fetch, follow
 from med_duallora.flare.federation.progress import JobProgress
 from med_duallora.flare.federation.record import Federation
-from med_duallora.flare.federation.rehearsal import fetch, follow, start_one, wait_for_sites
+from med_duallora.flare.federation.registration import wait_for_sites
+from med_duallora.flare.federation.rehearsal import start_one
 from med_duallora.flare.rundir import ROUNDS_FILE
 from med_duallora.state import LOCK_FILE
 

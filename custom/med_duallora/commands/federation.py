@@ -98,7 +98,7 @@ def _status(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation import processes
     from med_duallora.flare.federation.admin import console
     from med_duallora.flare.federation.record import Federation
-    from med_duallora.flare.federation.rehearsal import registered_sites
+    from med_duallora.flare.federation.registration import registered_sites
 
     federation = Federation.read(options.dir)
     running = [process for process in federation.processes if processes.is_running(process, federation.identity)]

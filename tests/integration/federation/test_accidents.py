@@ -22,7 +22,7 @@ from med_duallora.engine import run_federation
 from med_duallora.flare.export import read_job
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import console
-from med_duallora.flare.federation.rehearsal import registered_sites
+from med_duallora.flare.federation.registration import registered_sites
 from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.lineage import Lineage
 from med_duallora.resume import SavedRound

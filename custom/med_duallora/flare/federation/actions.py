@@ -6,10 +6,10 @@ import sys
 
 from med_duallora.errors import FederationError, MedDualLoRAError
 from med_duallora.flare.federation.admin import Console, console
+from med_duallora.flare.federation.following import fetch, follow
 from med_duallora.flare.federation.jobs import prepare_submission
 from med_duallora.flare.federation.progress import shown
 from med_duallora.flare.federation.record import Federation
-from med_duallora.flare.federation.rehearsal import fetch, follow
 from med_duallora.flare.federation.verdict import COMPLETED, job_failed
 
 

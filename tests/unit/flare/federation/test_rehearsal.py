@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -18,7 +17,7 @@ from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes, rehearsal
 from med_duallora.flare.federation.admin import Console
 from med_duallora.flare.federation.record import RECORD, Federation
-from med_duallora.flare.federation.rehearsal import Plan, down, registered_sites, start_one, up, wait_for_sites
+from med_duallora.flare.federation.rehearsal import Plan, down, up
 from tests.conftest import REPOSITORY
 
 
@@ -30,28 +29,6 @@ def plan(tiny_cohorts: dict[str, Path], tmp_path: Path) -> Plan:
         cohorts={"ge": tiny_cohorts["ge"]},
         timeout_s=1.0,
     )
-
-
-@pytest.fixture
-def asleep(sleeping_kit: Callable[..., Path], identity: str, tmp_path: Path) -> Federation:
-    """A federation whose processes only sleep."""
-    for name in ("server", "siemens"):
-        sleeping_kit(name)
-    federation = Federation(
-        directory=tmp_path,
-        identity=identity,
-        project="p",
-        port=processes.free_port(),
-        kits=tmp_path / "kits",
-        server="server",
-        sites=("siemens",),
-        people={"admin@x": "project_admin"},
-    )
-    for name in federation.participants():
-        federation = start_one(federation, name)
-    # each kit's script starts a sleeper of its own, a moment later
-    processes.wait_until("starting", lambda: len(processes.members(identity)) == 4, 60, 0.02)
-    return federation
 
 
 def test_an_unusable_cohort_is_found_before_anything_is_made(plan: Plan, tmp_path: Path) -> None:
@@ -144,38 +121,6 @@ def test_a_running_federation_is_not_started_again(
         processes.stop(federation.identity)
 
 
-def test_a_site_is_registered_once_the_server_heard_from_its_present_process(asleep: Federation) -> None:
-    heard = {"stranger": time.time()}
-    person = cast(Console, SimpleNamespace(last_contacts=lambda: heard))
-    (site,) = [process for process in asleep.processes if process.name == "siemens"]
-    assert registered_sites(asleep, person) == set()
-    for since_start, expected in ((-5.0, set()), (5.0, {"siemens"})):
-        heard["siemens"] = site.started + since_start
-        assert registered_sites(asleep, person) == expected
-    processes.kill(site, asleep.identity)
-    processes.wait_until("dying", lambda: not processes.is_running(site, asleep.identity), 10, 0.02)
-    assert registered_sites(asleep, person) == set(), "the server lists a dead site for ten minutes"
-
-
-def test_a_process_that_ended_is_named_with_its_log(asleep: Federation) -> None:
-    asleep.log("siemens").write_text("one\nthe reason\n")
-    (site,) = [process for process in asleep.processes if process.name == "siemens"]
-    processes.kill(site, asleep.identity)
-    processes.wait_until("dying", lambda: not processes.is_running(site, asleep.identity), 10, 0.02)
-    with pytest.raises(FederationError, match=r"(?s)siemens \(process \d+\) ended; its log .*siemens\.txt.*the reason"):
-        wait_for_sites(asleep, 5.0)
-
-
-def test_a_server_that_never_answers_is_given_up(asleep: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_answer(*_arguments: object) -> None:
-        raise FederationError("no answer from the server")
-
-    monkeypatch.setattr(rehearsal, "console", no_answer)
-    asleep.log("server").write_text("")
-    with pytest.raises(FederationError, match=r"(?s)no answer from the server; its log .*\(nothing\)"):
-        wait_for_sites(asleep, 0.1)
-
-
 def test_down_ends_everything_and_may_be_repeated(asleep: Federation) -> None:
     assert len(down(asleep, polite=False)) == 4
     assert down(asleep) == []
@@ -262,6 +207,7 @@ def test_a_question_that_fails_does_not_keep_the_federation_from_shutting_down(
 ) -> None:
     class Dumb(DeadJobs):
         def list_jobs(self, detailed: bool) -> list[dict[str, str]]:
+            assert detailed
             raise InternalError("the job store is broken")
 
     session = Dumb(asleep.identity)
