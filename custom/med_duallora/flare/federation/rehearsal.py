@@ -16,7 +16,7 @@ from med_duallora.flare.federation.kits import SITE_CONFIG_FILE, install_server,
 from med_duallora.flare.federation.provision import provision, read_project, rehearsed
 from med_duallora.flare.federation.record import RECORD, Federation, private_directory
 from med_duallora.flare.federation.registration import LOGIN_S, POLL_S, wait_for_sites
-from med_duallora.places import check_places
+from med_duallora.usable import check_usable
 
 START_TIMEOUT_S = 180.0
 POLITE_S = 30.0
@@ -84,7 +84,7 @@ def up(plan: Plan, say: Say = announce) -> Federation:
     for site in federation.sites:
         kit = federation.kit(site)
         install_site(kit, plan.places(site, federation.directory), plan.site_settings)
-        check_places(SiteConfig.from_file(kit / SITE_CONFIG_FILE), kit / SITE_CONFIG_FILE)
+        check_usable(SiteConfig.from_file(kit / SITE_CONFIG_FILE), kit / SITE_CONFIG_FILE)
     return _started(federation, plan.timeout_s, say)
 
 

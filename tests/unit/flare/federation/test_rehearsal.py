@@ -42,6 +42,13 @@ def test_a_site_without_project_entry_is_refused(plan: Plan, tiny_cohorts: dict[
         up(replace(plan, cohorts={"toshiba": tiny_cohorts["ge"]}))
 
 
+def test_a_site_that_could_run_no_job_is_not_started(plan: Plan) -> None:
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"site configuration .*: device = 'cuda:99', but this machine has"):
+        up(replace(plan, site_settings=("device=cuda:99",)), said.append)
+    assert not [text for text in said if text.startswith("started ")]
+
+
 def test_what_was_started_is_stopped_when_it_does_not_come_up(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_federation: Federation, _timeout_s: float) -> None:
         raise KeyboardInterrupt
