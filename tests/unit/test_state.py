@@ -284,7 +284,7 @@ def test_a_damaged_state_that_cannot_be_set_aside_is_an_error_with_its_reason(st
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("pathlib.Path.rename", read_only)
-    with pytest.raises(StateError, match="local state cannot be written .Read-only file system."):
+    with pytest.raises(StateError, match=r"local state cannot be written \(Read-only file system\)"):
         store.latest()
 
 
