@@ -91,6 +91,20 @@ def _watched(federation: Federation, lead: Console, job_id: str, options: argpar
         raise
 
 
+def kept_of_failed(federation: Federation, lead: Console, job_id: str) -> None:
+    """Download what a job left that did not complete, while its server still runs, and say how to go on from it."""
+    from med_duallora.flare.persistor import LAST
+
+    try:
+        place = fetch(federation, lead, job_id)
+    except FederationError as error:
+        print(f"nothing of job {job_id} was downloaded: {error}", file=sys.stderr)
+        return
+    print(f"result, as far as the job came: {place}")
+    for adapter in place.glob(f"workspace/app_*/{LAST}.safetensors"):
+        print(f"to go on from its last finished round: the same command with --resume-from {shlex.quote(str(adapter))}")
+
+
 def fetched(federation: Federation, lead: Console, job_id: str) -> int:
     """Download a job's result, report on it and say where both are."""
     from med_duallora.report import read_run, write_report

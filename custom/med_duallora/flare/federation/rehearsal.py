@@ -1,6 +1,7 @@
 """A whole federation on this machine: up, one job, down; nothing it started outlives it unnoticed."""
 
 import contextlib
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import Console, console
 from med_duallora.flare.federation.kits import SITE_CONFIG_FILE, install_server, install_site
 from med_duallora.flare.federation.provision import provision, read_project, rehearsed
-from med_duallora.flare.federation.record import RECORD, Federation, private_directory
+from med_duallora.flare.federation.record import PROVISIONED, RECORD, Federation, private_directory
 from med_duallora.flare.federation.registration import LOGIN_S, POLL_S, wait_for_sites
 from med_duallora.usable import check_usable
 
@@ -178,11 +179,21 @@ def _provisioned(plan: Plan, say: Say) -> Federation:
             raise ConfigError(f"the kits in {plan.directory} hold port {federation.port}; choose a new directory")
         return federation
     directory = private_directory(plan.directory)
+    try:
+        return _made(plan, directory, say)
+    except BaseException:  # keys without a record would be of no use, and in the way
+        for rest in (directory / PROVISIONED, directory / "server"):
+            shutil.rmtree(rest, ignore_errors=True)
+        raise
+
+
+def _made(plan: Plan, directory: Path, say: Say) -> Federation:
+    """Provision, and record what was made."""
     project = read_project(plan.project)
     port = plan.port or processes.free_port()
     processes.check_port(port)
     project = rehearsed(project, list(plan.cohorts), port)
-    kits = provision(project, directory / "provision")
+    kits = provision(project, directory / PROVISIONED)
     say(f"provisioned {project.name}: server {project.server}, sites {', '.join(project.sites)}")
     install_server(kits / project.server, directory / "server")
     federation = Federation(

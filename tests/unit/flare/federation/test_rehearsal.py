@@ -49,6 +49,44 @@ def test_a_site_that_could_run_no_job_is_not_started(plan: Plan) -> None:
     assert not [text for text in said if text.startswith("started ")]
 
 
+def test_a_first_start_that_is_broken_off_leaves_no_keys(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rehearsal, "install_server", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            up(plan)
+    assert list(plan.directory.iterdir()) == []
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    assert up(plan).sites == ("ge",), "the directory can be used"
+
+
+def test_status_of_a_federation_that_was_never_started_says_so(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    up(plan)
+    assert main(["federation", "status", "--dir", str(plan.directory)]) == 1
+    assert "no process of it was started yet; `med-duallora federation up`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new directory", "a federation is there"])
+def test_run_with_an_input_error_says_nothing_but_the_error(
+    again: bool, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = next(iter(plan.cohorts.values())).parent
+    if again:
+        with monkeypatch.context() as patched:
+            patched.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+            up(plan)
+    command = ["federation", "run", "--dir", str(plan.directory), "--data", str(data), "--sites", "ge"]
+    assert main([*command, "--site-set", "device=abacus"]) == 2
+    said = capsys.readouterr()
+    assert "federation down" not in said.out
+    assert len(said.err.splitlines()) == 1
+
+
 def test_what_was_started_is_stopped_when_it_does_not_come_up(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_federation: Federation, _timeout_s: float) -> None:
         raise KeyboardInterrupt
