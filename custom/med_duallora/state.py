@@ -92,13 +92,8 @@ class SiteStateStore:
         except OSError as error:
             raise _not_writable(error) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
             yield
-        except BlockingIOError:
-            raise StateError(
-                "another process at this site trains with the local state of the same run; stop one of the two jobs, "
-                "or wait until the other one has ended"
-            ) from None
         finally:
             os.close(descriptor)
 
@@ -135,7 +130,8 @@ class SiteStateStore:
 
         Raises:
             StateError: the state was trained with another backbone. It is left where it is: going on without it would
-                train a global adapter for a backbone that the other sites do not have.
+                train a global adapter for a backbone that the other sites do not have. Or a damaged one cannot be set
+                aside, because nothing can be written there.
         """
         for path in (self._current, self._previous):
             try:
@@ -187,7 +183,10 @@ class SiteStateStore:
         number = 0
         while (target := path.with_name(f"{path.name}.set-aside-{number}")).exists():
             number += 1
-        path.rename(target)
+        try:
+            path.rename(target)
+        except OSError as error:
+            raise _not_writable(error) from error
         return target
 
 
@@ -208,6 +207,18 @@ def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round:
         if state:
             return state
     return None
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StateError(
+            "another process at this site trains with the local state of the same run; stop one of the two jobs, "
+            "or wait until the other one has ended"
+        ) from None
+    except OSError as error:  # a file system without locks
+        raise _not_writable(error) from error
 
 
 def private_folder(directory: Path) -> None:

@@ -5,6 +5,7 @@ import itertools
 import json
 import resource
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +18,11 @@ from med_duallora.errors import ArtifactError
 from med_duallora.flare.export import JOBS, JobSpec, export_job
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import console
+from med_duallora.flare.federation.following import fetch, follow
 from med_duallora.flare.federation.progress import JobProgress
 from med_duallora.flare.federation.record import Federation
-from med_duallora.flare.federation.rehearsal import fetch, follow, start_one, wait_for_sites
+from med_duallora.flare.federation.registration import wait_for_sites
+from med_duallora.flare.federation.rehearsal import start_one
 from med_duallora.flare.rundir import ROUNDS_FILE
 from med_duallora.state import LOCK_FILE
 
@@ -92,12 +95,15 @@ class RunningFederation:
         return self.federation.directory
 
     def job(self, *settings: str, code: bool = False, name: str = "test-job", resume_from: Path | None = None) -> Path:
-        """Export the production job with tiny settings, or with those of an adapter that it goes on from."""
+        """Export the production job with tiny settings, or with those of an adapter that it goes on from.
+
+        Every job has a folder of its own: what one test submitted, another test may still read.
+        """
         n_sites = len(self.federation.sites)
         spec: JobSpec = replace(JOBS["production"], name=name, with_code=code)
         tiny = () if resume_from else SETTINGS
         spec = spec.resumed(resume_from, [*tiny, f"workflow.min_sites={n_sites}", *settings])
-        return export_job(spec, self.scratch / "jobs" / name)
+        return export_job(spec, Path(tempfile.mkdtemp(dir=self.scratch)) / name)
 
     def submit(self, folder: Path, role: str = "lead") -> str:
         with console(self.federation, role) as person:

@@ -6,11 +6,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 
 def med_duallora(*arguments: object) -> list[str]:
     """Return the command ``med-duallora`` of the Python that runs the tests."""
     return [sys.executable, "-m", "med_duallora", *map(str, arguments)]
+
+
+def nvflare(*arguments: str) -> list[str]:
+    """Return FLARE's own command of the Python that runs the tests."""
+    return [str(Path(sys.executable).parent / "nvflare"), *arguments]
 
 
 def repeated(option: str, values: tuple[str, ...]) -> list[str]:

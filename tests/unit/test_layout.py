@@ -83,6 +83,30 @@ def test_no_tracked_file_is_huge_or_private(tracked: list[Path]) -> None:
     assert [relative(path) for path in tracked if path.suffix in (".key", ".pem", ".pfx", ".pkl", ".pt", ".pth")] == []
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "workspace/med-duallora/prod_00/siemens/startup/client.key",
+        "workspace/med-duallora/state/cert.json",
+        "poc/workspace/any",
+        "poc/participants/request/siemens.key",
+        "kits/rootCA.pem",
+        "request/siemens.crt",
+        "jobs/production/.__nvfl_submitter.crt",
+    ],
+)
+def test_git_ignores_kits_and_keys(path: str, tracked: list[Path]) -> None:
+    del tracked  # skips where there is no checkout
+    assert subprocess.run(["git", "check-ignore", "-q", path], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_git_ignores_nothing_that_it_tracks(tracked: list[Path]) -> None:
+    names = "\0".join(relative(path) for path in tracked)
+    command = ["git", "check-ignore", "--no-index", "-z", "--stdin"]
+    found = subprocess.run(command, cwd=REPOSITORY, input=names, capture_output=True, text=True, check=False)
+    assert found.stdout == "", "a copy of the checkout would lack these"
+
+
 def test_the_readme_names_every_command_and_only_files_that_exist() -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     for name in COMMANDS:

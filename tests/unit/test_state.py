@@ -274,3 +274,20 @@ def test_a_crash_at_any_step_of_a_save_leaves_a_usable_state(store, monkeypatch,
                 store.save(state_of(saved_before))
         found = SiteStateStore(store.directory, OWNER).latest(before_round=saved_before)
         assert value_of(found) == saved_before - 1
+
+
+def test_a_damaged_state_that_cannot_be_set_aside_is_an_error_with_its_reason(store, monkeypatch):
+    store.save(state_of(0))
+    store._current.write_bytes(b"damaged")
+
+    def read_only(*_arguments):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("pathlib.Path.rename", read_only)
+    with pytest.raises(StateError, match=r"local state cannot be written \(Read-only file system\)"):
+        store.latest()
+
+
+def test_only_the_lock_itself_means_that_another_process_trains(store):
+    with pytest.raises(BlockingIOError, match="a pipe"), store.locked():
+        raise BlockingIOError("a pipe of the training's own")

@@ -98,7 +98,7 @@ def _status(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation import processes
     from med_duallora.flare.federation.admin import console
     from med_duallora.flare.federation.record import Federation
-    from med_duallora.flare.federation.rehearsal import registered_sites
+    from med_duallora.flare.federation.registration import registered_sites
 
     federation = Federation.read(options.dir)
     running = [process for process in federation.processes if processes.is_running(process, federation.identity)]
@@ -106,6 +106,8 @@ def _status(options: argparse.Namespace) -> int:
         state = "runs" if process in running else "does not run"
         print(f"{process.name:<28} process {process.pid:<8} {state}")
     if not any(process.name == federation.server for process in running):
+        state = "the server does not run" if federation.processes else "no process of it was started yet"
+        print(f"{state}; `med-duallora federation up` with --dir {options.dir} and --data starts it", file=sys.stderr)
         return 1
     with console(federation) as lead:
         known = registered_sites(federation, lead)
@@ -151,26 +153,35 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.actions import fetched, followed, submitted
+    from med_duallora.flare.federation.actions import fetched, followed, kept_of_failed, submitted
     from med_duallora.flare.federation.admin import console
     from med_duallora.flare.federation.processes import not_interrupted, signals_interrupt
     from med_duallora.flare.federation.record import RECORD, Federation
     from med_duallora.flare.federation.rehearsal import down, refuse_running, up
 
+    def recorded() -> Federation | None:
+        return Federation.read(options.dir) if (options.dir / RECORD).is_file() else None
+
     plan = _plan(options)
-    if (options.dir / RECORD).is_file():
-        refuse_running(Federation.read(options.dir))  # or the end of this run would stop somebody else's
+    before = recorded()
+    if before is not None:
+        refuse_running(before)  # or the end of this run would stop somebody else's
     with signals_interrupt():
         try:
             federation = up(plan)
             with console(federation) as lead:
                 job_id = submitted(federation, lead, options)
-                return followed(federation, lead, job_id) or fetched(federation, lead, job_id)
+                if followed(federation, lead, job_id):
+                    kept_of_failed(federation, lead, job_id)
+                    return 1
+                return fetched(federation, lead, job_id)
         finally:
             with not_interrupted():
-                if (options.dir / RECORD).is_file():
-                    down(Federation.read(options.dir))
-                    print("federation down; nothing of it runs")
+                after = recorded()
+                if after is not None:
+                    ended = down(after)
+                    if ended or after.processes != (before.processes if before else ()):  # else nothing was started
+                        print("federation down; nothing of it runs")
 
 
 def _plan(options: argparse.Namespace) -> "Plan":

@@ -13,8 +13,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="list every way by which data could leave a site, and whether it is closed",
         description="Inspect a site's FLARE 2.9 startup kit without changing it. Lists every channel with its state "
         "and the evidence: OPEN, closed, or told (facts about the machine that FLARE always answers). Exit code 1 "
-        "when one is open, 2 when the kit is not understood. Places in the site configuration that cannot be used are "
-        "told on standard error.",
+        "when one is open, 2 when the kit is not understood. What in the site configuration would stop every job "
+        "is told on standard error.",
     )
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the site's kit: holds startup/ and local/"
@@ -54,12 +54,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _say_what_is_unusable(startup_kit: Path) -> None:
-    """Say on standard error which places in the site's configuration would stop every job here."""
-    from med_duallora.places import place_problems
+    """Say on standard error what in the site's configuration would stop every job here."""
     from med_duallora.site_kit.policy_channels import site_config_of
+    from med_duallora.usable import problems
 
     config = site_config_of(startup_kit)
-    for problem in place_problems(config) if config else ():
+    for problem in problems(config) if config else ():
         print(f"site configuration: {problem}", file=sys.stderr)
 
 

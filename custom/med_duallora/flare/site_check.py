@@ -8,8 +8,9 @@ from nvflare.apis.fl_context import FLContext
 
 from med_duallora.config import SiteConfig
 from med_duallora.errors import MedDualLoRAError
-from med_duallora.places import check_places, without_paths
+from med_duallora.places import without_paths
 from med_duallora.site_kit.policy_channels import site_config_file
+from med_duallora.usable import check_usable
 
 
 def say_whether_usable(component: FLComponent, fl_ctx: FLContext) -> None:
@@ -28,7 +29,7 @@ def say_whether_usable(component: FLComponent, fl_ctx: FLContext) -> None:
                 fl_ctx, "local/privacy.json names no site configuration: run site-kit", fire_event=False
             )
             return
-        check_places(SiteConfig.from_file(place), place)
+        check_usable(SiteConfig.from_file(place), place)
     except MedDualLoRAError as error:
         text = f"every job will fail at this site: {without_paths(str(error))}"
         component.log_error(fl_ctx, text, fire_event=False)

@@ -22,13 +22,13 @@ from med_duallora.engine import run_federation
 from med_duallora.flare.export import read_job
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import console
-from med_duallora.flare.federation.rehearsal import registered_sites
+from med_duallora.flare.federation.registration import registered_sites
 from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.lineage import Lineage
 from med_duallora.resume import SavedRound
 from tests.integration.harness import SITES, Ended, RunningFederation, limit_files, round_of
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 SAFE, UNLUCKY = SITES
 EXPERIMENT = ("experiment=accidents", "train.local_epochs=10", "lora.rank_global=16")

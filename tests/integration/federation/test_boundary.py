@@ -20,7 +20,7 @@ from tests.integration.captured import Captured, kept_of, ledger_of, lines_of
 from tests.integration.harness import SITES, RunningFederation
 from tests.integration.words import LOUD, words_of
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 FRAMEWORK_HEADERS = {"__task_name__", "__task_id__", "__audit_event_id__", "__cookie_jar__", "__msg_root_id__"}
 """What FLARE adds after all checks: which task this answers, what the server itself sent along, and a log reference."""

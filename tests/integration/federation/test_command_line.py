@@ -18,7 +18,7 @@ from med_duallora.flare.federation.record import RECORD, Federation
 from tests.integration.harness import PATIENCE_S, SETTINGS, SITE_SETTINGS, SITES
 from tests.integration.programs import med_duallora, output_of, repeated
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 SITE = SITES[0]
 

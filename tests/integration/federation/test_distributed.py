@@ -13,15 +13,17 @@ from med_duallora.cli import main
 from med_duallora.files import write_json
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import Console, console
+from med_duallora.flare.federation.following import fetch, follow
 from med_duallora.flare.federation.record import Federation
-from med_duallora.flare.federation.rehearsal import down, fetch, follow, start_one, wait_for_sites
+from med_duallora.flare.federation.registration import wait_for_sites
+from med_duallora.flare.federation.rehearsal import down, start_one
 from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.report import read_run
 from tests.conftest import REPOSITORY
 from tests.integration.harness import PATIENCE_S, SETTINGS
 from tests.integration.programs import repeated
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 POC = REPOSITORY / "poc"
 SITES = {"siemens": "hospital_siemens", "ge": "hospital_ge"}

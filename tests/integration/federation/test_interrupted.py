@@ -14,7 +14,7 @@ from med_duallora.flare.federation.record import RECORD, Federation
 from tests.integration.harness import PATIENCE_S, SETTINGS, SITE_SETTINGS, SITES
 from tests.integration.programs import med_duallora, read_until, repeated, running
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 Start = Callable[[], subprocess.Popen[str]]
 

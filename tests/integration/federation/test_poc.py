@@ -21,7 +21,7 @@ from med_duallora.report import read_run
 from tests.conftest import REPOSITORY
 from tests.integration.harness import SETTINGS, SITES
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 PATIENCE = "240"
 

@@ -6,7 +6,6 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,14 @@ from med_duallora.config import JobConfig
 from med_duallora.errors import FederationError
 from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.admin import console
-from med_duallora.flare.federation.progress import GROUP
 from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.flare.recipe import MedDualLoRARecipe, WorkflowConfig
 from med_duallora.report import read_run
 from tests.integration.federation.conftest import Submitted
 from tests.integration.harness import PATIENCE_S, SETTINGS, SITES, FinishedJob, RunningFederation
+from tests.integration.programs import nvflare
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 
 def test_every_process_runs_alone(federation: RunningFederation) -> None:
@@ -195,44 +193,6 @@ def test_an_incomplete_job_is_refused_with_flare_s_reason(federation: RunningFed
     (folder / "app" / "config" / "config_fed_client.json").unlink()
     with pytest.raises(FederationError, match=r"(?s)client config is missing.*meaning: .*no complete FLARE job"):
         federation.submit(folder)
-
-
-def test_flare_s_own_commands_show_a_running_job(federation: RunningFederation) -> None:
-    kit = ["--startup-kit", str(federation.federation.kit(federation.federation.person("lead")))]
-    job_id = federation.submit(federation.job("train.n_rounds=1000", name="long"))
-    metrics = [item for name in ("val_balanced_accuracy", "residual", "best_round") for item in ("--metric", name)]
-    watch = nvflare("job", "monitor", job_id, "--interval", "1", "--format", "jsonl", *metrics, *kit)
-    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
-        assert watching.stdout is not None
-        events = (json.loads(line) for line in watching.stdout if line.startswith("{"))
-        awaited = {"residual", "best_round"}  # the latter is known from the second round on
-        shown = next(event["metrics"] for event in events if awaited <= set(event.get("metrics", {})))
-        asked = subprocess.run(
-            nvflare("job", "stats", job_id, "--format", "json", *kit), capture_output=True, check=True
-        )
-        refused = subprocess.run(stop_a_site(federation), capture_output=True, text=True, check=False)
-        with console(federation.federation) as lead:
-            lead.abort(job_id)
-        last = list(events)[-1]
-    assert {"round", "loss", "val_balanced_accuracy"} <= set(shown)
-    assert 0 <= shown["best_round"] < shown["round"]
-    answers = json.loads(asked.stdout)["data"]["stats"]
-    assert set(answers) == {"server", *SITES}
-    for site in SITES:
-        assert {"phase", "round", "device", "train_loss", "val_balanced_accuracy"} <= set(answers[site][GROUP])
-    assert {"n_contributions", "n_refused", "residual"} <= set(answers["server"][GROUP])
-    assert (last["terminal"], last["job_status"]) == (True, "FINISHED:ABORTED")
-    assert refused.returncode != 0
-    assert "still running" in refused.stdout + refused.stderr, "an org_admin stops the site while no job runs"
-
-
-def stop_a_site(federation: RunningFederation) -> list[str]:
-    kit = federation.federation.kit(f"admin@{SITES[0]}.example.org")
-    return nvflare("system", "shutdown", "client", SITES[0], "--force", "--startup-kit", str(kit))
-
-
-def nvflare(*arguments: str) -> list[str]:
-    return [str(Path(sys.executable).parent / "nvflare"), *arguments]
 
 
 def test_the_recipe_runs_in_production(federation: RunningFederation) -> None:

@@ -19,7 +19,7 @@ from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.record import ROLES
 from tests.integration.harness import PATIENCE_S, SITES, RunningFederation
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 OWN, FOREIGN = SITES
 """The org_admin of these tests belongs to the hospital of the first site."""

@@ -20,7 +20,7 @@ from tests.integration.federation.conftest import Submitted
 from tests.integration.harness import SITE_SETTINGS, SITES
 from tests.integration.programs import med_duallora, output_of, repeated
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 TOLERANCE = 1e-6
 ROUND_METRICS = ("train_loss", "val_loss", "val_balanced_accuracy")

@@ -26,7 +26,7 @@ from med_duallora.flare.federation.verdict import COMPLETED
 from med_duallora.lineage import Lineage
 from tests.integration.harness import PATIENCE_S, SITES, FinishedJob, RunningFederation, round_of
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 EXPERIMENT = "survival"
 N_ROUNDS = 8
@@ -43,6 +43,7 @@ class Story:
     killed_adapter: Path
     aborted: FinishedJob
     aborted_adapter: Path
+    orphaned_id: str
     orphaned_adapter: Path
     finished: FinishedJob
     result: Path
@@ -70,7 +71,7 @@ def story(federation: RunningFederation) -> Story:
 
     finished = federation.run(federation.job(name="fourth", resume_from=orphaned_adapter))
     result = federation.fetch(finished.job_id)
-    return Story(killed, killed_adapter, aborted, aborted_adapter, orphaned_adapter, finished, result)
+    return Story(killed, killed_adapter, aborted, aborted_adapter, third, orphaned_adapter, finished, result)
 
 
 def kill_the_server(federation: RunningFederation) -> None:
@@ -123,6 +124,14 @@ def test_an_abort_ends_the_job_and_loses_no_finished_round(story: Story) -> None
 
 def test_a_killed_server_loses_no_finished_round(story: Story) -> None:
     assert round_of(story.aborted_adapter) < round_of(story.orphaned_adapter) < N_ROUNDS - 1
+
+
+def test_a_job_that_died_with_its_server_is_not_watched_for_ever(
+    federation: RunningFederation, story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["federation", "monitor", "--dir", str(federation.directory), story.orphaned_id]) == 1
+    error = capsys.readouterr().err
+    assert f"job {story.orphaned_id} does not run: it ended when the server did" in error
 
 
 def moment(line: str) -> datetime:

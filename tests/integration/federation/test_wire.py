@@ -21,7 +21,7 @@ from tests.integration.captured import Blob, Captured, kept_of, lines_of
 from tests.integration.harness import SITES, RunningFederation
 from tests.integration.words import words_of
 
-pytestmark = [pytest.mark.flare, pytest.mark.xdist_group("federation")]
+pytestmark = pytest.mark.flare
 
 RESULT, SCALAR = ("server_command", "submit_update"), ("aux_communication", "fed.event")
 PULLED = ("return_only", "download_service__:download_service__download")

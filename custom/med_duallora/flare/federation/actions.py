@@ -6,10 +6,10 @@ import sys
 
 from med_duallora.errors import FederationError, MedDualLoRAError
 from med_duallora.flare.federation.admin import Console, console
+from med_duallora.flare.federation.following import fetch, follow
 from med_duallora.flare.federation.jobs import prepare_submission
 from med_duallora.flare.federation.progress import shown
 from med_duallora.flare.federation.record import Federation
-from med_duallora.flare.federation.rehearsal import fetch, follow
 from med_duallora.flare.federation.verdict import COMPLETED, job_failed
 
 
@@ -89,6 +89,20 @@ def _watched(federation: Federation, lead: Console, job_id: str, options: argpar
             f"job {job_id} goes on; to stop it: med-duallora federation abort --dir {where} {job_id}", file=sys.stderr
         )
         raise
+
+
+def kept_of_failed(federation: Federation, lead: Console, job_id: str) -> None:
+    """Download what a job left that did not complete, while its server still runs, and say how to go on from it."""
+    from med_duallora.flare.persistor import LAST
+
+    try:
+        place = fetch(federation, lead, job_id)
+    except FederationError as error:
+        print(f"nothing of job {job_id} was downloaded: {error}", file=sys.stderr)
+        return
+    print(f"result, as far as the job came: {place}")
+    for adapter in place.glob(f"workspace/app_*/{LAST}.safetensors"):
+        print(f"to go on from its last finished round: the same command with --resume-from {shlex.quote(str(adapter))}")
 
 
 def fetched(federation: Federation, lead: Console, job_id: str) -> int:

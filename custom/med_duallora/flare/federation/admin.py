@@ -58,6 +58,10 @@ class Console:
         listed = _patiently(self._session.get_system_info).client_info
         return {client.name: float(client.last_connect_time) for client in listed}
 
+    def server_start(self) -> float:
+        """Return when the server's process was started, in seconds since the epoch by its clock."""
+        return float(_patiently(self._session.get_system_info).server_info.start_time)
+
     def submit(self, folder: Path) -> str:
         """Submit a job folder and return the job's id.
 

@@ -57,6 +57,7 @@ class JobProgress:
         server: the server's own statistics.
         sites: each site's statistics; empty for a site that has not started the job.
         reason: why a submitted job is not started; empty where nothing holds it up.
+        starting: whether its processes are still starting; else, it may be in any round that it has not told yet.
     """
 
     job_id: str
@@ -69,6 +70,7 @@ class JobProgress:
     server: Mapping[str, Any] = field(default_factory=dict)
     sites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reason: str = ""
+    starting: bool = True
 
     @property
     def finished(self) -> bool:
@@ -83,20 +85,21 @@ class JobProgress:
         if self.status == "SUBMITTED":
             return f"waiting to be scheduled{': ' * bool(self.reason)}{self.reason}"
         if self.round_index is None or self.n_rounds is None:
-            return "starting at the sites"
+            return "starting at the sites" if self.starting else "running"
         if self.workflow == "evaluation" or self.round_index >= (self.stop_round or self.n_rounds):
             return "evaluating at the sites"
         return f"round {self.round_index + 1} of {self.n_rounds}"
 
 
-def read_progress(job: Mapping[str, Any], statistics: Mapping[str, Any]) -> JobProgress:
+def read_progress(job: Mapping[str, Any], statistics: Mapping[str, Any] | None) -> JobProgress:
     """Put together what FLARE's job record and the answers to show_stats say.
 
     Args:
         job: FLARE's record of the job.
-        statistics: target -> component -> values, as show_stats returns them; empty where the job does not run.
+        statistics: target -> component -> values, as show_stats returns them; empty where nobody answered, None
+            where nobody was asked because the job's processes are starting.
     """
-    answers = {name: _mapping(answer) for name, answer in statistics.items()}
+    answers = {name: _mapping(answer) for name, answer in (statistics or {}).items()}
     server = answers.pop("server", {})
     rounds = _mapping(server.get(ROUNDS))
     ours = _mapping(server.get(GROUP))
@@ -114,6 +117,7 @@ def read_progress(job: Mapping[str, Any], statistics: Mapping[str, Any]) -> JobP
         server=ours,
         sites={name: _mapping(answer.get(GROUP)) for name, answer in sorted(answers.items())},
         reason=waits_because(job),
+        starting=statistics is None or bool(server),
     )
 
 

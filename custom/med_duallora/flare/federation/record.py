@@ -20,6 +20,7 @@ from med_duallora.errors import FederationError, InputError
 from med_duallora.files import write_json
 
 RECORD = "federation.json"
+PROVISIONED = "provision"
 ROLES = ("project_admin", "org_admin", "lead", "member")
 
 
@@ -147,6 +148,11 @@ def private_directory(directory: Path) -> Path:
             )
     if any(character.isspace() for character in str(directory)):
         raise InputError(f"{str(directory)!r} has a blank in it, which FLARE's job launcher does not support")
+    if (directory / PROVISIONED).is_dir():
+        raise InputError(
+            f"{directory} holds {PROVISIONED}/ with private keys, but no federation: making it was broken off. Remove "
+            f"{directory / PROVISIONED}, or choose a new directory"
+        )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} exists and holds no federation; choose a new directory")
     directory.mkdir(parents=True, exist_ok=True)

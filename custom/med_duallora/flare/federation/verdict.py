@@ -41,6 +41,11 @@ MEANINGS = (
         "adapter of the last finished round is in the job's result: download it, and go on with --resume-from",
     ),
     (
+        r"Alive clients \d+ < required min|All clients are dead",
+        "fewer sites than min_sites were left, and the others were silent for eleven minutes; start them, and "
+        "go on from the adapter of the last finished round with --resume-from",
+    ),
+    (
         r"terminal outcome unavailable",
         "the site vanished or was restarted while the job ran; the other sites' work is in the job's result: download "
         "it, and go on with --resume-from if rounds are missing",
@@ -102,7 +107,9 @@ def job_failed(federation: Federation, job: Mapping[str, Any]) -> str:
     for name in federation.participants():
         for text in logged(federation.kits / name, job_id):
             lines.append(f"  {name}: {text}")
-    lines += [f"  meaning: {says}" for says in dict.fromkeys(filter(None, map(meaning, lines)))]
+    # the status alone can mean several things
+    known = [says for says in map(meaning, lines[1:]) if says] or [says for says in [meaning(lines[0])] if says]
+    lines += [f"  meaning: {says}" for says in dict.fromkeys(known)]
     logs = [str(federation.kits / name / job_id / "log.txt") for name in federation.participants()]
     return "\n".join([*lines, "  logs: " + ", ".join(logs)])
 

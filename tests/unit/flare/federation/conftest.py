@@ -7,6 +7,8 @@ import pytest
 
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.provision import Project, provision, read_project, rehearsed
+from med_duallora.flare.federation.record import Federation
+from med_duallora.flare.federation.rehearsal import start_one
 from tests.conftest import REPOSITORY
 
 SLEEPS = "#!/usr/bin/env bash\nsetsid sleep 300 &\nexec sleep 300\n"
@@ -43,3 +45,25 @@ def identity() -> Iterator[str]:
     value = processes.new_identity()
     yield value
     processes.stop(value, grace_s=1.0)
+
+
+@pytest.fixture
+def asleep(sleeping_kit: Callable[..., Path], identity: str, tmp_path: Path) -> Federation:
+    """A federation whose processes only sleep."""
+    for name in ("server", "siemens"):
+        sleeping_kit(name)
+    federation = Federation(
+        directory=tmp_path,
+        identity=identity,
+        project="p",
+        port=processes.free_port(),
+        kits=tmp_path / "kits",
+        server="server",
+        sites=("siemens",),
+        people={"admin@x": "project_admin"},
+    )
+    for name in federation.participants():
+        federation = start_one(federation, name)
+    # each kit's script starts a sleeper of its own, a moment later
+    processes.wait_until("starting", lambda: len(processes.members(identity)) == 4, 60, 0.02)
+    return federation

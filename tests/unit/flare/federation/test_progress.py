@@ -9,7 +9,7 @@ from med_duallora.flare.federation.progress import line, read_progress, shown, t
 JOB = {"job_id": "7-7", "name": "test-job", "status": "RUNNING"}
 
 
-def answer(round_index: int = 1, workflow: str | None = "rounds", **sites: dict[str, Any]) -> dict[str, Any]:
+def answer(round_index: int | None = 1, workflow: str | None = "rounds", **sites: dict[str, Any]) -> dict[str, Any]:
     """What show_stats gives for a running job."""
     server = {
         "ScatterAndGather": {"phase": "train", "current_round": round_index, "num_rounds": 3},
@@ -23,10 +23,12 @@ def answer(round_index: int = 1, workflow: str | None = "rounds", **sites: dict[
     ("status", "statistics", "stage"),
     [
         pytest.param("SUBMITTED", {}, "waiting to be scheduled", id="not yet looked at"),
-        pytest.param("DISPATCHED", {}, "starting at the sites", id="deployed"),
-        pytest.param("RUNNING", {}, "starting at the sites", id="processes are starting"),
-        pytest.param("RUNNING", {"server": {}, "ge": {}}, "starting at the sites", id="server has nothing to say yet"),
-        pytest.param("RUNNING", {"server": "No reply"}, "starting at the sites", id="FLARE answers with a text"),
+        pytest.param("DISPATCHED", None, "starting at the sites", id="deployed"),
+        pytest.param("RUNNING", None, "starting at the sites", id="processes are starting"),
+        pytest.param("RUNNING", answer(None), "starting at the sites", id="no round yet"),
+        pytest.param("RUNNING", {}, "running", id="nobody answers"),
+        pytest.param("RUNNING", {"server": {}, "ge": {}}, "running", id="server has nothing to say yet"),
+        pytest.param("RUNNING", {"server": "No reply"}, "running", id="FLARE answers with a text"),
         pytest.param("RUNNING", answer(0), "round 1 of 3", id="people count from one"),
         pytest.param("RUNNING", answer(2), "round 3 of 3", id="last round"),
         pytest.param("RUNNING", answer(3), "evaluating at the sites", id="all rounds done"),
@@ -36,7 +38,7 @@ def answer(round_index: int = 1, workflow: str | None = "rounds", **sites: dict[
         pytest.param("FAILED_TO_RUN", {}, "finished", id="never ran"),
     ],
 )
-def test_the_stage_of_a_job(status: str, statistics: dict[str, Any], stage: str) -> None:
+def test_the_stage_of_a_job(status: str, statistics: dict[str, Any] | None, stage: str) -> None:
     assert read_progress({**JOB, "status": status}, statistics).stage == stage
 
 

@@ -100,3 +100,9 @@ def test_a_full_directory_is_refused(tmp_path: Path) -> None:
         private_directory(tmp_path)
     with pytest.raises(InputError, match="holds no federation"):
         private_directory(tmp_path / "notes.txt")
+
+
+def test_keys_that_were_left_over_are_named(tmp_path: Path) -> None:
+    (tmp_path / "provision").mkdir()
+    with pytest.raises(InputError, match=r"provision/ with private keys, but no federation.* Remove .*provision, or"):
+        private_directory(tmp_path)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -18,7 +17,7 @@ from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes, rehearsal
 from med_duallora.flare.federation.admin import Console
 from med_duallora.flare.federation.record import RECORD, Federation
-from med_duallora.flare.federation.rehearsal import Plan, down, registered_sites, start_one, up, wait_for_sites
+from med_duallora.flare.federation.rehearsal import Plan, down, up
 from tests.conftest import REPOSITORY
 
 
@@ -32,28 +31,6 @@ def plan(tiny_cohorts: dict[str, Path], tmp_path: Path) -> Plan:
     )
 
 
-@pytest.fixture
-def asleep(sleeping_kit: Callable[..., Path], identity: str, tmp_path: Path) -> Federation:
-    """A federation whose processes only sleep."""
-    for name in ("server", "siemens"):
-        sleeping_kit(name)
-    federation = Federation(
-        directory=tmp_path,
-        identity=identity,
-        project="p",
-        port=processes.free_port(),
-        kits=tmp_path / "kits",
-        server="server",
-        sites=("siemens",),
-        people={"admin@x": "project_admin"},
-    )
-    for name in federation.participants():
-        federation = start_one(federation, name)
-    # each kit's script starts a sleeper of its own, a moment later
-    processes.wait_until("starting", lambda: len(processes.members(identity)) == 4, 60, 0.02)
-    return federation
-
-
 def test_an_unusable_cohort_is_found_before_anything_is_made(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(CohortError):
         up(replace(plan, cohorts={"ge": tmp_path}))
@@ -63,6 +40,51 @@ def test_an_unusable_cohort_is_found_before_anything_is_made(plan: Plan, tmp_pat
 def test_a_site_without_project_entry_is_refused(plan: Plan, tiny_cohorts: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="no site 'toshiba'"):
         up(replace(plan, cohorts={"toshiba": tiny_cohorts["ge"]}))
+
+
+def test_a_site_that_could_run_no_job_is_not_started(plan: Plan) -> None:
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"site configuration .*: device = 'cuda:99', but this machine has"):
+        up(replace(plan, site_settings=("device=cuda:99",)), said.append)
+    assert not [text for text in said if text.startswith("started ")]
+
+
+def test_a_first_start_that_is_broken_off_leaves_no_keys(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rehearsal, "install_server", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            up(plan)
+    assert list(plan.directory.iterdir()) == []
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    assert up(plan).sites == ("ge",), "the directory can be used"
+
+
+def test_status_of_a_federation_that_was_never_started_says_so(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    up(plan)
+    assert main(["federation", "status", "--dir", str(plan.directory)]) == 1
+    assert "no process of it was started yet; `med-duallora federation up`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new directory", "a federation is there"])
+def test_run_with_an_input_error_says_nothing_but_the_error(
+    again: bool, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = next(iter(plan.cohorts.values())).parent
+    if again:
+        with monkeypatch.context() as patched:
+            patched.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+            up(plan)
+    command = ["federation", "run", "--dir", str(plan.directory), "--data", str(data), "--sites", "ge"]
+    assert main([*command, "--site-set", "device=abacus"]) == 2
+    said = capsys.readouterr()
+    assert "federation down" not in said.out
+    assert len(said.err.splitlines()) == 1
 
 
 def test_what_was_started_is_stopped_when_it_does_not_come_up(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,38 +166,6 @@ def test_a_running_federation_is_not_started_again(
         processes.stop(federation.identity)
 
 
-def test_a_site_is_registered_once_the_server_heard_from_its_present_process(asleep: Federation) -> None:
-    heard = {"stranger": time.time()}
-    person = cast(Console, SimpleNamespace(last_contacts=lambda: heard))
-    (site,) = [process for process in asleep.processes if process.name == "siemens"]
-    assert registered_sites(asleep, person) == set()
-    for since_start, expected in ((-5.0, set()), (5.0, {"siemens"})):
-        heard["siemens"] = site.started + since_start
-        assert registered_sites(asleep, person) == expected
-    processes.kill(site, asleep.identity)
-    processes.wait_until("dying", lambda: not processes.is_running(site, asleep.identity), 10, 0.02)
-    assert registered_sites(asleep, person) == set(), "the server lists a dead site for ten minutes"
-
-
-def test_a_process_that_ended_is_named_with_its_log(asleep: Federation) -> None:
-    asleep.log("siemens").write_text("one\nthe reason\n")
-    (site,) = [process for process in asleep.processes if process.name == "siemens"]
-    processes.kill(site, asleep.identity)
-    processes.wait_until("dying", lambda: not processes.is_running(site, asleep.identity), 10, 0.02)
-    with pytest.raises(FederationError, match=r"(?s)siemens \(process \d+\) ended; its log .*siemens\.txt.*the reason"):
-        wait_for_sites(asleep, 5.0)
-
-
-def test_a_server_that_never_answers_is_given_up(asleep: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_answer(*_arguments: object) -> None:
-        raise FederationError("no answer from the server")
-
-    monkeypatch.setattr(rehearsal, "console", no_answer)
-    asleep.log("server").write_text("")
-    with pytest.raises(FederationError, match=r"(?s)no answer from the server; its log .*\(nothing\)"):
-        wait_for_sites(asleep, 0.1)
-
-
 def test_down_ends_everything_and_may_be_repeated(asleep: Federation) -> None:
     assert len(down(asleep, polite=False)) == 4
     assert down(asleep) == []
@@ -235,8 +225,8 @@ class DeadJobs:
             raise InternalError("server internal error: the job is not running")
         self.status[job_id] = "FINISHED:ABORTED"
 
-    def shutdown(self, target: str, wait: bool) -> None:
-        assert (target, wait) == ("all", False)
+    def shutdown(self, target: str, sites: list[str], wait: bool) -> None:
+        assert (target, sites, wait) == ("all", [], False)
         self.n_shutdowns += 1
         processes.stop(self.identity)
 
@@ -255,6 +245,27 @@ def test_a_job_that_cannot_be_aborted_does_not_keep_the_federation_from_shutting
     assert down(asleep, say=said.append) == [], "nothing had to be ended by a signal"
     assert session.n_shutdowns == 1
     assert said == ["job dead is not aborted: server internal error: the job is not running", "aborting job alive"]
+
+
+def test_a_question_that_fails_does_not_keep_the_federation_from_shutting_down(
+    asleep: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dumb(DeadJobs):
+        def list_jobs(self, detailed: bool) -> list[dict[str, str]]:
+            assert detailed
+            raise InternalError("the job store is broken")
+
+    session = Dumb(asleep.identity)
+
+    @contextlib.contextmanager
+    def logged_in(*_arguments: object) -> Iterator[Console]:
+        yield Console(cast(Session, session), "admin@x")
+
+    monkeypatch.setattr(rehearsal, "console", logged_in)
+    said: list[str] = []
+    assert down(asleep, say=said.append) == [], "nothing had to be ended by a signal"
+    assert session.n_shutdowns == 1
+    assert said == ["jobs may still run while the federation shuts down: the job store is broken"]
 
 
 def test_a_second_interrupt_at_once_does_not_keep_run_from_stopping_its_federation(

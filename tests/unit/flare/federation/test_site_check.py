@@ -41,6 +41,9 @@ def test_a_usable_configuration_is_named(kit: Path, caplog: pytest.LogCaptureFix
         pytest.param(
             ('"n_threads": 1', '"n_threads": 0'), "n_threads = 0, but it must be between 1", id="out of range"
         ),
+        pytest.param(
+            ('"device": "auto"', '"device": "cuda:99"'), "device = 'cuda:99', but this machine has", id="no GPU"
+        ),
         pytest.param(("prepared", "nowhere"), "data_dir = '<path>', but there is no such folder", id="no cohort"),
         pytest.param(("{", ""), "is not JSON", id="no JSON"),
     ],

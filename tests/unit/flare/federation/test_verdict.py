@@ -24,6 +24,7 @@ CONTEXT = "[identity=siemens, run=7-7, peer=med-duallora, task_name=train]"
             "App 'app' will be deployed but client config is missing", "no complete FLARE job", id="no config"
         ),
         pytest.param("meta.[json|conf|yml] not existing for job", "no complete FLARE job", id="no meta.json"),
+        pytest.param("Alive clients 1 < required min 2", "fewer sites than min_sites", id="too few sites left"),
         pytest.param("Result from ge is bad, error code: EXECUTION_EXCEPTION", "site's own log", id="site error"),
         pytest.param("initialisation failed: CohortError", "site configuration", id="site not initialised"),
     ],
@@ -99,3 +100,13 @@ def test_a_site_that_took_no_job_is_named(federation: Federation) -> None:
 def test_a_job_without_logs_still_has_its_status(federation: Federation) -> None:
     text = job_failed(federation, {"job_id": "8-8", "status": "FINISHED:ABORTED"})
     assert text.splitlines()[0] == "job 8-8 ended as FINISHED:ABORTED"
+
+
+def test_a_status_is_explained_only_where_no_log_tells_more(federation: Federation) -> None:
+    server = federation.kits / "server" / "7-7"
+    (server / "error_log.txt").write_text(
+        f"10:00 - WFCommServer - ERROR - {CONTEXT} - Alive clients 1 < required min 2\n"
+    )
+    status = {"job_id": "7-7", "status": "FINISHED:EXECUTION_EXCEPTION"}
+    assert "answered a task with an error" not in job_failed(federation, status)
+    assert "answered a task with an error" in job_failed(federation, {**status, "job_id": "8-8"})

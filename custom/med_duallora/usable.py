@@ -1,0 +1,54 @@
+"""Whether jobs can run at a site as it is configured: what would stop every one of them, found before one comes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.config import SiteConfig
+from med_duallora.errors import CohortError, ConfigError
+from med_duallora.places import place_problems
+
+ALWAYS_THERE = ("auto", "cpu")
+"""Devices that need no look at the machine: importing torch for one takes seconds."""
+
+
+def check_usable(config: SiteConfig, source: Path) -> None:
+    """Refuse a site configuration with which every job would fail.
+
+    Args:
+        config: the site scope.
+        source: the file it was read from, for the message.
+
+    Raises:
+        ConfigError: names the file, and every setting that cannot be used with its value and what to write instead.
+    """
+    found = list(problems(config))
+    if found:
+        raise ConfigError(f"site configuration {source.name} in {source.parent}: {'; '.join(found)}")
+
+
+def problems(config: SiteConfig) -> Iterator[str]:
+    """Give one text per setting with which every job would fail: the key, its value, the reason and the fix."""
+    yield from place_problems(config)
+    yield from _device(config.device)
+    yield from _classes(config.data_dir)
+
+
+def _device(name: str) -> Iterator[str]:
+    if name in ALWAYS_THERE:
+        return
+    from med_duallora.devices import resolve_device
+
+    try:
+        resolve_device(name)
+    except ConfigError as error:
+        yield str(error)
+
+
+def _classes(cohort: Path) -> Iterator[str]:
+    try:
+        subjects = PreparedCohort.read(cohort).split("train")
+    except CohortError:
+        return  # what is wrong with a row may name a subject: a job says it, in its own log at level DEBUG
+    if len({subject.label for subject in subjects}) < 2:
+        yield f"data_dir = {str(cohort)!r}, but its training split has not both classes, which training needs"

@@ -1,0 +1,123 @@
+"""A long job, and who watches it: FLARE's own commands, and ours, which Ctrl-C ends without ending the job."""
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from med_duallora.cli import main
+from med_duallora.flare.federation.progress import GROUP
+from tests.integration.harness import PATIENCE_S, SITES, RunningFederation
+from tests.integration.programs import med_duallora, nvflare, read_until, running
+
+pytestmark = pytest.mark.flare
+
+METRICS = ("val_balanced_accuracy", "residual", "best_round")
+
+
+@dataclass
+class Watched:
+    """What was seen of the job.
+
+    Args:
+        shown: metrics of one line of FLARE's monitor.
+        asked: FLARE's stats.
+        refused: how an org_admin's wish to stop a site ended.
+        monitor: what our monitor printed until it was interrupted, and its exit code.
+        abort: likewise of our abort.
+        last: line of FLARE's monitor, which was not interrupted.
+    """
+
+    job_id: str
+    shown: dict[str, float]
+    asked: dict[str, Any]
+    refused: subprocess.CompletedProcess[str]
+    monitor: tuple[str, int]
+    abort: tuple[str, int]
+    last: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def watched(federation: RunningFederation) -> Watched:
+    kit = ["--startup-kit", str(federation.federation.kit(federation.federation.person("lead")))]
+    job_id = federation.submit(federation.job("train.n_rounds=1000", name="long"))
+    metrics = [item for name in METRICS for item in ("--metric", name)]
+    watch = nvflare("job", "monitor", job_id, "--interval", "1", "--format", "jsonl", *metrics, *kit)
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
+        events = events_of(watching)
+        awaited = {"residual", "best_round"}  # the latter is known from the second round on
+        shown = next(event["metrics"] for event in events if awaited <= set(event.get("metrics", {})))
+        asked = subprocess.run(
+            nvflare("job", "stats", job_id, "--format", "json", *kit), capture_output=True, check=True
+        )
+        refused = subprocess.run(stop_a_site(federation), capture_output=True, text=True, check=False)
+        monitor = interrupted(med_duallora("federation", "monitor", "--dir", federation.directory))
+        abort = given("abort", "--dir", str(federation.directory))
+        last = list(events)[-1]
+    stats = json.loads(asked.stdout)["data"]["stats"]
+    return Watched(job_id, shown, stats, refused, monitor, abort, last)
+
+
+def events_of(watching: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    assert watching.stdout is not None
+    return (json.loads(line) for line in watching.stdout if line.startswith("{"))
+
+
+def interrupted(command: list[str]) -> tuple[str, int]:
+    """Return what a program said that got a Ctrl-C as soon as it showed a round, and its exit code."""
+    with running(command) as program:
+        said = read_until(program, " of 1000")
+        program.send_signal(signal.SIGINT)
+        said += program.communicate(timeout=PATIENCE_S)[0]
+        return said, program.returncode
+
+
+def given(action: str, *arguments: str) -> tuple[str, int]:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = main(["federation", action, *arguments])
+    return said.getvalue(), code
+
+
+def stop_a_site(federation: RunningFederation) -> list[str]:
+    kit = federation.federation.kit(f"admin@{SITES[0]}.example.org")
+    return nvflare("system", "shutdown", "client", SITES[0], "--force", "--startup-kit", str(kit))
+
+
+def test_flare_s_own_commands_show_a_running_job(watched: Watched) -> None:
+    assert {"round", "loss", "val_balanced_accuracy"} <= set(watched.shown)
+    assert 0 <= watched.shown["best_round"] < watched.shown["round"]
+    assert set(watched.asked) == {"server", *SITES}
+    for site in SITES:
+        assert {"phase", "round", "device", "train_loss", "val_balanced_accuracy"} <= set(watched.asked[site][GROUP])
+    assert {"n_contributions", "n_refused", "residual"} <= set(watched.asked["server"][GROUP])
+
+
+def test_an_org_admin_stops_the_site_only_while_no_job_runs(watched: Watched) -> None:
+    assert watched.refused.returncode != 0
+    assert "still running" in watched.refused.stdout + watched.refused.stderr
+
+
+def test_monitor_tells_the_round_of_a_running_job_at_once(watched: Watched) -> None:
+    text, _ = watched.monitor
+    assert "starting at the sites" not in text
+    assert "RUNNING: round " in text
+
+
+def test_an_interrupted_monitor_only_stops_watching(watched: Watched, federation: RunningFederation) -> None:
+    text, code = watched.monitor
+    assert code == 130
+    command = f"med-duallora federation abort --dir {federation.directory} {watched.job_id}"
+    assert f"job {watched.job_id} goes on; to stop it: {command}\n" in text
+    assert watched.last["job_status"] == "FINISHED:ABORTED", "it went on until it was aborted"
+
+
+def test_abort_ends_the_latest_job(watched: Watched) -> None:
+    assert watched.abort == (f"job {watched.job_id}: abort asked for\n", 0)
+    assert watched.last["terminal"] is True
