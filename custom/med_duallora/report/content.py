@@ -54,6 +54,10 @@ def headline(run: Run) -> str:
     )
 
 
+HEAD_WORDS = {"shared": " with the head's weights"}
+"""What a payload that holds no whole head is called."""
+
+
 def _key_numbers(run: Run) -> list[KeyNumber]:
     both, start = (macro(run.evaluation, variant, "balanced_accuracy") for variant in ("both", "backbone"))
     payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
@@ -86,7 +90,7 @@ def _sections(run: Run) -> list[Section]:
 def boundary_picture(run: Run) -> Picture:
     """Return the picture of what stays and what leaves in this job."""
     sent = method_of(run.job).sent_roles(run.job.lora)
-    payload = "global adapter" + (" and head" if Role.HEAD in sent else "")
+    payload = "global adapter" + (" and head" if Role.HEAD in sent else HEAD_WORDS.get(run.job.lora.head_policy, ""))
     payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
     detail = f"{tables.kib(max(payloads))} KiB a round, and metrics" if payloads else "and metrics"
     svg = drawing.boundary(run.sites, _staying(run.job), payload, detail)
@@ -106,7 +110,7 @@ def _staying(job: JobConfig) -> list[str]:
     if method.has_local_adapter:
         lines.append("local adapter")
     if Role.HEAD in kept:
-        lines.append("classification head")
+        lines.append("bias of the head" if job.lora.head_policy == "shared" else "classification head")
     return [*lines, "optimizer state"]
 
 
