@@ -88,8 +88,8 @@ class TrainConfig:
         local_epochs: passes over the site's training subjects in a round.
         batch_size: subjects per step.
         lr: peak learning rate of AdamW.
-        local_lr_factor: learning rate of what stays at the site (local adapter, head), as a part of ``lr``: a site has
-            few subjects, and what stays would fit them before the sites have learnt anything together.
+        local_lr_factor: learning rate of what stays at the site (local adapter, head), as a part of the others' rate:
+            with few subjects, what stays fits them before the sites have learnt anything together.
         min_lr: learning rate at the end of the cosine.
         warmup_fraction: part of the federation's steps with linear warm-up.
         betas: AdamW's moment decays.
@@ -108,7 +108,7 @@ class TrainConfig:
     local_epochs: int = 2
     batch_size: int = 8
     lr: float = 5e-3
-    local_lr_factor: float = 0.1
+    local_lr_factor: float = 1.0
     min_lr: float = 1e-5
     warmup_fraction: float = 0.1
     betas: tuple[float, ...] = (0.9, 0.95)

@@ -6,6 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+SETTINGS = ("lora.head_policy=shared", "train.local_lr_factor=0.1")
+"""A site of the demo has some twenty subjects to train on, too few for a head of its own (README, "Limits")."""
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
@@ -37,7 +40,7 @@ def steps(options: argparse.Namespace) -> dict[str, list[str]]:
     phantom = ["phantom", "--out", raw, "--preset", "demo", "--seed", str(options.seed)]
     if options.n_per_vendor is not None:
         phantom += ["--n-per-vendor", str(options.n_per_vendor)]
-    changes = [argument for assignment in options.assignments for argument in ("--set", assignment)]
+    changes = [argument for assignment in (*SETTINGS, *options.assignments) for argument in ("--set", assignment)]
     return {
         "a raw cohort of synthetic hearts from four scanner vendors": phantom,
         "one prepared cohort per vendor": [

@@ -6,6 +6,7 @@ import pytest
 
 from med_duallora.cli import build_parser, main
 from med_duallora.commands import demo, phantom, prepare, report, simulate
+from med_duallora.commands.demo import SETTINGS
 from med_duallora.errors import CohortError
 
 
@@ -33,7 +34,8 @@ def test_every_step_takes_what_the_one_before_it_wrote(
     assert third.data == second.out
     assert fourth.run_directory == third.workspace
     lines = capsys.readouterr().out.splitlines()
-    assert f"$ med-duallora simulate --data {tmp_path}/prepared --workspace {tmp_path}/run" in lines
+    simulate = f"$ med-duallora simulate --data {tmp_path}/prepared --workspace {tmp_path}/run"
+    assert f"{simulate} --set lora.head_policy=shared --set train.local_lr_factor=0.1" in lines
     assert lines[-1].endswith(f"open {tmp_path / 'run' / 'report' / 'report.html'}")
 
 
@@ -41,7 +43,7 @@ def test_settings_reach_their_steps(calls: list[Namespace], tmp_path: Path) -> N
     arguments = ["--seed", "3", "--n-per-vendor", "6", "--set", "train.n_rounds=2", "--set", "lora.rank_local=4"]
     assert main(["demo", "--out", str(tmp_path), *arguments]) == 0
     assert (calls[0].seed, calls[0].n_per_vendor) == (3, 6)
-    assert calls[2].assignments == ["train.n_rounds=2", "lora.rank_local=4"]
+    assert calls[2].assignments == [*SETTINGS, "train.n_rounds=2", "lora.rank_local=4"], "the last one counts"
 
 
 @pytest.mark.parametrize(
