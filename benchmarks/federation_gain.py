@@ -1,6 +1,6 @@
 """What a site gains from the federation, on more test subjects than the demo has.
 
-    python benchmarks/federation_gain.py --data PREPARED [--n-train 17] [--set KEY=VALUE] [--out gain.json]
+    python benchmarks/federation_gain.py --data PREPARED [--n-train 36] [--set KEY=VALUE] [--out gain.json]
 
 PREPARED is a folder of prepared cohorts, one per vendor, none of which was used to choose anything that is measured
 here. Every repetition draws ``--n-train`` training subjects per vendor, stratified by class, takes all others as test
@@ -101,7 +101,7 @@ def _show(found: list[Scores], options: argparse.Namespace) -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--n-train", type=int, default=17, help="per vendor (default: 17, as in the demo)")
+    parser.add_argument("--n-train", type=int, default=36, help="per vendor (default: 36, as in the demo)")
     parser.add_argument("--repetitions", type=int, default=4)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments")
     parser.add_argument("--checkpoint", type=Path, help="default: the one shipped with the package")

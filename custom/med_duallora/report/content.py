@@ -17,7 +17,7 @@ GLOSSARY = (
     ("backbone + head", "the frozen backbone, with a logistic head fitted to the site's own training subjects"),
     ("global adapter", "low-rank matrices that every site trains, sends and receives back averaged"),
     ("local adapter", "low-rank matrices that a site trains beside the global ones and never sends"),
-    ("global / local adapter only", "the trained model with the other adapter switched off"),
+    ("global / local adapter only", "the trained model with the other adapter switched off; its head stays on"),
     ("payload", "what a site sends in a round; the floor is the size of its values alone"),
     ("round", "one training task at every site, then one aggregation; counted from 1 here, from 0 in FLARE's logs"),
     ("sensitivity, specificity", "share of diseased subjects that were found; of normal ones that were left alone"),
