@@ -29,6 +29,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """By which people and systems ask a program to end."""
 REPEATED_S = 5.0
 """People press Ctrl-C more than once."""
+EXEC_S = 0.5
+"""More than a process takes to replace its program by another, on a busy machine."""
 START_TOLERANCE_S = 2.0
 """The kernel counts from boot in ticks, so the same process's start may be read with a small difference."""
 
@@ -220,9 +222,15 @@ def _environment(identity: str) -> dict[str, str]:
 
 def _identity(process: psutil.Process) -> str | None:
     try:
-        value: str | None = process.environ().get(MARK)
+        values = process.environ()
+        deadline = time.monotonic() + EXEC_S
+        # at the moment when a process replaces its program it shows an empty environment; kernel threads always do
+        while not values and process.exe() and time.monotonic() < deadline:
+            time.sleep(0.01)
+            values = process.environ()
     except (psutil.Error, OSError):  # ended meanwhile, or somebody else's
         return None
+    value: str | None = values.get(MARK)
     return value
 
 

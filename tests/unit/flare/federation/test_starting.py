@@ -35,6 +35,18 @@ def test_a_kit_runs_in_its_own_session_and_is_recognised(sleeping_kit: MakeKit, 
     assert os.getsid(process.pid) == process.pid
 
 
+def test_a_process_that_replaces_its_program_runs_all_the_while(sleeping_kit: MakeKit, identity: str) -> None:
+    again = 'n=$((${n:-0} + 1)); export n\n[ $n -lt 200 ] && exec bash "$0" --once\n'
+    again += "echo ready; while true; do sleep 1; done\n"
+    process = processes.start(kit := sleeping_kit(script=again), log := kit / "log.txt", identity)
+    n_looks = 0
+    while "ready" not in log.read_text():
+        assert processes.is_running(process, identity), f"look {n_looks}: its environment is empty for a moment"
+        n_looks += 1
+    assert n_looks > 20
+    processes.stop(identity)
+
+
 def test_stopping_ends_orphans_in_sessions_of_their_own(sleeping_kit: MakeKit, identity: str) -> None:
     process = started(sleeping_kit(), identity)
     processes.kill(process, identity)
