@@ -101,12 +101,21 @@ def start(kit: Path, log: Path, identity: str, settings: Mapping[str, str] | Non
 
 def is_running(process: StartedProcess, identity: str) -> bool:
     """Return whether this very process runs; another one that got the same process id does not count."""
+    deadline = time.monotonic() + EXEC_S
     try:
         found = psutil.Process(process.pid)
-        same = abs(found.create_time() - process.started) < START_TOLERANCE_S
-        return same and found.status() != psutil.STATUS_ZOMBIE and _identity(found) == identity
+        while abs(found.create_time() - process.started) < START_TOLERANCE_S:
+            if found.status() == psutil.STATUS_ZOMBIE:
+                return False
+            if _identity(found) == identity:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            # at the moment when a process replaces its program its environment is empty, incomplete or not readable
+            time.sleep(0.01)
     except psutil.NoSuchProcess:
-        return False
+        pass
+    return False
 
 
 def members(identity: str) -> list[psutil.Process]:
@@ -224,8 +233,7 @@ def _identity(process: psutil.Process) -> str | None:
     try:
         values = process.environ()
         deadline = time.monotonic() + EXEC_S
-        # at the moment when a process replaces its program it shows an empty environment; kernel threads always do
-        while not values and process.exe() and time.monotonic() < deadline:
+        while not values and process.exe() and time.monotonic() < deadline:  # see is_running; kernel threads have none
             time.sleep(0.01)
             values = process.environ()
     except (psutil.Error, OSError):  # ended meanwhile, or somebody else's
