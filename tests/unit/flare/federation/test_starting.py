@@ -104,10 +104,11 @@ def test_a_kit_s_process_gets_its_configuration_from_the_kit_only(
     sleeping_kit: MakeKit, identity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SITE_CONFIG_VARIABLE, "elsewhere.json")
-    process = started(sleeping_kit(script="exec sleep 300\n"), identity, n_members=1)
-    environment = psutil.Process(process.pid).environ()
-    assert SITE_CONFIG_VARIABLE not in environment
-    assert environment["NVFLARE_SECURE_LOGGING"] == "1"
+    processes.start(kit := sleeping_kit(script="env\necho ready\nexec sleep 300\n"), log := kit / "log.txt", identity)
+    processes.wait_until("starting", lambda: "ready" in log.read_text(), 10, 0.02)
+    lines = log.read_text().splitlines()
+    assert not any(line.startswith(f"{SITE_CONFIG_VARIABLE}=") for line in lines)
+    assert "NVFLARE_SECURE_LOGGING=1" in lines
 
 
 def test_a_free_port_is_free() -> None:
