@@ -14,7 +14,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from med_duallora.artifact import load_adapter
-from med_duallora.errors import ArtifactError
+from med_duallora.errors import ArtifactError, FederationError
 from med_duallora.flare.export import JOBS, JobSpec, export_job
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import console
@@ -38,6 +38,8 @@ SETTINGS = (
 SITE_SETTINGS = ("device=cpu", "policy.min_subjects=1", "policy.metric_decimals=6")
 """The tiny cohorts have two validation subjects, too few for the floor of the site kit."""
 PATIENCE_S = 420.0
+MEET_S = 8.0
+"""More than the sites of a round begin its training apart."""
 LOOK_S = 0.01
 """Between two looks at something that lasts less than a second."""
 
@@ -185,13 +187,18 @@ class RunningFederation:
         def all_held() -> bool:
             return sum(held(worker) for worker in workers) == len(workers)
 
-        try:
-            while True:
-                self.until("a pause between two rounds", lambda: not any(map(trains, workers)))
-                self.until("training", all_held)
+        def met() -> bool:
+            """Hold every site in one round, or let all go on: one of them ended the round before another began it."""
+            self.until("a pause between two rounds", lambda: not any(map(trains, workers)))
+            with contextlib.suppress(FederationError):
+                processes.wait_until("training", all_held, MEET_S, LOOK_S)
                 if all(map(trains, workers)):  # none had ended its round between the look and the signal
-                    break
-                resume(workers)
+                    return True
+            resume(workers)
+            return False
+
+        try:
+            self.until("all sites in one round's training", met)
             yield
         finally:
             resume(workers)

@@ -6,6 +6,7 @@ one site does not offer; that site's disk is full for a round, and at last the s
 """
 
 import json
+import re
 import resource
 import shutil
 from collections.abc import Iterator
@@ -237,7 +238,10 @@ def test_a_site_that_came_back_goes_on_with_its_own_last_state(third: Third, fed
 
 def test_a_full_disk_of_a_site_costs_its_part_of_the_round(third: Third, federation: RunningFederation) -> None:
     assert only_safe(third.full)
-    assert third.full["refused"] == [{"site": UNLUCKY, "reason": "the site answered EXECUTION_EXCEPTION"}]
+    (refused,) = third.full["refused"]
+    assert refused["site"] == UNLUCKY
+    # the ledger, which has the earlier jobs of the session as well, may be at the limit before the state is
+    assert re.fullmatch("the site answered (EXECUTION_EXCEPTION|TASK_RESULT_FILTER_ERROR)", refused["reason"])
     assert "the site's local state cannot be written" in federation.log(UNLUCKY, third.resumed.job.job_id)
     assert third.back_in > third.full["round"]
 

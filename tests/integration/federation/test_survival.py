@@ -29,7 +29,7 @@ from tests.integration.harness import PATIENCE_S, SITES, FinishedJob, RunningFed
 pytestmark = pytest.mark.flare
 
 EXPERIMENT = "survival"
-N_ROUNDS = 8
+N_ROUNDS = 12
 LONG = (f"experiment={EXPERIMENT}", f"train.n_rounds={N_ROUNDS}", "train.local_epochs=30")
 """Enough rounds, and long enough, to be interrupted in their middle, also on a fast machine."""
 STOPS_WITHIN_S = 2.0
@@ -152,8 +152,9 @@ def test_the_resumed_jobs_complete_the_training(story: Story) -> None:
     server = story.result / "workspace" / "app_server"
     rounds = [json.loads(line)["round"] for line in (server / "round_metrics.jsonl").open()]
     assert rounds == list(range(round_of(story.orphaned_adapter) + 1, N_ROUNDS))
-    stages = {moment.stage for moment in story.finished.moments}
-    assert any(re.fullmatch(rf"round [4-{N_ROUNDS}] of {N_ROUNDS}", stage) for stage in stages), stages
+    seen = [re.fullmatch(rf"round (\d+) of {N_ROUNDS}", moment.stage) for moment in story.finished.moments]
+    # terminals count from one; whether a look falls into a short round is a matter of luck
+    assert all(int(stage[1]) >= rounds[0] + 1 for stage in seen if stage)
 
 
 def test_three_interruptions_change_no_bit_of_the_global_adapter(story: Story, undisturbed: FederationResult) -> None:
