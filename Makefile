@@ -7,7 +7,7 @@ PIP_OPTIONS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-SOURCES := custom tests
+SOURCES := custom tests benchmarks
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -63,9 +63,9 @@ class DualLoRAModel(nn.Module):
         for block in list(classifier.blocks)[self.cut :]:
             _adapt(block, lora)
         if lora.head_policy == "shared":
-            for name in self.classifier.pred_head_dict:
-                scale = lora.alpha_global / lora.rank_global
-                self.classifier.pred_head_dict[name] = SharedHead(classifier.config.embed_dim, N_CLASSES, scale)
+            scale = lora.alpha_global / lora.rank_global
+            for name in classifier.pred_head_dict:
+                classifier.pred_head_dict[name] = SharedHead(classifier.config.embed_dim, N_CLASSES, scale)
         self.classifier.pred_head_dict.requires_grad_(True)
         self.head_norm = HeadNorm(2 * classifier.config.embed_dim, active=lora.head_norm == "site")
         for name, parameter in self.trained().items():

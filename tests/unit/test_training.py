@@ -180,7 +180,7 @@ def test_every_subject_is_seen_once_in_every_epoch(subjects, monkeypatch):
     assert {view for _, view in seen} == {0, 1, 2}, "view 0 is among them"
 
 
-@pytest.mark.parametrize("clip", [1e-3, 500.0])
+@pytest.mark.parametrize("clip", [1e-3, 50.0])
 def test_gradients_are_clipped(subjects, monkeypatch, clip):
     norms = []
     plain = torch.optim.AdamW.step
@@ -198,7 +198,7 @@ def test_gradients_are_clipped(subjects, monkeypatch, clip):
     if clip < 1:
         assert norms == pytest.approx([clip] * 2, rel=1e-3)
     else:
-        assert all(1e-2 < norm <= clip for norm in norms), "gradients below the limit are left alone"
+        assert all(1e-2 < norm < clip for norm in norms), "gradients below the limit are left alone"
 
 
 def test_training_uses_stochastic_depth_where_the_job_asks_for_it(subjects):

@@ -9,7 +9,7 @@ from pathlib import Path
 SETTINGS = ("lora.head_policy=shared", "train.local_lr_factor=0.1")
 """A site of the demo has some forty subjects to train on, too few for a head of its own (README, "Limits")."""
 N_PER_VENDOR = 60
-"""A fifth of them are test subjects: with phantom's preset one subject would move a site's score by a quarter."""
+"""A fifth of them are test subjects: with phantom's preset one subject moves a site's score by a quarter or more."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

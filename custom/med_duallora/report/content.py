@@ -2,7 +2,6 @@
 
 from med_duallora.config import JobConfig
 from med_duallora.methods import method_of
-from med_duallora.names import Role
 from med_duallora.report import drawing, plots, tables
 from med_duallora.report.collect import Run
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
@@ -10,6 +9,14 @@ from med_duallora.report.summary import macro
 
 NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis."
 SYNTHETIC = "Synthetic phantoms: no number here says anything about patients."
+
+PAYLOADS = {
+    "local": "global adapter",
+    "shared": "global adapter with the head's weights",
+    "global": "global adapter and head",
+}
+"""What leaves, by head policy."""
+HEADS_THAT_STAY = {"local": ["classification head"], "shared": ["bias of the head"], "global": []}
 
 GLOSSARY = (
     ("site", "a client of the federation; here, the scanners of one vendor"),
@@ -54,10 +61,6 @@ def headline(run: Run) -> str:
     )
 
 
-HEAD_WORDS = {"shared": " with the head's weights"}
-"""What a payload that holds no whole head is called."""
-
-
 def _key_numbers(run: Run) -> list[KeyNumber]:
     both, start = (macro(run.evaluation, variant, "balanced_accuracy") for variant in ("both", "backbone"))
     payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
@@ -89,8 +92,7 @@ def _sections(run: Run) -> list[Section]:
 
 def boundary_picture(run: Run) -> Picture:
     """Return the picture of what stays and what leaves in this job."""
-    sent = method_of(run.job).sent_roles(run.job.lora)
-    payload = "global adapter" + (" and head" if Role.HEAD in sent else HEAD_WORDS.get(run.job.lora.head_policy, ""))
+    payload = PAYLOADS[method_of(run.job).lora(run.job.lora).head_policy]
     payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
     detail = f"{tables.kib(max(payloads))} KiB a round, and metrics" if payloads else "and metrics"
     svg = drawing.boundary(run.sites, _staying(run.job), payload, detail)
@@ -105,13 +107,10 @@ def boundary_picture(run: Run) -> Picture:
 
 def _staying(job: JobConfig) -> list[str]:
     method = method_of(job)
-    kept = method.kept_roles(job.lora)
     lines = ["scans, labels, predictions", "frozen backbone, feature cache"]
     if method.has_local_adapter:
         lines.append("local adapter")
-    if Role.HEAD in kept:
-        lines.append("bias of the head" if job.lora.head_policy == "shared" else "classification head")
-    return [*lines, "optimizer state"]
+    return [*lines, *HEADS_THAT_STAY[method.lora(job.lora).head_policy], "optimizer state"]
 
 
 def _leaving(run: Run) -> str:

@@ -231,10 +231,8 @@ class DeadJobs:
         processes.stop(self.identity)
 
 
-def test_a_job_that_cannot_be_aborted_does_not_keep_the_federation_from_shutting_down(
-    asleep: Federation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = DeadJobs(asleep.identity)
+def said_by_polite_down(asleep: Federation, session: DeadJobs, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """End a federation through the console, without a signal, and return what was said."""
 
     @contextlib.contextmanager
     def logged_in(*_arguments: object) -> Iterator[Console]:
@@ -244,6 +242,13 @@ def test_a_job_that_cannot_be_aborted_does_not_keep_the_federation_from_shutting
     said: list[str] = []
     assert down(asleep, say=said.append) == [], "nothing had to be ended by a signal"
     assert session.n_shutdowns == 1
+    return said
+
+
+def test_a_job_that_cannot_be_aborted_does_not_keep_the_federation_from_shutting_down(
+    asleep: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = said_by_polite_down(asleep, DeadJobs(asleep.identity), monkeypatch)
     assert said == ["job dead is not aborted: server internal error: the job is not running", "aborting job alive"]
 
 
@@ -255,16 +260,7 @@ def test_a_question_that_fails_does_not_keep_the_federation_from_shutting_down(
             assert detailed
             raise InternalError("the job store is broken")
 
-    session = Dumb(asleep.identity)
-
-    @contextlib.contextmanager
-    def logged_in(*_arguments: object) -> Iterator[Console]:
-        yield Console(cast(Session, session), "admin@x")
-
-    monkeypatch.setattr(rehearsal, "console", logged_in)
-    said: list[str] = []
-    assert down(asleep, say=said.append) == [], "nothing had to be ended by a signal"
-    assert session.n_shutdowns == 1
+    said = said_by_polite_down(asleep, Dumb(asleep.identity), monkeypatch)
     assert said == ["jobs may still run while the federation shuts down: the job store is broken"]
 
 
