@@ -9,7 +9,7 @@ from scipy import ndimage
 from med_duallora import volume
 from med_duallora.errors import SubjectRefused
 from med_duallora.volume import LV, MYO, RV, prepare_volume
-from tests.unit.cohorts.raw import SHAPE, heart, oblique_affine, texture
+from tests.unit.cohorts.raw import SHAPE, heart, heart_es, oblique_affine, texture
 
 LPS = np.diag([-1.0, -1.0, 1.0])
 

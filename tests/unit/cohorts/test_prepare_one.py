@@ -13,13 +13,13 @@ from med_duallora.cohorts import prepare_one as module
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
 from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal
 from med_duallora.nifti import write_nifti
-from tests.unit.cohorts.raw import SHAPE, heart, oblique_affine, texture
+from tests.unit.cohorts.raw import SHAPE, heart, heart_es, oblique_affine, texture
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> RawSubject:
     """A segmented subject of four 3-D files."""
-    images = {"ed": texture(1), "es": texture(2), "ed_gt": heart(), "es_gt": heart()}
+    images = {"ed": texture(1), "es": texture(2), "ed_gt": heart(), "es_gt": heart_es()}
     for name, data in images.items():
         write_nifti(tmp_path / "raw" / f"{name}.nii.gz", data, oblique_affine())
     paths = [ImageSource(tmp_path / "raw" / f"{name}.nii.gz") for name in images]
@@ -30,7 +30,8 @@ def raw(tmp_path: Path) -> RawSubject:
 def cine(tmp_path: Path) -> RawSubject:
     """A subject whose phases are frames 2 and 0 of one 4-D file, with a 4-D segmentation."""
     write_nifti(tmp_path / "raw" / "c.nii.gz", texture(1, (*SHAPE, 3)), oblique_affine())
-    write_nifti(tmp_path / "raw" / "g.nii.gz", np.repeat(heart()[..., None], 3, axis=3), oblique_affine())
+    labels = np.stack([heart_es(), heart(), heart()], axis=3)
+    write_nifti(tmp_path / "raw" / "g.nii.gz", labels, oblique_affine())
     image, labels = tmp_path / "raw" / "c.nii.gz", tmp_path / "raw" / "g.nii.gz"
     sources = [ImageSource(path, frame) for path in (image, labels) for frame in (2, 0)]
     return RawSubject("c1", "mnms", "DCM", "ge", "c", *sources)
