@@ -82,13 +82,13 @@ def check_heart(ed_lv: Array | None, es_lv: Array | None, voxel_ml: float) -> No
         if not volumes[phase]:
             hint = "; perhaps ED and ES are exchanged, or it is a label map of another image" if phase == "ES" else ""
             raise SubjectRefused("empty-lv", f"the {phase} segmentation has no left ventricle (label {LV}){hint}")
+    if len(volumes) == 2 and volumes["ES"] >= volumes["ED"]:
+        detail = f"the left ventricle is {volumes['ES']:.1f} mL large at ES and {volumes['ED']:.1f} mL at ED"
+        raise SubjectRefused("phases-exchanged", f"{detail}; ED and ES may be exchanged")
     low, high = LV_VOLUME
     if "ED" in volumes and not low <= volumes["ED"] <= high:
         detail = f"the left ventricle at ED is {volumes['ED']:.1f} mL large; expected {low:g} to {high:g} mL"
         raise SubjectRefused("implausible-heart", f"{detail}: check the voxel size and the label map")
-    if len(volumes) == 2 and volumes["ES"] >= volumes["ED"]:
-        detail = f"the left ventricle is {volumes['ES']:.1f} mL large at ES and {volumes['ED']:.1f} mL at ED"
-        raise SubjectRefused("phases-exchanged", f"{detail}; ED and ES may be exchanged")
 
 
 def check_crop(labels: Array | None, window: Window, phase: str) -> None:
