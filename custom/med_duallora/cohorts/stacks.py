@@ -101,17 +101,16 @@ def _stack(image: NiftiImage, source: ImageSource, role: str, frames: list[int])
 
 
 def _aligned(stacks: Mapping[str, Stack]) -> tuple[dict[str, Stack], list[str]]:
-    """Bring each segmentation onto its image's grid, then everything of ES onto that of ED."""
-    aligned, remarks = {"ed": stacks["ed"]}, []
+    """Bring ES onto ED's grid; each segmentation onto its image's grid first, and with it onto ED's."""
+    ed = stacks["ed"]
+    es, remarks = on_grid_of(stacks["es"], ed)
+    aligned = {"ed": ed, "es": es}
     for role in ("ed_gt", "es_gt"):
-        if role in stacks:
-            image = stacks[role.removesuffix("_gt")]
-            aligned[role], found = on_grid_of(stacks[role], image, may_be_unplaced=True)
-            remarks += found
-    for role in ("es", "es_gt"):
-        if role in stacks:
-            aligned[role], found = on_grid_of(aligned.get(role, stacks[role]), stacks["ed"])
-            remarks += [text for text in found if role == "es" or text not in remarks]
+        if role not in stacks:
+            continue
+        labels, found = on_grid_of(stacks[role], stacks[role.removesuffix("_gt")], may_be_unplaced=True)
+        aligned[role], moved = on_grid_of(labels, ed)
+        remarks += [*found, *(text for text in moved if text not in found)]
     return aligned, remarks
 
 

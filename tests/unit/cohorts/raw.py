@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from med_duallora.cohorts.subject import ImageSource, RawSubject
 from med_duallora.nifti import write_nifti
 
 SHAPE = (40, 36, 6)
@@ -42,6 +43,15 @@ def heart(shape: tuple[int, ...] = SHAPE, numbers: Sequence[int] = (0, 1, 2, 3),
 def heart_es(shape: tuple[int, ...] = SHAPE, numbers: Sequence[int] = (0, 1, 2, 3)) -> np.ndarray:
     """The same at end-systole: both ventricles are smaller."""
     return heart(shape, numbers, radius_lv=3.5)
+
+
+def write_subject(folder: Path) -> RawSubject:
+    """Write a segmented subject of four 3-D files."""
+    images = {"ed": texture(1), "es": texture(2), "ed_gt": heart(), "es_gt": heart_es()}
+    for name, data in images.items():
+        write_nifti(folder / f"{name}.nii.gz", data, oblique_affine())
+    paths = [ImageSource(folder / f"{name}.nii.gz") for name in images]
+    return RawSubject("s1", "table", "DCM", "ge", "c", *paths)
 
 
 def write_acdc(root: Path, groups: Mapping[str, str], part: str = "training", segmented: bool = True) -> Path:

@@ -10,20 +10,17 @@ import numpy as np
 import pytest
 
 from med_duallora.cohorts import prepare_one as module
+from med_duallora.cohorts.nifti_stream import files_sha256
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
 from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal
 from med_duallora.nifti import write_nifti
-from tests.unit.cohorts.raw import SHAPE, heart, heart_es, oblique_affine, texture
+from tests.unit.cohorts.raw import SHAPE, heart, heart_es, oblique_affine, texture, write_subject
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> RawSubject:
     """A segmented subject of four 3-D files."""
-    images = {"ed": texture(1), "es": texture(2), "ed_gt": heart(), "es_gt": heart_es()}
-    for name, data in images.items():
-        write_nifti(tmp_path / "raw" / f"{name}.nii.gz", data, oblique_affine())
-    paths = [ImageSource(tmp_path / "raw" / f"{name}.nii.gz") for name in images]
-    return RawSubject("s1", "table", "DCM", "ge", "c", *paths)
+    return write_subject(tmp_path / "raw")
 
 
 @pytest.fixture
@@ -242,6 +239,46 @@ def test_non_orthonormal_cosines_are_prepared(raw: RawSubject, tmp_path: Path) -
     assert remark.startswith("the axes are not at right angles, ITK refuses such a file: ED, ES, ED segmentation, ES")
     written = nib.load(tmp_path / "out/s1/s1_sax_ed.nii.gz").affine
     assert np.allclose(written[:3, :3], affine[:3, :3] / (1.6, 1.6, 9) * (1, 1, 10), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "too-large"),
+        (OverflowError("too large"), "unexpected-error"),
+        (RecursionError(), "unexpected-error"),
+        (ZeroDivisionError(), "unexpected-error"),
+        (IndexError(), "unexpected-error"),
+    ],
+)
+def test_an_error_that_nobody_thought_of_refuses_one_subject(
+    raw: RawSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    prepare(raw, tmp_path)
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "PREPARATION", "cinema-sax-next")
+    monkeypatch.setattr(module, "prepare_volume", fails)
+    refused = prepare(raw, tmp_path)
+    assert isinstance(refused, Refusal)
+    assert refused.reason == reason
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    raw: RawSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changing(paths: list[Path]) -> tuple[str, dict[Path, str]]:
+        found = files_sha256(paths)
+        source_changed(raw, tmp_path)
+        return found
+
+    monkeypatch.setattr(module, "files_sha256", changing)
+    refused = prepare(raw, tmp_path)
+    assert isinstance(refused, Refusal)
+    assert refused.detail == f"{raw.es.path} was changed while it was read"
 
 
 def test_a_failed_write_leaves_the_earlier_folder_whole(
