@@ -157,6 +157,15 @@ class Vocabulary:
             )
         return slug
 
+    def added(self) -> dict[str, dict[str, str]]:
+        """Return what is beside the standard words, by kind: the record of a label map."""
+        pairs = {"pathology": (self.pathologies, STANDARD.pathologies), "vendor": (self.vendors, STANDARD.vendors)}
+        added = {
+            kind: {word: name for word, name in mine.items() if standard.get(word) != name}
+            for kind, (mine, standard) in pairs.items()
+        }
+        return {kind: words for kind, words in added.items() if words}
+
 
 STANDARD = Vocabulary()
 
