@@ -8,7 +8,7 @@ from pathlib import Path
 from med_duallora.cohorts.vocabulary import HEALTHY, VENDORS, canonical_pathology, vendor_slug
 from med_duallora.errors import SubjectRefused
 
-__all__ = ["HEALTHY", "VENDORS", "canonical_pathology", "vendor_slug"]  # named here, kept in ``vocabulary``
+__all__ = ["HEALTHY", "VENDORS", "canonical_pathology", "vendor_slug"]  # kept in ``vocabulary``, also had from here
 
 # CineMA's number of each label number in a file: entry i says what label i becomes.
 CINEMA_NUMBERS = (0, 1, 2, 3)  # 1 RV, 2 MYO, 3 LV: also ACDC's

@@ -6,7 +6,7 @@ from pathlib import Path
 from med_duallora.errors import CohortError
 
 # A million blank rows of a spreadsheet are about 6 MB; what is larger than this is no table of subjects.
-MAX_BYTES = 100_000_000
+MAX_BYTES = 30_000_000
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods; .xls

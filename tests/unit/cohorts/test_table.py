@@ -1,4 +1,5 @@
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -166,3 +167,28 @@ def test_a_workbook_is_sent_back_to_be_saved_as_csv(tmp_path: Path) -> None:
     (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(CohortError, match="save it as CSV"):
         table.read(tmp_path / "t.xlsx")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_damaged_tables_end_in_rows_refusals_or_one_clear_error(tmp_path: Path, encoding: str) -> None:
+    random = Random(encoding)
+    write_csv(tmp_path / "t.csv", [row(subject=f"s{number}", ed_frame="1.0", label="0") for number in range(4)])
+    whole = (tmp_path / "t.csv").read_text().encode(encoding)
+    n_read = n_refused = n_unreadable = 0
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(random.choice((1, 1, 1, 5))):
+            place = random.randrange(len(content))
+            content[place : place + random.choice((0, 1, 1, 20))] = random.choice(
+                (b"", b'"', b"\0", b";,\n", b"\xff\xfe")
+            )
+        (tmp_path / "t.csv").write_bytes(content)
+        try:
+            subjects, refused = table.read(tmp_path / "t.csv")
+        except CohortError as error:
+            assert str(tmp_path / "t.csv") in str(error)
+            n_unreadable += 1
+        else:
+            n_read += len(subjects)
+            n_refused += len(refused)
+    assert min(n_read, n_refused, n_unreadable) > 0
