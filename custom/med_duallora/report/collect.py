@@ -43,7 +43,7 @@ class Round:
         seconds: from sending the tasks to the aggregated adapter.
         sites: who contributed.
         residual: relative norm of what averaging the factors lost; None where nobody contributed.
-        floor_bytes: number of sent values times the size of one.
+        tensor_bytes: number of sent values times the size of one.
         refused: what the server did not take, one text each.
     """
 
@@ -51,7 +51,7 @@ class Round:
     seconds: float
     sites: Mapping[str, SiteRound]
     residual: float | None
-    floor_bytes: int
+    tensor_bytes: int
     refused: tuple[str, ...]
 
     @property
@@ -136,7 +136,7 @@ def find_server_directory(directory: Path) -> Path:
         ArtifactError: there is no such folder, or several.
     """
     if not directory.is_dir():
-        raise ArtifactError(f"{directory} is no directory; give the workspace of a run or a downloaded job")
+        raise ArtifactError(f"{directory} is not a directory; give the workspace of a run or a downloaded job")
     found = sorted(path.parent for path in directory.rglob(ROUNDS) if (path.parent / JOB).is_file())
     if not found:
         raise ArtifactError(
@@ -184,7 +184,7 @@ def _round(record: Mapping[str, Any], where: str) -> Round:
         seconds=_number(record, "seconds", where),
         sites=sites,
         residual=None if record.get("residual") is None else _number(record, "residual", where),
-        floor_bytes=_positive(record, "floor_bytes", where),
+        tensor_bytes=_positive(record, "tensor_bytes", where),
         refused=_refused(record, where),
     )
 
