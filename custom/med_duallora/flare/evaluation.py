@@ -72,7 +72,9 @@ class AdapterEvaluation(Controller):
         for model in self.models:
             path = directory / f"{MODELS[model]}.safetensors"
             if model == "best" and not path.exists():
-                self.log_info(fl_ctx, "no best adapter was selected: too few rounds, or no site could validate")
+                self.log_info(
+                    fl_ctx, "no best adapter was selected: there were too few rounds, or no site could validate"
+                )
                 continue
             scores = self._evaluated(path, abort_signal, fl_ctx)
             if scores is None or abort_signal.triggered:

@@ -46,7 +46,7 @@ def find_server_directory(directory: Path) -> Path:
         ArtifactError: there is no such folder, or several.
     """
     if not directory.is_dir():
-        raise ArtifactError(f"{directory} is no directory; give the workspace of a run or a downloaded job")
+        raise ArtifactError(f"{directory} is not a directory; give the workspace of a run or a downloaded job")
     found = sorted(path.parent for path in directory.rglob(ROUNDS) if (path.parent / JOB).is_file())
     if not found:
         raise ArtifactError(
@@ -94,7 +94,7 @@ def _round(record: Mapping[str, Any], where: str) -> Round:
         seconds=_number(record, "seconds", where),
         sites=sites,
         residual=None if record.get("residual") is None else _number(record, "residual", where),
-        floor_bytes=_positive(record, "floor_bytes", where),
+        tensor_bytes=_positive(record, "tensor_bytes", where),
         refused=_refused(record, where),
         ended=_time(record, where),
     )

@@ -28,11 +28,11 @@ GLOSSARY = (
     ("global adapter", "low-rank matrices that every site trains, sends and receives back averaged"),
     ("local adapter", "low-rank matrices that a site trains beside the global ones and never sends"),
     ("global / local adapter only", "the trained model with the other adapter switched off; its head stays on"),
-    ("payload", "what a site sends in a round; the floor is the size of its values alone"),
+    ("payload", "what a site sends in a round, as it is serialised; its tensors alone are a little smaller"),
     ("round", "one training task at every site, then one aggregation; counted from 1 here, from 0 in FLARE's logs"),
-    ("sensitivity, specificity", "share of diseased subjects that were found; of normal ones that were left alone"),
+    ("sensitivity, specificity", "share of diseased subjects that were found; of normal (NOR) ones recognised"),
     ("balanced accuracy", "mean of sensitivity and specificity; 0.5 is chance"),
-    ("AUROC", "chance that a diseased subject scores above a normal one; it needs no threshold"),
+    ("AUROC", "chance that a subject with disease scores above a normal one; it needs no threshold"),
     ("macro, pooled", "mean over sites, each counting the same; over all subjects together"),
     ("worst site, spread", "the lowest value over sites; the highest minus the lowest"),
     ("aggregation residual", "relative size of what is lost by averaging the factors instead of their products"),
@@ -86,7 +86,10 @@ def _key_numbers(run: Run) -> list[KeyNumber]:
     return [
         KeyNumber(tables.number(both), "balanced accuracy with both adapters, mean over sites"),
         KeyNumber(tables.number(start), "balanced accuracy of the backbone with a fitted head"),
-        KeyNumber(largest, f"largest payload of a site in a round; floor {tables.kib(run.rounds[-1].floor_bytes)} KiB"),
+        KeyNumber(
+            largest,
+            f"largest payload of a site in a round; its tensors alone {tables.kib(run.rounds[-1].tensor_bytes)} KiB",
+        ),
         KeyNumber(tables.duration(seconds), _run_label(run)),
     ]
 
@@ -111,7 +114,7 @@ def _sections(run: Run) -> list[Section]:
         Section("Time", [plot["time"], tables.time_table(run)]),
         Section("Configuration", [tables.configuration_table(run)]),
         Section("Provenance", [*_citations(run), tables.provenance_table(run)]),
-        Section("Words", _glossary()),
+        Section("Glossary", _glossary()),
     ]  # fmt: skip
 
 
@@ -152,8 +155,8 @@ def _leaving(run: Run) -> str:
     )
     reasons = "; ".join(text for item in run.rounds for text in item.refused)
     return (
-        "A payload holds the tensors of the egress contract and nothing else; the job's filter builds it anew at the "
-        "site, and the server checks it again. Beside it go the site's weight, its training and validation metrics, "
+        "A payload holds the tensors of the egress contract and nothing else; the job's filter builds it at the "
+        "site, and the server checks it again. Alongside it go the site's weight, its training and validation metrics, "
         f"and after the last round its test scores with the counts behind them. {refused}{reasons}"
     )
 
@@ -161,13 +164,17 @@ def _leaving(run: Run) -> str:
 def _coarseness(run: Run) -> str:
     scores = run.evaluation.sites
     if not all({"n_positive", "n_negative"} <= set(values) for values in scores.values()):
-        return f"{_subject(run)} The sites did not send how many subjects they rest on; read them with care."
+        return f"{_subject(run)} The sites did not send the numbers of test subjects; read the scores with care."
     sizes = ", ".join(
-        f"{site} {int(values['n_positive'])} + {int(values['n_negative'])}" for site, values in scores.items()
+        f"{site} {int(values['n_negative'])} + {int(values['n_positive'])}" for site, values in scores.items()
     )
     smallest = min((int(v[k]) for v in scores.values() for k in ("n_positive", "n_negative") if v[k]), default=0)
-    step = f" At the smallest of them one subject moves balanced accuracy by {0.5 / smallest:.2f}." if smallest else ""
-    return f"{_subject(run)} Test subjects, diseased + normal: {sizes}.{step} Threshold 0.5, never tuned."
+    step = (
+        f" In the smallest of these groups one subject moves balanced accuracy by {0.5 / smallest:.2f}."
+        if smallest
+        else ""
+    )
+    return f"{_subject(run)} Test subjects, NOR + disease: {sizes}.{step} Threshold 0.5, never tuned."
 
 
 def _subject(run: Run) -> str:
@@ -180,7 +187,7 @@ def _subject(run: Run) -> str:
 def _failures(run: Run) -> list[Block]:
     failed = run.evaluation.failed
     reasons = "; ".join(f"{site}: {reason}" for site, reason in failed.items())
-    return [Paragraph(f"Without a result, and in no number here: {reasons}.")] if failed else []
+    return [Paragraph(f"Without a result, and not included in any number here: {reasons}.")] if failed else []
 
 
 def _n_subjects(run: Run) -> int:
@@ -188,4 +195,4 @@ def _n_subjects(run: Run) -> int:
 
 
 def _glossary() -> list[Block]:
-    return [Table("Words used above", ["word", "meaning"], [list(entry) for entry in GLOSSARY])]
+    return [Table("Terms used above", ["term", "meaning"], [list(entry) for entry in GLOSSARY])]

@@ -38,7 +38,7 @@ class Round:
         seconds: from sending the tasks to the aggregated adapter.
         sites: who contributed.
         residual: relative norm of what averaging the factors lost; None where nobody contributed.
-        floor_bytes: number of sent values times the size of one.
+        tensor_bytes: number of sent values times the size of one.
         refused: what the server did not take, one text each.
         ended: when the adapter was aggregated, UTC; None where the file does not say.
     """
@@ -47,7 +47,7 @@ class Round:
     seconds: float
     sites: Mapping[str, SiteRound]
     residual: float | None
-    floor_bytes: int
+    tensor_bytes: int
     refused: tuple[str, ...]
     ended: datetime | None = None
 

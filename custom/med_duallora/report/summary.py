@@ -20,7 +20,7 @@ _Z_95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Counts:
-    """How many of a group of test subjects were classified rightly.
+    """How many of a group of test subjects were classified correctly.
 
     Args:
         hits: diseased subjects that were found.
@@ -124,7 +124,7 @@ def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
         ValueError: ``n`` is 0, or ``n_hits`` is not between 0 and ``n``.
     """
     if not (n > 0 and 0 <= n_hits <= n):
-        raise ValueError(f"{n_hits} of {n} is no proportion")
+        raise ValueError(f"{n_hits} of {n} is not a proportion")
     share, z2 = n_hits / n, _Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))

@@ -33,7 +33,7 @@ KIB = 1024
 
 
 def number(value: float | None) -> str:
-    """Return a score with two decimals: test sets are small, more digits would pretend."""
+    """Return a score with two decimals: test sets are small, more would look more precise than they are."""
     return NONE if value is None else f"{value:.2f}"
 
 
@@ -124,10 +124,10 @@ def interval_table(run: Run, variant: str) -> Table:
         if found is None:
             rows.append([name, NONE, NONE])
         else:
-            rows.append([name, _share(found.hits, found.n_positive), _share(found.rejections, found.n_negative)])
+            rows.append([name, _share(found.rejections, found.n_negative), _share(found.hits, found.n_positive)])
     return Table(
-        caption=f"{VARIANT_LABELS[variant].capitalize()}: test subjects classified rightly, with 95 % intervals",
-        header=["site", "disease found (sensitivity)", "normal recognised (specificity)"],
+        caption=f"{VARIANT_LABELS[variant].capitalize()}: test subjects classified correctly, with 95 % intervals",
+        header=["site", "NOR recognised (specificity)", "disease found (sensitivity)"],
         rows=rows,
         note="Wilson score intervals; subjects are independent, sites are not a random sample.",
         strong_rows=[len(rows) - 1],
@@ -142,22 +142,29 @@ def _share(n_hits: int, n: int) -> str:
 
 
 def payload_table(run: Run) -> Table:
-    """Return what every site sent per round, beside the floor: the bytes that the values alone need."""
+    """Return what every site sent per round, beside the bytes of its tensors alone."""
     rows = []
     for site in run.sites:
         sizes = [item.sites[site].payload_bytes for item in run.rounds if site in item.sites]
-        floors = [item.floor_bytes for item in run.rounds if site in item.sites]
+        raw_sizes = [item.tensor_bytes for item in run.rounds if site in item.sites]
         if sizes:
-            ratio = max(size / floor for size, floor in zip(sizes, floors, strict=True))
-            row = [str(len(sizes)), kib(min(sizes)), kib(max(sizes)), kib(max(floors)), f"{ratio:.3f}", kib(sum(sizes))]
+            ratio = max(size / raw for size, raw in zip(sizes, raw_sizes, strict=True))
+            row = [
+                str(len(sizes)),
+                kib(min(sizes)),
+                kib(max(sizes)),
+                kib(max(raw_sizes)),
+                f"{ratio:.3f}",
+                kib(sum(sizes)),
+            ]
         else:
             row = ["0", *[NONE] * 5]
         rows.append([site, *row])
     return Table(
         caption="Serialised payload of a train task, KiB",
-        header=["site", "rounds", "smallest", "largest", "floor", "largest / floor", "sent in all"],
+        header=["site", "rounds", "smallest", "largest", "tensors alone", "largest / tensors", "sent in total"],
         rows=rows,
-        note="Floor: number of sent values times 4 bytes. Transport headers of FLARE and gRPC come on top.",
+        note="Tensors alone: number of values times 4 bytes. Headers of FLARE and gRPC are not counted.",
     )
 
 

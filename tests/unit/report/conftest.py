@@ -25,7 +25,7 @@ def round_record(index: int, **changes: object) -> dict[str, object]:
         }
         for n, site in enumerate(SITES)
     }
-    record = {"round": index, "seconds": 6.0, "sites": sites, "residual": 0.1, "floor_bytes": 2048, "refused": []}
+    record = {"round": index, "seconds": 6.0, "sites": sites, "residual": 0.1, "tensor_bytes": 2048, "refused": []}
     record["ended"] = f"2026-01-31T23:0{index}:00.000Z"
     return {**record, **changes}
 

@@ -83,7 +83,7 @@ def test_other_evaluated_adapters_are_kept_apart(server: Path) -> None:
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="nowhere is no directory"):
+    with pytest.raises(ArtifactError, match="nowhere is not a directory"):
         read_run(tmp_path / "nowhere")
 
 
@@ -139,8 +139,8 @@ def test_a_damaged_file_is_named(server: Path, name: str, text: str, message: st
     [
         pytest.param([round_record(0), round_record(0)], "line 2: round 0 follows round 0", id="two runs in one file"),
         pytest.param([round_record(0, seconds="9")], "line 1: seconds = '9', expected a finite", id="text as number"),
-        pytest.param([round_record(0, seconds=True)], "seconds = True", id="a truth value is no number"),
-        pytest.param([round_record(0, floor_bytes=0)], "floor_bytes = 0", id="a ratio needs a floor"),
+        pytest.param([round_record(0, seconds=True)], "seconds = True", id="a truth value is not a number"),
+        pytest.param([round_record(0, tensor_bytes=0)], "tensor_bytes = 0", id="a ratio needs the tensors' size"),
         pytest.param([round_record(0, sites=[])], "sites must be an object", id="list of sites"),
         pytest.param([round_record(0, sites={"ge": 3})], "ge: metrics must be an object", id="site without metrics"),
         pytest.param(

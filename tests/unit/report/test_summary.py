@@ -41,7 +41,7 @@ def test_intervals_are_wilsons(n_hits: int, n: int, interval: tuple[float, float
 
 @pytest.mark.parametrize(("n_hits", "n"), [(0, 0), (-1, 5), (6, 5)])
 def test_no_proportion_has_no_interval(n_hits: int, n: int) -> None:
-    with pytest.raises(ValueError, match="is no proportion"):
+    with pytest.raises(ValueError, match="is not a proportion"):
         wilson_interval(n_hits, n)
 
 

@@ -36,22 +36,23 @@ def test_a_method_without_a_local_adapter_has_fewer_rows(server: Path) -> None:
 
 def test_intervals_show_the_counts(server: Path) -> None:
     table = tables.interval_table(read_run(server), "both")
+    assert table.header[1:] == ["NOR recognised (specificity)", "disease found (sensitivity)"]
     assert table.rows == [
-        ["siemens", "4 of 4  (51–100 %)", "2 of 2  (34–100 %)"],
-        ["philips", "2 of 2  (34–100 %)", "2 of 4  (15–85 %)"],
-        ["all sites", "6 of 6  (61–100 %)", "4 of 6  (30–90 %)"],
+        ["siemens", "2 of 2  (34–100 %)", "4 of 4  (51–100 %)"],
+        ["philips", "2 of 4  (15–85 %)", "2 of 2  (34–100 %)"],
+        ["all sites", "4 of 6  (30–90 %)", "6 of 6  (61–100 %)"],
     ]
 
 
 def test_a_class_without_subjects_is_said(server: Path) -> None:
     sites = {"ge": {"both.specificity": 1.0, "n_positive": 0, "n_negative": 2, "n_subjects": 2}}
     rewrite(server / "evaluation.json", sites=sites)
-    assert tables.interval_table(read_run(server), "both").rows[0][1] == "no subject"
+    assert tables.interval_table(read_run(server), "both").rows[0][2] == "no subject"
 
 
-def test_payload_stands_beside_its_floor(server: Path) -> None:
+def test_payload_stands_beside_its_tensors_alone(server: Path) -> None:
     table = tables.payload_table(read_run(server))
-    assert table.header[1:] == ["rounds", "smallest", "largest", "floor", "largest / floor", "sent in all"]
+    assert table.header[1:] == ["rounds", "smallest", "largest", "tensors alone", "largest / tensors", "sent in total"]
     assert table.rows == [
         ["siemens", "3", "2.0", "2.0", "2.0", "1.000", "6.0"],
         ["philips", "3", "2.5", "2.5", "2.0", "1.250", "7.5"],

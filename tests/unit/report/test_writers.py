@@ -148,11 +148,16 @@ def test_the_headline_says_when_nothing_can_be_compared(server: Path) -> None:
     assert "cannot be compared (1 site)" in headline(read_run(server))
 
 
+def test_counts_are_normal_before_disease(server: Path) -> None:
+    """Siemens has 4 diseased and 2 normal test subjects, Philips the other way round."""
+    assert "Test subjects, NOR + disease: siemens 2 + 4, philips 4 + 2." in to_markdown(build(read_run(server)))
+
+
 def test_sites_without_counts_are_not_given_any(server: Path) -> None:
     rewrite(
         server / "evaluation.json", sites={"ge": {"both.balanced_accuracy": 0.8, "backbone.balanced_accuracy": 0.5}}
     )
-    assert "Scores of the best global adapter. The sites did not send how many subjects" in to_markdown(
+    assert "Scores of the best global adapter. The sites did not send the numbers of test subjects" in to_markdown(
         build(read_run(server))
     )
 
@@ -164,7 +169,7 @@ def test_refusals_and_failures_are_told(server: Path) -> None:
     rewrite(server / "evaluation.json", failed={"canon": "no answer"})
     text = to_markdown(build(read_run(server)))
     assert "refused 1 contribution(s): ge: another round" in text
-    assert "Without a result, and in no number here: canon: no answer." in text
+    assert "Without a result, and not included in any number here: canon: no answer." in text
 
 
 @pytest.mark.parametrize(

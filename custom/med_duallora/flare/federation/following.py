@@ -74,9 +74,9 @@ def _check_server(person: Console, job: Mapping[str, Any]) -> None:
     started = _start_of(job)
     if job.get("status") == "RUNNING" and started is not None and person.server_start() > started:
         raise FederationError(
-            f"job {job['job_id']} does not run: it ended when the server did, which was started again later. FLARE "
-            "lists it as RUNNING for ever, and archives nothing of it; the adapter of its last finished round lies in "
-            f"{job['job_id']}/app_server of the server's kit: go on from it with submit --resume-from"
+            f"job {job['job_id']} does not run: it ended when the server did, and the server was started again later. "
+            "FLARE lists it as RUNNING forever, and archives nothing of it; the adapter of its last finished round is "
+            f"in {job['job_id']}/app_server of the server's kit: resume from it with submit --resume-from"
         )
 
 

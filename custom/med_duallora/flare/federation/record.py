@@ -85,7 +85,7 @@ class Federation:
             return cls(directory=path.parent, kits=kits, sites=sites, processes=processes, **values)
         except FileNotFoundError:
             raise InputError(
-                f"{directory} holds no federation; `med-duallora federation up --workspace {directory}` makes one"
+                f"{directory} holds no federation; `med-duallora federation up --workspace {directory}` creates one"
             ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} cannot be read: {error!r}") from error
@@ -150,7 +150,7 @@ def private_directory(directory: Path) -> Path:
         raise InputError(f"{str(directory)!r} has a blank in it, which FLARE's job launcher does not support")
     if (directory / PROVISIONED).is_dir():
         raise InputError(
-            f"{directory} holds {PROVISIONED}/ with private keys, but no federation: making it was broken off. Remove "
+            f"{directory} holds {PROVISIONED}/ with private keys, but no federation: making it was interrupted. Remove "
             f"{directory / PROVISIONED}, or choose a new directory"
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):

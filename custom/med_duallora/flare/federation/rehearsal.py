@@ -112,7 +112,7 @@ def start_one(federation: Federation, name: str) -> Federation:
 
 
 def down(federation: Federation, polite: bool = True, say: Say = announce) -> list[int]:
-    """Stop everything of a federation; what already ended is no error.
+    """Stop everything of a federation; what already ended is not an error.
 
     Args:
         federation: which.
