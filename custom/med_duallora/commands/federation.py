@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "federation",
         help="rehearse production on this machine: provisioned kits, real processes, mutual TLS",
         description="A FLARE server and one client per site as separate processes on this machine, provisioned from "
-        "project.yml with mutual TLS and closed site kits. poc/guide says how the same is done between hospitals.",
+        "project.yml with mutual TLS and hardened site kits. poc/guide says how the same is done between hospitals.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     up = _action(actions, "up", _up, "provision, start the server and the sites, wait until all are registered")
@@ -36,9 +36,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     download = _action(actions, "download", _download, "download a job's result and report on it")
     abort = _action(actions, "abort", _abort, "abort a job")
     for parser_with_job in (monitor, download, abort):
-        parser_with_job.add_argument("job_id", nargs="?", metavar="JOB", help="a job's id (default: the latest job)")
+        parser_with_job.add_argument("job_id", nargs="?", metavar="JOB_ID", help="a job's id (default: the latest job)")
     down = _action(actions, "down", _down, "stop every process of the federation; kits, states and results stay")
-    down.add_argument("--now", action="store_true", help="do not ask through the console first")
+    down.add_argument(
+        "--now", action="store_true", help="end the processes without a shutdown through the console first"
+    )
     whole = _action(actions, "run", _run, "up, submit, follow, download, report and down in one go")
     _add_up_arguments(whole)
     _add_job_arguments(whole)
@@ -49,27 +51,44 @@ def _action(
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
     parser.add_argument(
-        "--dir", type=Path, required=True, metavar="DIR", help="of the federation; outside the checkout: it holds keys"
+        "--workspace",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the federation; outside the checkout, because it holds private keys",
     )
     parser.set_defaults(run=run)
     return parser
 
 
 def _add_up_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds a prepared cohort per site")
-    parser.add_argument("--sites", metavar="A,B,...", help="take part (default: every cohort below --data)")
-    parser.add_argument("--project", type=Path, metavar="FILE", help="default: poc/project.yml of the checkout")
-    parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
-    add_site_settings_argument(parser)
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="of the server (default: a free one)")
     parser.add_argument(
-        "--timeout", type=float, default=180.0, metavar="S", help="until all sites are registered (default: 180)"
+        "--data", type=Path, required=True, metavar="DIR", help="folder that holds one prepared cohort per site"
+    )
+    parser.add_argument("--sites", metavar="A,B,...", help="sites that take part (default: every cohort below --data)")
+    parser.add_argument(
+        "--project", type=Path, metavar="FILE", help="project file (default: poc/project.yml of the checkout)"
+    )
+    parser.add_argument(
+        "--backbone-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="backbone weights (default: those shipped with the package)",
+    )
+    add_site_settings_argument(parser)
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="port of the server (default: a free one)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=180.0,
+        metavar="SECONDS",
+        help="how long to wait until all sites are registered (default: 180)",
     )
 
 
 def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--job", default="production", metavar="NAME|FOLDER", help="a known job or a job folder (default: production)"
+        "--job", default="production", metavar="JOB", help="a known job or a job folder (default: production)"
     )
     parser.add_argument(
         "--set",
@@ -100,14 +119,17 @@ def _status(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.record import Federation
     from med_duallora.flare.federation.registration import registered_sites
 
-    federation = Federation.read(options.dir)
+    federation = Federation.read(options.workspace)
     running = [process for process in federation.processes if processes.is_running(process, federation.identity)]
     for process in federation.processes:
         state = "runs" if process in running else "does not run"
         print(f"{process.name:<28} process {process.pid:<8} {state}")
     if not any(process.name == federation.server for process in running):
         state = "the server does not run" if federation.processes else "no process of it was started yet"
-        print(f"{state}; `med-duallora federation up` with --dir {options.dir} and --data starts it", file=sys.stderr)
+        print(
+            f"{state}; `med-duallora federation up` with --workspace {options.workspace} and --data starts it",
+            file=sys.stderr,
+        )
         return 1
     with console(federation) as lead:
         known = registered_sites(federation, lead)
@@ -146,7 +168,7 @@ def _down(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.record import Federation
     from med_duallora.flare.federation.rehearsal import down
 
-    federation = Federation.read(options.dir)
+    federation = Federation.read(options.workspace)
     killed = down(federation, polite=not options.now)
     print(f"federation down; nothing of it runs ({len(killed)} processes ended by a signal)")
     return 0
@@ -160,7 +182,7 @@ def _run(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.rehearsal import down, refuse_running, up
 
     def recorded() -> Federation | None:
-        return Federation.read(options.dir) if (options.dir / RECORD).is_file() else None
+        return Federation.read(options.workspace) if (options.workspace / RECORD).is_file() else None
 
     plan = _plan(options)
     before = recorded()
@@ -192,13 +214,13 @@ def _plan(options: argparse.Namespace) -> "Plan":
     if not project.is_file():
         raise ConfigError(f"there is no project file {project}")
     if options.backbone_checkpoint is not None and not options.backbone_checkpoint.is_file():
-        raise ConfigError(f"--backbone-checkpoint {options.backbone_checkpoint} is no file")
+        raise ConfigError(f"--backbone-checkpoint {options.backbone_checkpoint} is not a file")
     if not 0 <= options.port < 2**16:
         raise ConfigError(f"--port {options.port}, but it must be between 0 and 65535")
     if options.timeout <= 0:
         raise ConfigError(f"--timeout {options.timeout}, but it must be above 0")
     return Plan(
-        directory=options.dir,
+        directory=options.workspace,
         project=project,
         cohorts=find_sites(options.data, options.sites.split(",") if options.sites else None),
         backbone_checkpoint=options.backbone_checkpoint,
@@ -235,9 +257,9 @@ def _where(federation: "Federation") -> str:
         [
             f"  kits      {federation.kits}",
             f"  logs      {federation.directory / 'logs'} (what the processes print), log.txt in each kit (FLARE's)",
-            f"  submit    med-duallora federation submit --dir {directory} --wait",
+            f"  submit    med-duallora federation submit --workspace {directory} --wait",
             f"  console   PATH={program}:$PATH bash {kit}/startup/fl_admin.sh    (user name: {lead})",
             f"  FLARE's   nvflare job list --startup-kit {kit}",
-            f"  stop      med-duallora federation down --dir {directory}",
+            f"  stop      med-duallora federation down --workspace {directory}",
         ]
     )

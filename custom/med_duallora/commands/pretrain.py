@@ -23,16 +23,22 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "commands read, a manifest (.json) and the loss curve (.png) beside it. The same arguments give the "
         "same weights on the same machine; an interrupted run continues with --resume.",
     )
-    parser.add_argument("--data", type=Path, required=True, help="a prepared cohort, or a folder of prepared cohorts")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write (.safetensors)")
-    parser.add_argument("--preset", default="cinema-mini", help="backbone preset (default: %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="a prepared cohort, or a folder of them"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="checkpoint to write (.safetensors)")
+    parser.add_argument(
+        "--backbone", default="cinema-mini", metavar="NAME", help="backbone preset (default: %(default)s)"
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=float, help="length of the run in passes over the subjects (default: 100)")
     length.add_argument("--steps", type=int, help="length of the run in optimizer steps")
     length.add_argument("--minutes", type=float, help="length of the run in minutes, from a timing of a few steps")
     parser.add_argument("--batch-size", type=int, default=16, help="volumes per step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--mask-ratio", type=float, default=0.75, help="part of the patches hidden (%(default)s)")
+    parser.add_argument(
+        "--mask-ratio", type=float, default=0.75, help="share of the patches that is hidden (default: %(default)s)"
+    )
     parser.add_argument(
         "--frames",
         choices=("pair", "single"),
@@ -44,12 +50,19 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--motion-weight",
         type=float,
         default=5.0,
-        help="weight in the loss of what differs between ED and ES (%(default)s)",
+        help="weight in the loss of what differs between ED and ES (default: %(default)s)",
     )
     parser.add_argument("--norm-target", action="store_true", help="reconstruct patches of mean 0 and sd 1")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the linear layers")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order, views and masks (default: 0)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="number format of the linear layers (default: fp32)",
+    )
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed of weights, order, views and masks (default: 0)"
+    )
     parser.add_argument("--resume", action="store_true", help=f"continue the run kept in OUT{STATE_SUFFIX}")
     parser.add_argument(
         "--data-recipe",
@@ -89,9 +102,9 @@ def _config(options: argparse.Namespace, n_steps: int) -> "PretrainConfig":
     from med_duallora.pretraining.data import ViewConfig
     from med_duallora.pretraining.run import PretrainConfig
 
-    names = ("preset", "batch_size", "lr", "mask_ratio", "norm_target", "motion_weight", "precision", "seed")
+    names = ("batch_size", "lr", "mask_ratio", "norm_target", "motion_weight", "precision", "seed")
     values = {name: getattr(options, name) for name in names}
-    return PretrainConfig(n_steps=n_steps, views=ViewConfig(frames=options.frames), **values)
+    return PretrainConfig(preset=options.backbone, n_steps=n_steps, views=ViewConfig(frames=options.frames), **values)
 
 
 def _n_steps(options: argparse.Namespace, pool: "VolumePool", state_file: Path) -> int:

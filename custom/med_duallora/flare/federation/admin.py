@@ -118,7 +118,7 @@ class Console:
     def abort_if_possible(self, job_id: str) -> str:
         """Abort a job; return FLARE's reason where it cannot, empty where it does.
 
-        FLARE lists the jobs of a server that was killed as running for ever, and aborts none of them.
+        FLARE lists the jobs of a server that was killed as running forever, and aborts none of them.
         """
         try:
             self.abort(job_id)
@@ -178,8 +178,9 @@ def console(federation: Federation, role: str = "lead", timeout_s: float = CONNE
             session = new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
     except (NoConnection, FLCommunicationError) as error:
         raise FederationError(
-            f"no answer from the server at localhost:{federation.port}: {error}; `med-duallora federation status "
-            f"--dir {federation.directory}` shows what runs, the server's log is {federation.log(federation.server)}"
+            f"no answer from the server at localhost:{federation.port}: {error}; "
+            f"`med-duallora federation status --workspace {federation.directory}` shows what runs, the server's log is "
+            f"{federation.log(federation.server)}"
         ) from error
     except AuthenticationError as error:
         raise FederationError(f"the server does not accept {person}: {error}; was the kit {kit} replaced?") from error
@@ -190,7 +191,7 @@ def console(federation: Federation, role: str = "lead", timeout_s: float = CONNE
             f"the connection to the server was lost ({error}); its log is {federation.log(federation.server)}"
         ) from error
     except ANSWERS as error:
-        raise FederationError(explained(f"the server did not do it: {error}")) from error
+        raise FederationError(explained(f"the server refused: {error}")) from error
     finally:
         with contextlib.suppress(Exception):  # the server may be gone
             session.close()
