@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
+from med_duallora.cohorts.identity import shared_with_earlier
 from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
 from med_duallora.cohorts.prepare_tables import (
@@ -68,7 +69,7 @@ def prepare_cohorts(
 def _prepare_into(out: Path, result: Preparation, subjects: Sequence[RawSubject], options: PrepareOptions) -> None:
     unique, repeated = _without_repeated_names(subjects)
     outcomes = _prepare_all(out, unique, options)
-    prepared, copies = _without_copies(unique, [item for item in outcomes if isinstance(item, Prepared)])
+    prepared, copies = _without_copies(unique, {item.subject: item for item in outcomes if isinstance(item, Prepared)})
     result.refused = [*repeated, *(item for item in outcomes if isinstance(item, Refusal)), *copies]
     result.n_reused = sum(item.reused for item in prepared.values())
     _assign(result, [item for item in unique if item.subject in prepared], prepared, options)
@@ -115,24 +116,17 @@ def _without_repeated_names(subjects: Sequence[RawSubject]) -> tuple[list[RawSub
 
 
 def _without_copies(
-    subjects: Sequence[RawSubject], prepared: Sequence[Prepared]
+    subjects: Sequence[RawSubject], prepared: Mapping[str, Prepared]
 ) -> tuple[dict[str, Prepared], list[Refusal]]:
-    """Keep the first of subjects with equal bytes: one person under two names could be in two splits."""
-    by_name = {item.subject: item for item in prepared}
-    kept: dict[str, Prepared] = {}
-    owner: dict[str, str] = {}
-    refused = []
-    for raw in subjects:
-        item = by_name.get(raw.subject)
-        if item is None:
-            continue
-        if item.source_sha256 in owner:
-            detail = f"its files hold the same bytes as those of {owner[item.source_sha256]}"
-            refused.append(Refusal(raw.subject, raw.dataset, str(raw.ed.path), "duplicate-subject", detail))
-            continue
-        owner[item.source_sha256] = raw.subject
-        kept[raw.subject] = item
-    return kept, refused
+    """Keep the first of subjects that share an image: one person under two names could be in two splits."""
+    in_order = [prepared[raw.subject] for raw in subjects if raw.subject in prepared]
+    shared = shared_with_earlier((item.subject, item.ed_voxels_sha256, item.es_voxels_sha256) for item in in_order)
+    refused = [
+        Refusal(raw.subject, raw.dataset, str(raw.ed.path), "duplicate-subject", shared[raw.subject])
+        for raw in subjects
+        if raw.subject in shared
+    ]
+    return {item.subject: item for item in in_order if item.subject not in shared}, refused
 
 
 def _prepare_all(out: Path, subjects: Sequence[RawSubject], options: PrepareOptions) -> list[Prepared | Refusal]:

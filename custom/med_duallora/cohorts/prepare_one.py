@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from med_duallora.cohorts.identity import IDENTITY, image_hashes
 from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal
 from med_duallora.errors import SubjectRefused
 from med_duallora.files import sha256_of_file, sha256_of_json, write_json
@@ -70,11 +71,19 @@ def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Pr
         earlier = _earlier(folder, request)
         if earlier is not None:
             return earlier
-        volume, spacing = _prepare(raw, files, rotated_origin_shift)
+        volume, spacing, (ed_sha256, es_sha256) = _prepare(raw, files, rotated_origin_shift)
     except SubjectRefused as refused:
         shutil.rmtree(folder, ignore_errors=True)
         return Refusal.of(raw.subject, raw.dataset, raw.ed.path, refused)
-    prepared = Prepared(raw.subject, source_sha256, volume.ed.shape[2], spacing, volume.crop_centre)
+    prepared = Prepared(
+        subject=raw.subject,
+        source_sha256=source_sha256,
+        n_slices=volume.ed.shape[2],
+        spacing=spacing,
+        crop_centre=volume.crop_centre,
+        ed_voxels_sha256=ed_sha256,
+        es_voxels_sha256=es_sha256,
+    )
     _write(folder, volume, prepared, request)
     return prepared
 
@@ -89,7 +98,7 @@ def _hash(files: Mapping[Path, bytes]) -> str:
 def _request(raw: RawSubject, paths: list[Path], source_sha256: str, rotated_origin_shift: bool) -> str:
     """Return a hash of everything that decides the prepared voxels; names and places of files do not."""
     roles = [[role, paths.index(source.path), source.frame] for role, source in raw.sources()]
-    return sha256_of_json([PREPARATION, source_sha256, roles, raw.label_numbers, rotated_origin_shift])
+    return sha256_of_json([PREPARATION, IDENTITY, source_sha256, roles, raw.label_numbers, rotated_origin_shift])
 
 
 def _earlier(folder: Path, request: str) -> Prepared | None:
@@ -109,7 +118,8 @@ def _earlier(folder: Path, request: str) -> Prepared | None:
 
 def _prepare(
     raw: RawSubject, files: Mapping[Path, bytes], rotated_origin_shift: bool
-) -> tuple[PreparedVolume, tuple[float, float, float]]:
+) -> tuple[PreparedVolume, tuple[float, float, float], tuple[str, str]]:
+    """Return the volumes, the raw voxel size in mm and the identities of the raw ED and ES stacks."""
     images = {path: parse_nifti(path, content) for path, content in files.items()}
     stacks = {role: _stack(images[source.path], source, role) for role, source in raw.sources()}
     ed, es = images[raw.ed.path], images[raw.es.path]
@@ -125,7 +135,7 @@ def _prepare(
         label_numbers=raw.label_numbers,
         rotated_origin_shift=rotated_origin_shift,
     )
-    return volume, ed.spacing
+    return volume, ed.spacing, image_hashes(stacks["ed"], stacks["es"])
 
 
 def _stack(image: NiftiImage, source: ImageSource, role: str) -> Array:
