@@ -177,7 +177,7 @@ def test_a_subject_that_moves_to_another_vendor_leaves_no_copy(raw: Path, tmp_pa
     moved = [replace(item, vendor="canon") if item.vendor == "ge" else item for item in subjects]
     prepare_cohorts(tmp_path / "out", moved, [], OPTIONS)
     assert (tmp_path / "out/canon/B3P3R1/B3P3R1_sax_ed.nii.gz").is_file()
-    assert not list((tmp_path / "out/ge").iterdir())
+    assert not (tmp_path / "out/ge").exists()
 
 
 def test_another_cohorts_output_is_not_mixed_in(raw: Path, tmp_path: Path) -> None:
