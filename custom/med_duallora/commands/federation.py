@@ -62,7 +62,12 @@ def _action(
 def _add_up_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds a prepared cohort per site")
     parser.add_argument("--sites", metavar="A,B,...", help="take part (default: every cohort below --data)")
-    parser.add_argument("--project", type=Path, metavar="FILE", help="default: poc/project.yml of the checkout")
+    parser.add_argument(
+        "--project",
+        type=Path,
+        metavar="FILE",
+        help="default: poc/project.yml of the checkout, with the sites it lacks added",
+    )
     parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
     add_site_settings_argument(parser)
     parser.add_argument("--port", type=int, default=0, metavar="N", help="of the server (default: a free one)")
@@ -212,6 +217,7 @@ def _plan(options: argparse.Namespace) -> "Plan":
         site_settings=tuple(options.site_set),
         port=options.port,
         timeout_s=options.timeout,
+        own_sites=options.project is None,
     )
 
 
