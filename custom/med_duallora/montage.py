@@ -87,7 +87,7 @@ def _raw_subjects(folder: Path) -> list[RawSubject]:
             except CohortError:  # not this layout; a folder of no layout at all is refused below
                 continue
     if not found:
-        raise InputError(f"{folder} is no prepared cohort and no raw ACDC, M&Ms, M&Ms-2 or phantom cohort")
+        raise InputError(f"{folder} is neither a prepared cohort nor a raw ACDC, M&Ms, M&Ms-2 or phantom cohort")
     return found
 
 
@@ -139,12 +139,12 @@ def write_montage(rows: Sequence[MontageRow], out: Path) -> None:
     """Draw ``rows`` into the PNG file ``out``.
 
     Raises:
-        InputError: there are no rows, or ``out`` is no PNG.
+        InputError: there are no rows, or ``out`` is not a PNG.
     """
     from matplotlib.figure import Figure
 
     if not rows:
-        raise InputError("there is nothing to show")
+        raise InputError("there are no subjects to show")
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out} must end in .png")
     figure = Figure(figsize=(10.2, 2.45 * len(rows) + 0.5), layout="constrained")

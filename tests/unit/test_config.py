@@ -79,14 +79,14 @@ def test_every_limit_is_checked_and_quoted(cls: type, values: dict[str, object],
     [
         pytest.param({"rounds": 3}, "unknown setting 'rounds'; known here: augment", id="unknown setting"),
         pytest.param({"train": {"rounds": 3}}, r"unknown setting 'train\.rounds'", id="unknown nested setting"),
-        pytest.param({"train": 3}, r"train\. must be an object, not int", id="group is no group"),
+        pytest.param({"train": 3}, r"train\. must be an object, not int", id="group is not a group"),
         pytest.param({"train": {"n_rounds": "3"}}, r"train\.n_rounds = '3', but it must be of type int", id="text"),
         pytest.param({"train": {"n_rounds": 3.0}}, "must be of type int", id="float where int is meant"),
-        pytest.param({"train": {"n_rounds": True}}, "must be of type int", id="truth value is no number"),
+        pytest.param({"train": {"n_rounds": True}}, "must be of type int", id="truth value is not a number"),
         pytest.param({"train": {"lr": float("inf")}}, "must be of type float", id="infinity is no setting"),
         pytest.param({"train": {"clip_norm": float("nan")}}, "must be of type float", id="nor is NaN"),
-        pytest.param({"train": {"lr": True}}, "must be of type float", id="truth value is no float"),
-        pytest.param({"lora": {"targets": "q"}}, "must be a list", id="text is no list"),
+        pytest.param({"train": {"lr": True}}, "must be of type float", id="truth value is not a float"),
+        pytest.param({"lora": {"targets": "q"}}, "must be a list", id="text is not a list"),
         pytest.param({"lora": {"targets": [1]}}, "must be of type str", id="number in a list of texts"),
         pytest.param({"method": None}, "must be of type str", id="nothing"),
     ],
@@ -113,7 +113,7 @@ def test_settings_can_be_overridden(assignment: str, read: object) -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("train.n_rounds", "is no assignment; write key=value"),
+        ("train.n_rounds", "is not an assignment; write key=value"),
         ("train.rounds=3", r"unknown setting 'train\.rounds'; did you mean 'n_rounds'\? known here: batch_size"),
         ("train.qqq=3", r"unknown setting 'train\.qqq'; known here: batch_size"),
         ("backbone_sha256=123", "must be of type str"),
@@ -197,7 +197,7 @@ def test_the_privacy_scope_comes_before_the_environment(tmp_path: Path, monkeypa
     assert SiteConfig.find("ge", {"med_duallora_site_config": str(tmp_path / "scope.json")}).n_threads == 1
 
 
-def test_a_site_without_configuration_is_told_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_without_configuration_is_reported_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SITE_CONFIG_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match=f"site ge has no configuration: .*{SITE_CONFIG_VARIABLE}.*med_duallora_site"):
         SiteConfig.find("ge")

@@ -27,7 +27,7 @@ is either prepared or listed in OUT/refused.csv with its reason. A second run re
 EPILOG = """\
 Exit codes: 0 all subjects prepared (or --allow-refused), 1 a subject was refused or writing failed, 2 bad input.
 
-The table for --table has the columns subject, ed, es, pathology (or label: 0 healthy, 1 disease), vendor, centre
+The table for --table has the columns subject, ed, es, pathology (or label: 0 normal (NOR), 1 disease), vendor, centre
 (paths relative to the table) and optionally ed_frame, es_frame, ed_segmentation, es_segmentation, segmentation_labels
 (rv-myo-lv or lv-myo-rv), split, cine. It is CSV with commas, semicolons or tabs; in an optional cell NA, n/a, nan,
 none, - and nothing all mean empty.
@@ -70,7 +70,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     _add_site_arguments(parser)
     parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="of the split and of simulated sites (default %(default)s)"
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="random seed of the split and of simulated sites (default: %(default)s)",
     )
     parser.add_argument(
         "--official-splits",
@@ -78,7 +82,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="keep the cohorts' own splits; where there is no val (ACDC), a stratified quarter of train becomes val",
     )
     parser.add_argument(
-        "--processes", type=_processes, default=None, metavar="N", help="at a time (default: one per core)"
+        "--processes", type=_processes, default=None, metavar="N", help="number of processes (default: one per core)"
     )
     parser.add_argument("--allow-refused", action="store_true", help="exit with 0 although subjects were refused")
     parser.add_argument(
@@ -163,11 +167,11 @@ def _read(options: argparse.Namespace, words: "Vocabulary") -> "tuple[list[RawSu
 
 def _seed(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number between 0 and 2**31 - 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number between 0 and 2**31 - 1")
     return int(text)
 
 
 def _processes(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number between 1 and 1024")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number between 1 and 1024")
     return int(text)

@@ -196,7 +196,7 @@ def test_a_full_disk_of_the_server_ends_the_job_and_leaves_the_older_adapter_who
 
 def test_the_next_job_includes_the_late_site(second: Second, federation: RunningFederation) -> None:
     assert second.back_in
-    assert "the local adapter starts anew" in federation.log(UNLUCKY, second.job_id)
+    assert "the local adapter starts from scratch" in federation.log(UNLUCKY, second.job_id)
 
 
 def test_a_round_ends_without_a_site_that_is_too_slow(second: Second, second_ended: Ended) -> None:

@@ -13,7 +13,7 @@ def test_the_report_is_written_beside_the_run_and_named(server: Path, capsys: py
     assert (server / "report" / "report.md").is_file()
 
 
-def test_the_report_goes_where_it_is_told(server: Path, tmp_path: Path) -> None:
+def test_the_report_goes_where_it_is_reported(server: Path, tmp_path: Path) -> None:
     assert main(["report", str(server), "--out", str(tmp_path / "here")]) == 0
     assert (tmp_path / "here" / "report.html").is_file()
 

@@ -68,16 +68,16 @@ def header(key: str, value: Any) -> Change:
 
 
 FORGED: list[tuple[str, Change, str]] = [
-    ("an older round", meta(current_round=-1), "the round is no integer between 0 and 1"),
+    ("an older round", meta(current_round=-1), "the round is not an integer between 0 and 1"),
     ("a later round", meta(current_round=1), "answers round 1, but round 0 is open"),
-    ("a round after the last", meta(current_round=7), "the round is no integer between 0 and 1"),
-    ("a round that is true", meta(current_round=False), "the round is no integer"),
-    ("weight zero", meta(NUM_STEPS_CURRENT_ROUND=0.0), "the weight is no number above 0"),
-    ("a negative weight", meta(NUM_STEPS_CURRENT_ROUND=-6.0), "the weight is no number above 0"),
-    ("a weight that is no number", meta(NUM_STEPS_CURRENT_ROUND=NAN), "the weight is no number above 0"),
-    ("an infinite weight", meta(NUM_STEPS_CURRENT_ROUND=INF), "the weight is no number above 0"),
-    ("an enormous weight", meta(NUM_STEPS_CURRENT_ROUND=1e300), "the weight is no number above 0 and at most 1e+09"),
-    ("weights in an array", meta(NUM_STEPS_CURRENT_ROUND=np.ones(9)), "the weight is no number above 0"),
+    ("a round after the last", meta(current_round=7), "the round is not an integer between 0 and 1"),
+    ("a round that is true", meta(current_round=False), "the round is not an integer"),
+    ("weight zero", meta(NUM_STEPS_CURRENT_ROUND=0.0), "the weight is not a number above 0"),
+    ("a negative weight", meta(NUM_STEPS_CURRENT_ROUND=-6.0), "the weight is not a number above 0"),
+    ("a weight that is not a number", meta(NUM_STEPS_CURRENT_ROUND=NAN), "the weight is not a number above 0"),
+    ("an infinite weight", meta(NUM_STEPS_CURRENT_ROUND=INF), "the weight is not a number above 0"),
+    ("an enormous weight", meta(NUM_STEPS_CURRENT_ROUND=1e300), "the weight is not a number above 0 and at most 1e+09"),
+    ("weights in an array", meta(NUM_STEPS_CURRENT_ROUND=np.ones(9)), "the weight is not a number above 0"),
     ("not a number among the tensors", tensors(lambda v: v * np.float32(NAN)), "not finite"),
     ("infinity among the tensors", tensors(lambda v: np.full_like(v, np.inf)), "not finite"),
     ("another dtype", tensors(lambda v: v.astype(np.float64)), "has dtype float64"),
@@ -88,9 +88,9 @@ FORGED: list[tuple[str, Change, str]] = [
     ("an unknown metric", meta(metrics={"age": 61.0}), "a metric outside the contract"),
     ("a metric out of range", meta(initial_metrics={"val_balanced_accuracy": 1e300}), "is out of range"),
     ("text beside the DXO", beside("note", "hello"), "payload entry outside the contract: 'note'"),
-    ("no DXO", lambda reply: reply.pop("DXO"), "no data exchange object"),
-    ("a kind that is an array", lambda reply: reply["DXO"].update(kind=np.arange(3)), "no data exchange object"),
-    ("another content type", header("__content_type__", np.arange(3)), "no data exchange object"),
+    ("no DXO", lambda reply: reply.pop("DXO"), "not a data exchange object"),
+    ("a kind that is an array", lambda reply: reply["DXO"].update(kind=np.arange(3)), "not a data exchange object"),
+    ("another content type", header("__content_type__", np.arange(3)), "not a data exchange object"),
     (
         "headers that are a list",
         lambda reply: dict.update(reply, __headers__=[1]),
@@ -145,7 +145,7 @@ def test_a_result_of_nobody_is_refused(server: Server, contract: EgressContract)
 def test_a_check_that_fails_refuses_one_contribution_and_not_the_round(
     server: Server, contract: EgressContract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FLARE ends the round for everybody when ``accept`` raises."""
+    """FLARE ends the round foreverybody when ``accept`` raises."""
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("patient007")

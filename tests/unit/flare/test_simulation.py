@@ -56,6 +56,16 @@ def test_missing_cohorts_are_named(tiny_cohorts: dict[str, Path], tmp_path: Path
         find_sites(tiny_cohorts["ge"].parent, ["ge", "toshiba"])
 
 
+def test_a_folder_that_cannot_name_a_site_is_refused_where_it_takes_part(
+    tiny_cohorts: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in ("st-olav_3", "my hospital"):
+        (tmp_path / name).symlink_to(tiny_cohorts["ge"])
+    with pytest.raises(ConfigError, match=r"'my hospital' cannot be the name of a site.*rename the cohort's folder"):
+        find_sites(tmp_path)
+    assert list(find_sites(tmp_path, ["st-olav_3"])) == ["st-olav_3"]
+
+
 def test_the_printed_command_is_the_one_that_runs(simulation: Simulation) -> None:
     words = shlex.split(simulation.command_text())
     assert words[2:] == simulation.command()
@@ -191,12 +201,13 @@ def test_a_line_that_is_being_written_waits(tmp_path: Path) -> None:
 def test_the_origin_of_the_data_is_noted_beside_the_scores(simulation: Simulation, tmp_path: Path) -> None:
     finish(simulation)
     mark_origin(simulation)
-    assert json.loads((simulation.server_directory / "evaluation.json").read_text())["synthetic"] is False
+    where = simulation.server_directory / "evaluation.json"
+    assert json.loads(where.read_text())["origin"] == {"phantoms": "none", "datasets": []}
     phantoms = tmp_path / "prepared" / "ge"
     phantoms.mkdir(parents=True)
     (tmp_path / "prepared" / "preparation.json").write_text('{"synthetic": true}')
     mark_origin(dataclasses.replace(simulation, sites={"ge": phantoms}))
-    assert json.loads((simulation.server_directory / "evaluation.json").read_text())["synthetic"] is True
+    assert json.loads(where.read_text())["origin"] == {"phantoms": "all", "datasets": []}
 
 
 def log(simulation: Simulation, name: str, *lines: str) -> None:

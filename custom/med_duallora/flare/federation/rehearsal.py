@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from med_duallora.cohorts.phantom.provenance import is_synthetic
+from med_duallora.cohorts.origin import origin_of
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.config import SiteConfig
 from med_duallora.errors import ConfigError, FederationError
@@ -81,7 +81,7 @@ def up(plan: Plan, say: Say = announce) -> Federation:
     federation = replace(
         federation,
         backbone_sha256=sha256_of_file(checkpoint) if checkpoint else "",
-        synthetic=all(is_synthetic(cohort) for cohort in plan.cohorts.values()),
+        origin=origin_of(plan.cohorts.values()).to_dict(),
     )
     federation.write()
     for site in federation.sites:
@@ -114,7 +114,7 @@ def start_one(federation: Federation, name: str) -> Federation:
 
 
 def down(federation: Federation, polite: bool = True, say: Say = announce) -> list[int]:
-    """Stop everything of a federation; what already ended is no error.
+    """Stop everything of a federation; what already ended is not an error.
 
     Args:
         federation: which.

@@ -170,5 +170,5 @@ def test_git_ignores_everything_that_provisioning_leaves() -> None:
         check=False,
     )
     if answer.returncode == 128:
-        pytest.skip("this is no git checkout")
+        pytest.skip("this is not a git checkout")
     assert len(answer.stdout.splitlines()) == len(names) + 1
