@@ -17,7 +17,7 @@ from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.cohorts.prepare_folders import move_to_places, subject_folders
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
 from med_duallora.cohorts.prepare_tables import Preparation, PrepareOptions, cohort_row, write_tables
-from med_duallora.cohorts.sites import in_order, site_values, sites_of
+from med_duallora.cohorts.site_names import in_order, site_values, sites_of
 from med_duallora.cohorts.split import official_splits, split_notes, stratified_splits
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.errors import CohortError, MedDualLoRAError
@@ -44,7 +44,7 @@ def prepare_cohorts(
 
     Raises:
         CohortError: ``out`` cannot be written, is in use, or holds prepared subjects that are not among
-            these; ``official_splits`` finds a subject without one; or ``sites.sites_of`` finds no sites.
+            these; ``official_splits`` finds a subject without one; or ``site_names.sites_of`` finds no sites.
         MedDualLoRAError: writing failed, or a process died.
     """
     if options.official_splits:

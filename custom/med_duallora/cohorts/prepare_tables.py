@@ -16,7 +16,7 @@ from med_duallora import __version__
 from med_duallora.cohorts.prepare_folders import SUMMARY, remove_stale
 from med_duallora.cohorts.prepare_one import Prepared
 from med_duallora.cohorts.prepared import COHORT_TABLE, COLUMNS, REMARK_SEPARATOR, SPLITS
-from med_duallora.cohorts.sites import Sites
+from med_duallora.cohorts.site_names import Sites
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.files import write_json, write_text
 from med_duallora.volume import PREPARATION

@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.cohorts.prepare import prepare_cohorts
     from med_duallora.cohorts.prepare_summary import summary_lines
     from med_duallora.cohorts.prepare_tables import PrepareOptions
-    from med_duallora.cohorts.sites import Sites
+    from med_duallora.cohorts.site_names import Sites
 
     columns = tuple(column.strip() for column in options.site_column.split(","))
     sites = Sites(columns, options.simulated_sites)

@@ -27,7 +27,6 @@ from typing import Any
 
 import med_duallora
 from med_duallora.cohorts.origin import origin_of
-from med_duallora.cohorts.sites import check_site_name
 from med_duallora.config import SITE_CONFIG_VARIABLE, SiteConfig, assigned
 from med_duallora.errors import ConfigError, InputError
 from med_duallora.files import sha256_of_file, sha256_of_json, write_json
@@ -134,7 +133,7 @@ def find_sites(data: Path, chosen: list[str] | None = None) -> dict[str, Path]:
     """Return the prepared cohorts below ``data`` by site, in alphabetical order or in the order of ``chosen``.
 
     Raises:
-        ConfigError: there are none, a chosen site has none, or a folder's name cannot be a site's.
+        ConfigError: there are none, or a chosen site has none.
     """
     found = {path.parent.name: path.parent.resolve() for path in sorted(data.glob("*/cohort.csv"))}
     if not found:
@@ -142,8 +141,6 @@ def find_sites(data: Path, chosen: list[str] | None = None) -> dict[str, Path]:
     missing = [site for site in chosen or [] if site not in found]
     if missing:
         raise ConfigError(f"there is no prepared cohort {data / missing[0]}; there are {', '.join(found)}")
-    for site in chosen or found:
-        check_site_name(site)
     return {site: found[site] for site in chosen or found}
 
 

@@ -12,7 +12,7 @@ from med_duallora.cohorts import prepare as module
 from med_duallora.cohorts.prepare import prepare_cohorts
 from med_duallora.cohorts.prepare_tables import Preparation, PrepareOptions
 from med_duallora.cohorts.prepared import PreparedCohort
-from med_duallora.cohorts.sites import Sites
+from med_duallora.cohorts.site_names import Sites
 from med_duallora.errors import CohortError, ConfigError
 from tests.unit.cohorts.raw import mnms_row, write_acdc, write_mnms
 

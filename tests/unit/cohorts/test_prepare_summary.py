@@ -3,7 +3,7 @@ from typing import Any
 
 from med_duallora.cohorts.prepare_summary import remark_lines, site_lines, summary_lines
 from med_duallora.cohorts.prepare_tables import Preparation, PrepareOptions
-from med_duallora.cohorts.sites import Sites
+from med_duallora.cohorts.site_names import Sites
 from med_duallora.cohorts.subject import Refusal
 
 

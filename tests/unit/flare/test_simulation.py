@@ -56,16 +56,6 @@ def test_missing_cohorts_are_named(tiny_cohorts: dict[str, Path], tmp_path: Path
         find_sites(tiny_cohorts["ge"].parent, ["ge", "toshiba"])
 
 
-def test_a_folder_that_cannot_name_a_site_is_refused_where_it_takes_part(
-    tiny_cohorts: dict[str, Path], tmp_path: Path
-) -> None:
-    for name in ("st-olav_3", "my hospital"):
-        (tmp_path / name).symlink_to(tiny_cohorts["ge"])
-    with pytest.raises(ConfigError, match=r"'my hospital' cannot be the name of a site.*rename the cohort's folder"):
-        find_sites(tmp_path)
-    assert list(find_sites(tmp_path, ["st-olav_3"])) == ["st-olav_3"]
-
-
 def test_the_printed_command_is_the_one_that_runs(simulation: Simulation) -> None:
     words = shlex.split(simulation.command_text())
     assert words[2:] == simulation.command()

@@ -14,7 +14,7 @@ from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
 from nvflare.lighter.utils import load_yaml
 
-from med_duallora.cohorts.sites import check_site_name
+from med_duallora.cohorts.site_names import check_site_name
 from med_duallora.errors import ConfigError, FederationError
 from med_duallora.files import sha256_of_json
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from nvflare.apis.utils.format_check import name_check
 
-from med_duallora.cohorts.sites import Sites, check_site_name, in_order, site_slug, sites_of
+from med_duallora.cohorts.site_names import Sites, check_site_name, in_order, site_slug, sites_of
 from med_duallora.cohorts.subject import ImageSource, RawSubject
 from med_duallora.errors import CohortError, ConfigError
 
