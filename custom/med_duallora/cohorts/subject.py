@@ -40,7 +40,8 @@ REASONS = {
     "no-metadata": "a folder of images is not in the cohort's table",
     "unknown-pathology": "the pathology is none of the known ones",
     "unknown-vendor": "the vendor is none of the known ones, or two entries contradict each other",
-    "duplicate-subject": "the subject appears more than once, by name or by content",
+    "duplicate-subject": "the subject appears more than once, by name or by an image's voxels",
+    "same-image": "ED and ES are one image",
 }
 
 SUBJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
