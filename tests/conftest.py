@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,9 @@ COLUMNS = (  # noqa: SIM905
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """Two workers on two cores: more threads only slow each other down."""
-    torch.set_num_threads(1)
+def few_threads() -> None:
+    """One thread unless OMP_NUM_THREADS says otherwise: two workers on two cores only slow each other down."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """Every setting, its default and its check, in one place; JSON files hold values only.
 
-Three scopes that never mix: the job (``JobConfig``: the same forevery site, travels with the job), the
+Three scopes that never mix: the job (``JobConfig``: the same for every site, travels with the job), the
 site (``SiteConfig``: paths, device, threads, cache budget; never travels) and the backbone preset
 (``backbone.BackboneConfig``, pinned by its checkpoint's hash).
 """

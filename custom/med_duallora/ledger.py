@@ -1,4 +1,4 @@
-"""The ledger of a site: one line foreverything that left, or was kept from leaving.
+"""The ledger of a site: one line for everything that left, or was kept from leaving.
 
 A ledger is a JSONL file that only grows. Every line holds the hash of the line before it, and a small head file beside
 it (``<ledger>.head``) holds the number of lines, the size and the hash of the last one. So an edit, a removal or a
@@ -156,7 +156,7 @@ class Ledger:
             os.close(descriptor)
 
     def _write(self, head: Head, entry: Entry) -> Head:
-        line = {"n": head.n_lines, "time": _now(), **entry.to_dict(), "prev": head.sha256}
+        line = {"n": head.n_lines, "time": utc_now(), **entry.to_dict(), "prev": head.sha256}
         line["hash"] = line_hash(line)
         data = canonical_json(line).encode() + b"\n"
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -238,5 +238,6 @@ def _follows(line: Mapping[str, Any], head: Head) -> bool:
     return found == (head.n_lines, head.sha256, line_hash(line))
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """Return the present time in UTC as ISO 8601 with milliseconds and a final Z."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -27,7 +27,7 @@ from med_duallora.flare.receipts import event_entry, keep_receipt, train_entry
 from med_duallora.flare.rundir import ROUNDS_FILE, server_directory
 from med_duallora.flare.sender import checked_sender, sender_of
 from med_duallora.flare.tracking import FEDERATION_EVENT, publish_statistics, write_at_server
-from med_duallora.ledger import ALLOWED, BLOCKED
+from med_duallora.ledger import ALLOWED, BLOCKED, utc_now
 from med_duallora.monitoring import round_summary
 from med_duallora.screening import RoundRules, ScreenedResult, ScreenedRound
 
@@ -87,7 +87,7 @@ class DualLoRAAggregator(Aggregator):
             reply = read_train_reply(job_of(fl_ctx).contract, shareable)
         except EgressViolation as violation:
             return self._refuse(sender_of(shareable), str(violation), fl_ctx)
-        except Exception as error:  # an exception that got out would end the round forevery site
+        except Exception as error:  # an exception that got out would end the round for every site
             return self._refuse(sender_of(shareable), f"its check failed with {type(error).__name__}", fl_ctx)
         reason = ""
         with self._lock:
@@ -167,6 +167,7 @@ class DualLoRAAggregator(Aggregator):
         return {
             "round": fl_ctx.get_prop(AppConstants.CURRENT_ROUND),
             "seconds": time.monotonic() - self._started,
+            "ended": utc_now(),
             "sites": {site: self._sites[site] for site in result.sites},
             "residual": result.residual,
             "tensor_bytes": job_of(fl_ctx).contract.tensor_bytes,

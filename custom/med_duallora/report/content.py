@@ -1,14 +1,17 @@
 """Puts a run's report in order: what is said first, and how each number is explained."""
 
+from med_duallora.cohorts.origin import CITATIONS, Origin
 from med_duallora.config import JobConfig
 from med_duallora.methods import method_of
 from med_duallora.report import drawing, plots, tables
-from med_duallora.report.collect import Run
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
-from med_duallora.report.summary import macro
+from med_duallora.report.finished import Run
+from med_duallora.report.summary import macro, macro_interval
 
 NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis."
 SYNTHETIC = "Synthetic phantoms: no number here says anything about patients."
+MIXED = "Some sites hold synthetic phantoms: numbers over all sites say nothing about patients."
+REAL = "Real patients, research use."
 
 PAYLOADS = {
     "local": "global adapter",
@@ -40,11 +43,18 @@ def build(run: Run) -> Document:
     """Return the report of a run."""
     return Document(
         title="Med-DualLoRA: report of a federated run",
-        banner=f"{SYNTHETIC} {NOT_FOR_DIAGNOSIS}" if run.synthetic else NOT_FOR_DIAGNOSIS,
+        banner=banner(run.origin),
         headline=headline(run),
         key_numbers=_key_numbers(run),
         sections=_sections(run),
     )
+
+
+def banner(origin: Origin | None) -> str:
+    """Say what the reader must know before any number: whose hearts these are, and what the numbers are not for."""
+    if origin is None:
+        return NOT_FOR_DIAGNOSIS
+    return {"all": SYNTHETIC, "some": MIXED, "none": REAL}[origin.phantoms] + " " + NOT_FOR_DIAGNOSIS
 
 
 def headline(run: Run) -> str:
@@ -55,9 +65,16 @@ def headline(run: Run) -> str:
     size = ("1 site" if n_sites == 1 else f"{n_sites} sites") + (f", {subjects} test subjects" if subjects else "")
     if both is None or start is None:
         return f"Balanced accuracy cannot be compared ({size}): no site has a test split with both classes."
+    with_both, with_start = (
+        f"{value:.2f}{f' (95 % interval {between})' if between else ''}"
+        for value, between in (
+            (mean, tables.between(macro_interval(run.evaluation, variant)))
+            for mean, variant in ((both, "both"), (start, "backbone"))
+        )
+    )
     return (
-        f"Mean balanced accuracy over the sites: {both:.2f} with both adapters, {start:.2f} with the frozen backbone "
-        f"and a fitted head ({round(both, 2) - round(start, 2):+.2f}). {size[0].upper()}{size[1:]}."
+        f"Mean balanced accuracy over the sites: {with_both} with both adapters, {with_start} with the frozen backbone "
+        f"and a fitted head. {size[0].upper()}{size[1:]}."
     )
 
 
@@ -73,24 +90,39 @@ def _key_numbers(run: Run) -> list[KeyNumber]:
             largest,
             f"largest payload of a site in a round; its tensors alone {tables.kib(run.rounds[-1].tensor_bytes)} KiB",
         ),
-        KeyNumber(f"{seconds:,.0f} s", f"for {len(run.rounds)} rounds at {len(run.sites)} sites"),
+        KeyNumber(tables.duration(seconds), _run_label(run)),
     ]
+
+
+def _run_label(run: Run) -> str:
+    rounds = "1 round" if len(run.rounds) == 1 else f"{len(run.rounds)} rounds"
+    sites = "1 site" if len(run.sites) == 1 else f"{len(run.sites)} sites"
+    begun = f", begun {tables.moment(run.started)}" if run.started else ""
+    return f"for {rounds} at {sites}{begun}"
 
 
 def _sections(run: Run) -> list[Section]:
     plot = plots.pictures(run)
     accuracy, *other_scores = tables.result_tables(run)
     intervals = tables.interval_table(run, "both")
+    curves = [plot[name] for name in ("loss", "accuracy", "residual")]
     return [
         Section("Result", [Paragraph(_coarseness(run)), plot["variants"], accuracy, intervals, *_failures(run)]),
         Section("Sensitivity, specificity, AUROC", other_scores),
         Section("What left the sites", [boundary_picture(run), Paragraph(_leaving(run)), tables.payload_table(run)]),
-        Section("Training", [plot["curves"], *([tables.adapters_table(run)] if run.other_evaluations else [])]),
+        Section("Training", [*curves, *([tables.adapters_table(run)] if run.other_evaluations else [])]),
         Section("Time", [plot["time"], tables.time_table(run)]),
         Section("Configuration", [tables.configuration_table(run)]),
-        Section("Provenance", [tables.provenance_table(run)]),
+        Section("Provenance", [*_citations(run), tables.provenance_table(run)]),
         Section("Glossary", _glossary()),
     ]  # fmt: skip
+
+
+def _citations(run: Run) -> list[Block]:
+    """Ask the reader to cite the data sets whose patients are behind the numbers."""
+    names = run.origin.datasets if run.origin else ()
+    text = "; ".join(CITATIONS[name] for name in names)
+    return [Paragraph(f"Cite with every use of these numbers: {text}.")] if names else []
 
 
 def boundary_picture(run: Run) -> Picture:

@@ -1,9 +1,11 @@
 """The tables of a report."""
 
 from collections.abc import Iterable
+from datetime import datetime, timezone
 
-from med_duallora.report.collect import VARIANTS, Evaluation, Round, Run
+from med_duallora.cohorts.origin import Origin
 from med_duallora.report.document import Table
+from med_duallora.report.finished import VARIANTS, Evaluation, Round, Run
 from med_duallora.report.summary import METRICS, by_site, counts, extent, macro, pooled, pooled_counts, wilson_interval
 
 VARIANT_LABELS = {
@@ -12,6 +14,20 @@ VARIANT_LABELS = {
     "local": "local adapter only",
     "both": "both adapters",
 }
+PROVENANCE = (
+    "job_id",
+    "manifest_version",
+    "sha256",
+    "contract_sha256",
+    "backbone_sha256",
+    "n_parameters",
+    "sites",
+    "n_rounds_by_site",
+    "lineage",
+    "intended_use",
+    "versions",
+)
+"""What is shown of an adapter's manifest: the settings have a table of their own, the round stands above."""
 NONE = "–"
 KIB = 1024
 
@@ -19,6 +35,25 @@ KIB = 1024
 def number(value: float | None) -> str:
     """Return a score with two decimals: test sets are small, more would look more precise than they are."""
     return NONE if value is None else f"{value:.2f}"
+
+
+def between(interval: tuple[float, float] | None) -> str:
+    """Return a 95 % interval of a score, or nothing where there is none."""
+    return "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def moment(time: datetime | None) -> str:
+    """Return a time as people write it, in UTC."""
+    return NONE if time is None else f"{time.astimezone(timezone.utc):%d %b %Y, %H:%M} UTC"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def kib(n_bytes: float) -> str:
@@ -168,13 +203,28 @@ def configuration_table(run: Run) -> Table:
 
 
 def provenance_table(run: Run) -> Table:
-    """Return where the result comes from: the job's hash and what the adapter's manifest states."""
+    """Return where the result comes from: when, which job and adapter, and what made it; no setting stands twice."""
+    evaluation, (started, ended) = run.evaluation, (run.started, run.ended)
+    after = evaluation.round_index
     rows = [
+        ["started", moment(started)],
+        ["ended", moment(ended)],
+        ["duration", duration((ended - started).total_seconds()) if started and ended else NONE],
+        ["subjects", _origin(run.origin)],
+        ["evaluated adapter", evaluation.model + ("" if after is None else f", after round {after + 1}")],
         ["job.json sha256", run.job_sha256],
-        ["evaluated adapter", run.evaluation.model],
-        *_flat({name: value for name, value in run.manifest.items() if name != "lora"}),
+        *_flat({name: value for name, value in run.manifest.items() if name in PROVENANCE}),
     ]
     return Table("Provenance", ["what", "value"], rows)
+
+
+def _origin(origin: Origin | None) -> str:
+    """Say where the subjects come from."""
+    if origin is None:
+        return "not noted: the server never knows the sites' subjects"
+    names = f" ({', '.join(origin.datasets)})" if origin.datasets else ""
+    kind = {"all": "synthetic phantoms", "some": "synthetic phantoms at some sites, real patients at others"}
+    return kind.get(origin.phantoms, "real patients") + names
 
 
 def _flat(values: dict[str, object], prefix: str = "") -> Iterable[list[str]]:

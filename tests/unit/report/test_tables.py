@@ -104,7 +104,17 @@ def test_provenance_flattens_the_manifest_and_leaves_out_the_settings(server: Pa
     assert rows["versions.python"] == "3.11"
     assert rows["backbone_sha256"] == "f" * 64
     assert len(rows["job.json sha256"]) == 64
-    assert not any(name.startswith("lora") for name in rows)
+    assert rows["started"] == "31 Jan 2026, 22:59 UTC"
+    settings = dict(tables.configuration_table(read_run(server)).rows)  # type: ignore[arg-type]
+    assert not set(rows) & set(settings) - {"backbone_sha256"}
+    assert not any(name.startswith(("lora", "job.")) and name != "job.json sha256" for name in rows)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7260, "2 h 1 min")]
+)
+def test_durations_are_written_in_their_largest_units(seconds: float, text: str) -> None:
+    assert tables.duration(seconds) == text
 
 
 def test_best_and_last_adapter_stand_side_by_side(server: Path) -> None:

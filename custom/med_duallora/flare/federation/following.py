@@ -81,7 +81,7 @@ def _check_server(person: Console, job: Mapping[str, Any]) -> None:
 
 
 def fetch(federation: Federation, person: Console, job_id: str) -> Path:
-    """Download the result of a finished job, and note in it whether its cohorts are synthetic: the server never knew.
+    """Download the result of a finished job, and note in it where its subjects come from: the server never knew.
 
     Returns:
         The folder of the result, ready for ``report``.
@@ -92,5 +92,5 @@ def fetch(federation: Federation, person: Console, job_id: str) -> Path:
     place = person.download(job_id, federation.directory / "results")
     for path in place.glob(f"workspace/app_*/{EVALUATION_FILE}"):
         evaluation = json.loads(path.read_text(encoding="utf-8"))
-        write_json(path, {**evaluation, "synthetic": federation.synthetic})
+        write_json(path, {**evaluation, "origin": dict(federation.origin)} if federation.origin else evaluation)
     return place

@@ -12,7 +12,7 @@ Directory:
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Federation:
         server: name of the server.
         sites: names of the sites.
         people: name -> role.
-        synthetic: whether every site's cohort is made of phantoms; reports of results say so.
+        origin: where the sites' subjects come from, as ``Origin.to_dict`` gives it; reports of results say so.
         backbone_sha256: of the checkpoint that the sites were given; empty: the shipped ones.
         processes: what was started last.
     """
@@ -65,7 +65,7 @@ class Federation:
     server: str
     sites: tuple[str, ...]
     people: Mapping[str, str]
-    synthetic: bool = False
+    origin: Mapping[str, Any] = field(default_factory=dict)
     backbone_sha256: str = ""
     processes: tuple[StartedProcess, ...] = ()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from med_duallora.cohorts.phantom.provenance import is_synthetic
+from med_duallora.cohorts.origin import origin_of
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.config import SiteConfig
 from med_duallora.errors import ConfigError, FederationError
@@ -79,7 +79,7 @@ def up(plan: Plan, say: Say = announce) -> Federation:
     federation = replace(
         federation,
         backbone_sha256=sha256_of_file(checkpoint) if checkpoint else "",
-        synthetic=all(is_synthetic(cohort) for cohort in plan.cohorts.values()),
+        origin=origin_of(plan.cohorts.values()).to_dict(),
     )
     federation.write()
     for site in federation.sites:

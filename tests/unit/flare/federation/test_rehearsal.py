@@ -12,6 +12,7 @@ from nvflare.fuel.flare_api.api_spec import InternalError
 from nvflare.fuel.flare_api.flare_api import Session
 
 from med_duallora.cli import main
+from med_duallora.cohorts.origin import Origin
 from med_duallora.errors import CohortError, ConfigError, FederationError
 from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes, rehearsal
@@ -125,10 +126,10 @@ def test_the_checkpoint_that_the_sites_got_is_recorded(
 
 def test_whether_the_cohorts_are_phantoms_is_asked_at_every_start(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
-    for synthetic in (True, False):
-        monkeypatch.setattr(rehearsal, "is_synthetic", lambda _cohort, answer=synthetic: answer)
+    for phantoms in ("all", "none"):
+        monkeypatch.setattr(rehearsal, "origin_of", lambda _cohorts, answer=phantoms: Origin(answer))
         up(plan)
-        assert Federation.read(plan.directory).synthetic is synthetic
+        assert Federation.read(plan.directory).origin == {"phantoms": phantoms, "datasets": []}
 
 
 def test_run_leaves_a_federation_alone_that_runs_already(
