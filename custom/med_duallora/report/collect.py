@@ -46,7 +46,7 @@ def find_server_directory(directory: Path) -> Path:
         ArtifactError: there is no such folder, or several.
     """
     if not directory.is_dir():
-        raise ArtifactError(f"{directory} is no directory; give the workspace of a run or a downloaded job")
+        raise ArtifactError(f"{directory} is not a directory; give the workspace of a run or a downloaded job")
     found = sorted(path.parent for path in directory.rglob(ROUNDS) if (path.parent / JOB).is_file())
     if not found:
         raise ArtifactError(
