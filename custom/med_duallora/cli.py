@@ -20,6 +20,7 @@ COMMANDS = (
     "pretrain",
     "simulate",
     "jobs",
+    "config",
     "report",
     "federation",
     "server-kit",
