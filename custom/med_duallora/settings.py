@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import difflib
-import json
 import math
 import types
 import typing
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from med_duallora.errors import ConfigError
+from med_duallora.files import parsed_json
 
 C = TypeVar("C")
 
@@ -47,7 +47,7 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parsed_json(text)
     except ValueError:
         return text
 

@@ -1,7 +1,6 @@
 """Prepare one subject: its raw files in, its folder of a prepared cohort out, whole or not at all."""
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal
 from med_duallora.errors import SubjectRefused
-from med_duallora.files import sha256_of_file, sha256_of_json, write_json
+from med_duallora.files import read_json, sha256_of_file, sha256_of_json, write_json
 from med_duallora.nifti import SPACING_TOLERANCE, Array, NiftiImage, parse_nifti, read_bytes, write_nifti
 from med_duallora.volume import PREPARATION, PreparedVolume, prepare_volume
 
@@ -95,7 +94,7 @@ def _request(raw: RawSubject, paths: list[Path], source_sha256: str, rotated_ori
 def _earlier(folder: Path, request: str) -> Prepared | None:
     """Return the record of an earlier run if it answered the same request and its files are intact."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = read_json(folder / RECORD)
         if record["request"] != request:
             return None
         if any(sha256_of_file(folder / name) != digest for name, digest in record["files"].items()):

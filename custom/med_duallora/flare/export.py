@@ -1,6 +1,5 @@
 """Job folders from the recipe: the committed ones (values only), and self-contained ones that carry the package."""
 
-import json
 import shutil
 import tempfile
 import warnings
@@ -15,7 +14,7 @@ from nvflare.recipe.secrets import PotentialSecretWarning
 import med_duallora
 from med_duallora.config import JobConfig
 from med_duallora.errors import ConfigError
-from med_duallora.files import write_json
+from med_duallora.files import read_json, write_json
 from med_duallora.flare.job import JOB_COMPONENT
 from med_duallora.flare.recipe import PACKAGE, MedDualLoRARecipe, WorkflowConfig
 from med_duallora.resume import SavedRound
@@ -129,7 +128,7 @@ def export_job(spec: JobSpec, target: Path) -> Path:
             MedDualLoRARecipe(spec.name, spec.job, spec.workflow, code).export(scratch)
         fresh = Path(scratch) / spec.name
         for path in (fresh / "meta.json", fresh / SERVER_CONFIG, fresh / SITE_CONFIG):
-            write_json(path, _ordered(json.loads(path.read_text(encoding="utf-8"))))
+            write_json(path, _ordered(read_json(path)))
         if spec.adapter:
             for source in (spec.adapter, spec.adapter.with_suffix(".json")):
                 shutil.copyfile(source, (fresh / "app" / CARRIED_ADAPTER).with_suffix(source.suffix))
@@ -263,7 +262,7 @@ def _workflow(path: Path, workflow_id: str) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):

@@ -12,7 +12,6 @@ Workspace:
 
 import dataclasses
 import fcntl
-import json
 import os
 import shlex
 import shutil
@@ -29,7 +28,7 @@ import med_duallora
 from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.config import SITE_CONFIG_VARIABLE, SiteConfig, assigned
 from med_duallora.errors import ConfigError, InputError
-from med_duallora.files import sha256_of_file, sha256_of_json, write_json
+from med_duallora.files import parsed_json, read_json, sha256_of_file, sha256_of_json, write_json
 from med_duallora.flare.export import JobSpec, export_job
 from med_duallora.flare.rundir import EVALUATION_FILE, ROUNDS_FILE
 
@@ -180,7 +179,7 @@ def read_record(workspace: Path) -> dict[str, Any] | None:
     """Return the workspace's run record, or None where there is none."""
     path = workspace / RUN_FILE
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -261,7 +260,7 @@ def problems(simulation: Simulation) -> list[str]:
     planned = simulation.spec.workflow.rounds(simulation.spec.job)
     found = [f"{len(rounds)} of {len(planned)} rounds were finished"] if len(rounds) < len(planned) else []
     try:
-        evaluation = json.loads((directory / EVALUATION_FILE).read_text(encoding="utf-8"))
+        evaluation = read_json(directory / EVALUATION_FILE)
     except (OSError, ValueError):
         return [*found, "the trained adapter was not evaluated"]
     missing = sorted(set(simulation.sites) - set(evaluation["sites"]))
@@ -271,7 +270,7 @@ def problems(simulation: Simulation) -> list[str]:
 def mark_origin(simulation: Simulation) -> None:
     """Note beside the scores whether phantoms are among the cohorts: only here are both at hand; reports say it."""
     path = simulation.server_directory / EVALUATION_FILE
-    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    evaluation = read_json(path)
     synthetic = any(is_synthetic(folder) for folder in simulation.sites.values())
     write_json(path, {**evaluation, "synthetic": synthetic})
 
@@ -282,7 +281,7 @@ def read_rounds(directory: Path) -> list[dict[str, Any]]:
         text = (directory / ROUNDS_FILE).read_text(encoding="utf-8")
     except OSError:
         return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [parsed_json(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def logged_errors(simulation: Simulation) -> list[str]:

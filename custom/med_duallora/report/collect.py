@@ -1,6 +1,5 @@
 """Reads what a federation left at the server, and refuses what is missing, damaged or mixed."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 from med_duallora.artifact import load_adapter
 from med_duallora.config import JobConfig
 from med_duallora.errors import ArtifactError, ConfigError
-from med_duallora.files import sha256_of_file
+from med_duallora.files import parsed_json, sha256_of_file
 from med_duallora.model import VARIANTS as ADAPTER_VARIANTS
 
 JOB, ROUNDS, EVALUATION = "job.json", "round_metrics.jsonl", "evaluation.json"
@@ -233,7 +232,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = parsed_json(text)
     except ValueError as error:
         raise ArtifactError(f"{where} is damaged: {error}") from error
     if not isinstance(value, dict):
