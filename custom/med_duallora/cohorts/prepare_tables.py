@@ -33,13 +33,13 @@ class PrepareOptions:
         seed: of the split.
         official_splits: use the splits of the cohorts' makers instead of a fresh stratified one.
         rotated_origin_shift: see ``volume.prepare_volume``.
-        n_jobs: processes.
+        n_processes: processes.
     """
 
     seed: int = 0
     official_splits: bool = False
     rotated_origin_shift: bool = False
-    n_jobs: int = 1
+    n_processes: int = 1
 
 
 @dataclass

@@ -54,7 +54,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="store_true",
         help="keep the cohorts' own splits; where there is no val (ACDC), a stratified quarter of train becomes val",
     )
-    parser.add_argument("--jobs", type=_jobs, default=None, metavar="N", help="processes (default: one per core)")
+    parser.add_argument(
+        "--processes", type=_processes, default=None, metavar="N", help="at a time (default: one per core)"
+    )
     parser.add_argument("--allow-refused", action="store_true", help="exit with 0 although subjects were refused")
     parser.add_argument(
         "--rotated-origin-shift",
@@ -76,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         official_splits=options.official_splits,
         rotated_origin_shift=options.rotated_origin_shift,
-        n_jobs=options.jobs or len(os.sched_getaffinity(0)),
+        n_processes=options.processes or len(os.sched_getaffinity(0)),
     )
     result = prepare_cohorts(options.out, subjects, refused, settings)
     print("\n".join(summary_lines(result, options.out)))
@@ -113,7 +115,7 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _jobs(text: str) -> int:
+def _processes(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number between 1 and 1024")
     return int(text)

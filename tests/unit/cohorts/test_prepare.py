@@ -107,7 +107,7 @@ def test_a_second_run_changes_no_file(raw: Path, tmp_path: Path) -> None:
 def test_processes_give_what_one_process_gives(raw: Path, tmp_path: Path) -> None:
     prepare(raw, tmp_path / "one")
     environment = dict(os.environ)
-    result = prepare(raw, tmp_path / "two", replace(OPTIONS, n_jobs=2))
+    result = prepare(raw, tmp_path / "two", replace(OPTIONS, n_processes=2))
     assert result.n_prepared == 12
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert dict(os.environ) == environment  # the limit of one BLAS thread holds for the processes only
@@ -249,7 +249,7 @@ def die(*_: object) -> None:
 def test_a_dead_process_is_an_error(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "prepare_one", die)
     with pytest.raises(MedDualLoRAError, match="a process died"):
-        prepare(raw, tmp_path / "out", replace(OPTIONS, n_jobs=2))
+        prepare(raw, tmp_path / "out", replace(OPTIONS, n_processes=2))
 
 
 # Made with the CineMA reference implementation, see ../shared/golden/README.md.

@@ -89,7 +89,7 @@ def test_bad_input_is_named(tmp_path: Path, arguments: list[str], named: str, mo
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--seed", "-1"), ("--seed", "x"), ("--seed", str(2**31)), ("--jobs", "0"), ("--jobs", "many")],
+    [("--seed", "-1"), ("--seed", "x"), ("--seed", str(2**31)), ("--processes", "0"), ("--processes", "many")],
 )
 def test_bad_numbers_are_bad_usage(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -102,7 +102,7 @@ def test_help_is_complete_and_imports_nothing_heavy(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         run("--help")
     text = capsys.readouterr().out
-    for option in ("--out", "--acdc", "--mnms", "--mnms2", "--table", "--seed", "--official-splits", "--jobs"):
+    for option in ("--out", "--acdc", "--mnms", "--mnms2", "--table", "--seed", "--official-splits", "--processes"):
         assert option in text
     for option in ("--allow-refused", "--rotated-origin-shift", "segmentation_labels", "Exit codes"):
         assert option in text
