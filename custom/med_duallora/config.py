@@ -18,7 +18,7 @@ from typing import Any
 from med_duallora.errors import ConfigError
 from med_duallora.files import read_json
 from med_duallora.policy import SitePolicy
-from med_duallora.settings import assigned, built
+from med_duallora.settings import assigned, built, shown
 
 __all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfig", "assigned"]
 
@@ -27,9 +27,14 @@ HEAD_POLICIES = ("local", "shared", "global")
 SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
 
 
+MAX_ROUNDS = 10_000
+MOST = {"n_rounds": MAX_ROUNDS, "local_epochs": 1000, "batch_size": 4096}
+"""Generous limits: what lies beyond them is a slip of the pen, and would only be noticed after hours of training."""
+
+
 def _check(good: bool, name: str, value: object, limit: str) -> None:
     if not good:
-        raise ConfigError(f"{name} = {value!r}, but it must be {limit}")
+        raise ConfigError(f"{name} = {shown(value)}, but it must be {limit}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class LoRAConfig:
     alpha_global: float = 16.0
     rank_local: int = 8
     alpha_local: float = 16.0
-    targets: tuple[str, ...] = ("q", "kv")
+    targets: tuple[str, ...] = field(default=("q", "kv"), metadata={"known": TARGETS})
     n_blocks: int = 2
     head_policy: str = "local"
     head_norm: str = "site"
@@ -70,7 +75,7 @@ class LoRAConfig:
         unknown = set(self.targets) - set(TARGETS)
         _check(bool(self.targets) and not unknown, "lora.targets", self.targets, f"one or more of {', '.join(TARGETS)}")
         _check(len(set(self.targets)) == len(self.targets), "lora.targets", self.targets, "without repetition")
-        _check(self.n_blocks >= 1, "lora.n_blocks", self.n_blocks, "at least 1")
+        _check(1 <= self.n_blocks <= 64, "lora.n_blocks", self.n_blocks, "between 1 and 64")
         _check(
             self.head_policy in HEAD_POLICIES,
             "lora.head_policy",
@@ -124,18 +129,20 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_rounds", "local_epochs", "batch_size"):
-            _check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        _check(self.lr > 0, "train.lr", self.lr, "above 0")
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            _check(1 <= value <= most, f"train.{name}", value, f"between 1 and {most}")
+        _check(0 < self.lr <= 1, "train.lr", self.lr, "above 0 and at most 1")
         _check(0 <= self.local_lr_factor <= 1, "train.local_lr_factor", self.local_lr_factor, "between 0 and 1")
         _check(0 <= self.min_lr <= self.lr, "train.min_lr", self.min_lr, "between 0 and train.lr")
         _check(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, "in [0, 1)")
         good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         _check(good, "train.betas", self.betas, "two numbers in [0, 1)")
-        _check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "at least 0")
-        _check(self.clip_norm > 0, "train.clip_norm", self.clip_norm, "above 0")
+        _check(0 <= self.weight_decay <= 10, "train.weight_decay", self.weight_decay, "between 0 and 10")
+        _check(0 < self.clip_norm <= 1e6, "train.clip_norm", self.clip_norm, "above 0 and at most 1e6")
         _check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "in [0, 1)")
-        _check(self.class_weight_threshold >= 1, "train.class_weight_threshold", self.class_weight_threshold, ">= 1")
+        good = 1 <= self.class_weight_threshold <= 1e6
+        _check(good, "train.class_weight_threshold", self.class_weight_threshold, "between 1 and 1e6")
         _check(0 <= self.n_views <= 256, "train.n_views", self.n_views, "between 0 and 256")
         known = ("auto", "fp32", "bf16", "fp16")
         _check(self.precision in known, "train.precision", self.precision, f"one of {', '.join(known)}")
@@ -165,8 +172,8 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         _check(0 <= self.probability <= 1, "augment.probability", self.probability, "in [0, 1]")
-        good = len(self.gamma) == 2 and 0 < self.gamma[0] <= self.gamma[-1]
-        _check(good, "augment.gamma", self.gamma, "two increasing positive numbers")
+        good = len(self.gamma) == 2 and 0 < self.gamma[0] <= self.gamma[-1] <= 100
+        _check(good, "augment.gamma", self.gamma, "two increasing positive numbers of at most 100")
         _check(0 <= self.rotation_degrees <= 180, "augment.rotation_degrees", self.rotation_degrees, "in [0, 180]")
         _check(0 <= self.shift_mm <= 96, "augment.shift_mm", self.shift_mm, "in [0, 96]")
         _check(0 <= self.scale < 1, "augment.scale", self.scale, "in [0, 1)")
@@ -246,7 +253,8 @@ class SiteConfig:
         good = self.device in ("auto", "cpu", "cuda") or re.fullmatch(r"cuda:[0-9]+", self.device) is not None
         _check(good, "device", self.device, "auto, cpu, cuda or cuda:N")
         _check(1 <= self.n_threads <= 1024, "n_threads", self.n_threads, "between 1 and 1024")
-        _check(self.cache_budget_mb >= 1, "cache_budget_mb", self.cache_budget_mb, "at least 1")
+        good = 1 <= self.cache_budget_mb <= 2**30
+        _check(good, "cache_budget_mb", self.cache_budget_mb, "between 1 and 2**30")
 
     @property
     def ledger_path(self) -> Path:

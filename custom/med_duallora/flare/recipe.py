@@ -11,7 +11,7 @@ from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
 from nvflare.recipe.spec import Recipe
 
-from med_duallora.config import JobConfig
+from med_duallora.config import MAX_ROUNDS, JobConfig
 from med_duallora.errors import ConfigError
 from med_duallora.flare.aggregator import DualLoRAAggregator
 from med_duallora.flare.egress_filter import FILTERED_TASKS, EgressFilter
@@ -26,6 +26,15 @@ KEY_METRIC = "val_balanced_accuracy"
 PACKAGE = "med_duallora"
 TASK_INTERVAL_S = 0.5
 """A site asks for its next task this long after an answer (FLARE's default of 2 s dominates short rounds)."""
+
+MONTH_S = 31 * 24 * 3600
+WORKFLOW_RANGES = {
+    "min_sites": (1, 10_000),
+    "wait_s": (0, MONTH_S),
+    "round_timeout_s": (0, MONTH_S),
+    "start_round": (0, MAX_ROUNDS),
+    "stop_round": (0, MAX_ROUNDS),
+}
 
 
 @dataclass(frozen=True)
@@ -50,21 +59,20 @@ class WorkflowConfig:
     stop_round: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"min_sites": 1, "wait_s": 0, "round_timeout_s": 0, "start_round": 0, "stop_round": 0}
-        for name, limit in lowest.items():
+        for name, (low, high) in WORKFLOW_RANGES.items():
             value = getattr(self, name)
-            if value < limit:
-                raise ConfigError(f"workflow {name} = {value!r}, but it must be at least {limit}")
+            if not low <= value <= high:
+                raise ConfigError(f"workflow.{name} = {value!r}, but it must be between {low} and {high}")
         if 0 < self.stop_round <= self.start_round:
-            raise ConfigError(f"workflow stop_round = {self.stop_round}, but the job starts with {self.start_round}")
+            raise ConfigError(f"workflow.stop_round = {self.stop_round}, but the job starts with {self.start_round}")
 
     def rounds(self, job: JobConfig) -> range:
         """Return the rounds that a job runs; ConfigError where the plan, ``train.n_rounds``, does not hold them."""
         planned = job.train.n_rounds
         if self.start_round >= planned:
-            raise ConfigError(f"start_round = {self.start_round}, but train.n_rounds = {planned}")
+            raise ConfigError(f"workflow.start_round = {self.start_round}, but train.n_rounds = {planned}")
         if self.stop_round > planned:
-            raise ConfigError(f"stop_round = {self.stop_round}, but train.n_rounds = {planned}")
+            raise ConfigError(f"workflow.stop_round = {self.stop_round}, but train.n_rounds = {planned}")
         return range(self.start_round, self.stop_round or planned)
 
 

@@ -144,21 +144,6 @@ class Simulation:
         }
 
 
-def find_sites(data: Path, chosen: list[str] | None = None) -> dict[str, Path]:
-    """Return the prepared cohorts below ``data`` by site, in alphabetical order or in the order of ``chosen``.
-
-    Raises:
-        ConfigError: there are none, or a chosen site has none.
-    """
-    found = {path.parent.name: path.parent.resolve() for path in sorted(data.glob("*/cohort.csv"))}
-    if not found:
-        raise ConfigError(f"no prepared cohort below {data}; `med-duallora prepare --out {data}` writes them")
-    missing = [site for site in chosen or [] if site not in found]
-    if missing:
-        raise ConfigError(f"there is no prepared cohort {data / missing[0]}; there are {', '.join(found)}")
-    return {site: found[site] for site in chosen or found}
-
-
 def finished_run(simulation: Simulation) -> dict[str, Any] | None:
     """Return the record of the run in the workspace if it finished with exactly this configuration, else None.
 
@@ -204,7 +189,7 @@ def _difference(record: Mapping[str, Any], simulation: Simulation) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in values.items():
         inner = isinstance(value, dict) and name in NESTED
         found |= _flat(value, prefix + NESTED[name]) if inner else {prefix + name: value}
@@ -257,10 +242,10 @@ def problems(simulation: Simulation) -> list[str]:
     planned = simulation.spec.workflow.rounds(simulation.spec.job)
     found = [f"{len(rounds)} of {len(planned)} rounds were finished"] if len(rounds) < len(planned) else []
     try:
-        evaluation = read_json(directory / EVALUATION_FILE)
-    except (OSError, ValueError):
+        evaluated = set(read_json(directory / EVALUATION_FILE)["sites"])
+    except (OSError, ValueError, KeyError, TypeError):
         return [*found, "the trained adapter was not evaluated"]
-    missing = sorted(set(simulation.sites) - set(evaluation["sites"]))
+    missing = sorted(set(simulation.sites) - evaluated)
     return [*found, f"no evaluation from {', '.join(missing)}"] if missing else found
 
 
@@ -273,12 +258,12 @@ def mark_origin(simulation: Simulation) -> None:
 
 
 def read_rounds(directory: Path) -> list[dict[str, Any]]:
-    """Return the finished rounds so far; a line that is still being written is left for later."""
+    """Return the finished rounds so far; a line that is still being written is left for later, a damaged file out."""
     try:
         text = (directory / ROUNDS_FILE).read_text(encoding="utf-8")
-    except OSError:
+        return [parsed_json(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    except (OSError, ValueError):
         return []
-    return [parsed_json(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def logged_errors(simulation: Simulation) -> list[str]:

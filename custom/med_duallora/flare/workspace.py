@@ -64,9 +64,10 @@ def results_in(workspace: Path) -> str:
     server = workspace / SERVER
     rounds = server / ROUNDS_FILE
     n_rounds = len(rounds.read_bytes().splitlines()) if rounds.is_file() else 0
+    plural = "" if n_rounds == 1 else "s"
     if (server / EVALUATION_FILE).is_file():
-        return f"the results of {n_rounds} rounds"
-    return f"{n_rounds} finished rounds" if n_rounds else ""
+        return f"the results of {n_rounds} round{plural}"
+    return f"{n_rounds} finished round{plural}" if n_rounds else ""
 
 
 def set_aside(workspace: Path) -> Path:

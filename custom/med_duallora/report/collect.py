@@ -1,6 +1,6 @@
 """Reads what a federation left at the server, and refuses what is missing, damaged or mixed."""
 
-import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from med_duallora.config import JobConfig
 from med_duallora.errors import ArtifactError, ConfigError
 from med_duallora.files import parsed_json, sha256_of_file
 from med_duallora.model import VARIANTS as ADAPTER_VARIANTS
+from med_duallora.settings import is_finite_number, shown
 
 JOB, ROUNDS, EVALUATION = "job.json", "round_metrics.jsonl", "evaluation.json"
 MODELS = ("best", "last")
@@ -249,9 +250,9 @@ def _mapping(record: Any, key: str, where: str) -> dict[str, Any]:
 
 def _number(record: Mapping[str, Any], key: str, where: str) -> float:
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ArtifactError(f"{where}: {key} = {value!r}, expected a finite number")
-    return value
+    if not is_finite_number(value):
+        raise ArtifactError(f"{where}: {key} = {shown(value)}, expected a finite number")
+    return typing.cast(float, value)
 
 
 def _positive(record: Mapping[str, Any], key: str, where: str) -> int:
