@@ -75,7 +75,7 @@ def test_the_summary_accounts_for_every_subject(raw: Path, tmp_path: Path) -> No
     assert sum(sum(split.values()) for split in summary["cohorts"]["siemens"].values()) == 8
     lines = (tmp_path / "out" / "refused.csv").read_text().splitlines()
     assert lines[0] == "subject,dataset,source,reason,detail"
-    assert [line.split(",")[0] for line in lines[1:]] == ["patient003", "patient002"]
+    assert [line.split(",")[0] for line in lines[1:]] == ["patient002", "patient003"]
     # The cohort of one vendor goes to one site, so it says itself how it came about.
     assert json.loads((tmp_path / "out/ge/preparation.json").read_text())["seed"] == 3
 
