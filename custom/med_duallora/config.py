@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import ConfigError
+from med_duallora.files import read_json
 from med_duallora.policy import SitePolicy
 from med_duallora.reference.limits import (
     Limit,
@@ -79,7 +80,7 @@ class LoRAConfig:
     alpha_global: float = limited(16.0, above(0, 1024))
     rank_local: int = limited(8, between(0, 256))
     alpha_local: float = limited(16.0, above(0, 1024))
-    targets: tuple[str, ...] = limited(("q", "kv"), some_of(*TARGETS))
+    targets: tuple[str, ...] = limited(("q", "kv"), some_of(*TARGETS), TARGETS)
     n_blocks: int = limited(2, between(1, 64))
     head_policy: str = limited("local", one_of(*HEAD_POLICIES))
     head_norm: str = limited("site", one_of("site", "none"))
@@ -247,7 +248,7 @@ class SiteConfig:
         """Read a site's JSON configuration; errors name the file, the key and the limit."""
         where = f"site configuration {path.name} in {path.parent}"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
         except OSError as error:
             raise ConfigError(f"{where}: {error.strerror or error}; make it readable, or correct its path") from error
         except ValueError as error:
