@@ -16,6 +16,7 @@ COMMANDS = (
     "demo",
     "phantom",
     "prepare",
+    "doctor",
     "montage",
     "pretrain",
     "simulate",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from med_duallora.cohorts.identity import IDENTITY, image_hashes
 from med_duallora.cohorts.nifti_stream import files_sha256
 from med_duallora.cohorts.stacks import Stacks, load_stacks
 from med_duallora.cohorts.subject import RawSubject, Refusal
@@ -73,7 +74,7 @@ def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Pr
         earlier = _earlier(folder, request)
         if earlier is not None:
             return earlier
-        stacks, volume = _prepare(raw, sha256, rotated_origin_shift)
+        stacks, volume, (ed_sha256, es_sha256) = _prepare(raw, sha256, rotated_origin_shift)
     except SubjectRefused as refused:
         shutil.rmtree(folder, ignore_errors=True)
         return Refusal.of(raw.subject, raw.dataset, raw.ed.path, refused)
@@ -83,6 +84,8 @@ def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Pr
         n_slices=volume.ed.shape[2],
         spacing=stacks.spacing,
         crop_centre=volume.crop_centre,
+        ed_voxels_sha256=ed_sha256,
+        es_voxels_sha256=es_sha256,
         remarks=stacks.remarks,
     )
     _write(folder, volume, prepared, request)
@@ -92,7 +95,7 @@ def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Pr
 def _request(raw: RawSubject, paths: list[Path], source_sha256: str, rotated_origin_shift: bool) -> str:
     """Return a hash of everything that decides the prepared voxels; names and places of files do not."""
     roles = [[role, paths.index(source.path), source.frame] for role, source in raw.sources()]
-    return sha256_of_json([PREPARATION, source_sha256, roles, raw.label_numbers, rotated_origin_shift])
+    return sha256_of_json([PREPARATION, IDENTITY, source_sha256, roles, raw.label_numbers, rotated_origin_shift])
 
 
 def _earlier(folder: Path, request: str) -> Prepared | None:
@@ -110,8 +113,10 @@ def _earlier(folder: Path, request: str) -> Prepared | None:
         return None  # no record, or a damaged one: prepare again
 
 
-def _prepare(raw: RawSubject, sha256: Mapping[Path, str], rotated_origin_shift: bool) -> tuple[Stacks, PreparedVolume]:
-    """Return a subject's raw stacks and prepared volumes; whatever goes wrong in it is a refusal of this subject.
+def _prepare(
+    raw: RawSubject, sha256: Mapping[Path, str], rotated_origin_shift: bool
+) -> tuple[Stacks, PreparedVolume, tuple[str, str]]:
+    """Return a subject's raw stacks, prepared volumes and identity; whatever goes wrong is a refusal of this subject.
 
     One damaged scan must not stop the others, also where it is damaged in a way that nobody thought of.
     """
@@ -127,6 +132,7 @@ def _prepare(raw: RawSubject, sha256: Mapping[Path, str], rotated_origin_shift: 
             label_numbers=raw.label_numbers,
             rotated_origin_shift=rotated_origin_shift,
         )
+        hashes = image_hashes(stacks.ed, stacks.es)
     except MedDualLoRAError:
         raise
     except MemoryError as error:
@@ -135,7 +141,7 @@ def _prepare(raw: RawSubject, sha256: Mapping[Path, str], rotated_origin_shift: 
         # The text of an error may name a file, which a log must not.
         _log.warning("a subject was refused for an error that was not foreseen: %s", type(error).__name__)
         raise SubjectRefused("unexpected-error", f"{type(error).__name__}: {error}; please report this") from error
-    return stacks, volume
+    return stacks, volume, hashes
 
 
 def _write(folder: Path, volume: PreparedVolume, prepared: Prepared, request: str) -> None:

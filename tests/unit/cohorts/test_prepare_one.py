@@ -200,6 +200,11 @@ def stack_for_cine(raw: RawSubject) -> RawSubject:
     return replace(raw, ed=ImageSource(raw.ed.path, 1))
 
 
+def one_image_twice(raw: RawSubject) -> RawSubject:
+    write_nifti(raw.es.path, texture(1).astype(np.float32), oblique_affine())
+    return raw
+
+
 def frame_too_high(raw: RawSubject) -> RawSubject:
     write_nifti(raw.ed.path, texture(1, (*SHAPE, 3)), oblique_affine())
     return replace(raw, ed=ImageSource(raw.ed.path, 3))
@@ -215,6 +220,7 @@ def frame_too_high(raw: RawSubject) -> RawSubject:
         (cine_for_stack, "wrong-dimensions"),
         (stack_for_cine, "wrong-dimensions"),
         (frame_too_high, "frame-out-of-range"),
+        (one_image_twice, "same-image"),  # no motion, although the two files differ
     ],
 )
 def test_a_refused_subject_leaves_nothing(

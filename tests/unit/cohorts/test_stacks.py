@@ -53,7 +53,11 @@ def header_lost(image: nib.Nifti1Image) -> nib.Nifti1Image:
     return nib.Nifti1Image(np.asarray(image.dataobj), np.eye(4))
 
 
-@pytest.mark.parametrize("change", [flipped(0), flipped(2), flipped(0, 1, 2), transposed], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [flipped(0), flipped(2), flipped(0, 1, 2), transposed],
+    ids=["x", "z", "x, y and z", "transposed"],
+)
 @pytest.mark.parametrize("roles", [("ed_gt",), ("es",), ("es_gt",), ("es", "es_gt"), ("ed_gt", "es_gt")], ids=str)
 def test_images_in_another_order_are_brought_onto_the_grid_of_ed(
     raw: RawSubject, tmp_path: Path, roles: tuple[str, ...], change: Callable[[nib.Nifti1Image], nib.Nifti1Image]
@@ -120,6 +124,7 @@ def phases_exchanged(raw: RawSubject) -> RawSubject:
         (es_labels_of_ed, "phases-exchanged", "ED and ES may be exchanged"),
         (phases_exchanged, "phases-exchanged", "ED and ES may be exchanged"),
     ],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_images_that_do_not_belong_together_are_refused(
     raw: RawSubject, tmp_path: Path, change: Callable[[RawSubject], RawSubject], reason: str, says: str
