@@ -15,7 +15,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 FAR = 5.0
 """Robust standard deviations from the cohort's median, beyond which a subject is shown to somebody."""
 LEAST = {"n_slices": 0.15, "spacing_x": 0.1, "spacing_z": 0.1, "lv_ed_ml": 0.4, "lv_ejection": 0.2}
-"""What counts as one standard deviation at the least, as a part of the median; 0.1 for the other measures."""
+"""What counts as one standard deviation at the least, as a part of the value; 0.1 for the other measures."""
 LOW_CONFIDENCE = 0.5
 FEW_OF_A_CLASS = 5
 

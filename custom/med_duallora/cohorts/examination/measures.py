@@ -89,8 +89,8 @@ def odd_ones(measured: Sequence[SubjectMeasures], name: str, limit: float, least
         measured: the cohort.
         name: of the measure.
         limit: how many robust standard deviations (1.4826 times the median absolute deviation) are far.
-        least: a robust standard deviation below this part of the median counts as this part: where all are alike,
-            the smallest difference would otherwise be odd.
+        least: a robust standard deviation below this counts as this much, as a part of the value: where all are
+            alike, the smallest difference would otherwise be odd.
 
     Returns:
         By subject, how many robust standard deviations it lies off, signed.
@@ -98,8 +98,9 @@ def odd_ones(measured: Sequence[SubjectMeasures], name: str, limit: float, least
     values = {item.subject.subject: item.values[name] for item in measured if name in item.values}
     if len(values) < 5:
         return {}
-    numbers: Array = np.array(list(values.values()))
+    # Logarithms: half as large is as odd as twice as large.
+    numbers: Array = np.log(np.maximum(np.array(list(values.values())), 1e-6))
     middle = float(np.median(numbers))
-    deviation = max(1.4826 * float(np.median(np.abs(numbers - middle))), least * abs(middle), 1e-9)
-    off = {subject: (value - middle) / deviation for subject, value in values.items()}
+    deviation = max(1.4826 * float(np.median(np.abs(numbers - middle))), least)
+    off = dict(zip(values, ((numbers - middle) / deviation).tolist(), strict=True))
     return {subject: distance for subject, distance in off.items() if abs(distance) > limit}
