@@ -82,7 +82,7 @@ def _lv_ml(path: Path) -> float | None:
     return float((labels == LV).sum()) * ML_PER_VOXEL
 
 
-def odd_ones(measured: Sequence[SubjectMeasures], name: str, limit: float, least: float) -> dict[str, float]:
+def odd_ones(measured: Sequence[SubjectMeasures], name: str, limit: float, least: float) -> list[str]:
     """Find the subjects whose measure lies far from the cohort's middle.
 
     Args:
@@ -93,14 +93,14 @@ def odd_ones(measured: Sequence[SubjectMeasures], name: str, limit: float, least
             alike, the smallest difference would otherwise be odd.
 
     Returns:
-        By subject, how many robust standard deviations it lies off, signed.
+        Their names, in the cohort's order.
     """
     values = {item.subject.subject: item.values[name] for item in measured if name in item.values}
     if len(values) < 5:
-        return {}
+        return []
     # Logarithms: half as large is as odd as twice as large.
     numbers: Array = np.log(np.maximum(np.array(list(values.values())), 1e-6))
     middle = float(np.median(numbers))
     deviation = max(1.4826 * float(np.median(np.abs(numbers - middle))), least)
-    off = dict(zip(values, ((numbers - middle) / deviation).tolist(), strict=True))
-    return {subject: distance for subject, distance in off.items() if abs(distance) > limit}
+    far = np.abs(numbers - middle) > limit * deviation
+    return [subject for subject, odd in zip(values, far, strict=True) if odd]

@@ -96,7 +96,7 @@ def too_bright(folder: Path) -> None:
 
 
 def far_apart_slices(folder: Path) -> None:
-    edit(folder, lambda rows: rows[7].update(spacing_z="20.0"))
+    edit(folder, lambda rows: rows[7].update(spacing_z="30.0"))
 
 
 def not_found(folder: Path) -> None:
@@ -124,10 +124,10 @@ def tiny_heart(folder: Path) -> None:
     ("fault", "says"),
     [
         (too_bright, "mean grey value of ED and ES"),
-        (far_apart_slices, "raw distance of slices, mm: 20, far above the others"),
+        (far_apart_slices, "raw distance of slices, mm: far from the median of 10: ge007 30"),
         (not_found, "1 subject(s) were cropped at the image's centre"),
         (hardly_found, "1 heart(s) were found by their motion with low confidence"),
-        (tiny_heart, "left ventricle at ED by its label map, mL: 4, far below the others"),
+        (tiny_heart, "left ventricle at ED by its label map, mL: far from the median of 100: ge007 4"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
