@@ -29,8 +29,14 @@ class Prepared:
             segmentation, ES segmentation: what ``cat FILES | sha256sum`` prints.
         n_slices: slices of the prepared volume, at 10 mm.
         spacing: raw voxel size in mm.
-        crop_centre: ``segmentation`` or ``image``.
+        crop_centre: ``segmentation``, ``motion`` or ``image``.
         reused: the volumes were there already, made from the same bytes in the same way.
+        ed_voxels_sha256: identity of the raw ED stack.
+        es_voxels_sha256: identity of the raw ES stack.
+        crop_confidence: of the crop's centre, 0 to 1; None where a segmentation or nothing gave it.
+        frames: ``given``, or ``automatic`` where ED and ES were chosen by a rule.
+        remarks: what was noticed about the raw files, one sentence each; what follows a colon in it is a detail
+            of this subject.
     """
 
     subject: str
@@ -39,6 +45,11 @@ class Prepared:
     spacing: tuple[float, float, float]
     crop_centre: str
     reused: bool = False
+    ed_voxels_sha256: str = ""
+    es_voxels_sha256: str = ""
+    crop_confidence: float | None = None
+    frames: str = "given"
+    remarks: tuple[str, ...] = ()
 
 
 def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Prepared | Refusal:
@@ -90,7 +101,8 @@ def _earlier(folder: Path, request: str) -> Prepared | None:
         if any(sha256_of_file(folder / name) != digest for name, digest in record["files"].items()):
             return None
         values = record["prepared"]
-        return Prepared(**{**values, "spacing": tuple(values["spacing"]), "reused": True})
+        tuples = {name: tuple(values[name]) for name in ("spacing", "remarks")}
+        return Prepared(**{**values, **tuples, "reused": True})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # no record, or a damaged one: prepare again
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from med_duallora import __version__
 from med_duallora.cohorts.prepare_one import RECORD, Prepared
-from med_duallora.cohorts.prepared import COHORT_TABLE, COLUMNS, SPLITS
+from med_duallora.cohorts.prepared import COHORT_TABLE, COLUMNS, REMARK_SEPARATOR, SPLITS
 from med_duallora.cohorts.subject import VENDORS, RawSubject, Refusal
 from med_duallora.files import write_json, write_text
 from med_duallora.volume import PREPARATION
@@ -82,6 +82,12 @@ def cohort_row(raw: RawSubject, split: str, prepared: Prepared) -> dict[str, Any
         **spacing,
         "source_sha256": prepared.source_sha256,
         "crop_centre": prepared.crop_centre,
+        "dataset": raw.dataset,
+        "ed_voxels_sha256": prepared.ed_voxels_sha256,
+        "es_voxels_sha256": prepared.es_voxels_sha256,
+        "frames": prepared.frames,
+        "crop_confidence": "" if prepared.crop_confidence is None else f"{prepared.crop_confidence:.2f}",
+        "remarks": REMARK_SEPARATOR.join(remark.replace(";", ",") for remark in prepared.remarks),
     }
 
 

@@ -4,6 +4,7 @@ Layout: ``<cohort>/cohort.csv`` and, per subject, ``<subject>/<subject>_sax_ed.n
 (uint8, 1 x 1 x 10 mm), as CineMA names its processed data.
 """
 
+import math
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from med_duallora.errors import CohortError, SubjectRefused
 from med_duallora.nifti import Array, NiftiImage, read_nifti
 
 COHORT_TABLE = "cohort.csv"
-COLUMNS = (
+REQUIRED_COLUMNS = (
     "subject",
     "pathology",
     "label",
@@ -30,6 +31,17 @@ COLUMNS = (
     "source_sha256",
     "crop_centre",
 )
+# Added later: `prepare` writes them all, a cohort that lacks them can still be read.
+OPTIONAL_COLUMNS = (
+    "dataset",
+    "ed_voxels_sha256",
+    "es_voxels_sha256",
+    "frames",
+    "crop_confidence",
+    "remarks",
+)
+COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
+REMARK_SEPARATOR = "; "
 SPLITS = ("train", "val", "test")
 
 PREPARED_SPACING = (1.0, 1.0, 10.0)  # mm
@@ -50,6 +62,14 @@ class PreparedSubject:
         es_path: end-systolic volume.
         source_sha256: hash of the raw files' bytes.
         n_slices: slices of the prepared volume, at 10 mm.
+        crop_centre: what the crop is centred on: ``segmentation``, ``motion`` or ``image``.
+        spacing: raw voxel size in mm, None where the table's cells hold no positive numbers.
+        dataset: acdc, mnms, mnms2, table or dicom; empty in tables written before there was such a column.
+        ed_voxels_sha256: identity of the raw ED stack (see ``identity``); empty like ``dataset``.
+        es_voxels_sha256: the same of the ES stack.
+        frames: ``given`` or ``automatic``: how ED and ES were chosen; empty like ``dataset``.
+        crop_confidence: of the crop's centre, 0 to 1; None where a segmentation or nothing gave it.
+        remarks: what was noticed about the raw files, one sentence each.
     """
 
     subject: str
@@ -62,6 +82,14 @@ class PreparedSubject:
     es_path: Path
     source_sha256: str
     n_slices: int
+    crop_centre: str = ""
+    spacing: tuple[float, float, float] | None = None
+    dataset: str = ""
+    ed_voxels_sha256: str = ""
+    es_voxels_sha256: str = ""
+    frames: str = ""
+    crop_confidence: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +113,7 @@ class PreparedCohort:
                 missing; the message names the file and the row.
         """
         table = directory / COHORT_TABLE
-        rows = read_rows(table, COLUMNS, hint="`med-duallora prepare` writes it")
+        rows = read_rows(table, REQUIRED_COLUMNS, hint="`med-duallora prepare` writes it")
         subjects: dict[str, PreparedSubject] = {}
         for number, row in rows:
             place = f"{table}, row {number}"
@@ -145,9 +173,6 @@ def _parse_row(row: Mapping[str, str], directory: Path, place: str) -> PreparedS
         raise CohortError(f"{place}: subject {name!r} cannot be the name of a folder")
     if row["split"] not in SPLITS:
         raise CohortError(f"{place}: split is {row['split']!r}; it must be one of {', '.join(SPLITS)}")
-    digest = row["source_sha256"]
-    if len(digest) != 64 or set(digest) - set(string.hexdigits):
-        raise CohortError(f"{place}: source_sha256 is {digest!r}; it must be 64 hexadecimal digits")
     for column in ("pathology", "vendor"):
         if not row[column]:
             raise CohortError(f"{place}: {column} is empty")
@@ -164,9 +189,50 @@ def _parse_row(row: Mapping[str, str], directory: Path, place: str) -> PreparedS
         split=row["split"],
         ed_path=ed_path,
         es_path=es_path,
-        source_sha256=digest,
+        source_sha256=_digest(row, "source_sha256", place),
         n_slices=_whole_number(row, "n_slices", range(1, 1000), place),
+        crop_centre=row["crop_centre"],
+        spacing=_spacing(row),
+        dataset=row.get("dataset", ""),
+        ed_voxels_sha256=_optional_digest(row, "ed_voxels_sha256", place),
+        es_voxels_sha256=_optional_digest(row, "es_voxels_sha256", place),
+        frames=row.get("frames", ""),
+        crop_confidence=_fraction(row, "crop_confidence", place),
+        remarks=tuple(filter(None, row.get("remarks", "").split(REMARK_SEPARATOR))),
     )
+
+
+def _digest(row: Mapping[str, str], column: str, place: str) -> str:
+    digest = row[column]
+    if len(digest) != 64 or set(digest) - set(string.hexdigits):
+        raise CohortError(f"{place}: {column} is {digest!r}; it must be 64 hexadecimal digits")
+    return digest.lower()
+
+
+def _optional_digest(row: Mapping[str, str], column: str, place: str) -> str:
+    return _digest(row, column, place) if row.get(column) else ""
+
+
+def _spacing(row: Mapping[str, str]) -> tuple[float, float, float] | None:
+    """Return the raw voxel size in mm; it is only shown, so an odd cell is no reason to refuse a cohort."""
+    try:
+        x, y, z = (float(row[f"spacing_{axis}"]) for axis in "xyz")
+    except ValueError:
+        return None
+    return (x, y, z) if all(math.isfinite(value) and value > 0 for value in (x, y, z)) else None
+
+
+def _fraction(row: Mapping[str, str], column: str, place: str) -> float | None:
+    text = row.get(column, "")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise CohortError(f"{place}: {column} is {text!r}; it must be a number between 0 and 1, or empty")
+    return value
 
 
 def _whole_number(row: Mapping[str, str], column: str, allowed: range, place: str) -> int:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from med_duallora.errors import InputError
 
 if TYPE_CHECKING:
-    from med_duallora.cohorts.prepare_tables import Preparation
     from med_duallora.cohorts.subject import RawSubject, Refusal
 
 DESCRIPTION = """\
@@ -69,6 +68,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(options: argparse.Namespace) -> int:
     """Run the command; see ``EPILOG`` for the exit code."""
     from med_duallora.cohorts.prepare import prepare_cohorts
+    from med_duallora.cohorts.prepare_summary import summary_lines
     from med_duallora.cohorts.prepare_tables import PrepareOptions
 
     subjects, refused = _read(options)
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         n_jobs=options.jobs or len(os.sched_getaffinity(0)),
     )
     result = prepare_cohorts(options.out, subjects, refused, settings)
-    print("\n".join(_report(result, options.out)))
+    print("\n".join(summary_lines(result, options.out)))
     if not result.n_prepared:
         print("No subject could be prepared.")
         return 1
@@ -105,54 +105,6 @@ def _read(options: argparse.Namespace) -> "tuple[list[RawSubject], list[Refusal]
         subjects += found
         refused += unusable
     return subjects, refused
-
-
-def _report(result: "Preparation", out: Path) -> list[str]:
-    """Return the lines that tell the user what was done."""
-    read = ", ".join(f"{name} {n}" for name, n in result.n_read.items())
-    n_centred = sum(row["crop_centre"] == "image" for rows in result.cohorts.values() for row in rows)
-    lines = [
-        f"Read {sum(result.n_read.values())} subjects ({read}): {result.n_prepared} prepared "
-        f"({result.n_reused} of them unchanged since an earlier run), {len(result.refused)} refused.",
-    ]
-    if result.cohorts:
-        lines += ["", *_cohort_table(result)]
-    if n_centred:
-        lines += [
-            "",
-            f"{n_centred} subject(s) without segmentation were cropped at the image centre (cohort.csv says).",
-        ]
-    if result.refused:
-        lines += ["", *_refused_table(result, out)]
-    lines += ["", *(f"Note: {note}." for note in result.notes)] if result.notes else []
-    return [*lines, "", f"Written to {out}"]
-
-
-def _cohort_table(result: "Preparation") -> list[str]:
-    from med_duallora.cohorts.prepared import SPLITS
-
-    lines = ["vendor    subjects  " + "".join(f"{split + ' (NOR + disease)':<24}" for split in SPLITS).rstrip()]
-    for vendor, rows in result.cohorts.items():
-        cells = []
-        for split in SPLITS:
-            labels = [row["label"] for row in rows if row["split"] == split]
-            cells.append(f"{f'{len(labels)} ({labels.count(0)} + {labels.count(1)})':<24}")
-        lines.append(f"{vendor:<10}{len(rows):<10}{''.join(cells).rstrip()}")
-    return lines
-
-
-def _refused_table(result: "Preparation", out: Path) -> list[str]:
-    from med_duallora.cohorts.prepare_tables import REFUSED_TABLE
-    from med_duallora.cohorts.subject import REASONS
-
-    by_reason: dict[str, list[Refusal]] = {}
-    for item in result.refused:
-        by_reason.setdefault(item.reason, []).append(item)
-    lines = [f"Refused, all listed in {out / REFUSED_TABLE}:"]
-    for reason, items in sorted(by_reason.items(), key=lambda pair: -len(pair[1])):
-        lines.append(f"  {len(items):4} {reason}: {REASONS[reason]}")
-        lines.append(f"       first: {items[0].subject}: {items[0].detail}")
-    return lines
 
 
 def _seed(text: str) -> int:

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from med_duallora.cohorts.prepare_one import RECORD, Prepared
@@ -25,6 +26,13 @@ def test_a_row_has_the_documented_columns() -> None:
     assert (row["label"], row["split"], row["n_slices"], row["crop_centre"]) == (1, "val", 8, "image")
     # The header's 32-bit 1.3 mm, as a person writes it.
     assert (row["spacing_x"], row["spacing_z"]) == ("1.3", "9.6")
+    assert (row["dataset"], row["frames"], row["crop_confidence"], row["remarks"]) == ("table", "given", "", "")
+
+
+def test_remarks_and_confidence_are_written_so_that_they_can_be_read_back() -> None:
+    said = replace(PREPARED, crop_confidence=0.456, remarks=("one; with a semicolon", "two: 1.5 mm"))
+    row = cohort_row(RAW, "val", said)
+    assert (row["crop_confidence"], row["remarks"]) == ("0.46", "one, with a semicolon; two: 1.5 mm")
 
 
 def test_tables_say_what_happened_and_stale_output_goes(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from med_duallora.cohorts.prepared import COLUMNS, PreparedCohort, PreparedSubject, load_volume
+from med_duallora.cohorts.prepared import COLUMNS, REQUIRED_COLUMNS, PreparedCohort, PreparedSubject, load_volume
 from med_duallora.errors import CohortError
 from med_duallora.nifti import write_nifti
 from tests.unit.cohorts.raw import write_csv
@@ -35,7 +35,7 @@ def cohort(tmp_path: Path) -> Path:
 
 def test_a_cohort_is_read(cohort: Path) -> None:
     read = PreparedCohort.read(cohort)
-    assert tuple(row()) == COLUMNS
+    assert tuple(row()) == REQUIRED_COLUMNS
     assert read.subjects[1] == PreparedSubject(
         subject="s2",
         pathology="NOR",
@@ -47,6 +47,8 @@ def test_a_cohort_is_read(cohort: Path) -> None:
         es_path=cohort / "s2" / "s2_sax_es.nii.gz",
         source_sha256="0a" * 32,
         n_slices=3,
+        crop_centre="image",
+        spacing=(1.4, 1.4, 8.0),
     )
     assert [[subject.subject for subject in read.split(name)] for name in ("train", "val", "test")] == [
         ["s1"],
@@ -55,6 +57,18 @@ def test_a_cohort_is_read(cohort: Path) -> None:
     ]
     with pytest.raises(CohortError, match="no split 'dev'"):
         read.split("dev")
+
+
+def test_columns_of_later_versions_are_read_where_there_are_any(cohort: Path) -> None:
+    later = {"dataset": "acdc", "ed_voxels_sha256": "1b" * 32, "es_voxels_sha256": "2c" * 32, "frames": "given"}
+    later |= {"crop_confidence": "0.75", "remarks": "voxel size from pixdim: 1.4 mm; a second one"}
+    assert tuple(row(**later)) == COLUMNS
+    write_csv(cohort / "cohort.csv", [row(**later), row("s2", **dict.fromkeys(later, ""))])
+    new, empty = PreparedCohort.read(cohort).subjects
+    assert (new.dataset, new.ed_voxels_sha256, new.es_voxels_sha256) == ("acdc", "1b" * 32, "2c" * 32)
+    assert (new.frames, new.crop_confidence) == ("given", 0.75)
+    assert new.remarks == ("voxel size from pixdim: 1.4 mm", "a second one")
+    assert (empty.dataset, empty.ed_voxels_sha256, empty.crop_confidence, empty.remarks) == ("", "", None, ())
 
 
 def test_volumes_are_loaded_as_prepared(cohort: Path) -> None:
@@ -72,6 +86,10 @@ def test_volumes_are_loaded_as_prepared(cohort: Path) -> None:
         ([row("s1", label="")], "row 2: label is ''"),
         ([row("s1", n_slices="0")], "row 2: n_slices is '0'"),
         ([row("s1", source_sha256="0a")], "row 2: source_sha256"),
+        ([row("s1", ed_voxels_sha256="xy")], "row 2: ed_voxels_sha256"),
+        ([row("s1", crop_confidence="1.2")], "row 2: crop_confidence is '1.2'"),
+        ([row("s1", crop_confidence="high")], "row 2: crop_confidence is 'high'"),
+        ([row("s1", crop_confidence="nan")], "row 2: crop_confidence is 'nan'"),
         ([row("s1", vendor="")], "row 2: vendor is empty"),
         ([row("s1", pathology="")], "row 2: pathology is empty"),
         ([row("s2"), row("../s1")], "row 3: subject '../s1'"),

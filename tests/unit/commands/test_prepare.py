@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.commands import prepare
 from med_duallora.errors import InputError
 from tests.unit.cohorts.raw import MNMS_TABLE, mnms_row, write_acdc, write_csv, write_mnms
@@ -64,8 +65,8 @@ def test_a_crop_at_the_image_centre_is_said(raw: Path, tmp_path: Path, capsys: p
         path.unlink()
     assert run("--out", tmp_path / "out", "--acdc", raw) == 0
     assert "1 subject(s) without segmentation were cropped at the image centre" in capsys.readouterr().out
-    rows = (tmp_path / "out/siemens/cohort.csv").read_text().splitlines()
-    assert [row.rsplit(",", 1)[1] for row in rows] == ["crop_centre", "image", "segmentation"]
+    subjects = PreparedCohort.read(tmp_path / "out/siemens").subjects
+    assert [subject.crop_centre for subject in subjects] == ["image", "segmentation"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""What the user is told of a preparation: pure functions that return lines of text."""
+
+from collections import Counter
+from pathlib import Path
+
+from med_duallora.cohorts.prepare_tables import REFUSED_TABLE, Preparation
+from med_duallora.cohorts.prepared import COHORT_TABLE, REMARK_SEPARATOR, SPLITS
+from med_duallora.cohorts.subject import REASONS, Refusal
+
+
+def summary_lines(result: Preparation, out: Path) -> list[str]:
+    """Return the lines that tell the user what was done, and where to read more."""
+    read = ", ".join(f"{name} {n}" for name, n in result.n_read.items())
+    lines = [
+        f"Read {sum(result.n_read.values())} subjects ({read}): {result.n_prepared} prepared "
+        f"({result.n_reused} of them unchanged since an earlier run), {len(result.refused)} refused.",
+    ]
+    for part in (cohort_lines(result), crop_lines(result), remark_lines(result), refusal_lines(result, out)):
+        lines += ["", *part] if part else []
+    lines += ["", *(f"Note: {note}." for note in result.notes)] if result.notes else []
+    return [*lines, "", f"Written to {out}"]
+
+
+def cohort_lines(result: Preparation) -> list[str]:
+    """Return a table of the cohorts: subjects in each split, by class."""
+    if not result.cohorts:
+        return []
+    width = max(len(name) for name in ("vendor", *result.cohorts)) + 2
+    titles = "".join(f"{split + ' (NOR + disease)':<24}" for split in SPLITS)
+    lines = [f"{'vendor':<{max(width, 10)}}subjects  {titles}".rstrip()]
+    for name, rows in result.cohorts.items():
+        cells = []
+        for split in SPLITS:
+            labels = [row["label"] for row in rows if row["split"] == split]
+            cells.append(f"{f'{len(labels)} ({labels.count(0)} + {labels.count(1)})':<24}")
+        lines.append(f"{name:<{max(width, 10)}}{len(rows):<10}{''.join(cells)}".rstrip())
+    return lines
+
+
+def crop_lines(result: Preparation) -> list[str]:
+    """Say how many subjects were cropped at the centre of the image, for want of anything better."""
+    n_centred = sum(row["crop_centre"] == "image" for rows in result.cohorts.values() for row in rows)
+    if not n_centred:
+        return []
+    return [f"{n_centred} subject(s) without segmentation were cropped at the image centre ({COHORT_TABLE} says)."]
+
+
+def remark_lines(result: Preparation) -> list[str]:
+    """Return one line per kind of remark with the number of subjects; a kind is the text before a colon."""
+    kinds: Counter[str] = Counter()
+    for rows in result.cohorts.values():
+        for row in rows:
+            # A set: a remark about both ED and ES is about one subject.
+            kinds.update({text.partition(":")[0] for text in row["remarks"].split(REMARK_SEPARATOR) if text})
+    if not kinds:
+        return []
+    lines = [f"Remarks on prepared subjects, in full in the column 'remarks' of each {COHORT_TABLE}:"]
+    return lines + [f"  {n:4} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def refusal_lines(result: Preparation, out: Path) -> list[str]:
+    """Return one line per reason of a refusal, each with its first subject."""
+    by_reason: dict[str, list[Refusal]] = {}
+    for item in result.refused:
+        by_reason.setdefault(item.reason, []).append(item)
+    if not by_reason:
+        return []
+    lines = [f"Refused, all listed in {out / REFUSED_TABLE}:"]
+    for reason, items in sorted(by_reason.items(), key=lambda pair: -len(pair[1])):
+        lines.append(f"  {len(items):4} {reason}: {REASONS[reason]}")
+        lines.append(f"       first: {items[0].subject}: {items[0].detail}")
+    return lines
