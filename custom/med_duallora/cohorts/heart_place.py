@@ -22,11 +22,14 @@ MOTION_SCALE = 25.0  # mm, the same for the motion around a place: ventricles as
 HEART_RADIUS = 80.0  # mm around the centre; no heart reaches further
 MAX_FRAMES = 8  # of a cine; more add time, not places
 
-# How the confidence is made: slices whose own best place lies this near agree, and this share of all votes within
-# this radius is as concentrated as in any clear study.
-AGREEMENT_RADIUS = 20.0  # mm
+# How the confidence is made; chosen together with CONFIDENT on the odd half of ACDC, see docs/preparation.md.
+AGREEMENT_RADIUS = 8.0  # mm, within which a slice's votes speak for the place
+CHANCE_AGREEMENT = 0.5  # about what a place chosen by other slices has in a slice without a heart
 PEAK_RADIUS = 12.0  # mm
-FULL_CONCENTRATION = 0.12
+CONCENTRATED = 0.1  # share of all votes within PEAK_RADIUS of the place from which on they are not scattered
+
+# Below this, the image's centre is the better guess.
+CONFIDENT = 0.3
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class HeartPlace:
     Args:
         centre: x and y of its axis, in voxel indices of the raw stack, not rounded.
         extent_mm: radius around the centre that holds nine tenths of the heart's motion.
-        confidence: 0 (a guess) to 1: the share of the slices that agree, less where the votes are scattered.
+        confidence: 0 (a guess) to 1: how far the slices agree, less where the votes are scattered.
     """
 
     centre: tuple[float, float]
@@ -169,11 +172,11 @@ def _extent(motion: Array, centre: tuple[int, int]) -> float:
 
 
 def _confidence(by_slice: Array, votes: Array, centre: tuple[int, int]) -> float:
-    """Return the share of slices that would have chosen this place alone, less where votes are scattered."""
+    """Return how near the place comes to each slice's own best one, in votes, less where votes are scattered."""
     distance = _distance(votes.shape, centre)
-    agree = [
-        distance[_peak(by_slice[:, :, k])] <= AGREEMENT_RADIUS and by_slice[:, :, k].max() > 0
-        for k in range(by_slice.shape[2])
-    ]
-    concentration = votes[distance <= PEAK_RADIUS].sum() / votes.sum()
-    return float(np.mean(agree) * min(1.0, concentration / FULL_CONCENTRATION))
+    best = by_slice.max(axis=(0, 1))
+    here = by_slice[distance <= AGREEMENT_RADIUS].max(axis=0)
+    agreement = float(np.divide(here, best, out=np.zeros_like(best), where=best > 0).mean())
+    concentration = float(votes[distance <= PEAK_RADIUS].sum() / votes.sum())
+    beyond_chance = max(0.0, agreement - CHANCE_AGREEMENT) / (1 - CHANCE_AGREEMENT)
+    return beyond_chance * min(1.0, concentration / CONCENTRATED)
