@@ -1,6 +1,6 @@
 """What the privacy boundary of a site costs, beside a round of training on the same adapters.
 
-    python benchmarks/egress_filter.py --data PREPARED [--preset cinema-base] [--repeats 20] [--out cost.json]
+    python benchmarks/egress_filter.py --data PREPARED [--backbone cinema-base] [--repetitions 20] [--out cost.json]
 
 PREPARED is the prepared cohort of one site. The backbone has random weights, because its values change no time; the
 feature cache is warm, which makes a round as short as it gets. Measured is everything that the boundary does with a
@@ -62,17 +62,17 @@ class Process:
 def main() -> None:
     """Measure and print one line per part."""
     options = _parse()
-    job = JobConfig(backbone=options.preset).with_overrides([f"train.n_views={options.views}"])
+    job = JobConfig(backbone=options.backbone).with_overrides([f"train.n_views={options.views}"])
     with tempfile.TemporaryDirectory() as scratch:
-        found = _measured(job, options.data, Path(scratch), options.repeats)
+        found = _measured(job, options.data, Path(scratch), options.repetitions)
     share = found["boundary_s"] / found["round_s"]
-    print(f"{options.preset}: {found['payload_bytes']:.0f} bytes, {found['n_subjects']:.0f} training subjects")
+    print(f"{options.backbone}: {found['payload_bytes']:.0f} bytes, {found['n_subjects']:.0f} training subjects")
     print(f"round (validate and train, warm cache): {found['round_s']:.2f} s")
     for name in ("site_filter", "job_filter", "guard"):
-        print(f"{name}: {1000 * found[name + '_s']:.1f} ms (median of {options.repeats})")
+        print(f"{name}: {1000 * found[name + '_s']:.1f} ms (median of {options.repetitions})")
     print(f"boundary: {1000 * found['boundary_s']:.1f} ms, {100 * share:.2f} % of the round")
     if options.out:
-        write_json(options.out, {"preset": options.preset, **found, "share_of_round": share})
+        write_json(options.out, {"preset": options.backbone, **found, "share_of_round": share})
 
 
 def _measured(job: JobConfig, data: Path, scratch: Path, repeats: int) -> dict[str, float]:
@@ -126,9 +126,9 @@ def _median(work: Callable[[], object], repeats: int) -> float:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="prepared cohort of one site")
-    parser.add_argument("--preset", default="cinema-base", help="backbone whose adapters are sent")
+    parser.add_argument("--backbone", default="cinema-base", help="backbone whose adapters are sent")
     parser.add_argument("--views", type=int, default=0, help="augmented views per subject besides the plain one")
-    parser.add_argument("--repeats", type=int, default=20, help="how often each part is measured")
+    parser.add_argument("--repetitions", type=int, default=20, help="how often each part is measured")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     return parser.parse_args()
 

@@ -53,7 +53,13 @@ def _repetition(cohorts: list[PreparedCohort], job: JobConfig, options: argparse
             vendor = cohort.directory.name
             _resplit(cohort, folder / vendor, options.n_train, job.train.seed)
             sites[vendor] = SiteConfig(
-                folder / vendor, folder / "state" / vendor, cache, options.checkpoint, "cpu", options.threads, 16384
+                folder / vendor,
+                folder / "state" / vendor,
+                cache,
+                options.backbone_checkpoint,
+                "cpu",
+                options.threads,
+                16384,
             )
         evaluation = run_federation(job, sites).evaluation
     scores = {
@@ -104,7 +110,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--n-train", type=int, default=36, help="per vendor (default: 36, as in the demo)")
     parser.add_argument("--repetitions", type=int, default=4)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments")
-    parser.add_argument("--checkpoint", type=Path, help="default: the one shipped with the package")
+    parser.add_argument("--backbone-checkpoint", type=Path, help="default: the one shipped with the package")
     parser.add_argument("--cache", type=Path, help="feature cache to keep; default: a temporary one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file with every repetition's numbers")

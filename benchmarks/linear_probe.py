@@ -1,6 +1,7 @@
 """Linear probe of a pre-trained backbone against random weights of the same architecture.
 
-    python benchmarks/linear_probe.py --data PREPARED [--truth truth.csv] [--checkpoint FILE] [--out probe.json]
+    python benchmarks/linear_probe.py --data PREPARED [--truth truth.csv]
+        [--backbone-checkpoint FILE] [--out probe.json]
 
 PREPARED is a prepared cohort or a folder of them; none of its subjects may have been used in pre-training.
 Every seed draws a split and, for the control, other random weights. With the phantoms' table of true values it also
@@ -30,13 +31,13 @@ def main() -> None:
     """Run the probe and print a table."""
     options = _parse()
     torch.set_num_threads(options.threads)
-    config = BackboneConfig.preset(options.preset)
-    checkpoint = options.checkpoint or packaged_checkpoint(options.preset)
+    config = BackboneConfig.preset(options.backbone)
+    checkpoint = options.backbone_checkpoint or packaged_checkpoint(options.backbone)
     subjects = [subject for cohort in find_cohorts(options.data) for subject in cohort.subjects]
     truth = _read_truth(options.truth, subjects) if options.truth else {}
     trained = pooled_features(load_classifier(checkpoint, config), subjects, "pre-trained features")
     scores: dict[str, list[dict[str, float]]] = {"pre-trained": [], "random weights": []}
-    for seed in range(options.seeds):
+    for seed in range(options.repetitions):
         random = pooled_features(build_classifier(config, seed=seed).eval(), subjects, f"random features {seed}")
         scores["pre-trained"].append(_scores(trained, subjects, truth, seed))
         scores["random weights"].append(_scores(random, subjects, truth, seed))
@@ -60,10 +61,10 @@ def _read_truth(path: Path, subjects: list[PreparedSubject]) -> Truth:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--preset", default="cinema-mini")
-    parser.add_argument("--checkpoint", type=Path, help="default: the one shipped with the package")
+    parser.add_argument("--backbone", default="cinema-mini")
+    parser.add_argument("--backbone-checkpoint", type=Path, help="default: the one shipped with the package")
     parser.add_argument("--truth", type=Path, help="truth.csv of the phantoms")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file with every split's numbers")
     return parser.parse_args()

@@ -7,6 +7,7 @@ import select
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from med_duallora import __version__
 from med_duallora.errors import MedDualLoRAError
@@ -32,9 +33,16 @@ READER_LEFT = 141
 """Exit code where the reader of the output went away: what a shell shows of a program that SIGPIPE ended."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Options are written in full, here and in sub-commands: ``--site`` for ``--sites`` would be a silent guess."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the complete parser; each command's module adds its own arguments and imports heavy things late."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="med-duallora",
         description="Federated dual low-rank adaptation of a cine-cardiac-MRI model with NVIDIA FLARE.",
         epilog="Research software, not for diagnosis. Exit codes: 0 done, 1 failed, 2 bad usage or bad input, "

@@ -122,14 +122,14 @@ def undisturbed(
 def swapped(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Two sites, one at a time: FLARE gives every site a new process in every round."""
     workspace, data = tmp_path_factory.mktemp("swapped") / "run", tiny_cohorts["ge"].parent
-    return command_line(workspace, data, tiny_checkpoint, "--clients", ",".join(PAIR), "--threads", "1")
+    return command_line(workspace, data, tiny_checkpoint, "--sites", ",".join(PAIR), "--parallel-sites", "1")
 
 
 @pytest.fixture(scope="module")
 def resumed(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Two sites; the first of two rounds in one run, the second in another one that goes on from its adapter."""
     folder, data = tmp_path_factory.mktemp("resumed"), tiny_cohorts["ge"].parent
-    two = ("--clients", ",".join(PAIR))
+    two = ("--sites", ",".join(PAIR))
     first = command_line(folder / "first", data, tiny_checkpoint, *two, "--set", "workflow.stop_round=1")
     assert first.code == 0, first.text[-3000:]
     adapter = str(first.server / "adapter_last.safetensors")

@@ -38,6 +38,47 @@ def test_every_argument_is_explained() -> None:
             assert action.help or is_choice_of_command, f"{parser.prog}: {action.dest} has no help"
 
 
+OTHER_SPELLINGS = [
+    ("simulate", "--clients", "--sites"),
+    ("simulate", "--threads", "--parallel-sites"),
+    ("simulate", "--dir", "--workspace"),
+    ("simulate", "--checkpoint", "--backbone-checkpoint"),
+    ("simulate", "--resume", "--resume-from"),
+    ("jobs export", "--name", "--job"),
+    ("jobs check", "--root", "--checkout"),
+    ("prepare", "--jobs", "--processes"),
+    ("phantom", "--jobs", "--processes"),
+    ("montage", "--n", "--n-per-vendor"),
+    ("pretrain", "--preset", "--backbone"),
+    *((f"federation {action}", "--dir", "--workspace") for action in ("up", "status", "submit", "down", "run")),
+    ("federation up", "--clients", "--sites"),
+    ("federation up", "--site", "--sites"),
+    ("federation up", "--work", "--workspace"),
+    ("ledger show", "--job", "--job-id"),
+    ("ledger match", "--job", "--job-id"),
+]
+
+
+@pytest.mark.parametrize(("command", "other", "name"), OTHER_SPELLINGS)
+def test_an_option_has_one_spelling(command: str, other: str, name: str) -> None:
+    (parser,) = (parser for parser in _all_parsers(build_parser()) if parser.prog == f"med-duallora {command}")
+    (action,) = (action for action in parser._actions if name in action.option_strings)
+    assert action.option_strings == [name]
+    assert parser._get_option_tuples(other) == [], "nor may a part of an option stand for it"
+    assert other not in parser._option_string_actions
+
+
+def test_an_option_means_the_same_in_every_command() -> None:
+    found: dict[str, dict[str, list[str]]] = {}
+    for parser in _all_parsers(build_parser()):
+        for action in parser._actions:
+            for option in action.option_strings:
+                kind = str(action.metavar or ("" if action.nargs == 0 else action.choices))
+                found.setdefault(option, {}).setdefault(kind, []).append(parser.prog)
+    assert {option: kinds for option, kinds in found.items() if len(kinds) > 1 and option != "--out"} == {}
+    assert set(found["--out"]) == {"DIR", "FILE"}
+
+
 def _all_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     found = [parser]
     for action in parser._actions:

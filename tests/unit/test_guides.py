@@ -18,7 +18,10 @@ from tests.conftest import REPOSITORY
 
 GUIDES = sorted((REPOSITORY / "poc").rglob("*.md"))
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")), *GUIDES]
-WITH_COMMANDS = {"README.md", *(f"docs/{name}.md" for name in ("architecture", "operations", "pretraining", "privacy"))}
+WITH_COMMANDS = {
+    "README.md",
+    *(f"docs/{name}.md" for name in ("architecture", "operations", "pretraining", "privacy", "vocabulary")),
+}
 """Documents besides the guides that hold commands; the others explain."""
 FENCED = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 INDENTED = re.compile(r"(?:^(?: {4}.*)?\n)+", re.MULTILINE)

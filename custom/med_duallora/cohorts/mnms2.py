@@ -3,16 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from med_duallora.cohorts.csvfile import read_rows, whole_number
-from med_duallora.cohorts.subject import (
-    MNMS_NUMBERS,
-    ImageSource,
-    RawSubject,
-    Refusal,
-    canonical_pathology,
-    existing,
-    vendor_slug,
-)
+from med_duallora.cohorts.csvfile import filled, needed, read_table, whole_number
+from med_duallora.cohorts.imagefiles import find_image, need_image
+from med_duallora.cohorts.rows import Row, describe_rows
+from med_duallora.cohorts.subject import MNMS_NUMBERS, RawSubject, Refusal
+from med_duallora.cohorts.vocabulary import STANDARD, Vocabulary
 from med_duallora.errors import CohortError, SubjectRefused
 
 DATASET = "mnms2"
@@ -23,11 +18,15 @@ COLUMNS = ("SUBJECT_CODE", "DISEASE", "VENDOR")
 LAST_CODES = {"train": 160, "val": 200, "test": 360}
 
 
-def read(root: Path) -> tuple[list[RawSubject], list[Refusal]]:
+def read(root: Path, words: Vocabulary = STANDARD) -> tuple[list[RawSubject], list[Refusal]]:
     """Describe every subject of the table below ``root``, the folder ``MnM2`` or the one that holds it.
 
     The table writes codes without the leading zeros of the folders. Folders that it does not name are
     refused as well, so that every subject is accounted for.
+
+    Args:
+        root: the cohort.
+        words: for its pathologies and vendors.
 
     Raises:
         CohortError: there is no such folder or table, or the table lacks a column.
@@ -35,28 +34,33 @@ def read(root: Path) -> tuple[list[RawSubject], list[Refusal]]:
     base = next((base for base in (root / "MnM2", root) if (base / TABLE).is_file()), None)
     if base is None:
         raise CohortError(f"{root} holds no M&Ms-2 cohort; expected [MnM2/]{TABLE} and dataset/001 and so on")
-    rows = read_rows(base / TABLE, COLUMNS)
+    table = read_table(base / TABLE, COLUMNS)
     places = sorted((base / "dataset").glob("*"))
-    folders = {int(place.name): place for place in places if place.is_dir() and whole_number(place.name) is not None}
-    subjects, refused = [], []
-    for number, row in rows:
-        code = whole_number(row["SUBJECT_CODE"])
-        name = f"{code:03d}" if code is not None else row["SUBJECT_CODE"]
-        try:
-            subjects.append(_subject(row, code, folders))
-        except SubjectRefused as error:
-            refused.append(Refusal.of(name, DATASET, f"{base / TABLE}, row {number}", error))
-    named = {whole_number(row["SUBJECT_CODE"]) for _, row in rows}
-    for code in sorted(set(folders) - named):
+    numbers = {place: whole_number(place.name) for place in places if place.is_dir()}
+    folders = {number: place for place, number in numbers.items() if number is not None}
+    subjects, refused = describe_rows(table, base / TABLE, DATASET, _name, lambda row: _subject(row, folders, words))
+    rows = [row for _, row in table.rows] + [row.values for row in table.bad_rows]
+    for code in sorted(set(folders) - {_code(row) for row in rows}):
         stray = SubjectRefused("no-metadata", f"{folders[code]} has no row in {TABLE}")
         refused.append(Refusal.of(folders[code].name, DATASET, folders[code], stray))
     return subjects, refused
 
 
-def _subject(row: Mapping[str, str], code: int | None, folders: Mapping[int, Path]) -> RawSubject:
+def _code(row: Row) -> int | None:
+    return whole_number(filled(row, "SUBJECT_CODE"))
+
+
+def _name(row: Row) -> str:
+    code = _code(row)
+    return f"{code:03d}" if code is not None else row.get("SUBJECT_CODE", "")
+
+
+def _subject(row: Row, folders: Mapping[int, Path], words: Vocabulary) -> RawSubject:
+    code = _code(row)
     if code is None:
         raise SubjectRefused("bad-metadata", f"SUBJECT_CODE is {row['SUBJECT_CODE']!r}; expected a whole number")
-    pathology, vendor = canonical_pathology(row["DISEASE"]), vendor_slug(row["VENDOR"])
+    pathology = words.pathology(needed(row, "DISEASE", "unknown-pathology"))
+    vendor = words.vendor(needed(row, "VENDOR", "unknown-vendor"))
     if code not in folders:
         raise SubjectRefused("missing-file", f"there is no folder dataset/{code:03d}")
     folder = folders[code]
@@ -67,10 +71,11 @@ def _subject(row: Mapping[str, str], code: int | None, folders: Mapping[int, Pat
         pathology=pathology,
         vendor=vendor,
         centre=DATASET,
-        ed=ImageSource(folder / f"{name}_SA_ED.nii.gz"),
-        es=ImageSource(folder / f"{name}_SA_ES.nii.gz"),
-        ed_segmentation=existing(folder / f"{name}_SA_ED_gt.nii.gz"),
-        es_segmentation=existing(folder / f"{name}_SA_ES_gt.nii.gz"),
+        ed=need_image(folder, f"{name}_SA_ED"),
+        es=need_image(folder, f"{name}_SA_ES"),
+        ed_segmentation=find_image(folder, f"{name}_SA_ED_gt"),
+        es_segmentation=find_image(folder, f"{name}_SA_ES_gt"),
         label_numbers=MNMS_NUMBERS,
         official_split=next((split for split, last in LAST_CODES.items() if 1 <= code <= last), None),
+        cine=find_image(folder, f"{name}_SA_CINE"),
     )

@@ -138,13 +138,13 @@ def _without_copies(
 def _prepare_all(out: Path, subjects: Sequence[RawSubject], options: PrepareOptions) -> list[Prepared | Refusal]:
     """Prepare every subject, in processes where that pays; the result is in the order of ``subjects``."""
     tasks = [(item, out / item.vendor / item.subject, options.rotated_origin_shift) for item in subjects]
-    if options.n_jobs == 1 or len(tasks) < MIN_SUBJECTS_FOR_PROCESSES:
+    if options.n_processes == 1 or len(tasks) < MIN_SUBJECTS_FOR_PROCESSES:
         return [prepare_one(*task) for task in track(tasks, "preparing")]
     # Spawned, not forked: the caller may hold threads (torch, FLARE) that do not survive a fork.
     with (
         _one_thread_per_process(),
         ProcessPoolExecutor(
-            min(options.n_jobs, len(tasks)), multiprocessing.get_context("spawn"), _leave_interrupts_to_parent
+            min(options.n_processes, len(tasks)), multiprocessing.get_context("spawn"), _leave_interrupts_to_parent
         ) as pool,
     ):
         futures = {pool.submit(prepare_one, *task): index for index, task in enumerate(tasks)}
@@ -153,7 +153,7 @@ def _prepare_all(out: Path, subjects: Sequence[RawSubject], options: PrepareOpti
                 futures[future]: future.result() for future in track(as_completed(futures), "preparing", len(tasks))
             }
         except BrokenProcessPool as error:
-            raise MedDualLoRAError("a process died, perhaps for lack of memory; try fewer --jobs") from error
+            raise MedDualLoRAError("a process died, perhaps for lack of memory; try fewer --processes") from error
         finally:
             pool.shutdown(cancel_futures=True)
     return [done[index] for index in range(len(tasks))]

@@ -33,13 +33,15 @@ class PrepareOptions:
         seed: of the split.
         official_splits: use the splits of the cohorts' makers instead of a fresh stratified one.
         rotated_origin_shift: see ``volume.prepare_volume``.
-        n_jobs: processes.
+        n_processes: processes.
+        label_map: words for pathologies and vendors beside the standard ones, by kind.
     """
 
     seed: int = 0
     official_splits: bool = False
     rotated_origin_shift: bool = False
-    n_jobs: int = 1
+    n_processes: int = 1
+    label_map: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -132,6 +134,7 @@ def _provenance(options: PrepareOptions) -> dict[str, Any]:
         "seed": options.seed,
         "official_splits": options.official_splits,
         "rotated_origin_shift": options.rotated_origin_shift,
+        "label_map": options.label_map,
         "versions": {**versions, "numpy": np.__version__, "nibabel": nibabel.__version__},
     }
 

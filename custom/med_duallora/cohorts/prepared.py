@@ -4,6 +4,7 @@ Layout: ``<cohort>/cohort.csv`` and, per subject, ``<subject>/<subject>_sax_ed.n
 (uint8, 1 x 1 x 10 mm), as CineMA names its processed data.
 """
 
+import glob
 import math
 import string
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ class PreparedSubject:
         subject: name of the subject, unique in the cohort, also its folder.
         pathology: class string, for example ``NOR`` or ``HCM``.
         label: 0 NOR, 1 disease.
-        vendor: slug of the scanner vendor: siemens, philips, ge, canon.
+        vendor: slug of the scanner vendor, one of ``vocabulary.VENDORS``.
         centre: where it was scanned.
         split: train, val or test.
         ed_path: end-diastolic volume.
@@ -113,7 +114,7 @@ class PreparedCohort:
                 missing; the message names the file and the row.
         """
         table = directory / COHORT_TABLE
-        rows = read_rows(table, REQUIRED_COLUMNS, hint="`med-duallora prepare` writes it")
+        rows = read_rows(table, REQUIRED_COLUMNS, OPTIONAL_COLUMNS, hint="`med-duallora prepare` writes it")
         subjects: dict[str, PreparedSubject] = {}
         for number, row in rows:
             place = f"{table}, row {number}"
@@ -179,7 +180,7 @@ def _parse_row(row: Mapping[str, str], directory: Path, place: str) -> PreparedS
     ed_path, es_path = (directory / name / f"{name}_sax_{frame}.nii.gz" for frame in ("ed", "es"))
     for path in (ed_path, es_path):
         if not path.is_file():
-            raise CohortError(f"{place}: {path} does not exist")
+            raise CohortError(f"{place}: {path} does not exist{_padded_hint(directory, name)}")
     return PreparedSubject(
         subject=name,
         pathology=row["pathology"],
@@ -200,6 +201,12 @@ def _parse_row(row: Mapping[str, str], directory: Path, place: str) -> PreparedS
         crop_confidence=_fraction(row, "crop_confidence", place),
         remarks=tuple(filter(None, row.get("remarks", "").split(REMARK_SEPARATOR))),
     )
+
+
+def _padded_hint(directory: Path, name: str) -> str:
+    """Name the folder that is meant where a spreadsheet took 001 for the number 1."""
+    padded = [folder.name for folder in directory.glob(f"0*{glob.escape(name)}") if folder.name.lstrip("0") == name]
+    return f"; there is {padded[0]}: did a spreadsheet drop its leading zeros?" if padded else ""
 
 
 def _digest(row: Mapping[str, str], column: str, place: str) -> str:

@@ -1,94 +1,131 @@
-"""Reader of a plain table: any cohort whose files a CSV names.
+"""Reader of a plain table: any cohort whose files a CSV names (paths are relative to the table's folder)."""
 
-Columns (paths are relative to the table's folder)::
-
-    subject, ed, es            name; end-diastolic and end-systolic NIfTI file, short axis
-    pathology, vendor, centre  as in ``subject.PATHOLOGIES`` and ``subject.VENDOR_NAMES``; any text
-    ed_frame, es_frame         optional: frame index from 0, where the file is 4-D
-    ed_segmentation, es_segmentation   optional: label maps; a 4-D one is read at the image's frame
-    segmentation_labels        optional: rv-myo-lv (1 RV, 2 MYO, 3 LV; default) or lv-myo-rv (M&Ms)
-    split                      optional: train, val or test, for --official-splits
-"""
-
-from collections.abc import Mapping
 from pathlib import Path
 
-from med_duallora.cohorts.csvfile import read_rows, whole_number
+from med_duallora.cohorts.csvfile import filled, nearest, needed, read_table, whole_number
 from med_duallora.cohorts.prepared import SPLITS
-from med_duallora.cohorts.subject import (
-    CINEMA_NUMBERS,
-    MNMS_NUMBERS,
-    ImageSource,
-    RawSubject,
-    Refusal,
-    canonical_pathology,
-    check_name,
-    vendor_slug,
-)
+from med_duallora.cohorts.rows import Row, describe_rows
+from med_duallora.cohorts.subject import CINEMA_NUMBERS, MNMS_NUMBERS, ImageSource, RawSubject, Refusal, check_name
+from med_duallora.cohorts.vocabulary import ANY_DISEASE, HEALTHY, STANDARD, Vocabulary
 from med_duallora.errors import CohortError, SubjectRefused
 
 DATASET = "table"
-COLUMNS = ("subject", "ed", "es", "pathology", "vendor", "centre")
-OPTIONAL_COLUMNS = ("ed_frame", "es_frame", "ed_segmentation", "es_segmentation", "segmentation_labels", "split")
+
+# Every column with what belongs into it. Instead of pathology there may be label.
+COLUMNS = {
+    "subject": "name, unique; letters, digits, '_', '.' and '-'",
+    "ed": "end-diastolic NIfTI file, short axis",
+    "es": "end-systolic NIfTI file, or the same 4-D file",
+    "pathology": "diagnosis, in the words of docs/vocabulary.md or of --label-map",
+    "vendor": "maker of the scanner, as DICOM headers or docs/vocabulary.md write it",
+    "centre": "where it was scanned; any text",
+}
+OPTIONAL_COLUMNS = {
+    "label": "0 healthy, 1 any disease; instead of pathology, or beside it",
+    "ed_frame": "index of the ED frame, from 0, where ed is 4-D",
+    "es_frame": "index of the ES frame, from 0, where es is 4-D",
+    "ed_segmentation": "label map of ED; a 4-D one is read at the image's frame",
+    "es_segmentation": "label map of ES; a 4-D one is read at the image's frame",
+    "segmentation_labels": "rv-myo-lv (1 RV, 2 MYO, 3 LV; default) or lv-myo-rv (M&Ms)",
+    "split": "train, val or test, for --official-splits",
+    "cine": "4-D file with all frames, which helps to find the heart",
+}
+REQUIRED = ("subject", "ed", "es", ("pathology", "label"), "vendor", "centre")
 LABEL_NUMBERS = {"": CINEMA_NUMBERS, "rv-myo-lv": CINEMA_NUMBERS, "lv-myo-rv": MNMS_NUMBERS}
 
 
-def read(path: Path) -> tuple[list[RawSubject], list[Refusal]]:
+def read(path: Path, words: Vocabulary = STANDARD) -> tuple[list[RawSubject], list[Refusal]]:
     """Describe every row of the table.
+
+    Args:
+        path: the table.
+        words: for its pathologies and vendors.
 
     Raises:
         CohortError: no such file, or a column is missing or unknown (a misspelt optional column would
             otherwise go unnoticed).
     """
-    rows = read_rows(path, COLUMNS)
-    unknown = [name for name in (rows[0][1] if rows else ()) if name not in COLUMNS + OPTIONAL_COLUMNS]
+    known = (*COLUMNS, *OPTIONAL_COLUMNS)
+    table = read_table(path, REQUIRED, tuple(OPTIONAL_COLUMNS))
+    unknown = [name for name in table.columns if name not in known]
     if unknown:
-        known = ", ".join(COLUMNS + OPTIONAL_COLUMNS)
-        raise CohortError(f"{path} has the unknown column {unknown[0]!r}; known are {known}")
-    subjects, refused = [], []
-    for number, row in rows:
-        try:
-            subjects.append(_subject(row, path.parent))
-        except SubjectRefused as error:
-            refused.append(Refusal.of(row["subject"], DATASET, f"{path}, row {number}", error))
-    return subjects, refused
+        close = nearest(unknown[0], known)
+        meant = f"; is {close!r} meant?" if close else ""
+        raise CohortError(f"{path} has the unknown column {unknown[0]!r}{meant}; known are {', '.join(known)}")
+    folder = path.parent
+    return describe_rows(
+        table, path, DATASET, lambda row: row.get("subject", ""), lambda row: _subject(row, folder, words)
+    )
 
 
-def _subject(row: Mapping[str, str], folder: Path) -> RawSubject:
+def _subject(row: Row, folder: Path, words: Vocabulary) -> RawSubject:
+    name = check_name(needed(row, "subject"))
     ed, es = (_image(row, phase, folder) for phase in ("ed", "es"))
     if ed == es:
         raise SubjectRefused("unlabelled", f"ED and ES are the same image, {ed.path}")
     return RawSubject(
-        subject=check_name(row["subject"]),
+        subject=name,
         dataset=DATASET,
-        pathology=canonical_pathology(row["pathology"]),
-        vendor=vendor_slug(row["vendor"]),
-        centre=row["centre"],
+        pathology=_pathology(row, words),
+        vendor=words.vendor(needed(row, "vendor", "unknown-vendor")),
+        centre=needed(row, "centre"),
         ed=ed,
         es=es,
         ed_segmentation=_segmentation(row, "ed_segmentation", ed, folder),
         es_segmentation=_segmentation(row, "es_segmentation", es, folder),
         label_numbers=LABEL_NUMBERS[_choice(row, "segmentation_labels", tuple(LABEL_NUMBERS))],
         official_split=_choice(row, "split", ("", *SPLITS)) or None,
+        cine=_cine(row, ed, es, folder),
     )
 
 
-def _image(row: Mapping[str, str], phase: str, folder: Path) -> ImageSource:
-    if not row[phase]:
-        raise SubjectRefused("missing-file", f"column {phase} is empty")
-    text = row.get(f"{phase}_frame", "")
+def _pathology(row: Row, words: Vocabulary) -> str:
+    """Return the pathology that the columns pathology and label agree on."""
+    text, label = filled(row, "pathology"), _label(row)
+    if not text:
+        if label is None:
+            raise SubjectRefused("unknown-pathology", "neither pathology nor label is filled in")
+        return ANY_DISEASE if label else HEALTHY
+    pathology = words.pathology(text)
+    if label not in (None, int(pathology != HEALTHY)):
+        raise SubjectRefused("bad-metadata", f"pathology {text!r} contradicts label {label} (0 healthy, 1 disease)")
+    return pathology
+
+
+def _label(row: Row) -> int | None:
+    text = filled(row, "label")
+    label = whole_number(text)
+    if text and label not in (0, 1):
+        raise SubjectRefused("bad-metadata", f"label is {text!r}; expected 0 (healthy) or 1 (disease)")
+    return label
+
+
+def _image(row: Row, phase: str, folder: Path) -> ImageSource:
+    path = folder / needed(row, phase, "missing-file")
+    text = filled(row, f"{phase}_frame")
     frame = whole_number(text)
     if text and frame is None:
         raise SubjectRefused("bad-metadata", f"{phase}_frame is {text!r}; expected a frame index")
-    return ImageSource(folder / row[phase], frame)
+    return ImageSource(path, frame)
 
 
-def _segmentation(row: Mapping[str, str], column: str, image: ImageSource, folder: Path) -> ImageSource | None:
-    return ImageSource(folder / row[column], image.frame) if row.get(column) else None
+def _segmentation(row: Row, column: str, image: ImageSource, folder: Path) -> ImageSource | None:
+    text = filled(row, column)
+    return ImageSource(folder / text, image.frame) if text else None
 
 
-def _choice(row: Mapping[str, str], column: str, allowed: tuple[str, ...]) -> str:
-    value = row.get(column, "")
+def _cine(row: Row, ed: ImageSource, es: ImageSource, folder: Path) -> ImageSource | None:
+    """Return the file of the column cine, else the one of which ED and ES are two frames."""
+    text = filled(row, "cine")
+    if text:
+        return ImageSource(folder / text)
+    return ImageSource(ed.path) if ed.path == es.path else None
+
+
+def _choice(row: Row, column: str, allowed: tuple[str, ...]) -> str:
+    value = filled(row, column).casefold()
     if value not in allowed:
-        raise SubjectRefused("bad-metadata", f"{column} is {value!r}; expected {', '.join(filter(None, allowed))}")
+        raise SubjectRefused(
+            "bad-metadata", f"{column} is {row[column]!r}; expected {', '.join(filter(None, allowed))}"
+        )
     return value

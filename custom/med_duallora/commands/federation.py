@@ -36,7 +36,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     download = _action(actions, "download", _download, "download a job's result and report on it")
     abort = _action(actions, "abort", _abort, "abort a job")
     for parser_with_job in (monitor, download, abort):
-        parser_with_job.add_argument("job_id", nargs="?", metavar="JOB", help="a job's id (default: the latest job)")
+        parser_with_job.add_argument("job_id", nargs="?", metavar="JOB_ID", help="a job's id (default: the latest job)")
     down = _action(actions, "down", _down, "stop every process of the federation; kits, states and results stay")
     down.add_argument("--now", action="store_true", help="do not ask through the console first")
     whole = _action(actions, "run", _run, "up, submit, follow, download, report and down in one go")
@@ -49,7 +49,11 @@ def _action(
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
     parser.add_argument(
-        "--dir", type=Path, required=True, metavar="DIR", help="of the federation; outside the checkout: it holds keys"
+        "--workspace",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="of the federation; outside the checkout: it holds keys",
     )
     parser.set_defaults(run=run)
     return parser
@@ -63,13 +67,13 @@ def _add_up_arguments(parser: argparse.ArgumentParser) -> None:
     add_site_settings_argument(parser)
     parser.add_argument("--port", type=int, default=0, metavar="N", help="of the server (default: a free one)")
     parser.add_argument(
-        "--timeout", type=float, default=180.0, metavar="S", help="until all sites are registered (default: 180)"
+        "--timeout", type=float, default=180.0, metavar="SECONDS", help="until all sites are registered (default: 180)"
     )
 
 
 def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--job", default="production", metavar="NAME|FOLDER", help="a known job or a job folder (default: production)"
+        "--job", default="production", metavar="JOB", help="a known job or a job folder (default: production)"
     )
     parser.add_argument(
         "--set",
@@ -100,14 +104,17 @@ def _status(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.record import Federation
     from med_duallora.flare.federation.registration import registered_sites
 
-    federation = Federation.read(options.dir)
+    federation = Federation.read(options.workspace)
     running = [process for process in federation.processes if processes.is_running(process, federation.identity)]
     for process in federation.processes:
         state = "runs" if process in running else "does not run"
         print(f"{process.name:<28} process {process.pid:<8} {state}")
     if not any(process.name == federation.server for process in running):
         state = "the server does not run" if federation.processes else "no process of it was started yet"
-        print(f"{state}; `med-duallora federation up` with --dir {options.dir} and --data starts it", file=sys.stderr)
+        print(
+            f"{state}; `med-duallora federation up` with --workspace {options.workspace} and --data starts it",
+            file=sys.stderr,
+        )
         return 1
     with console(federation) as lead:
         known = registered_sites(federation, lead)
@@ -146,7 +153,7 @@ def _down(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.record import Federation
     from med_duallora.flare.federation.rehearsal import down
 
-    federation = Federation.read(options.dir)
+    federation = Federation.read(options.workspace)
     killed = down(federation, polite=not options.now)
     print(f"federation down; nothing of it runs ({len(killed)} processes ended by a signal)")
     return 0
@@ -160,7 +167,7 @@ def _run(options: argparse.Namespace) -> int:
     from med_duallora.flare.federation.rehearsal import down, refuse_running, up
 
     def recorded() -> Federation | None:
-        return Federation.read(options.dir) if (options.dir / RECORD).is_file() else None
+        return Federation.read(options.workspace) if (options.workspace / RECORD).is_file() else None
 
     plan = _plan(options)
     before = recorded()
@@ -198,7 +205,7 @@ def _plan(options: argparse.Namespace) -> "Plan":
     if options.timeout <= 0:
         raise ConfigError(f"--timeout {options.timeout}, but it must be above 0")
     return Plan(
-        directory=options.dir,
+        directory=options.workspace,
         project=project,
         cohorts=find_sites(options.data, options.sites.split(",") if options.sites else None),
         backbone_checkpoint=options.backbone_checkpoint,
@@ -235,9 +242,9 @@ def _where(federation: "Federation") -> str:
         [
             f"  kits      {federation.kits}",
             f"  logs      {federation.directory / 'logs'} (what the processes print), log.txt in each kit (FLARE's)",
-            f"  submit    med-duallora federation submit --dir {directory} --wait",
+            f"  submit    med-duallora federation submit --workspace {directory} --wait",
             f"  console   PATH={program}:$PATH bash {kit}/startup/fl_admin.sh    (user name: {lead})",
             f"  FLARE's   nvflare job list --startup-kit {kit}",
-            f"  stop      med-duallora federation down --dir {directory}",
+            f"  stop      med-duallora federation down --workspace {directory}",
         ]
     )

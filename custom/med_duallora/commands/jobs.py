@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "`nvflare simulator FOLDER`; where med_duallora is installed, FLARE uses the installed package.",
     )
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the job folders appear below it")
-    export.add_argument("--name", metavar="NAME", help="export only this job (default: every known job)")
+    export.add_argument("--job", metavar="JOB", help="export only this known job (default: every known job)")
     export.add_argument(
         "--set",
         action="append",
@@ -39,7 +39,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="compare the committed job folders with the recipe",
         description="Compare meta.json, app/ and jobs/ of a checkout with what the recipe gives; exit code 1 on drift.",
     )
-    check.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="the checkout (default: here)")
+    check.add_argument("--checkout", type=Path, default=Path(), metavar="DIR", help="the checkout (default: here)")
     check.add_argument("--write", action="store_true", help="bring the committed folders up to date instead")
     check.set_defaults(run=_check)
 
@@ -47,9 +47,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _export(options: argparse.Namespace) -> int:
     from med_duallora.flare.export import JOBS, export_job
 
-    if options.name is not None and options.name not in JOBS:
-        raise ConfigError(f"there is no job {options.name!r}; there are {', '.join(JOBS)}")
-    for name in [options.name] if options.name else JOBS:
+    if options.job is not None and options.job not in JOBS:
+        raise ConfigError(f"--job {options.job}: no known job; known are {', '.join(JOBS)}")
+    for name in [options.job] if options.job else JOBS:
         spec = JOBS[name].resumed(options.resume_from, options.assignments)
         folder = export_job(spec, options.out / name)
         kind = "self-contained" if spec.with_code else "for sites that have med_duallora installed"
@@ -60,7 +60,7 @@ def _export(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from med_duallora.flare.export import committed_differences, committed_jobs, write_committed
 
-    root = options.root.resolve()
+    root = options.checkout.resolve()
     if options.write:
         write_committed(root)
     differences = committed_differences(root)

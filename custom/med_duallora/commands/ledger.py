@@ -35,7 +35,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "show", help="print the entries", description="Print one line per entry; nothing is checked."
     )
     _add_ledger(show)
-    show.add_argument("--job", default="", help="only entries of this FLARE job id")
+    show.add_argument("--job-id", default="", metavar="JOB_ID", help="only entries of this FLARE job id")
     show.add_argument("--blocked", action="store_true", help="only what was kept from leaving")
     show.add_argument("--tensors", action="store_true", help="list the tensors of every entry as well")
     show.set_defaults(run=_show)
@@ -49,8 +49,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     both.add_argument(
         "record", type=Path, metavar="RECORD", help="received.jsonl of the server's run, its .head file beside it"
     )
-    both.add_argument("--site", required=True, help="name of the site whose ledger this is")
-    both.add_argument("--job", default="", help="only this FLARE job id; default: every job in RECORD")
+    both.add_argument("--site", required=True, metavar="NAME", help="name of the site whose ledger this is")
+    both.add_argument(
+        "--job-id", default="", metavar="JOB_ID", help="only this FLARE job id; default: every job in RECORD"
+    )
     both.set_defaults(run=_match)
 
 
@@ -76,7 +78,9 @@ def _show(options: argparse.Namespace) -> int:
     from med_duallora.ledger_audit import read_lines
 
     for line in read_lines(options.ledger):
-        if (options.job and line.get("job") != options.job) or (options.blocked and line.get("verdict") != BLOCKED):
+        if (options.job_id and line.get("job") != options.job_id) or (
+            options.blocked and line.get("verdict") != BLOCKED
+        ):
             continue
         print(_text(line))
         if options.tensors:
@@ -91,7 +95,7 @@ def _match(options: argparse.Namespace) -> int:
     broken = [f"{path}: {problem}" for path in (options.ledger, options.record) for problem in verify(path).problems]
     for text in broken:
         print(text, file=sys.stderr)
-    found = match(read_lines(options.ledger), read_lines(options.record), options.site, options.job)
+    found = match(read_lines(options.ledger), read_lines(options.record), options.site, options.job_id)
     _list("left the site, but the server did not record it (lost, late or refused before it was read)", found.only_site)
     _list("THE SERVER RECORDED IT, BUT BY THE LEDGER IT NEVER LEFT", found.only_server)
     print(

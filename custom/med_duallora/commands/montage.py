@@ -20,9 +20,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="prepared cohort or folder of them, raw ACDC, M&Ms or M&Ms-2 cohort, phantom cohort, or NIfTI files in "
         "pairs (ED before ES)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture (.png)")
     parser.add_argument(
-        "--n",
+        "--n-per-vendor",
         type=int,
         default=4,
         metavar="N",
@@ -36,9 +36,9 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.errors import InputError
     from med_duallora.montage import read_rows, write_montage
 
-    if options.n < 1:
-        raise InputError(f"--n = {options.n}, but it must be at least 1")
-    rows = read_rows(options.paths, options.n)
+    if options.n_per_vendor < 1:
+        raise InputError(f"--n-per-vendor = {options.n_per_vendor}, but it must be at least 1")
+    rows = read_rows(options.paths, options.n_per_vendor)
     write_montage(rows, options.out)
     print(f"{len(rows)} subjects in {options.out}")
     return 0

@@ -24,9 +24,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="demo: 28 subjects per vendor; study: 120 per vendor; pretrain: an unlabelled pool of 400 Siemens "
         "subjects that shares none with the others (default: demo)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same voxels (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the same seed gives the same voxels (default: 0)"
+    )
     parser.add_argument("--n-per-vendor", type=int, metavar="N", help="subjects per vendor instead of the preset's")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument("--processes", type=int, metavar="N", help="at a time (default: one per core)")
     parser.set_defaults(run=run)
 
 
@@ -35,8 +37,8 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.cohorts.phantom import Recipe, write_cohort
 
     recipe = Recipe(options.preset, options.seed, options.n_per_vendor)
-    n_jobs = len(os.sched_getaffinity(0)) if options.jobs is None else options.jobs
-    n_subjects = write_cohort(options.out, recipe, n_jobs)
+    n_processes = len(os.sched_getaffinity(0)) if options.processes is None else options.processes
+    n_subjects = write_cohort(options.out, recipe, n_processes)
     sources = " ".join(f"--{name} {options.out / name}" for name in ("acdc", "mnms") if (options.out / name).is_dir())
     print(f"{n_subjects} synthetic phantoms (not for diagnosis) in {options.out}")
     print(f"next: med-duallora prepare --out PREPARED {sources}")

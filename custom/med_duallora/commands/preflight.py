@@ -22,7 +22,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--job",
         type=Path,
-        metavar="DIR",
+        metavar="JOB",
         help="also print the egress contract of this job folder, its hash to pin, and whether the site would take it",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list of the channels instead of text")

@@ -9,11 +9,13 @@ from med_duallora.errors import InputError
 
 if TYPE_CHECKING:
     from med_duallora.cohorts.subject import RawSubject, Refusal
+    from med_duallora.cohorts.vocabulary import Vocabulary
 
 DESCRIPTION = """\
 Read raw short-axis cine MRI (ED and ES) of one or more cohorts and write one prepared cohort per scanner
-vendor (siemens, philips, ge, canon): OUT/VENDOR/cohort.csv and OUT/VENDOR/SUBJECT/SUBJECT_sax_{ed,es}.nii.gz, uint8,
-1 x 1 x 10 mm, at most 192 x 192 in plane; with segmentations (_gt) where the cohort has them.
+vendor (siemens, philips, ge, canon, united-imaging, neusoft, other): OUT/VENDOR/cohort.csv and
+OUT/VENDOR/SUBJECT/SUBJECT_sax_{ed,es}.nii.gz, uint8, 1 x 1 x 10 mm, at most 192 x 192 in plane; with segmentations
+(_gt) where the cohort has them. Images may be .nii.gz or .nii.
 
 Each vendor is split 60/20/20 into train, val and test, stratified by class and pathology. Every subject that is found
 is either prepared or listed in OUT/refused.csv with its reason. A second run redoes only what changed.
@@ -22,8 +24,17 @@ is either prepared or listed in OUT/refused.csv with its reason. A second run re
 EPILOG = """\
 Exit codes: 0 all subjects prepared (or --allow-refused), 1 a subject was refused or writing failed, 2 bad input.
 
-The table for --table has the columns subject, ed, es, pathology, vendor, centre (paths relative to the table) and
-optionally ed_frame, es_frame, ed_segmentation, es_segmentation, segmentation_labels (rv-myo-lv or lv-myo-rv), split.
+The table for --table has the columns subject, ed, es, pathology (or label: 0 healthy, 1 disease), vendor, centre
+(paths relative to the table) and optionally ed_frame, es_frame, ed_segmentation, es_segmentation, segmentation_labels
+(rv-myo-lv or lv-myo-rv), split, cine. It is CSV with commas, semicolons or tabs; in an optional cell NA, n/a, nan,
+none, - and nothing all mean empty.
+
+The file for --label-map is a CSV with the columns kind (pathology or vendor), text (what the cohort writes, in any
+case), name (what it means here: see docs/vocabulary.md) and label (1 where name is a disease not listed there):
+  kind,text,name,label
+  pathology,no finding,NOR,
+  pathology,HFpEF,HFPEF,1
+  vendor,Hitachi,other,
 """
 
 
@@ -48,13 +59,21 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--mnms2", type=Path, metavar="DIR", help="raw M&Ms-2: the folder 'MnM2' or the one holding it"
     )
     sources.add_argument("--table", type=Path, metavar="CSV", help="any other cohort, described by a table (see below)")
+    parser.add_argument(
+        "--label-map",
+        type=Path,
+        metavar="CSV",
+        help="your own words for pathologies and vendors, beside those in docs/vocabulary.md (see below)",
+    )
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the split (default %(default)s)")
     parser.add_argument(
         "--official-splits",
         action="store_true",
         help="keep the cohorts' own splits; where there is no val (ACDC), a stratified quarter of train becomes val",
     )
-    parser.add_argument("--jobs", type=_jobs, default=None, metavar="N", help="processes (default: one per core)")
+    parser.add_argument(
+        "--processes", type=_processes, default=None, metavar="N", help="at a time (default: one per core)"
+    )
     parser.add_argument("--allow-refused", action="store_true", help="exit with 0 although subjects were refused")
     parser.add_argument(
         "--rotated-origin-shift",
@@ -71,12 +90,14 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.cohorts.prepare_summary import summary_lines
     from med_duallora.cohorts.prepare_tables import PrepareOptions
 
-    subjects, refused = _read(options)
+    words = _words(options.label_map)
+    subjects, refused = _read(options, words)
     settings = PrepareOptions(
         seed=options.seed,
         official_splits=options.official_splits,
         rotated_origin_shift=options.rotated_origin_shift,
-        n_jobs=options.jobs or len(os.sched_getaffinity(0)),
+        label_map=words.added(),
+        n_processes=options.processes or len(os.sched_getaffinity(0)),
     )
     result = prepare_cohorts(options.out, subjects, refused, settings)
     print("\n".join(summary_lines(result, options.out)))
@@ -89,7 +110,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(options: argparse.Namespace) -> "tuple[list[RawSubject], list[Refusal]]":
+def _words(label_map: Path | None) -> "Vocabulary":
+    from med_duallora.cohorts.labelmap import read_label_map
+    from med_duallora.cohorts.vocabulary import STANDARD
+
+    return STANDARD if label_map is None else read_label_map(label_map)
+
+
+def _read(options: argparse.Namespace, words: "Vocabulary") -> "tuple[list[RawSubject], list[Refusal]]":
     from med_duallora.cohorts import acdc, mnms, mnms2, table
 
     readers = {"acdc": acdc.read, "mnms": mnms.read, "mnms2": mnms2.read, "table": table.read}
@@ -101,7 +129,7 @@ def _read(options: argparse.Namespace) -> "tuple[list[RawSubject], list[Refusal]
     for name, place in given.items():
         if not place.exists():
             raise InputError(f"--{name} {place} does not exist")
-        found, unusable = readers[name](place)
+        found, unusable = readers[name](place, words)
         subjects += found
         refused += unusable
     return subjects, refused
@@ -113,7 +141,7 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _jobs(text: str) -> int:
+def _processes(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number between 1 and 1024")
     return int(text)

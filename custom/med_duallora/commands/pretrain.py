@@ -23,9 +23,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "commands read, a manifest (.json) and the loss curve (.png) beside it. The same arguments give the "
         "same weights on the same machine; an interrupted run continues with --resume.",
     )
-    parser.add_argument("--data", type=Path, required=True, help="a prepared cohort, or a folder of prepared cohorts")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write (.safetensors)")
-    parser.add_argument("--preset", default="cinema-mini", help="backbone preset (default: %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="a prepared cohort, or a folder of them"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="checkpoint to write (.safetensors)")
+    parser.add_argument(
+        "--backbone", default="cinema-mini", metavar="NAME", help="backbone preset (default: %(default)s)"
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=float, help="length of the run in passes over the subjects (default: 100)")
     length.add_argument("--steps", type=int, help="length of the run in optimizer steps")
@@ -48,8 +52,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("--norm-target", action="store_true", help="reconstruct patches of mean 0 and sd 1")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the linear layers")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order, views and masks (default: 0)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of weights, order, views and masks (default: 0)"
+    )
     parser.add_argument("--resume", action="store_true", help=f"continue the run kept in OUT{STATE_SUFFIX}")
     parser.add_argument(
         "--data-recipe",
@@ -89,9 +95,9 @@ def _config(options: argparse.Namespace, n_steps: int) -> "PretrainConfig":
     from med_duallora.pretraining.data import ViewConfig
     from med_duallora.pretraining.run import PretrainConfig
 
-    names = ("preset", "batch_size", "lr", "mask_ratio", "norm_target", "motion_weight", "precision", "seed")
+    names = ("batch_size", "lr", "mask_ratio", "norm_target", "motion_weight", "precision", "seed")
     values = {name: getattr(options, name) for name in names}
-    return PretrainConfig(n_steps=n_steps, views=ViewConfig(frames=options.frames), **values)
+    return PretrainConfig(preset=options.backbone, n_steps=n_steps, views=ViewConfig(frames=options.frames), **values)
 
 
 def _n_steps(options: argparse.Namespace, pool: "VolumePool", state_file: Path) -> int:

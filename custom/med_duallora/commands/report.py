@@ -19,7 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="simulator workspace, downloaded job or the server's run directory; searched for job.json and "
         "round_metrics.jsonl",
     )
-    parser.add_argument("--out", type=Path, help="where to write (default: RUN_DIR/report)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/report)")
     parser.set_defaults(run=run)
 
 

@@ -27,7 +27,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--workspace", type=Path, required=True, metavar="DIR", help="of this run: new, or an older run"
     )
-    parser.add_argument("--job", default="simulator", metavar="NAME", help="a known job, or a job folder")
+    parser.add_argument(
+        "--job", default="simulator", metavar="JOB", help="a known job or a job folder (default: simulator)"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -44,9 +46,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="with --resume-from: holds the sites' local states, a folder per site (default: those of the workspace "
         "that the adapter lies in); they are copied",
     )
-    parser.add_argument("--clients", metavar="A,B,...", help="take part (default: every cohort below --data)")
-    parser.add_argument("--threads", type=int, metavar="N", help="sites that work at a time (default: all of them)")
-    parser.add_argument("--device", default="auto", help="of every site: auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--sites", metavar="A,B,...", help="take part (default: every cohort below --data)")
+    parser.add_argument(
+        "--parallel-sites", type=int, metavar="N", help="sites that work at a time (default: all of them)"
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="DEVICE", help="of every site: auto, cpu, cuda or cuda:N (default: auto)"
+    )
     parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
     add_site_settings_argument(parser)
     parser.add_argument(
@@ -80,10 +86,12 @@ def run(options: argparse.Namespace) -> int:
 def _simulation(options: argparse.Namespace) -> "Simulation":
     from med_duallora.flare.simulation import Simulation, find_sites
 
-    sites = find_sites(options.data, options.clients.split(",") if options.clients else None)
-    n_parallel = len(sites) if options.threads is None else options.threads
+    sites = find_sites(options.data, options.sites.split(",") if options.sites else None)
+    n_parallel = len(sites) if options.parallel_sites is None else options.parallel_sites
     if not 1 <= n_parallel <= len(sites):
-        raise ConfigError(f"--threads {n_parallel}, but it must be between 1 and the number of sites, {len(sites)}")
+        raise ConfigError(
+            f"--parallel-sites {n_parallel}, but it must be between 1 and the number of sites, {len(sites)}"
+        )
     checkpoint = options.backbone_checkpoint
     if checkpoint is not None and not checkpoint.is_file():
         raise ConfigError(f"--backbone-checkpoint {checkpoint} is no file")

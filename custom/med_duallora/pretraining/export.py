@@ -51,7 +51,7 @@ def export(out: Path, config: PretrainConfig, pool: VolumePool, state: RunState,
 
 def command_of(config: PretrainConfig) -> str:
     """Return the command that repeats the run, with DATA and OUT instead of paths."""
-    words = ["med-duallora pretrain --data DATA --out OUT", f"--preset {config.preset}", f"--steps {config.n_steps}"]
+    words = ["med-duallora pretrain --data DATA --out OUT", f"--backbone {config.preset}", f"--steps {config.n_steps}"]
     words += [f"--batch-size {config.batch_size}", f"--lr {config.lr:g}", f"--mask-ratio {config.mask_ratio:g}"]
     words += [f"--frames {config.views.frames}", f"--motion-weight {config.motion_weight:g}"]
     words += [f"--precision {config.precision}", f"--seed {config.seed}"]

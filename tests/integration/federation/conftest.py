@@ -43,7 +43,7 @@ class Submitted:
 def submitted(federation: RunningFederation, tiny_checkpoint: Path) -> Submitted:
     """A production job of three rounds, submitted and followed by the command as a researcher gives it."""
     folder = federation.job(f"backbone_sha256={sha256_of_file(tiny_checkpoint)}")
-    command = med_duallora("federation", "submit", "--dir", federation.directory, "--job", folder, "--wait")
+    command = med_duallora("federation", "submit", "--workspace", federation.directory, "--job", folder, "--wait")
     with running(command) as program:
         said = read_until(program, " submitted by ")
         job = federation.wait(said.split()[1])

@@ -51,7 +51,7 @@ class Story:
         """Give a command that starts nothing; it need not be a program of its own."""
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            code = main(["federation", action, "--dir", str(self.directory), *map(str, arguments)])
+            code = main(["federation", action, "--workspace", str(self.directory), *map(str, arguments)])
         self.note(name, code, said.getvalue())
 
 
@@ -60,7 +60,7 @@ def story(
     tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Story]:
     directory = tmp_path_factory.mktemp("command-line") / "federation"
-    start = ["--dir", directory, "--data", tiny_cohorts[SITE].parent, "--sites", SITE]
+    start = ["--workspace", directory, "--data", tiny_cohorts[SITE].parent, "--sites", SITE]
     start += ["--backbone-checkpoint", tiny_checkpoint, "--timeout", PATIENCE_S, *repeated("--site-set", SITE_SETTINGS)]
     story = Story(directory)
     try:

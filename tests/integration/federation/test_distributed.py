@@ -127,7 +127,7 @@ def test_two_hospitals_without_a_shared_login(
         sites=tuple(SITES),
         people={LEAD: "lead"},
     )
-    export = ["jobs", "export", "--out", str(tmp_path / "jobs"), "--name", "production"]
+    export = ["jobs", "export", "--out", str(tmp_path / "jobs"), "--job", "production"]
     assert main([*export, *repeated("--set", (*SETTINGS, "train.n_rounds=1", f"workflow.min_sites={len(SITES)}"))]) == 0
     try:
         for name in federation.participants():

@@ -25,7 +25,7 @@ def start(tmp_path: Path, tiny_cohorts: dict[str, Path], tiny_checkpoint: Path) 
     stack = contextlib.ExitStack()
 
     def begin() -> subprocess.Popen[str]:
-        command = med_duallora("federation", "run", "--dir", tmp_path / "federation")
+        command = med_duallora("federation", "run", "--workspace", tmp_path / "federation")
         command += ["--data", str(tiny_cohorts[SITES[0]].parent), "--sites", ",".join(SITES)]
         command += ["--backbone-checkpoint", str(tiny_checkpoint), "--timeout", str(PATIENCE_S)]
         command += repeated("--site-set", SITE_SETTINGS)

@@ -138,7 +138,7 @@ def test_the_result_holds_no_key_and_no_subject(result: Path, tiny_cohorts: dict
 def test_the_report_is_written_from_the_result(
     federation: RunningFederation, finished: FinishedJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["federation", "download", "--dir", str(federation.directory), finished.job_id]) == 0
+    assert main(["federation", "download", "--workspace", str(federation.directory), finished.job_id]) == 0
     text = capsys.readouterr().out
     page = Path(text.splitlines()[-1].removeprefix("report: "))
     assert page.name == "report.html"
@@ -161,7 +161,7 @@ def test_flare_s_own_download_finds_the_adapter_and_the_rounds(
 def test_the_status_command_agrees(
     federation: RunningFederation, finished: FinishedJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["federation", "status", "--dir", str(federation.directory)]) == 0
+    assert main(["federation", "status", "--workspace", str(federation.directory)]) == 0
     text = capsys.readouterr().out
     assert text.count(" registered") == len(SITES)
     assert f"job {finished.job_id}  med-duallora-production" in text or f"job {finished.job_id}  test-job" in text
@@ -170,12 +170,12 @@ def test_the_status_command_agrees(
 def test_monitoring_a_finished_job_says_so(
     federation: RunningFederation, finished: FinishedJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["federation", "monitor", "--dir", str(federation.directory), finished.job_id]) == 0
+    assert main(["federation", "monitor", "--workspace", str(federation.directory), finished.job_id]) == 0
     assert f"{COMPLETED}: finished" in capsys.readouterr().out
 
 
 def test_monitoring_an_unknown_job_fails(federation: RunningFederation, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["federation", "monitor", "--dir", str(federation.directory), "no-such-job"]) == 1
+    assert main(["federation", "monitor", "--workspace", str(federation.directory), "no-such-job"]) == 1
     assert "knows no job no-such-job" in capsys.readouterr().err
 
 
@@ -183,7 +183,7 @@ def test_a_federation_is_started_once(
     federation: RunningFederation, tiny_cohorts: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = str(tiny_cohorts[SITES[0]].parent)
-    where = ["--dir", str(federation.directory), "--data", data, "--sites", ",".join(SITES)]
+    where = ["--workspace", str(federation.directory), "--data", data, "--sites", ",".join(SITES)]
     assert main(["federation", "up", *where]) == 1
     assert "runs already" in capsys.readouterr().err
 
@@ -217,7 +217,7 @@ def test_a_site_that_does_not_allow_the_package_refuses_the_production_job(
         resources.write_text(json.dumps(values))
         federation.restart(SITES[1])
         job = str(federation.job())
-        assert main(["federation", "submit", "--dir", str(federation.directory), "--job", job, "--wait"]) == 1
+        assert main(["federation", "submit", "--workspace", str(federation.directory), "--job", job, "--wait"]) == 1
         error = capsys.readouterr().err
         assert f"{SITES[1]}: " in error and "ComponentNotAuthorized" in error
         assert "meaning: the job names a class that this site's administrator has not allowed" in error
@@ -226,12 +226,12 @@ def test_a_site_that_does_not_allow_the_package_refuses_the_production_job(
         with contextlib.suppress(FederationError):  # it may have failed before the site was started again
             federation.kill(SITES[1])
         federation.restart(SITES[1])
-    assert main(["federation", "status", "--dir", str(federation.directory)]) == 0
+    assert main(["federation", "status", "--workspace", str(federation.directory)]) == 0
 
 
 def test_a_job_with_code_is_taken_by_no_site(federation: RunningFederation, capsys: pytest.CaptureFixture[str]) -> None:
     folder = federation.job(code=True, name="with-code")
-    assert main(["federation", "submit", "--dir", str(federation.directory), "--job", str(folder), "--wait"]) == 1
+    assert main(["federation", "submit", "--workspace", str(federation.directory), "--job", str(folder), "--wait"]) == 1
     error = capsys.readouterr().err
     for site in SITES:
         assert f"deployment, {site}: NVFLARE_ERROR: BYOC not permitted" in error

@@ -74,7 +74,7 @@ def simulated(
     """The submitted job folder in FLARE's simulator; returns the server's directory."""
     workspace = tmp_path_factory.mktemp("simulated") / "run"
     command = med_duallora("simulate", "--data", tiny_cohorts[SITES[0]].parent, "--workspace", workspace)
-    command += ["--clients", ",".join(SITES), "--job", str(submitted.folder)]
+    command += ["--sites", ",".join(SITES), "--job", str(submitted.folder)]
     command += repeated("--site-set", (*SITE_SETTINGS, "n_threads=1"))  # as the kit of a site has it
     code, text = output_of([*command, "--backbone-checkpoint", str(tiny_checkpoint)])
     assert code == 0, text[-3000:]

@@ -129,7 +129,7 @@ def test_a_killed_server_loses_no_finished_round(story: Story) -> None:
 def test_a_job_that_died_with_its_server_is_not_watched_for_ever(
     federation: RunningFederation, story: Story, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["federation", "monitor", "--dir", str(federation.directory), story.orphaned_id]) == 1
+    assert main(["federation", "monitor", "--workspace", str(federation.directory), story.orphaned_id]) == 1
     error = capsys.readouterr().err
     assert f"job {story.orphaned_id} does not run: it ended when the server did" in error
 
@@ -189,7 +189,7 @@ def test_every_run_has_its_own_private_state(site: str, federation: RunningFeder
 def test_a_foreign_adapter_is_refused_before_anything_is_submitted(
     federation: RunningFederation, story: Story, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["federation", "submit", "--dir", str(federation.directory), "--set", "experiment=another"]
+    command = ["federation", "submit", "--workspace", str(federation.directory), "--set", "experiment=another"]
     assert main([*command, "--resume-from", str(story.aborted_adapter)]) == 2
     error = capsys.readouterr().err
     assert "belongs to another job: experiment was 'survival', but is 'another' here" in error

@@ -57,8 +57,8 @@ def watched(federation: RunningFederation) -> Watched:
             nvflare("job", "stats", job_id, "--format", "json", *kit), capture_output=True, check=True
         )
         refused = subprocess.run(stop_a_site(federation), capture_output=True, text=True, check=False)
-        monitor = interrupted(med_duallora("federation", "monitor", "--dir", federation.directory))
-        abort = given("abort", "--dir", str(federation.directory))
+        monitor = interrupted(med_duallora("federation", "monitor", "--workspace", federation.directory))
+        abort = given("abort", "--workspace", str(federation.directory))
         last = list(events)[-1]
     stats = json.loads(asked.stdout)["data"]["stats"]
     return Watched(job_id, shown, stats, refused, monitor, abort, last)
@@ -113,7 +113,7 @@ def test_monitor_tells_the_round_of_a_running_job_at_once(watched: Watched) -> N
 def test_an_interrupted_monitor_only_stops_watching(watched: Watched, federation: RunningFederation) -> None:
     text, code = watched.monitor
     assert code == 130
-    command = f"med-duallora federation abort --dir {federation.directory} {watched.job_id}"
+    command = f"med-duallora federation abort --workspace {federation.directory} {watched.job_id}"
     assert f"job {watched.job_id} goes on; to stop it: {command}\n" in text
     assert watched.last["job_status"] == "FINISHED:ABORTED", "it went on until it was aborted"
 

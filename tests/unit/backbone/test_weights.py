@@ -32,7 +32,7 @@ def test_shipped_checkpoint_loads_is_small_and_matches_its_manifest(manifest):
 
 
 def test_manifest_tells_how_to_repeat_the_run_and_holds_no_path(manifest):
-    assert manifest["command"].startswith("med-duallora pretrain --data DATA --out OUT --preset cinema-mini")
+    assert manifest["command"].startswith("med-duallora pretrain --data DATA --out OUT --backbone cinema-mini")
     assert "med-duallora phantom --preset pretrain" in manifest["data"]["recipe"]
     assert {"torch", "numpy", "python", "med_duallora"} <= set(manifest["versions"])
     assert not [text for text in ("/tmp", "/home", "/work", "/root") if text in json.dumps(manifest)]

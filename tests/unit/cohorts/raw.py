@@ -1,6 +1,7 @@
 """Small raw cohorts in the layouts of ACDC, M&Ms and M&Ms-2: texture with a disc-shaped heart."""
 
 import csv
+import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def write_mnms2(root: Path, rows: Sequence[Mapping[str, str]]) -> Path:
     """Write the table and, for every row with a whole SUBJECT_CODE, a folder; returns MnM2."""
     base = root / "MnM2"
     for seed, row in enumerate(rows):
-        name = f"{int(row['SUBJECT_CODE']):03d}"
+        name = f"{int(float(row['SUBJECT_CODE'])):03d}"
         folder = base / "dataset" / name
         folder.mkdir(parents=True)
         for number, phase in enumerate(("ED", "ES")):
@@ -98,3 +99,10 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def unpack(folder: Path) -> None:
+    """Turn every .nii.gz below ``folder`` into .nii."""
+    for path in list(folder.rglob("*.nii.gz")):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 
 from med_duallora.cohorts import mnms
+from med_duallora.cohorts.prepare_one import Prepared, prepare_one
+from med_duallora.cohorts.subject import ImageSource
 from med_duallora.errors import CohortError
-from tests.unit.cohorts.raw import MNMS_TABLE, mnms_row, write_csv, write_mnms
+from tests.unit.cohorts.raw import MNMS_TABLE, mnms_row, unpack, write_csv, write_mnms
 
 
 def test_subjects_of_all_parts_are_described(tmp_path: Path) -> None:
@@ -57,7 +59,11 @@ def test_the_index_and_optional_columns_may_be_missing(tmp_path: Path) -> None:
         ({"Pathology": "TBD"}, "unknown-pathology"),
         ({"VendorName": "", "Vendor": ""}, "unknown-vendor"),
         ({"Vendor": "E"}, "unknown-vendor"),
-        ({"VendorName": "Toshiba", "Vendor": ""}, "unknown-vendor"),
+        ({"VendorName": "Hitachi", "Vendor": ""}, "unknown-vendor"),
+        ({"VendorName": "n/a", "Vendor": "NA"}, "unknown-vendor"),
+        ({"ED": "NA", "ES": "nan"}, "unlabelled"),
+        ({"Pathology": "NA"}, "unknown-pathology"),
+        ({"External code": "NA"}, "bad-metadata"),
         ({"VendorName": "Siemens", "Vendor": "B"}, "unknown-vendor"),  # which of the two?
         ({"External code": "../A"}, "bad-metadata"),
         ({"External code": "Z9Z9Z9"}, "missing-file"),  # in the table, not on disk
@@ -106,3 +112,94 @@ def test_unusable_cohorts_are_refused(tmp_path: Path, row: dict[str, str] | None
         write_csv(tmp_path / "OpenDataset" / MNMS_TABLE, [row])
     with pytest.raises(CohortError, match=named):
         mnms.read(tmp_path)
+
+
+def test_plain_nifti_is_read_like_compressed(tmp_path: Path) -> None:
+    write_mnms(tmp_path, [mnms_row("A0S9V9")])
+    unpack(tmp_path)
+    ((subject,), refused) = mnms.read(tmp_path)
+    assert not refused
+    assert {source.path.name for _, source in subject.sources()} == {"A0S9V9_sa.nii", "A0S9V9_sa_gt.nii"}
+    assert subject.cine == ImageSource(tmp_path / "OpenDataset/Training/Labeled/A0S9V9/A0S9V9_sa.nii")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Centre": "NA", "Vendor": "n/a"},
+        {"VendorName": "", "Centre": "-"},
+        {"VendorName": "Philips Medical Systems", "Centre": "", "ED": "2.0", "ES": "0.0"},
+        {"VendorName": "PHILIPS", "Centre": "None", "Pathology": "hypertrophic cardiomyopathy"},
+    ],
+)
+def test_empty_and_reworded_cells_are_understood(tmp_path: Path, changes: dict[str, str]) -> None:
+    write_mnms(tmp_path, [mnms_row("A0S9V9", **changes)])
+    ((subject,), refused) = mnms.read(tmp_path)
+    assert not refused
+    assert (subject.vendor, subject.centre, subject.pathology) == ("philips", "mnms", "HCM")
+    assert (subject.ed.frame, subject.es.frame) == (2, 0)
+
+
+def test_a_centre_is_a_whole_number_also_where_a_data_frame_wrote_it(tmp_path: Path) -> None:
+    write_mnms(tmp_path, [mnms_row("A0S9V9", Centre="2.0")])
+    assert mnms.read(tmp_path)[0][0].centre == "mnms-2"
+
+
+def test_a_table_of_a_spreadsheet_is_read_and_a_bad_row_costs_no_other(tmp_path: Path) -> None:
+    base = write_mnms(tmp_path, [mnms_row("A0S9V9"), mnms_row("B0S9V9")])
+    rows = ["external_code;vendorname;ED;ES;PATHOLOGY", "A0S9V9;Philips;2;0", "B0S9V9;Philips;2;0;HCM"]
+    (base / MNMS_TABLE).write_text("\r\n".join(rows), encoding="utf-16")
+    ((subject,), (refusal,)) = mnms.read(tmp_path)
+    assert subject.subject == "B0S9V9"
+    assert (refusal.subject, refusal.reason, refusal.source.split(", ")[-1]) == ("A0S9V9", "bad-metadata", "row 2")
+
+
+@pytest.mark.parametrize("part", ["Training/Labeled/A0S9V9", "Validation", ""])
+def test_separate_ed_and_es_files_are_read(tmp_path: Path, part: str) -> None:
+    rows = [mnms_row("A0S9V9", ED="NA", ES="NA")]
+    base = tmp_path / "OpenDataset"
+    write_csv(base / MNMS_TABLE, rows)
+    (base / part).mkdir(parents=True, exist_ok=True)
+    for name in ("ED.nii.gz", "ED_gt.nii.gz", "ES.nii.gz", "ES_gt.nii"):
+        (base / part / f"A0S9V9_sa_{name}").touch()
+    ((subject,), refused) = mnms.read(tmp_path)
+    assert not refused
+    assert [(role, source.path.name, source.frame) for role, source in subject.sources()] == [
+        ("ed", "A0S9V9_sa_ED.nii.gz", None),
+        ("es", "A0S9V9_sa_ES.nii.gz", None),
+        ("ed_gt", "A0S9V9_sa_ED_gt.nii.gz", None),
+        ("es_gt", "A0S9V9_sa_ES_gt.nii", None),
+    ]
+    assert subject.official_split == {"T": "train", "V": "val", "": None}[part[:1]]
+    assert subject.cine is None
+
+
+def test_beside_a_cine_separate_files_do_not_count(tmp_path: Path) -> None:
+    base = write_mnms(tmp_path, [mnms_row("A0S9V9")])
+    (base / "Training/Labeled/A0S9V9/A0S9V9_sa_ED.nii.gz").touch()
+    ((subject,), _) = mnms.read(tmp_path)
+    assert subject.ed.path.name == "A0S9V9_sa.nii.gz"
+
+
+def test_a_subject_without_an_image_is_refused(tmp_path: Path) -> None:
+    (write_mnms(tmp_path, [mnms_row("A0S9V9")]) / "Training/Labeled/A0S9V9/A0S9V9_sa.nii.gz").unlink()
+    _, (refusal,) = mnms.read(tmp_path)
+    assert (refusal.reason, "A0S9V9_sa.nii.gz" in refusal.detail) == ("missing-file", True)
+
+
+def test_the_real_subjects_are_prepared_with_the_official_table(shared: Path, tmp_path: Path) -> None:
+    files = sorted((shared / "real_cmr/mnms_raw").glob("*.nii.gz"))
+    if not files:
+        pytest.skip("the raw M&Ms subjects are not among the reference data")
+    base = tmp_path / "raw" / "OpenDataset"
+    siemens = {"VendorName": "Siemens", "Vendor": "A", "Centre": "1"}
+    rows = [mnms_row("B5F8L9", **siemens), mnms_row("G1K1V3"), mnms_row("H1N8S6", **siemens)]
+    write_csv(base / MNMS_TABLE, rows)
+    for file in files:
+        (base / file.name).symlink_to(file)
+    subjects, refused = mnms.read(base)
+    assert not refused
+    for subject in subjects:
+        prepared = prepare_one(subject, tmp_path / subject.subject, rotated_origin_shift=False)
+        assert isinstance(prepared, Prepared)
+        assert prepared.crop_centre == "segmentation"

@@ -75,7 +75,7 @@ def test_the_summary_accounts_for_every_subject(raw: Path, tmp_path: Path) -> No
     assert sum(sum(split.values()) for split in summary["cohorts"]["siemens"].values()) == 8
     lines = (tmp_path / "out" / "refused.csv").read_text().splitlines()
     assert lines[0] == "subject,dataset,source,reason,detail"
-    assert [line.split(",")[0] for line in lines[1:]] == ["patient003", "patient002"]
+    assert [line.split(",")[0] for line in lines[1:]] == ["patient002", "patient003"]
     # The cohort of one vendor goes to one site, so it says itself how it came about.
     assert json.loads((tmp_path / "out/ge/preparation.json").read_text())["seed"] == 3
 
@@ -107,7 +107,7 @@ def test_a_second_run_changes_no_file(raw: Path, tmp_path: Path) -> None:
 def test_processes_give_what_one_process_gives(raw: Path, tmp_path: Path) -> None:
     prepare(raw, tmp_path / "one")
     environment = dict(os.environ)
-    result = prepare(raw, tmp_path / "two", replace(OPTIONS, n_jobs=2))
+    result = prepare(raw, tmp_path / "two", replace(OPTIONS, n_processes=2))
     assert result.n_prepared == 12
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert dict(os.environ) == environment  # the limit of one BLAS thread holds for the processes only
@@ -249,7 +249,7 @@ def die(*_: object) -> None:
 def test_a_dead_process_is_an_error(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "prepare_one", die)
     with pytest.raises(MedDualLoRAError, match="a process died"):
-        prepare(raw, tmp_path / "out", replace(OPTIONS, n_jobs=2))
+        prepare(raw, tmp_path / "out", replace(OPTIONS, n_processes=2))
 
 
 # Made with the CineMA reference implementation, see ../shared/golden/README.md.

@@ -104,6 +104,29 @@ def test_bad_tables_are_refused_by_row(cohort: Path, rows: list[dict[str, str]],
     assert str(cohort / "cohort.csv") in str(error.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_table_that_a_spreadsheet_saved_is_read(cohort: Path, separator: str, encoding: str) -> None:
+    before = PreparedCohort.read(cohort).subjects
+    text = (cohort / "cohort.csv").read_text().replace(",", separator).replace("\n", "\r\n")
+    (cohort / "cohort.csv").write_bytes(text.replace("crop_centre", "Crop Centre").encode(encoding))
+    assert PreparedCohort.read(cohort).subjects == before
+
+
+def test_leading_zeros_that_a_spreadsheet_dropped_are_named(cohort: Path) -> None:
+    (cohort / "007").mkdir()
+    write_csv(cohort / "cohort.csv", [row("7")])
+    with pytest.raises(CohortError, match="there is 007: did a spreadsheet drop its leading zeros"):
+        PreparedCohort.read(cohort)
+
+
+def test_no_row_of_a_prepared_cohort_may_be_bad(cohort: Path) -> None:
+    with (cohort / "cohort.csv").open("a") as stream:
+        stream.write("s4,DCM\n")
+    with pytest.raises(CohortError, match="row 5: 2 values"):
+        PreparedCohort.read(cohort)
+
+
 def test_an_empty_or_missing_cohort_is_refused(cohort: Path) -> None:
     (cohort / "cohort.csv").write_text(",".join(COLUMNS) + "\n")
     with pytest.raises(CohortError, match="holds no subject"):

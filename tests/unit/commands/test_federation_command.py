@@ -15,14 +15,14 @@ def test_every_action_has_help(action: str, capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit) as stopped:
         build_parser().parse_args(["federation", action, "--help"])
     assert stopped.value.code == 0
-    assert "--dir" in capsys.readouterr().out
+    assert "--workspace" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("action", ["status", "submit", "monitor", "download", "abort", "down"])
 def test_a_directory_without_federation_is_bad_usage(
     action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["federation", action, "--dir", str(tmp_path)]) == 2
+    assert main(["federation", action, "--workspace", str(tmp_path)]) == 2
     assert "holds no federation" in capsys.readouterr().err
 
 
@@ -45,7 +45,7 @@ def test_wrong_arguments_are_bad_usage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = str(tiny_cohorts["ge"].parent)
-    start = ["federation", "up", "--dir", str(tmp_path / "here"), "--data", data]
+    start = ["federation", "up", "--workspace", str(tmp_path / "here"), "--data", data]
     assert main([*start, *([] if "--sites" in arguments else ["--sites", "ge"]), *arguments]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error
@@ -57,7 +57,7 @@ def test_the_project_of_the_checkout_is_the_default(
     """Where the package is installed without its checkout, the command must be given in one."""
     site_packages = tmp_path / "lib" / "python3" / "site-packages" / "med_duallora"
     monkeypatch.setattr(med_duallora, "__file__", str(site_packages / "__init__.py"))
-    command = ["federation", "up", "--dir", str(tmp_path / "here"), "--data", str(tiny_cohorts["ge"].parent)]
+    command = ["federation", "up", "--workspace", str(tmp_path / "here"), "--data", str(tiny_cohorts["ge"].parent)]
     monkeypatch.chdir(tmp_path)
     assert main(command) == 2
     error = capsys.readouterr().err
@@ -71,6 +71,6 @@ def test_the_project_of_the_checkout_is_the_default(
 def test_up_inside_the_checkout_is_bad_usage(tiny_cohorts: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     data = str(tiny_cohorts["ge"].parent)
     place = REPOSITORY / "runs" / "federation"
-    assert main(["federation", "up", "--dir", str(place), "--data", data]) == 2
+    assert main(["federation", "up", "--workspace", str(place), "--data", data]) == 2
     assert "private keys" in capsys.readouterr().err
     assert not place.exists()

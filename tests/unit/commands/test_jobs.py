@@ -8,7 +8,7 @@ from tests.conftest import REPOSITORY
 
 
 def test_a_job_is_exported_with_other_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["jobs", "export", "--out", str(tmp_path), "--name", "simulator"]
+    arguments = ["jobs", "export", "--out", str(tmp_path), "--job", "simulator"]
     assert main([*arguments, "--set", "train.n_rounds=3", "--set", "workflow.min_sites=2"]) == 0
     assert "self-contained" in capsys.readouterr().out
     server = json.loads((tmp_path / "simulator/app/config/config_fed_server.json").read_text())
@@ -18,22 +18,22 @@ def test_a_job_is_exported_with_other_settings(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_an_unknown_job_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["jobs", "export", "--out", str(tmp_path), "--name", "nothing"]) == 2
-    assert "there is no job 'nothing'; there are simulator" in capsys.readouterr().err
+    assert main(["jobs", "export", "--out", str(tmp_path), "--job", "nothing"]) == 2
+    assert "--job nothing: no known job; known are simulator" in capsys.readouterr().err
 
 
 def test_the_committed_jobs_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["jobs", "check", "--root", str(REPOSITORY)]) == 0
+    assert main(["jobs", "check", "--checkout", str(REPOSITORY)]) == 0
     assert "as the recipe gives them" in capsys.readouterr().out
 
 
 def test_drift_fails_and_is_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "custom" / "med_duallora").mkdir(parents=True)
-    assert main(["jobs", "check", "--root", str(tmp_path)]) == 1
+    assert main(["jobs", "check", "--checkout", str(tmp_path)]) == 1
     assert "meta.json is missing" in capsys.readouterr().err
-    assert main(["jobs", "check", "--root", str(tmp_path), "--write"]) == 0
-    assert main(["jobs", "check", "--root", str(tmp_path)]) == 0
+    assert main(["jobs", "check", "--checkout", str(tmp_path), "--write"]) == 0
+    assert main(["jobs", "check", "--checkout", str(tmp_path)]) == 0
 
 
 def test_another_folder_is_bad_input(tmp_path: Path) -> None:
-    assert main(["jobs", "check", "--root", str(tmp_path)]) == 2
+    assert main(["jobs", "check", "--checkout", str(tmp_path)]) == 2

@@ -44,7 +44,7 @@ def test_show_filters_and_lists_tensors(ledger: Ledger, capsys):
     assert run("show", ledger.path, "--blocked") == 0
     (said,) = capsys.readouterr().out.splitlines()
     assert "blocked" in said and "a tensor outside the contract" in said and "round 1" in said
-    assert run("show", ledger.path, "--job", "j1", "--tensors") == 0
+    assert run("show", ledger.path, "--job-id", "j1", "--tensors") == 0
     first, second = capsys.readouterr().out.splitlines()
     assert "1 tensors, 2048 bytes" in first and second.split() == ["x.global_a", "float32", "8x64"]
 

@@ -17,12 +17,12 @@ def run(*arguments: object) -> int:
 
 def test_a_pool_is_written_and_the_next_step_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "pool"
-    assert run("--out", out, "--preset", "pretrain", "--n-per-vendor", 4, "--seed", 3, "--jobs", 1) == 0
+    assert run("--out", out, "--preset", "pretrain", "--n-per-vendor", 4, "--seed", 3, "--processes", 1) == 0
     text = capsys.readouterr().out
     assert f"4 synthetic phantoms (not for diagnosis) in {out}" in text
     assert f"med-duallora prepare --out PREPARED --acdc {out / 'acdc'}" in text
     assert "--mnms" not in text
-    assert run("--out", out, "--preset", "pretrain", "--n-per-vendor", 4, "--seed", 3, "--jobs", 1) == 0
+    assert run("--out", out, "--preset", "pretrain", "--n-per-vendor", 4, "--seed", 3, "--processes", 1) == 0
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_pool_is_written_and_the_next_step_named(tmp_path: Path, capsys: pytes
     [
         (("--n-per-vendor", 2), "n_per_vendor = 2"),
         (("--seed", -1), "seed = -1"),
-        (("--jobs", 0), "jobs = 0"),
+        (("--processes", 0), "processes = 0"),
     ],
 )
 def test_bad_values_are_named(tmp_path: Path, arguments: tuple[object, ...], match: str) -> None:

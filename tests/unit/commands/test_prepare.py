@@ -1,11 +1,14 @@
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from med_duallora.cohorts import labelmap, table
 from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.cohorts.vocabulary import VENDORS
 from med_duallora.commands import prepare
 from med_duallora.errors import InputError
 from tests.unit.cohorts.raw import MNMS_TABLE, mnms_row, write_acdc, write_csv, write_mnms
@@ -69,6 +72,38 @@ def test_a_crop_at_the_image_centre_is_said(raw: Path, tmp_path: Path, capsys: p
     assert [subject.crop_centre for subject in subjects] == ["image", "segmentation"]
 
 
+def test_a_label_map_adds_words_and_is_recorded(raw: Path, tmp_path: Path) -> None:
+    row = mnms_row("A0S9V9", Pathology="HFpEF", VendorName="Hitachi", Vendor="")
+    write_csv(raw / "OpenDataset" / MNMS_TABLE, [row, mnms_row("C0U9U9")])
+    words = tmp_path / "words.csv"
+    words.write_text("kind;text;name;label\npathology;HFpEF;HFPEF;1\nvendor;Hitachi;other;\n")
+    assert run("--out", tmp_path / "out", "--mnms", raw) == 1
+    assert run("--out", tmp_path / "out", "--mnms", raw, "--label-map", words) == 0
+    (subject,) = PreparedCohort.read(tmp_path / "out/other").subjects
+    assert (subject.pathology, subject.label, subject.vendor) == ("HFPEF", 1, "other")
+    record = json.loads((tmp_path / "out/preparation.json").read_text())
+    assert record["label_map"] == {"pathology": {"hfpef": "HFPEF"}, "vendor": {"hitachi": "other"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (None, "does not exist"),
+        ("kind,text,name\nvendor,Hitachi,hitachi\n", "row 2: name is 'hitachi'; vendors are siemens"),
+        ("kind,text\n", "lacks the column 'name'"),
+    ],
+)
+def test_a_bad_label_map_ends_the_command_before_it_writes(
+    raw: Path, tmp_path: Path, content: str | None, named: str
+) -> None:
+    if content is not None:
+        (tmp_path / "words.csv").write_text(content)
+    with pytest.raises(InputError, match=named) as error:
+        run("--out", tmp_path / "out", "--acdc", raw, "--label-map", tmp_path / "words.csv")
+    assert error.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -89,7 +124,7 @@ def test_bad_input_is_named(tmp_path: Path, arguments: list[str], named: str, mo
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--seed", "-1"), ("--seed", "x"), ("--seed", str(2**31)), ("--jobs", "0"), ("--jobs", "many")],
+    [("--seed", "-1"), ("--seed", "x"), ("--seed", str(2**31)), ("--processes", "0"), ("--processes", "many")],
 )
 def test_bad_numbers_are_bad_usage(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -102,9 +137,11 @@ def test_help_is_complete_and_imports_nothing_heavy(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         run("--help")
     text = capsys.readouterr().out
-    for option in ("--out", "--acdc", "--mnms", "--mnms2", "--table", "--seed", "--official-splits", "--jobs"):
+    for option in ("--out", "--acdc", "--mnms", "--mnms2", "--table", "--seed", "--official-splits", "--processes"):
         assert option in text
-    for option in ("--allow-refused", "--rotated-origin-shift", "segmentation_labels", "Exit codes"):
+    for option in ("--allow-refused", "--rotated-origin-shift", "Exit codes", "--label-map"):
         assert option in text
+    for column in (*table.COLUMNS, *table.OPTIONAL_COLUMNS, *labelmap.COLUMNS, *VENDORS):
+        assert column in text
     code = "import sys, med_duallora.commands.prepare; sys.exit('nibabel' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ def parse():
 
 @pytest.fixture
 def words(tiny_cohorts, tmp_path):
-    common = ["--preset", "cinema-tiny", "--batch-size", 4, "--threads", 1]
+    common = ["--backbone", "cinema-tiny", "--batch-size", 4, "--threads", 1]
     return ["--data", tiny_cohorts["siemens"], "--out", tmp_path / "w.safetensors", *common]
 
 

@@ -39,7 +39,7 @@ def test_every_site_takes_part_in_every_round(arguments: list[str], tiny_checkpo
 
 
 def test_fewer_sites_and_fewer_at_a_time(arguments: list[str]) -> None:
-    found = _simulation(options([*arguments, "--clients", "ge,canon", "--threads", "1"]))
+    found = _simulation(options([*arguments, "--sites", "ge,canon", "--parallel-sites", "1"]))
     assert (list(found.sites), found.n_parallel, found.spec.workflow.min_sites) == (["ge", "canon"], 1, 2)
 
 
@@ -55,11 +55,11 @@ def test_a_job_folder_can_be_run(arguments: list[str], tmp_path: Path) -> None:
 
 
 BAD = [
-    (["--threads", "5"], "--threads 5, but it must be between 1 and the number of sites, 4"),
-    (["--threads", "0"], "--threads 0"),
+    (["--parallel-sites", "5"], "--parallel-sites 5, but it must be between 1 and the number of sites, 4"),
+    (["--parallel-sites", "0"], "--parallel-sites 0"),
     (["--site-set", "n_threads=0"], "n_threads = 0, but it must be between 1 and 1024"),
     (["--site-set", "colour=red"], "colour"),
-    (["--clients", "toshiba"], "toshiba"),
+    (["--sites", "toshiba"], "toshiba"),
     (["--job", "nowhere"], "no such job folder, and no known job; there are simulator"),
     (["--backbone-checkpoint", "nowhere"], "is no file"),
     (["--set", "train.rounds=2"], "unknown setting"),

@@ -19,7 +19,7 @@ from med_duallora.progress import track
 Truth = dict[str, object]
 
 
-def write_cohort(out: Path, recipe: Recipe, n_jobs: int = 1) -> int:
+def write_cohort(out: Path, recipe: Recipe, n_processes: int = 1) -> int:
     """Write a cohort into ``out`` and return its number of subjects.
 
     A cohort that is there already with the same recipe is completed: subjects that are whole stay as they are.
@@ -27,37 +27,39 @@ def write_cohort(out: Path, recipe: Recipe, n_jobs: int = 1) -> int:
     Args:
         out: a new or empty folder, or one with the same recipe.
         recipe: what to make.
-        n_jobs: processes, at least 1.
+        n_processes: processes, at least 1.
 
     Raises:
         CohortError: ``out`` holds something else.
-        ConfigError: ``n_jobs`` is below 1.
+        ConfigError: ``n_processes`` is below 1.
         MedDualLoRAError: writing failed, or a process died.
     """
-    if n_jobs < 1:
-        raise ConfigError(f"jobs = {n_jobs}, but it must be at least 1")
+    if n_processes < 1:
+        raise ConfigError(f"--processes = {n_processes}, but it must be at least 1")
     entries = plan_cohort(recipe.preset, recipe.seed, recipe.n)
     make = partial(_make, out, recipe.preset != "pretrain")
     try:
         claim(out, recipe)
         for leftover in out.rglob(".partial-*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        truths = list(track(_run(make, entries, n_jobs), f"phantoms ({recipe.preset})", len(entries)))
+        truths = list(track(_run(make, entries, n_processes), f"phantoms ({recipe.preset})", len(entries)))
         write_tables(out, recipe, entries, truths)
     except BrokenProcessPool as error:
-        raise MedDualLoRAError("a process died, most likely for want of memory; try again with fewer --jobs") from error
+        raise MedDualLoRAError(
+            "a process died, most likely for want of memory; try again with fewer --processes"
+        ) from error
     except OSError as error:
         raise MedDualLoRAError(f"cannot write below {out}: {error}") from error
     return len(entries)
 
 
-def _run(make: Callable[[Entry], Truth], entries: Sequence[Entry], n_jobs: int) -> Iterator[Truth]:
-    if n_jobs == 1:
+def _run(make: Callable[[Entry], Truth], entries: Sequence[Entry], n_processes: int) -> Iterator[Truth]:
+    if n_processes == 1:
         yield from map(make, entries)
         return
     # Spawned, not forked: the caller may hold threads (torch, FLARE) that do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(n_jobs, len(entries)), context) as pool:
+    with ProcessPoolExecutor(min(n_processes, len(entries)), context) as pool:
         yield from pool.map(make, entries, chunksize=2)
 
 

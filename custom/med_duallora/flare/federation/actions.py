@@ -15,32 +15,34 @@ from med_duallora.flare.federation.verdict import COMPLETED, job_failed
 
 def submit(options: argparse.Namespace) -> int:
     """Submit a job; with ``--wait`` follow it, fetch its result and report on it."""
-    federation = Federation.read(options.dir)
+    federation = Federation.read(options.workspace)
     with console(federation) as lead:
         job_id = submitted(federation, lead, options)
         if not options.wait:
-            print(f"follow it: med-duallora federation monitor --dir {shlex.quote(str(options.dir))} {job_id}")
+            print(
+                f"follow it: med-duallora federation monitor --workspace {shlex.quote(str(options.workspace))} {job_id}"
+            )
             return 0
         return _watched(federation, lead, job_id, options) or fetched(federation, lead, job_id)
 
 
 def monitor(options: argparse.Namespace) -> int:
     """Follow a job to its end."""
-    federation = Federation.read(options.dir)
+    federation = Federation.read(options.workspace)
     with console(federation) as lead:
         return _watched(federation, lead, options.job_id or _latest(lead), options)
 
 
 def download(options: argparse.Namespace) -> int:
     """Fetch a job's result and report on it."""
-    federation = Federation.read(options.dir)
+    federation = Federation.read(options.workspace)
     with console(federation) as lead:
         return fetched(federation, lead, options.job_id or _latest(lead))
 
 
 def abort(options: argparse.Namespace) -> int:
     """Ask FLARE to abort a job."""
-    with console(Federation.read(options.dir)) as lead:
+    with console(Federation.read(options.workspace)) as lead:
         job_id = options.job_id or _latest(lead)
         lead.abort(job_id)
     print(f"job {job_id}: abort asked for")
@@ -84,9 +86,10 @@ def _watched(federation: Federation, lead: Console, job_id: str, options: argpar
     try:
         return followed(federation, lead, job_id)
     except KeyboardInterrupt:
-        where = shlex.quote(str(options.dir))
+        where = shlex.quote(str(options.workspace))
         print(
-            f"job {job_id} goes on; to stop it: med-duallora federation abort --dir {where} {job_id}", file=sys.stderr
+            f"job {job_id} goes on; to stop it: med-duallora federation abort --workspace {where} {job_id}",
+            file=sys.stderr,
         )
         raise
 

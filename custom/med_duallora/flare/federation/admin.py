@@ -178,8 +178,9 @@ def console(federation: Federation, role: str = "lead", timeout_s: float = CONNE
             session = new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
     except (NoConnection, FLCommunicationError) as error:
         raise FederationError(
-            f"no answer from the server at localhost:{federation.port}: {error}; `med-duallora federation status "
-            f"--dir {federation.directory}` shows what runs, the server's log is {federation.log(federation.server)}"
+            f"no answer from the server at localhost:{federation.port}: {error}; "
+            f"`med-duallora federation status --workspace {federation.directory}` shows what runs, the server's log is "
+            f"{federation.log(federation.server)}"
         ) from error
     except AuthenticationError as error:
         raise FederationError(f"the server does not accept {person}: {error}; was the kit {kit} replaced?") from error

@@ -85,7 +85,7 @@ class Federation:
             return cls(directory=path.parent, kits=kits, sites=sites, processes=processes, **values)
         except FileNotFoundError:
             raise InputError(
-                f"{directory} holds no federation; `med-duallora federation up --dir {directory}` makes one"
+                f"{directory} holds no federation; `med-duallora federation up --workspace {directory}` makes one"
             ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} cannot be read: {error!r}") from error

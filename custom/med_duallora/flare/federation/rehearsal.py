@@ -99,7 +99,7 @@ def refuse_running(federation: Federation) -> None:
     if running:
         raise FederationError(
             f"the federation in {federation.directory} runs already (process {running[0].pid}); "
-            f"`med-duallora federation down --dir {federation.directory}` stops it"
+            f"`med-duallora federation down --workspace {federation.directory}` stops it"
         )
 
 

@@ -100,7 +100,7 @@ def test_the_cohort_says_what_it_is(cohort: Path) -> None:
 
 
 def test_more_processes_give_the_same_files(cohort: Path, tmp_path: Path) -> None:
-    assert write_cohort(tmp_path / "again", RECIPE, n_jobs=2) == 16
+    assert write_cohort(tmp_path / "again", RECIPE, n_processes=2) == 16
     assert contents(tmp_path / "again") == contents(cohort)
 
 
@@ -140,8 +140,8 @@ def test_a_foreign_place_is_left_alone(tmp_path: Path, kind: str) -> None:
 
 
 def test_jobs_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="jobs = 0"):
-        write_cohort(tmp_path / "out", RECIPE, n_jobs=0)
+    with pytest.raises(ConfigError, match="processes = 0"):
+        write_cohort(tmp_path / "out", RECIPE, n_processes=0)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

@@ -35,7 +35,7 @@ def test_only_the_owner_reads_a_record(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_record_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="federation up --dir"):
+    with pytest.raises(InputError, match="federation up --workspace"):
         Federation.read(tmp_path)
 
 

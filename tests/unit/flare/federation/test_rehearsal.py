@@ -67,7 +67,7 @@ def test_status_of_a_federation_that_was_never_started_says_so(
 ) -> None:
     monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
     up(plan)
-    assert main(["federation", "status", "--dir", str(plan.directory)]) == 1
+    assert main(["federation", "status", "--workspace", str(plan.directory)]) == 1
     assert "no process of it was started yet; `med-duallora federation up`" in capsys.readouterr().err
 
 
@@ -80,7 +80,7 @@ def test_run_with_an_input_error_says_nothing_but_the_error(
         with monkeypatch.context() as patched:
             patched.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
             up(plan)
-    command = ["federation", "run", "--dir", str(plan.directory), "--data", str(data), "--sites", "ge"]
+    command = ["federation", "run", "--workspace", str(plan.directory), "--data", str(data), "--sites", "ge"]
     assert main([*command, "--site-set", "device=abacus"]) == 2
     said = capsys.readouterr()
     assert "federation down" not in said.out
@@ -144,7 +144,7 @@ def test_run_leaves_a_federation_alone_that_runs_already(
     try:
         processes.start(sleeping_kit(), tmp_path / "log", federation.identity)
         processes.wait_until("starting", lambda: len(processes.members(federation.identity)) == 2, 60, 0.02)
-        assert main(["federation", "run", "--dir", str(plan.directory), "--data", str(data)]) == 1
+        assert main(["federation", "run", "--workspace", str(plan.directory), "--data", str(data)]) == 1
         assert "runs already" in capsys.readouterr().err
         assert len(processes.members(federation.identity)) == 2
     finally:
@@ -287,7 +287,7 @@ def test_a_second_interrupt_at_once_does_not_keep_run_from_stopping_its_federati
     monkeypatch.setattr(rehearsal, "up", interrupted)
     monkeypatch.setattr(rehearsal, "_ask_to_end", lambda *_arguments: None)
     data = tiny_cohorts["siemens"].parent
-    command = ["federation", "run", "--dir", str(asleep.directory), "--data", str(data), "--sites", "siemens"]
+    command = ["federation", "run", "--workspace", str(asleep.directory), "--data", str(data), "--sites", "siemens"]
     assert main(command) == 130
     assert processes.members(asleep.identity) == []
     said = capsys.readouterr()
