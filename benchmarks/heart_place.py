@@ -4,9 +4,9 @@
 
 Raw cohorts with label maps, which are used only to judge: the heart is found from ED and ES, and, where there is a
 cine, from that as well. Distances, in mm, are from the place that was found to the centre of the left ventricle's
-bounding box at ED. "Inside" counts the subjects whose whole left ventricle, at ED and ES, lies in the 192 mm crop around
-the place; "unsure" those whose confidence is too low to be used. Odd and even are the subjects' places in their cohort:
-the finder was developed on the odd ones of ACDC.
+bounding box at ED. "Inside" counts the subjects whose whole left ventricle, at ED and ES, lies in the 192 mm crop
+around the place; "unsure" those whose confidence is too low to be used. Odd and even are the subjects' places in their
+cohort: the finder was developed on the odd ones of ACDC.
 """
 
 import argparse

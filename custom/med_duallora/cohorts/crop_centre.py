@@ -1,4 +1,4 @@
-"""What a subject's crop is centred on where there is no segmentation: its heart, or where that is not found, the image."""
+"""What a crop is centred on where there is no segmentation: the heart, or the image where that is not found."""
 
 from dataclasses import dataclass
 from typing import Any
