@@ -1,4 +1,4 @@
-"""What one DICOM file says about its pictures: geometry, time in the cardiac cycle, and how to tell acquisitions apart.
+"""What one DICOM file says about its picture: where it lies, when in the cardiac cycle, how it was acquired.
 
 pydicom is imported only when a file is read. What it says about a damaged header may quote the header, so its
 warnings, log records and exceptions end here.
@@ -6,22 +6,31 @@ warnings, log records and exceptions end here.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from med_duallora.errors import InputError
+from med_duallora.nifti import Array
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")  # Enhanced MR, legacy converted to it
 DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1")  # whole file compressed: its size cannot be bounded
 PHASE_WORDS = frozenset(("P", "PHASE", "PHASE MAP", "VELOCITY", "VELOCITY MAP"))  # of flow, in ImageType
 
-MAX_FILE_BYTES = 1 << 30
+MAX_FILE_BYTES = 1 << 28
 MAX_SIDE = 2048  # pixels
-MAX_FRAMES_OF_A_FILE = 5000
+
+# Texts that tell who was examined, when and where. They are compared with folders' names, and go nowhere.
+IDENTIFYING = (
+    *("PatientID", "PatientName", "OtherPatientIDs", "OtherPatientNames", "PatientBirthDate", "AccessionNumber"),
+    *("StudyID", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "StudyInstanceUID"),
+    *("InstitutionName", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "DeviceSerialNumber"),
+)
 
 
 class NoPicture(Exception):
@@ -29,55 +38,63 @@ class NoPicture(Exception):
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What pictures of one stack have in common beside their direction.
-
-    Args:
-        rows: of the matrix.
-        columns: of the matrix.
-        spacing: mm between columns (x) and between rows (y).
-        kind: scanning sequence, variant and flip angle; whether it is a phase image.
-    """
-
-    rows: int
-    columns: int
-    spacing: tuple[float, float]
-    kind: tuple[str, str, float | None, bool]
-
-
-@dataclass(frozen=True)
 class Picture:
-    """One slice at one time, as headers describe it; identifiers are only compared, never passed on.
+    """One slice at one time.
 
     Args:
         path: file.
-        index: of the frame in a multi-frame file, None in one with a single picture.
-        study: identifier of the study.
-        series: identifier of the series.
-        instance: identifier of the file.
-        order: number of series and of acquisition: what was repeated later has the larger one.
-        protocol: what it has in common with the others of its stack.
+        series: identifier of the series, only compared.
+        instance: identifier of the file, only compared.
+        shape: columns (x) and rows (y) of the matrix.
+        spacing: mm between columns (x) and between rows (y).
         axes: direction of x (along a row of pixels) and of y, unit vectors in patient coordinates (LPS).
         position: of the first pixel's centre, mm (LPS).
-        times: what may tell its place in the cycle: trigger (ms), temporal position, instance number, clock (ms).
-        contrast: echo and inversion time in ms; in a cine they are the same for all pictures of a slice.
-        slice_spacing: SpacingBetweenSlices in mm.
-        manufacturer: of the scanner.
+        kind: scanning sequence and its variant, upper case; only pictures of one kind make a stack.
+        times: trigger time (ms), temporal position, instance number; None where it is not told.
+        clock: time of day of the acquisition, s.
+        inversion: inversion time in ms; in a cine it is the same for all pictures.
     """
 
     path: Path
-    index: int | None
-    study: str
     series: str
     instance: str
-    order: tuple[int, int]
-    protocol: Protocol
+    shape: tuple[int, int]
+    spacing: tuple[float, float]
     axes: tuple[tuple[float, float, float], tuple[float, float, float]]
     position: tuple[float, float, float]
-    times: tuple[float | None, float | None, float | None, float | None]
-    contrast: tuple[float | None, float | None]
-    slice_spacing: float | None
+    kind: tuple[str, str]
+    times: tuple[float | None, float | None, float | None]
+    clock: float | None
+    inversion: float | None
+
+    @property
+    def normal(self) -> Array:
+        """Return x cross y, of length 1."""
+        normal = np.cross(*self.axes)
+        return np.asarray(normal / np.linalg.norm(normal))
+
+    @property
+    def centre(self) -> Array:
+        """Return the place of the middle of the picture, mm (LPS)."""
+        half = [(n - 1) / 2 * mm for n, mm in zip(self.shape, self.spacing, strict=True)]
+        return np.asarray(np.asarray(self.position) + half @ np.asarray(self.axes))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What one file is about.
+
+    Args:
+        study: identifiers of patient and study, only compared.
+        manufacturer: of the scanner.
+        identifiers: texts that identify a person or an examination, only compared.
+        picture: None for a file that is of an MRI study, but of no form that is read here (Enhanced).
+    """
+
+    study: str
     manufacturer: str
+    identifiers: frozenset[str]
+    picture: Picture | None
 
 
 def need_pydicom() -> Any:
@@ -103,40 +120,39 @@ def discreet() -> Iterator[None]:
         logger.disabled = before
 
 
-def is_dicom(stream: BinaryIO) -> bool:
-    """Tell by content whether a file is DICOM: the mark after the preamble, or a first element of group 8."""
-    start = stream.read(132)
-    return start[128:] == b"DICM" or (start[:2] == b"\x08\x00" and start[4:6] in (b"UI", b"CS", b"UL", b"\0\0"))
-
-
-def read_header(path: Path) -> tuple[list[Picture], frozenset[str]]:
-    """Return the pictures of one file, and the texts in it that identify a person or an examination.
+def read_header(path: Path) -> Header:
+    """Read what comes before the pixels.
 
     Raises:
         NoPicture: it is not DICOM, damaged, or of a kind that holds no magnetic resonance picture in space.
     """
     pydicom = need_pydicom()
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise NoPicture(f"files larger than {MAX_FILE_BYTES >> 20} MB")
         with path.open("rb") as stream:
-            if not is_dicom(stream):
+            if not _is_dicom(stream):
                 raise NoPicture("files that are not DICOM")
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise NoPicture(f"DICOM files larger than {MAX_FILE_BYTES >> 20} MiB")
             stream.seek(0)
             return _described(path, pydicom, stream)
     except OSError as error:
         raise NoPicture("files that cannot be read") from error
 
 
-def _described(path: Path, pydicom: Any, stream: BinaryIO) -> tuple[list[Picture], frozenset[str]]:
+def _is_dicom(stream: BinaryIO) -> bool:
+    """Tell by content: the mark after the preamble, or a first element of group 8 as the oldest files have it."""
+    start = stream.read(132)
+    return start[128:] == b"DICM" or (start[:2] == b"\x08\x00" and start[4:6] in (b"UI", b"CS", b"UL", b"\x04\x00"))
+
+
+def _described(path: Path, pydicom: Any, stream: BinaryIO) -> Header:
     with discreet():
         try:
-            syntax = _transfer_syntax(pydicom, stream)
-            if syntax in DEFLATED:
+            if _transfer_syntax(pydicom, stream) in DEFLATED:
                 raise NoPicture("DICOM files that are compressed as a whole (deflated)")
             stream.seek(0)
             dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
-            return list(_pictures(path, dataset)), _identifiers(dataset)
+            return _header(path, dataset)
         except (NoPicture, OSError):
             raise
         except Exception as error:  # a damaged header makes pydicom fail in any way, and lazily
@@ -150,110 +166,80 @@ def _transfer_syntax(pydicom: Any, stream: BinaryIO) -> str:
         return ""
 
 
-def _identifiers(dataset: Any) -> frozenset[str]:
-    names = ("PatientID", "PatientName", "AccessionNumber", "StudyID")
-    texts = (str(dataset.get(name, "") or "") for name in names)
-    return frozenset(text for text in texts if text)
-
-
-def _pictures(path: Path, dataset: Any) -> Iterator[Picture]:
+def _header(path: Path, dataset: Any) -> Header:
     kind = str(dataset.get("SOPClassUID", ""))
-    if str(dataset.get("MediaStorageSOPClassUID", "")) or kind == "1.2.840.10008.1.3.10" or "FileSetID" in dataset:
+    if "DirectoryRecordSequence" in dataset:
         raise NoPicture("DICOMDIR files")
     if kind not in (MR_IMAGE, *ENHANCED):
         raise NoPicture("DICOM files that hold no magnetic resonance image")
+    return Header(
+        study=f"{dataset.get('StudyInstanceUID', '')} {dataset.get('PatientID', '')}".strip(),
+        manufacturer=str(dataset.get("Manufacturer", "") or ""),
+        identifiers=frozenset(text for name in IDENTIFYING if (text := str(dataset.get(name, "") or "").strip())),
+        picture=None if kind in ENHANCED else _picture(path, dataset),
+    )
+
+
+def _picture(path: Path, dataset: Any) -> Picture:
     if int(dataset.get("SamplesPerPixel", 1)) != 1 or "MONOCHROME" not in str(dataset.get("PhotometricInterpretation")):
         raise NoPicture("colour pictures")
-    if kind in ENHANCED:
-        yield from _enhanced(path, dataset)
-    elif int(dataset.get("NumberOfFrames", 1) or 1) != 1:
+    if int(dataset.get("NumberOfFrames", 1) or 1) != 1:
         raise NoPicture("multi-frame files of a kind that does not say where each frame lies")
-    else:
-        yield _picture(path, None, dataset, lambda name: dataset.get(name))
-
-
-def _enhanced(path: Path, dataset: Any) -> Iterator[Picture]:
-    """Yield the frames of a multi-frame file, each with its own functional groups and the shared ones."""
-    shared = _flat(dataset.SharedFunctionalGroupsSequence[0]) if "SharedFunctionalGroupsSequence" in dataset else {}
-    frames = dataset.PerFrameFunctionalGroupsSequence
-    if len(frames) > MAX_FRAMES_OF_A_FILE:
-        raise NoPicture(f"multi-frame files with more than {MAX_FRAMES_OF_A_FILE} frames")
-    for index, group in enumerate(frames):
-        own = shared | _flat(group)
-        yield _picture(path, index, dataset, lambda name, own=own: own.get(name, dataset.get(name)))
-
-
-def _flat(group: Any) -> dict[str, Any]:
-    """Return the elements of all sequences in a functional group by keyword; no two hold the same one."""
-    return {element.keyword: element.value for macro in group for item in (macro.value or ()) for element in item}
-
-
-def _picture(path: Path, index: int | None, dataset: Any, value: Callable[[str], Any]) -> Picture:
-    """Build from a function that gives an element's value by keyword, None where there is none."""
-    orientation, position, spacing = (
-        value("ImageOrientationPatient"),
-        value("ImagePositionPatient"),
-        value("PixelSpacing"),
-    )
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    image_type = {str(word).upper() for word in dataset.get("ImageType") or ()}
+    if image_type & PHASE_WORDS:
+        raise NoPicture("pictures of flow (phase)")
+    orientation, position = dataset.get("ImageOrientationPatient"), dataset.get("ImagePositionPatient")
+    spacing = dataset.get("PixelSpacing")
     if not (orientation and position and spacing):
         raise NoPicture("pictures without position, orientation or pixel spacing")
-    if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
-        raise NoPicture(f"pictures with more than {MAX_SIDE} pixels along a side")
-    x, y = _vector(orientation[:3]), _vector(orientation[3:])
-    protocol = Protocol(rows, columns, (float(spacing[1]), float(spacing[0])), _kind(dataset, value))
+    shape = int(dataset.Columns), int(dataset.Rows)
+    numbers = np.array([*orientation, *position, *spacing], dtype=np.float64)
+    x, y = numbers[:3], numbers[3:6]
+    if not (min(shape) > 0 and max(shape) <= MAX_SIDE):
+        raise NoPicture(f"pictures with no or more than {MAX_SIDE} pixels along a side")
+    lengths = np.linalg.norm([x, y], axis=1)
+    if not (np.isfinite(numbers).all() and (numbers[9:] > 0).all() and np.abs(lengths - 1).max() < 0.01):
+        raise NoPicture("pictures whose position, orientation or pixel spacing is no usable number")
+    if abs(float(x @ y)) > 0.01:
+        raise NoPicture("pictures whose rows and columns are not at right angles")
     return Picture(
         path=path,
-        index=index,
-        study=str(dataset.get("StudyInstanceUID", "")),
         series=str(dataset.get("SeriesInstanceUID", "")),
         instance=str(dataset.get("SOPInstanceUID", "")),
-        order=(_whole(dataset.get("SeriesNumber")), _whole(value("AcquisitionNumber"))),
-        protocol=protocol,
-        axes=(x, y),
-        position=_vector(position),
-        times=_times(index, value),
-        contrast=(_number(_first(value, "EffectiveEchoTime", "EchoTime")), _number(value("InversionTime"))),
-        slice_spacing=_number(value("SpacingBetweenSlices")),
-        manufacturer=str(dataset.get("Manufacturer", "") or ""),
+        shape=shape,
+        spacing=(float(spacing[1]), float(spacing[0])),
+        axes=(_vector(x), _vector(y)),
+        position=_vector(numbers[6:9]),
+        kind=(_words(dataset, "ScanningSequence"), _words(dataset, "SequenceVariant")),
+        times=(
+            _number(dataset, "TriggerTime"),
+            _number(dataset, "TemporalPositionIdentifier"),
+            _number(dataset, "InstanceNumber"),
+        ),
+        clock=_clock(str(dataset.get("AcquisitionTime", "") or "")),
+        inversion=_number(dataset, "InversionTime"),
     )
 
 
-def _kind(dataset: Any, value: Callable[[str], Any]) -> tuple[str, str, float | None, bool]:
-    words = {str(word).upper() for word in (value("ImageType") or ())} | {str(value("ComplexImageComponent")).upper()}
-    texts = [str(dataset.get(name, "") or "") for name in ("ScanningSequence", "SequenceVariant")]
-    return texts[0], texts[1], _number(value("FlipAngle")), bool(words & PHASE_WORDS)
+def _words(dataset: Any, name: str) -> str:
+    return str(dataset.get(name, "") or "").upper()
 
 
-def _times(index: int | None, value: Callable[[str], Any]) -> tuple[float | None, ...]:  # type: ignore[type-var]
-    trigger = _number(_first(value, "NominalCardiacTriggerDelayTime", "ActualCardiacTriggerDelayTime", "TriggerTime"))
-    temporal = _number(_first(value, "TemporalPositionIndex", "TemporalPositionIdentifier"))
-    number = _number(value("InstanceNumber")) if index is None else float(index)
-    return trigger, temporal, number, _clock(value)
+def _number(dataset: Any, name: str) -> float | None:
+    value = dataset.get(name)
+    number = None if value is None or value == "" else float(value)
+    return number if number is not None and np.isfinite(number) else None
 
 
-def _clock(value: Callable[[str], Any]) -> float | None:
-    """Return the time of day of the acquisition in ms."""
-    text = str(_first(value, "FrameAcquisitionDateTime", "AcquisitionTime", "ContentTime") or "").split("+")[0]
+def _clock(text: str) -> float | None:
+    """Return seconds of the day from HHMMSS.FFFFFF."""
     digits, _, fraction = text.partition(".")
-    if len(digits) < 6 or not digits.isdigit():
+    if not (len(digits) == 6 and digits.isascii() and digits.isdigit()):
         return None
-    hours, minutes, seconds = (int(digits[-6:][at : at + 2]) for at in (0, 2, 4))
-    return 1000.0 * (3600 * hours + 60 * minutes + seconds) + float(f"0.{fraction or 0}") * 1000
+    fraction = fraction if fraction.isascii() and fraction.isdigit() else "0"
+    return 3600.0 * int(digits[:2]) + 60 * int(digits[2:4]) + int(digits[4:]) + float(f"0.{fraction}")
 
 
-def _first(value: Callable[[str], Any], *names: str) -> Any:
-    return next((found for name in names if (found := value(name)) is not None), None)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or value == "" else float(value)
-
-
-def _whole(value: Any) -> int:
-    return 0 if value is None or value == "" else int(value)
-
-
-def _vector(values: Any) -> tuple[float, float, float]:
+def _vector(values: Array) -> tuple[float, float, float]:
     x, y, z = (float(value) for value in values)
     return x, y, z
