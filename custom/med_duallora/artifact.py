@@ -1,4 +1,4 @@
-"""Adapters on disk: safetensors for the numbers, a JSON manifest beside it foreverything else."""
+"""Adapters on disk: safetensors for the numbers, a JSON manifest beside it for everything else."""
 
 import importlib.metadata
 import json

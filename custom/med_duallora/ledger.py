@@ -1,4 +1,4 @@
-"""The ledger of a site: one line foreverything that left, or was kept from leaving.
+"""The ledger of a site: one line for everything that left, or was kept from leaving.
 
 A ledger is a JSONL file that only grows. Every line holds the hash of the line before it, and a small head file beside
 it (``<ledger>.head``) holds the number of lines, the size and the hash of the last one. So an edit, a removal or a

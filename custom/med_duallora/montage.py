@@ -124,12 +124,12 @@ def _pair_row(ed_path: Path, es_path: Path) -> MontageRow:
 
 def _frame(source: ImageSource) -> tuple[Array, tuple[float, float]]:
     try:
-        image = read_nifti(source.path)
+        image = read_nifti(source.path, None if source.frame is None else (source.frame,))
     except SubjectRefused as refused:
         raise CohortError(str(refused)) from refused
     data = image.data
-    if data.ndim == 4 and source.frame is not None and source.frame < data.shape[3]:
-        data = data[..., source.frame]
+    if data.ndim == 4 and source.frame is not None:
+        data = data[..., 0]
     if data.ndim != 3:
         raise CohortError(f"{source.path} has shape {data.shape}; expected one stack of slices")
     return data, (image.spacing[0], image.spacing[1])

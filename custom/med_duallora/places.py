@@ -21,7 +21,7 @@ def check_places(config: SiteConfig, source: Path) -> None:
         source: the file it was read from, for the message.
 
     Raises:
-        ConfigError: names the file, and forevery unusable setting its value and what to write instead.
+        ConfigError: names the file, and for every unusable setting its value and what to write instead.
     """
     problems = list(place_problems(config))
     if problems:

@@ -138,7 +138,7 @@ class SiteProcess:
         return {FLContextKey.SCOPE_OBJECT: scope, FLContextKey.SCOPE_PROPERTIES: scope.props}
 
     def context(self) -> FLContext:
-        """A context of this process, as FLARE makes it forevery task."""
+        """A context of this process, as FLARE makes it for every task."""
         fl_ctx = self.engine.new_context()
         fl_ctx.set_peer_context(FLContextManager(None, "server", self.job_id).new_context())
         return fl_ctx

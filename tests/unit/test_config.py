@@ -33,7 +33,7 @@ def test_whole_numbers_serve_as_floats() -> None:
     [
         (LoRAConfig, {"rank_global": -1}, r"lora\.rank_global = -1, but it must be between 0 and 256"),
         (LoRAConfig, {"rank_local": 257}, r"lora\.rank_local = 257"),
-        (LoRAConfig, {"rank_global": 0, "rank_local": 0}, "above 0 if rank_local is 0"),
+        (LoRAConfig, {"rank_global": 0, "rank_local": 0}, "above 0 if lora.rank_local is 0"),
         (LoRAConfig, {"alpha_global": 0.0}, r"lora\.alpha_global = 0\.0"),
         (LoRAConfig, {"alpha_local": 2000.0}, "above 0 and at most 1024"),
         (LoRAConfig, {"targets": ()}, "one or more of q, kv, proj, fc1, fc2"),
@@ -41,7 +41,11 @@ def test_whole_numbers_serve_as_floats() -> None:
         (LoRAConfig, {"targets": ("q", "q")}, "without repetition"),
         (LoRAConfig, {"n_blocks": 0}, r"lora\.n_blocks = 0"),
         (LoRAConfig, {"head_policy": "private"}, "one of local, shared, global"),
-        (TrainConfig, {"n_rounds": 0}, r"train\.n_rounds = 0, but it must be at least 1"),
+        (TrainConfig, {"n_rounds": 0}, r"train\.n_rounds = 0, but it must be between 1 and 10000"),
+        (TrainConfig, {"n_rounds": 10_001}, "between 1 and 10000"),
+        (TrainConfig, {"lr": 1e9}, "above 0 and at most 1"),
+        (TrainConfig, {"batch_size": 10**6}, "between 1 and 4096"),
+        (LoRAConfig, {"n_blocks": 65}, "between 1 and 64"),
         (TrainConfig, {"local_epochs": 0}, "local_epochs"),
         (TrainConfig, {"batch_size": 0}, "batch_size"),
         (TrainConfig, {"lr": 0.0}, "above 0"),
@@ -66,7 +70,7 @@ def test_whole_numbers_serve_as_floats() -> None:
         (JobConfig, {"experiment": "a/b"}, "1 to 64 letters"),
         (JobConfig, {"experiment": ""}, "1 to 64 letters"),
         (JobConfig, {"experiment": "é"}, "1 to 64 letters"),
-        (JobConfig, {"weighting": "size"}, "subjects or uniform"),
+        (JobConfig, {"weighting": "size"}, "one of subjects, uniform"),
     ],
 )
 def test_every_limit_is_checked_and_quoted(cls: type, values: dict[str, object], message: str) -> None:
@@ -121,7 +125,7 @@ def test_settings_can_be_overridden(assignment: str, read: object) -> None:
         ("trains.n_rounds=3", "there is no group 'trains'"),
         ("method.name=x", "there is no group 'method'"),
         ("train.n_rounds=three", "must be of type int"),
-        ("train.n_rounds=0", "at least 1"),
+        ("train.n_rounds=0", "between 1 and 10000"),
     ],
 )
 def test_a_wrong_override_says_what_is_known(assignment: str, message: str) -> None:

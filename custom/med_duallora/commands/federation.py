@@ -67,7 +67,10 @@ def _add_up_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sites", metavar="A,B,...", help="sites that take part (default: every cohort below --data)")
     parser.add_argument(
-        "--project", type=Path, metavar="FILE", help="project file (default: poc/project.yml of the checkout)"
+        "--project",
+        type=Path,
+        metavar="FILE",
+        help="project file (default: poc/project.yml of the checkout, with the sites that it lacks added)",
     )
     parser.add_argument(
         "--backbone-checkpoint",
@@ -227,6 +230,7 @@ def _plan(options: argparse.Namespace) -> "Plan":
         site_settings=tuple(options.site_set),
         port=options.port,
         timeout_s=options.timeout,
+        own_sites=options.project is None,
     )
 
 

@@ -1,4 +1,4 @@
-"""``med-duallora prepare``: raw cohorts in, one prepared cohort per scanner vendor out."""
+"""``med-duallora prepare``: raw cohorts in, one prepared cohort per site out."""
 
 import argparse
 import os
@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from med_duallora.cohorts.vocabulary import Vocabulary
 
 DESCRIPTION = """\
-Read raw short-axis cine MRI (ED and ES) of one or more cohorts and write one prepared cohort per scanner
-vendor (siemens, philips, ge, canon, united-imaging, neusoft, other): OUT/VENDOR/cohort.csv and
-OUT/VENDOR/SUBJECT/SUBJECT_sax_{ed,es}.nii.gz, uint8, 1 x 1 x 10 mm, at most 192 x 192 in plane; with segmentations
-(_gt) where the cohort has them. Images may be .nii.gz or .nii.
+Read raw short-axis cine MRI (ED and ES) of one or more cohorts and write one prepared cohort per site:
+OUT/SITE/cohort.csv and OUT/SITE/SUBJECT/SUBJECT_sax_{ed,es}.nii.gz, uint8, 1 x 1 x 10 mm, at most 192 x 192 in plane;
+with segmentations (_gt) where the cohort has them. Images may be .nii.gz or .nii.
 
-Each vendor is split 60/20/20 into train, val and test, stratified by class and pathology. Every subject that is found
+A site is a scanner vendor (siemens, philips, ge, canon, united-imaging, neusoft, other); with --site-column centre it
+is a hospital, with --site-column vendor,centre every combination of both. One scan is one subject: where two subjects
+share an image, in whatever file, order or data set, the second one is refused.
+
+Each site is split 60/20/20 into train, val and test, stratified by class and pathology. Every subject that is found
 is either prepared or listed in OUT/refused.csv with its reason. A second run redoes only what changed.
 """
 
@@ -42,7 +45,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the command and its arguments."""
     parser = commands.add_parser(
         "prepare",
-        help="raw cohorts -> one prepared cohort per scanner vendor",
+        help="raw cohorts -> one prepared cohort per site",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -65,8 +68,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="CSV",
         help="your own words for pathologies and vendors, beside those in docs/vocabulary.md (see below)",
     )
+    _add_site_arguments(parser)
     parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="random seed of the split (default: %(default)s)"
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="random seed of the split and of simulated sites (default: %(default)s)",
     )
     parser.add_argument(
         "--official-splits",
@@ -86,12 +94,31 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=run)
 
 
+def _add_site_arguments(parser: argparse.ArgumentParser) -> None:
+    made_by = parser.add_mutually_exclusive_group()
+    made_by.add_argument(
+        "--site-column",
+        default="vendor",
+        metavar="COLUMN[,COLUMN]",
+        help="of cohort.csv: one cohort per value or combination; vendor, centre or dataset (default: vendor)",
+    )
+    made_by.add_argument(
+        "--simulated-sites",
+        type=int,
+        metavar="N",
+        help="deal all subjects out at random to N made-up sites, site-1 to site-N, alike in class and pathology",
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command; see ``EPILOG`` for the exit code."""
     from med_duallora.cohorts.prepare import prepare_cohorts
     from med_duallora.cohorts.prepare_summary import summary_lines
     from med_duallora.cohorts.prepare_tables import PrepareOptions
+    from med_duallora.cohorts.site_names import Sites
 
+    columns = tuple(column.strip() for column in options.site_column.split(","))
+    sites = Sites(columns, options.simulated_sites)
     words = _words(options.label_map)
     subjects, refused = _read(options, words)
     settings = PrepareOptions(
@@ -99,10 +126,11 @@ def run(options: argparse.Namespace) -> int:
         official_splits=options.official_splits,
         rotated_origin_shift=options.rotated_origin_shift,
         label_map=words.added(),
+        sites=sites,
         n_processes=options.processes or len(os.sched_getaffinity(0)),
     )
     result = prepare_cohorts(options.out, subjects, refused, settings)
-    print("\n".join(summary_lines(result, options.out)))
+    print("\n".join(summary_lines(result, options.out, settings)))
     if not result.n_prepared:
         print("No subject could be prepared.")
         return 1

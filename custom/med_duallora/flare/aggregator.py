@@ -87,7 +87,7 @@ class DualLoRAAggregator(Aggregator):
             reply = read_train_reply(job_of(fl_ctx).contract, shareable)
         except EgressViolation as violation:
             return self._refuse(sender_of(shareable), str(violation), fl_ctx)
-        except Exception as error:  # an exception that got out would end the round forevery site
+        except Exception as error:  # an exception that got out would end the round for every site
             return self._refuse(sender_of(shareable), f"its check failed with {type(error).__name__}", fl_ctx)
         reason = ""
         with self._lock:

@@ -16,7 +16,7 @@ from med_duallora.usable import check_usable
 def say_whether_usable(component: FLComponent, fl_ctx: FLContext) -> None:
     """Check the site configuration that the startup kit names, and log the result; the site starts in any case.
 
-    Its administrator learns of a mistake here, and not from a job that fails foreverybody. The configuration is read
+    Its administrator learns of a mistake here, and not from a job that fails for everybody. The configuration is read
     again by every job, so that it can be corrected without a restart.
     """
     workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)

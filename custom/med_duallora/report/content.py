@@ -22,7 +22,7 @@ PAYLOADS = {
 HEADS_THAT_STAY = {"local": ["classification head"], "shared": ["bias of the head"], "global": []}
 
 GLOSSARY = (
-    ("site", "a client of the federation; here, the scanners of one vendor"),
+    ("site", "a client of the federation; here, one hospital or the scanners of one vendor"),
     ("backbone", "the frozen foundation model; it is the same at every site and is never trained here"),
     ("backbone + head", "the frozen backbone, with a logistic head fitted to the site's own training subjects"),
     ("global adapter", "low-rank matrices that every site trains, sends and receives back averaged"),

@@ -29,7 +29,7 @@ WIDTH = 4.6
 MOST_LETTERS = 16
 """Of a site's name in a plot; the tables have the whole."""
 DPI = 200
-_STYLE = {
+STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -51,7 +51,7 @@ _STYLE = {
 def pictures(run: Run) -> dict[str, Picture]:
     """Return the report's plots by name: variants, loss, accuracy, residual, time."""
     label = "synthetic phantoms" if run.origin and run.origin.phantoms == "all" else ""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         return {
             "variants": _variants(run, label),
             "loss": _loss(run, label),

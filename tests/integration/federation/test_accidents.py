@@ -233,7 +233,7 @@ def test_the_job_of_a_site_that_came_back_ends_as_abnormal_and_its_result_is_com
 
 def test_a_site_that_came_back_goes_on_with_its_own_last_state(third: Third, federation: RunningFederation) -> None:
     assert everybody(third.resumed.rounds[0])
-    assert "starts anew" not in federation.log(UNLUCKY, third.resumed.job.job_id)
+    assert "starts from scratch" not in federation.log(UNLUCKY, third.resumed.job.job_id)
 
 
 def test_a_full_disk_of_a_site_costs_its_part_of_the_round(third: Third, federation: RunningFederation) -> None:

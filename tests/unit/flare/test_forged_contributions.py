@@ -145,7 +145,7 @@ def test_a_result_of_nobody_is_refused(server: Server, contract: EgressContract)
 def test_a_check_that_fails_refuses_one_contribution_and_not_the_round(
     server: Server, contract: EgressContract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FLARE ends the round foreverybody when ``accept`` raises."""
+    """FLARE ends the round for everybody when ``accept`` raises."""
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("patient007")
