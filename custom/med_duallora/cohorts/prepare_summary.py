@@ -66,6 +66,17 @@ def crop_lines(result: Preparation) -> list[str]:
     return [f"{n_centred} subject(s) without segmentation were cropped at the image centre ({COHORT_TABLE} says)."]
 
 
+def frame_lines(result: Preparation) -> list[str]:
+    """Say of how many subjects ED and ES were chosen by a rule."""
+    n_chosen = sum(row["frames"] == "automatic" for rows in result.cohorts.values() for row in rows)
+    if not n_chosen:
+        return []
+    return [
+        f"ED and ES of {n_chosen} subject(s) were chosen by the size of the blood pool (frames 'automatic' in "
+        f"{COHORT_TABLE}): look at them with `med-duallora montage`."
+    ]
+
+
 def remark_lines(result: Preparation) -> list[str]:
     """Return one line per kind of remark with the number of subjects; a kind is the text before a colon."""
     kinds: Counter[str] = Counter()

@@ -160,10 +160,9 @@ def _described(path: Path, pydicom: Any, stream: BinaryIO) -> Header:
 
 
 def _transfer_syntax(pydicom: Any, stream: BinaryIO) -> str:
-    try:
-        return str(pydicom.filereader.read_file_meta_info(stream).get("TransferSyntaxUID", ""))
-    except pydicom.errors.InvalidDicomError:  # without a preamble: the oldest form, never compressed
-        return ""
+    """Return how the file is stored; reading stops at the first element after the group that says it."""
+    meta = pydicom.filereader.read_partial(stream, stop_when=lambda *_: True, force=True).file_meta
+    return str(meta.get("TransferSyntaxUID", ""))
 
 
 def _header(path: Path, dataset: Any) -> Header:

@@ -65,14 +65,15 @@ def _groups(pictures: Sequence[Picture]) -> list[list[Slice]]:
 
 
 def _angle(first: Array, second: Array) -> float:
-    return float(np.degrees(np.arccos(np.clip(first @ second, -1, 1))))
+    return float(np.degrees(2 * np.arcsin(np.clip(np.linalg.norm(first - second) / 2, 0, 1))))
 
 
 def _slices(pictures: Sequence[Picture]) -> list[Slice]:
     """Group by the place of the pictures' middles along the normal, in rising order."""
     # Of the middle, because a slice that is turned a little has its first pixel far from the others'.
     normals = Counter(tuple(picture.normal.round(3)) for picture in pictures)
-    normal = np.asarray(normals.most_common(1)[0][0])
+    usual = normals.most_common(1)[0][0]
+    normal = next(picture.normal for picture in pictures if tuple(picture.normal.round(3)) == usual)
     placed = sorted(((float(normal @ item.centre), item) for item in pictures), key=lambda pair: pair[0])
     groups: list[list[tuple[float, Picture]]] = []
     for pair in placed:
@@ -89,7 +90,9 @@ def _is_cine(item: Slice) -> bool:
         return False
     clocks = [picture.clock for picture in item.pictures if picture.clock is not None]
     triggers = {picture.times[0] for picture in item.pictures if picture.times[0] is not None}
-    one_breath = not clocks or len({picture.series for picture in item.pictures}) > 1 or max(clocks) - min(clocks) <= LONGEST
+    one_breath = (
+        not clocks or len({picture.series for picture in item.pictures}) > 1 or max(clocks) - min(clocks) <= LONGEST
+    )
     one_beat = len(triggers) < MIN_FRAMES or BEAT[0] <= max(triggers) - min(triggers) <= BEAT[1]
     return one_breath and one_beat
 
@@ -145,7 +148,9 @@ def _check_once(item: Slice, name: str) -> None:
     series = Counter(picture.series for picture in item.pictures)
     n_whole = sum(n >= MIN_FRAMES for n in series.values())
     if n_whole > 1:
-        raise SubjectRefused("incomplete-cine", f"{name} is there {n_whole} times, as cines of its own; keep one of them")
+        raise SubjectRefused(
+            "incomplete-cine", f"{name} is there {n_whole} times, as cines of its own; keep one of them"
+        )
 
 
 def _check_counts(slices: Sequence[Slice]) -> None:
@@ -161,20 +166,24 @@ def _check_counts(slices: Sequence[Slice]) -> None:
 
 
 def _check_alike(slices: Sequence[Slice]) -> None:
-    axes = Counter(tuple(np.round(item.pictures[0].axes, 3).ravel()) for item in slices).most_common(1)[0][0]
-    x, y = np.reshape(axes, (2, 3))
-    usual = Counter((item.pictures[0].shape, np.round(item.pictures[0].spacing, 3).tolist()) for item in ()) or None
-    del usual
+    rounded = Counter(tuple(np.round(item.pictures[0].axes, 2).ravel()) for item in slices).most_common(1)[0][0]
+    usual = next(
+        item.pictures[0].axes for item in slices if tuple(np.round(item.pictures[0].axes, 2).ravel()) == rounded
+    )
     matrix = Counter(picture.shape for item in slices for picture in item.pictures).most_common(1)[0][0]
     spacing = np.median([picture.spacing for item in slices for picture in item.pictures], axis=0)
     for number, item in enumerate(slices, 1):
         name = f"slice {number} of {len(slices)}"
         for picture in item.pictures:
-            turned = max(_angle(np.asarray(picture.axes[0]), x), _angle(np.asarray(picture.axes[1]), y))
+            turned = max(_angle(np.asarray(a), np.asarray(b)) for a, b in zip(picture.axes, usual, strict=True))
             if turned > PARALLEL:
-                raise SubjectRefused("bad-geometry", f"{name} is not parallel to the others, but turned by {turned:.1f} degrees")
+                raise SubjectRefused(
+                    "bad-geometry", f"{name} is not parallel to the others, but turned by {turned:.1f} degrees"
+                )
             if picture.shape != matrix:
-                detail = f"{name} has {picture.shape[0]} x {picture.shape[1]} pixels, most others {matrix[0]} x {matrix[1]}"
+                detail = (
+                    f"{name} has {picture.shape[0]} x {picture.shape[1]} pixels, most others {matrix[0]} x {matrix[1]}"
+                )
                 raise SubjectRefused("bad-geometry", detail)
             if np.abs(picture.spacing / spacing - 1).max() > 0.01:
                 detail = f"{name} has pixels of {picture.spacing} mm, most others of {spacing.tolist()} mm"
@@ -196,8 +205,8 @@ def _check_distances(slices: Sequence[Slice]) -> None:
     worst = int(np.abs(gaps - typical).argmax())
     if abs(gaps[worst] - typical) > UNEVEN * typical:
         detail = (
-            f"slices {worst + 1} and {worst + 2} of {len(slices)} are {gaps[worst]:.2f} mm apart, others {typical:.2f} mm; "
-            "is a slice missing?"
+            f"slices {worst + 1} and {worst + 2} of {len(slices)} are {gaps[worst]:.2f} mm apart, others "
+            f"{typical:.2f} mm; is a slice missing?"
         )
         raise SubjectRefused("bad-geometry", detail)
 
@@ -210,10 +219,14 @@ def _ordered(slices: Sequence[Slice]) -> list[Slice]:
             continue
         distinct = [len(set(of_slice)) for of_slice in values]
         if all(n == len(of_slice) for n, of_slice in zip(distinct, values, strict=True)):
-            return [Slice(item.at, tuple(sorted(item.pictures, key=lambda one: one.times[kind] or 0.0))) for item in slices]
+            return [
+                Slice(item.at, tuple(sorted(item.pictures, key=lambda one: one.times[kind] or 0.0))) for item in slices
+            ]
         # Few different times are no times of frames; many of which one comes twice are a repeated picture.
         for number, (n, of_slice) in enumerate(zip(distinct, values, strict=True), 1):
             if MIN_FRAMES <= n < len(of_slice):
-                detail = f"slice {number} of {len(slices)} has {len(of_slice)} pictures at {n} different {name}s; keep one of each"
+                detail = (
+                    f"slice {number} of {len(slices)} has {len(of_slice)} pictures at {n} {name}s; keep one of each"
+                )
                 raise SubjectRefused("incomplete-cine", detail)
     raise SubjectRefused("incomplete-cine", f"nothing tells the frames of a slice apart: no usable {', '.join(TIMES)}")

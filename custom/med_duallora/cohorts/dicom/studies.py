@@ -12,6 +12,7 @@ from med_duallora.errors import CohortError
 from med_duallora.progress import track
 
 MAX_FILES = 1_000_000
+HERE = PurePosixPath(".")
 
 
 @dataclass
@@ -32,8 +33,8 @@ class Study:
     """
 
     root: Path
-    folder: PurePosixPath = PurePosixPath(".")
-    own: PurePosixPath = PurePosixPath(".")
+    folder: PurePosixPath = HERE
+    own: PurePosixPath = HERE
     pictures: list[Picture] = field(default_factory=list)
     n_enhanced: int = 0
     manufacturers: set[str] = field(default_factory=set)

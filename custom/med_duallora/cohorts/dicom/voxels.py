@@ -44,8 +44,10 @@ def read_cine(slices: Sequence[Slice]) -> tuple[Array, Array]:
         for t, picture in enumerate(item.pictures):
             plane = _plane(picture, f"slice {k + 1}, frame {t + 1}")
             if plane.shape != first.shape:
-                raise SubjectRefused("unreadable-file", f"slice {k + 1}, frame {t + 1}: size of the image is not as said")
-            whole = whole and plane.dtype.kind in "iu" and -(2**15) <= plane.min() and plane.max() < 2**15
+                raise SubjectRefused(
+                    "unreadable-file", f"slice {k + 1}, frame {t + 1}: size of the image is not as said"
+                )
+            whole = whole and plane.dtype.kind in "iu" and plane.min() >= -(2**15) and plane.max() < 2**15
             cine[:, :, k, t] = plane
     return (cine.astype(np.int16) if whole else cine), _affine(slices)
 
@@ -70,7 +72,7 @@ def _plane(picture: Picture, name: str) -> Array:
                 dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
             _check_decoder(pydicom, dataset.file_meta.TransferSyntaxUID)
             stored = np.asarray(dataset.pixel_array)
-            return _intensities(dataset, stored).T
+            return np.asarray(_intensities(dataset, stored).T)
         except SubjectRefused:
             raise
         except MemoryError as error:
@@ -86,11 +88,15 @@ def _check_decoder(pydicom: Any, syntax: Any) -> None:
     try:
         available = pydicom.pixels.get_decoder(syntax).is_available
     except NotImplementedError:
-        raise SubjectRefused("unsupported-dicom", "pixels are compressed in a form that pydicom does not decode") from None
+        raise SubjectRefused(
+            "unsupported-dicom", "pixels are compressed in a form that pydicom does not decode"
+        ) from None
     if not available:
         form = next((form for form in PLUGINS if syntax.name.startswith(form)), "JPEG")
         form = "JPEG 2000" if "2000" in syntax.name else form
-        detail = f"pixels are compressed as {form}, which pydicom decodes with further packages: pip install {PLUGINS[form]}"
+        detail = (
+            f"pixels are compressed as {form}, which pydicom decodes with further packages: pip install {PLUGINS[form]}"
+        )
         raise SubjectRefused("unsupported-dicom", detail)
 
 
