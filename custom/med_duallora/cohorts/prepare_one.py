@@ -116,13 +116,12 @@ def _earlier(folder: Path, request: str) -> Prepared | None:
 def _prepare(
     raw: RawSubject, sha256: Mapping[Path, str], rotated_origin_shift: bool
 ) -> tuple[Stacks, PreparedVolume, tuple[str, str]]:
-    """Return a subject's raw stacks, prepared volumes and raw identities; whatever goes wrong is its own refusal.
+    """Return a subject's raw stacks, prepared volumes and identity; whatever goes wrong is a refusal of this subject.
 
     One damaged scan must not stop the others, also where it is damaged in a way that nobody thought of.
     """
     try:
         stacks = load_stacks(raw, sha256)
-        identities = image_hashes(stacks.ed, stacks.es)
         volume = prepare_volume(
             stacks.ed,
             stacks.es,
@@ -133,6 +132,7 @@ def _prepare(
             label_numbers=raw.label_numbers,
             rotated_origin_shift=rotated_origin_shift,
         )
+        hashes = image_hashes(stacks.ed, stacks.es)
     except MedDualLoRAError:
         raise
     except MemoryError as error:
@@ -141,7 +141,7 @@ def _prepare(
         # The text of an error may name a file, which a log must not.
         _log.warning("a subject was refused for an error that was not foreseen: %s", type(error).__name__)
         raise SubjectRefused("unexpected-error", f"{type(error).__name__}: {error}; please report this") from error
-    return stacks, volume, identities
+    return stacks, volume, hashes
 
 
 def _write(folder: Path, volume: PreparedVolume, prepared: Prepared, request: str) -> None:
