@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
-SHAPE = (48, 44, 5, 12)  # columns, rows, slices, frames
+SHAPE = (48, 44, 5, 10)  # columns, rows, slices, frames
 SPACING = (1.8, 1.8, 8.0)
 ED, ES = 2, 7  # frames from 0
 SECRETS = {

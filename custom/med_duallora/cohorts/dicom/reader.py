@@ -61,7 +61,7 @@ def subjects_found(root: Path) -> list[str]:
     """
     studies = find_studies(root)
     titles = [study.title for study in studies]
-    return [study.title if titles.count(study.title) == 1 else study.own.as_posix() for study in studies]
+    return [study.title if titles.count(study.title) == 1 else study.folder.as_posix() for study in studies]
 
 
 @contextmanager

@@ -21,14 +21,14 @@ class Study:
 
     Args:
         root: the folder that was searched.
-        folder: where the study lies, relative to ``root``: the highest folder below it that holds no other study;
-            "." is ``root`` itself.
+        folder: the subject's, relative to ``root``: that of all studies at the least depth that tells them apart; "."
+            is ``root`` itself.
         own: the lowest folder that holds all of it.
         pictures: all that can be used.
         n_enhanced: files in the Enhanced form, of which no picture was taken.
         manufacturers: as the headers write them.
         identifiers: texts of the headers that identify a person or an examination; only to compare with.
-        alone: whether ``folder`` holds no other study.
+        alone: whether ``own`` holds no other study.
         number: its place in the order of folders, from 1.
     """
 
@@ -105,8 +105,7 @@ def find_studies(root: Path) -> list[Study]:
     if not studies:
         counted = "".join(f"; {n} {kind}" for kind, n in skipped.most_common())
         raise CohortError(f"--dicom {root} holds no DICOM image of a magnetic resonance scanner{counted}")
-    for key, study in studies.items():
-        _place(study, places[key], set().union(*(other for name, other in places.items() if name != key)))
+    _place_all(studies, places)
     ordered = sorted(studies.values(), key=lambda study: (study.own.parts, min(study.identifiers, default="")))
     for number, study in enumerate(ordered, 1):
         study.number = number
@@ -123,13 +122,19 @@ def _files(root: Path) -> list[Path]:
     return paths
 
 
-def _place(study: Study, mine: set[PurePosixPath], others: set[PurePosixPath]) -> None:
-    """Set where ``study`` lies, from the folders of its files and of those of the other studies."""
-    study.own = study.folder = PurePosixPath(os.path.commonpath([f"./{place}" for place in mine]))
-    study.alone = not _holds_any(study.own, others)
-    # Not up to the searched folder itself while the study has a folder of its own below it.
-    while study.alone and len(study.folder.parts) > 1 and not _holds_any(study.folder.parent, others):
-        study.folder = study.folder.parent
+def _place_all(studies: dict[str, Study], places: dict[str, set[PurePosixPath]]) -> None:
+    """Set where each study lies, from the folders of its files; subjects' folders are all at one depth."""
+    for key, study in studies.items():
+        study.own = PurePosixPath(os.path.commonpath([f"./{place}" for place in places[key]]))
+        others = set().union(*(other for name, other in places.items() if name != key))
+        study.alone = not _holds_any(study.own, others)
+    deepest = max(len(study.own.parts) for study in studies.values())
+    for depth in range(1, deepest + 1):
+        folders = [PurePosixPath(*study.own.parts[:depth]) for study in studies.values()]
+        if len(set(folders)) == len(folders):
+            break
+    for study in studies.values():
+        study.folder = PurePosixPath(*study.own.parts[:depth]) if deepest else HERE
 
 
 def _holds_any(folder: PurePosixPath, places: Iterable[PurePosixPath]) -> bool:
