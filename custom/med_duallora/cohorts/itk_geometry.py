@@ -27,6 +27,7 @@ UNITS_MM = {1: 1000.0, 3: 0.001}  # NIfTI's codes of metre and micrometre; every
 
 ORTHONORMAL = 1e-4  # ITK's tolerance
 SINGULAR = 1e-16  # about the determinant from which on ITK takes an sform for none
+MAX_ORIGIN = 1e9  # in the header's unit: a kilometre in micrometres
 ALMOST_FLAT = 0.1  # volume that three unit axes span, below which they no longer describe a stack
 
 SIZE_TOLERANCE = 0.01  # relative
@@ -96,6 +97,8 @@ def itk_geometry(header: Mapping[str, Any]) -> Geometry:
         remarks.append(f"{SIZES_CONTRADICT}: {_sizes(form.lengths)} against {_sizes(np.abs(pixdim))}")
     if (pixdim < 0).any():
         remarks.append(f"{NEGATIVE_SIZE}: {_sizes(pixdim)}")
+    if not (np.abs(form.origin) <= MAX_ORIGIN).all():
+        raise SubjectRefused("bad-geometry", f"the origin {form.origin.tolist()} is no place near a scanner")
     spacing = np.abs(pixdim) * unit
     affine = np.eye(4)
     affine[:3, :3] = form.directions * np.sign(pixdim) * spacing
@@ -127,7 +130,7 @@ def _difference(taken: _Form, other: _Form | None, name: str) -> list[str]:
         return []
     cosines = np.clip((taken.directions * other.directions).sum(axis=0), -1, 1)
     angle = float(np.degrees(np.arccos(cosines.min())))
-    distance = float(np.linalg.norm(taken.origin - other.origin))
+    distance = float(np.abs(taken.origin - other.origin).max())
     if angle <= ANGLE_TOLERANCE and distance <= ORIGIN_TOLERANCE:
         return []
     return [f"{FORMS_CONTRADICT}, the {name} was taken: {angle:.1f} degrees and {distance:.1f} mm apart"]
