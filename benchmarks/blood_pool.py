@@ -26,7 +26,9 @@ CYCLE = ((0, 0.0), (0.08, 0.1), (0.33, 1.0), (0.40, 0.95), (0.55, 0.35), (0.80, 
 PATHOLOGIES = ("NOR", "DCM", "HCM", "MINF", "RV")
 
 
-def phantom_cine(number: int, vendor: str, pathology: str, first: int) -> tuple[Array, tuple[float, float, float], int, int]:
+def phantom_cine(
+    number: int, vendor: str, pathology: str, first: int
+) -> tuple[Array, tuple[float, float, float], int, int]:
     """Return a phantom's cine (X, Y, Z, T), its spacing in mm, and its ED and ES frames.
 
     Args:

