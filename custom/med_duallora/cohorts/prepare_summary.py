@@ -18,6 +18,7 @@ def summary_lines(result: Preparation, out: Path, options: PrepareOptions) -> li
     parts = (
         cohort_lines(result),
         site_lines(result, options),
+        dicom_lines(result),
         crop_lines(result),
         remark_lines(result),
         refusal_lines(result, out),
@@ -70,6 +71,23 @@ def crop_lines(result: Preparation) -> list[str]:
         for centre, text in texts.items()
         if centres[centre]
     ]
+
+
+def dicom_lines(result: Preparation) -> list[str]:
+    """Say of how many subjects ED and ES were chosen by a rule, and how many are not named by their folder."""
+    rows = [row for of_cohort in result.cohorts.values() for row in of_cohort if row["dataset"] == "dicom"]
+    lines = []
+    if n_chosen := sum(row["frames"] == "automatic" for row in rows):
+        lines.append(
+            f"ED and ES of {n_chosen} subject(s) were chosen by the size of the blood pool (frames 'automatic' in "
+            f"{COHORT_TABLE}): look at them with `med-duallora montage`."
+        )
+    if n_renamed := sum(row["subject"].startswith("dicom-") for row in rows):
+        lines.append(
+            f"{n_renamed} subject(s) are called dicom-... because their folder's name says who the patient is, by the "
+            "headers, or is no name for a folder here; the column 'name' of --dicom-table gives them your own."
+        )
+    return lines
 
 
 def remark_lines(result: Preparation) -> list[str]:

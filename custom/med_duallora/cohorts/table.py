@@ -1,5 +1,6 @@
 """Reader of a plain table: any cohort whose files a CSV names (paths are relative to the table's folder)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from med_duallora.cohorts.csvfile import filled, nearest, needed, read_table, whole_number
@@ -47,15 +48,20 @@ def read(path: Path, words: Vocabulary = STANDARD) -> tuple[list[RawSubject], li
     """
     known = (*COLUMNS, *OPTIONAL_COLUMNS)
     table = read_table(path, REQUIRED, tuple(OPTIONAL_COLUMNS))
-    unknown = [name for name in table.columns if name not in known]
-    if unknown:
-        close = nearest(unknown[0], known)
-        meant = f"; is {close!r} meant?" if close else ""
-        raise CohortError(f"{path} has the unknown column {unknown[0]!r}{meant}; known are {', '.join(known)}")
+    check_columns(path, table.columns, known)
     folder = path.parent
     return describe_rows(
         table, path, DATASET, lambda row: row.get("subject", ""), lambda row: _subject(row, folder, words)
     )
+
+
+def check_columns(path: Path, columns: Sequence[str], known: Sequence[str]) -> None:
+    """Check that every column is known; CohortError names the first that is not, and what may be meant."""
+    unknown = [name for name in columns if name not in known]
+    if unknown:
+        close = nearest(unknown[0], known)
+        meant = f"; is {close!r} meant?" if close else ""
+        raise CohortError(f"{path} has the unknown column {unknown[0]!r}{meant}; known are {', '.join(known)}")
 
 
 def _subject(row: Row, folder: Path, words: Vocabulary) -> RawSubject:
@@ -66,20 +72,20 @@ def _subject(row: Row, folder: Path, words: Vocabulary) -> RawSubject:
     return RawSubject(
         subject=name,
         dataset=DATASET,
-        pathology=_pathology(row, words),
+        pathology=pathology_of(row, words),
         vendor=words.vendor(needed(row, "vendor", "unknown-vendor")),
         centre=needed(row, "centre"),
         ed=ed,
         es=es,
         ed_segmentation=_segmentation(row, "ed_segmentation", ed, folder),
         es_segmentation=_segmentation(row, "es_segmentation", es, folder),
-        label_numbers=LABEL_NUMBERS[_choice(row, "segmentation_labels", tuple(LABEL_NUMBERS))],
-        official_split=_choice(row, "split", ("", *SPLITS)) or None,
+        label_numbers=LABEL_NUMBERS[choice(row, "segmentation_labels", tuple(LABEL_NUMBERS))],
+        official_split=choice(row, "split", ("", *SPLITS)) or None,
         cine=_cine(row, ed, es, folder),
     )
 
 
-def _pathology(row: Row, words: Vocabulary) -> str:
+def pathology_of(row: Row, words: Vocabulary) -> str:
     """Return the pathology that the columns pathology and label agree on."""
     text, label = filled(row, "pathology"), _label(row)
     if not text:
@@ -101,12 +107,16 @@ def _label(row: Row) -> int | None:
 
 
 def _image(row: Row, phase: str, folder: Path) -> ImageSource:
-    path = folder / needed(row, phase, "missing-file")
+    return ImageSource(folder / needed(row, phase, "missing-file"), frame_of(row, phase))
+
+
+def frame_of(row: Row, phase: str) -> int | None:
+    """Return the frame index, from 0, of ``ed`` or ``es``; None where it is empty."""
     text = filled(row, f"{phase}_frame")
     frame = whole_number(text)
     if text and frame is None:
         raise SubjectRefused("bad-metadata", f"{phase}_frame is {text!r}; expected a frame index")
-    return ImageSource(path, frame)
+    return frame
 
 
 def _segmentation(row: Row, column: str, image: ImageSource, folder: Path) -> ImageSource | None:
@@ -122,7 +132,8 @@ def _cine(row: Row, ed: ImageSource, es: ImageSource, folder: Path) -> ImageSour
     return ImageSource(ed.path) if ed.path == es.path else None
 
 
-def _choice(row: Row, column: str, allowed: tuple[str, ...]) -> str:
+def choice(row: Row, column: str, allowed: tuple[str, ...]) -> str:
+    """Return a cell in lower case if it is one of ``allowed``; SubjectRefused ``bad-metadata``."""
     value = filled(row, column).casefold()
     if value not in allowed:
         raise SubjectRefused(

@@ -160,7 +160,17 @@ def test_help_is_complete_and_imports_nothing_heavy(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         run("--help")
     text = capsys.readouterr().out
-    for option in ("--out", "--acdc", "--mnms", "--mnms2", "--table", "--seed", "--official-splits", "--processes"):
+    for option in (
+        "--out",
+        "--acdc",
+        "--mnms",
+        "--mnms2",
+        "--table",
+        "--dicom",
+        "--seed",
+        "--official-splits",
+        "--processes",
+    ):
         assert option in text
     for option in (
         "--site-column",
