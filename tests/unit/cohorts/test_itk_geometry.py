@@ -199,6 +199,14 @@ def test_an_endless_origin_is_refused(tmp_path: Path, value: float) -> None:
     assert refused.value.reason == "bad-geometry"
 
 
+@pytest.mark.parametrize("value", [1e-200, 1e200])
+def test_a_voxel_size_beyond_all_measure_is_refused(tmp_path: Path, value: float) -> None:
+    path = write_raw(tmp_path / "a.nii", sform=R, s_code=1, pixdim=(1.6, 1.5, value), kind=nib.Nifti2Header)
+    with pytest.raises(SubjectRefused) as refused:
+        read_nifti(path)
+    assert refused.value.reason == "bad-geometry"
+
+
 @pytest.mark.parametrize("amount", [0.0005, 0.01, 0.08])
 def test_a_sheared_sform_is_read_with_a_remark_although_itk_refuses_it(tmp_path: Path, amount: float) -> None:
     path = write_raw(tmp_path / "a.nii", sform=sheared(amount) * SIZE, s_code=1)
