@@ -1,7 +1,6 @@
 """End-diastole and end-systole by the blood pool: on a phantom, and on what nothing moves in."""
 
 import numpy as np
-import pytest
 from benchmarks.blood_pool import off_by, phantom_cine
 
 from med_duallora.cohorts.dicom.phases import find_phases
