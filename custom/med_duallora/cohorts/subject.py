@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from med_duallora.cohorts.vocabulary import HEALTHY, VENDORS, canonical_pathology, vendor_slug
+from med_duallora.cohorts.vocabulary import NORMAL, VENDORS, canonical_pathology, vendor_slug
 from med_duallora.errors import SubjectRefused
 
-__all__ = ["HEALTHY", "VENDORS", "canonical_pathology", "vendor_slug"]  # kept in ``vocabulary``, also had from here
+__all__ = ["NORMAL", "VENDORS", "canonical_pathology", "vendor_slug"]  # kept in ``vocabulary``, also had from here
 
 # CineMA's number of each label number in a file: entry i says what label i becomes.
 CINEMA_NUMBERS = (0, 1, 2, 3)  # 1 RV, 2 MYO, 3 LV: also ACDC's
@@ -102,8 +102,8 @@ class RawSubject:
 
     @property
     def label(self) -> int:
-        """Return 0 for healthy, 1 for any disease."""
-        return int(self.pathology != HEALTHY)
+        """Return 0 for normal (NOR), 1 for any disease."""
+        return int(self.pathology != NORMAL)
 
     def sources(self) -> Iterator[tuple[str, ImageSource]]:
         """Yield (role, source) of the images there are: ed, es, ed_gt, es_gt, in this order."""

@@ -7,7 +7,7 @@ from med_duallora.cohorts.csvfile import filled, nearest, needed, read_table, wh
 from med_duallora.cohorts.prepared import SPLITS
 from med_duallora.cohorts.rows import Row, describe_rows
 from med_duallora.cohorts.subject import CINEMA_NUMBERS, MNMS_NUMBERS, ImageSource, RawSubject, Refusal, check_name
-from med_duallora.cohorts.vocabulary import ANY_DISEASE, HEALTHY, STANDARD, Vocabulary
+from med_duallora.cohorts.vocabulary import ANY_DISEASE, NORMAL, STANDARD, Vocabulary
 from med_duallora.errors import CohortError, SubjectRefused
 
 DATASET = "table"
@@ -22,7 +22,7 @@ COLUMNS = {
     "centre": "where it was scanned; any text",
 }
 OPTIONAL_COLUMNS = {
-    "label": "0 healthy, 1 any disease; instead of pathology, or beside it",
+    "label": "0 normal (NOR), 1 any disease; instead of pathology or in addition to it",
     "ed_frame": "index of the ED frame, from 0, where ed is 4-D",
     "es_frame": "index of the ES frame, from 0, where es is 4-D",
     "ed_segmentation": "label map of ED; a 4-D one is read at the image's frame",
@@ -91,10 +91,10 @@ def pathology_of(row: Row, words: Vocabulary) -> str:
     if not text:
         if label is None:
             raise SubjectRefused("unknown-pathology", "neither pathology nor label is filled in")
-        return ANY_DISEASE if label else HEALTHY
+        return ANY_DISEASE if label else NORMAL
     pathology = words.pathology(text)
-    if label not in (None, int(pathology != HEALTHY)):
-        raise SubjectRefused("bad-metadata", f"pathology {text!r} contradicts label {label} (0 healthy, 1 disease)")
+    if label not in (None, int(pathology != NORMAL)):
+        raise SubjectRefused("bad-metadata", f"pathology {text!r} contradicts label {label} (0 normal, 1 disease)")
     return pathology
 
 
@@ -102,7 +102,7 @@ def _label(row: Row) -> int | None:
     text = filled(row, "label")
     label = whole_number(text)
     if text and label not in (0, 1):
-        raise SubjectRefused("bad-metadata", f"label is {text!r}; expected 0 (healthy) or 1 (disease)")
+        raise SubjectRefused("bad-metadata", f"label is {text!r}; expected 0 (normal) or 1 (disease)")
     return label
 
 
