@@ -105,6 +105,7 @@ def _prepared_rows(directory: Path, n_subjects: int) -> list[MontageRow]:
     for subject in _spread(PreparedCohort.read(directory).subjects, n_subjects):
         ed, es = load_volume(subject)
         title = f"{subject.vendor}\n{subject.subject}\n{subject.pathology}"
+        title += "\nED, ES automatic" if subject.frames == "automatic" else ""
         rows.append(MontageRow(title, ed, es, (1.0, 1.0), is_synthetic(directory)))
     return rows
 

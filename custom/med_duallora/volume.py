@@ -260,6 +260,10 @@ def _axis_window(first: float, last: float, n: int) -> tuple[int, int]:
 def _contrast(stack: Array, name: str) -> tuple[float, float]:
     """Return the intensities between which a stack is scaled."""
     low, high = (float(value) for value in np.percentile(stack, CLIP_PERCENTILES))
+    if not np.isfinite(high - low):
+        raise SubjectRefused(
+            "non-finite", f"{name} holds values up to {max(abs(low), abs(high)):g}, too large to scale"
+        )
     if not high > low:
         raise SubjectRefused("constant-image", f"{name} has no contrast: it is {low:g} almost everywhere")
     return low, high

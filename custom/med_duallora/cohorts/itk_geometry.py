@@ -27,6 +27,8 @@ UNITS_MM = {1: 1000.0, 3: 0.001}  # NIfTI's codes of metre and micrometre; every
 
 ORTHONORMAL = 1e-4  # ITK's tolerance
 SINGULAR = 1e-16  # about the determinant from which on ITK takes an sform for none
+MAX_ORIGIN = 1e9  # in the header's unit: a kilometre in micrometres
+SPACING_LIMITS = (1e-6, 1e6)  # mm; narrower limits, for hearts, are applied later
 ALMOST_FLAT = 0.1  # volume that three unit axes span, below which they no longer describe a stack
 
 SIZE_TOLERANCE = 0.01  # relative
@@ -85,7 +87,8 @@ def itk_geometry(header: Mapping[str, Any]) -> Geometry:
         SubjectRefused: ``bad-geometry``: a voxel size is zero or no number, or no form describes three axes. The
             detail does not name the file.
     """
-    pixdim = np.asarray(header["pixdim"], dtype=np.float64)[1:4]
+    with np.errstate(all="ignore"):
+        pixdim = np.asarray(header["pixdim"], dtype=np.float64)[1:4]
     if not (np.isfinite(pixdim).all() and pixdim.all()):
         raise SubjectRefused("bad-geometry", f"voxel size {_sizes(pixdim)} is unusable; give the true one in pixdim")
     sform, qform = _sform(header), _qform(header)
@@ -96,7 +99,11 @@ def itk_geometry(header: Mapping[str, Any]) -> Geometry:
         remarks.append(f"{SIZES_CONTRADICT}: {_sizes(form.lengths)} against {_sizes(np.abs(pixdim))}")
     if (pixdim < 0).any():
         remarks.append(f"{NEGATIVE_SIZE}: {_sizes(pixdim)}")
+    if not (np.abs(form.origin) <= MAX_ORIGIN).all():
+        raise SubjectRefused("bad-geometry", f"the origin {form.origin.tolist()} is no place near a scanner")
     spacing = np.abs(pixdim) * unit
+    if not ((spacing >= SPACING_LIMITS[0]) & (spacing <= SPACING_LIMITS[1])).all():
+        raise SubjectRefused("bad-geometry", f"voxels of {_sizes(spacing)} mm are not those of a scan")
     affine = np.eye(4)
     affine[:3, :3] = form.directions * np.sign(pixdim) * spacing
     affine[:3, 3] = form.origin * unit
@@ -127,7 +134,7 @@ def _difference(taken: _Form, other: _Form | None, name: str) -> list[str]:
         return []
     cosines = np.clip((taken.directions * other.directions).sum(axis=0), -1, 1)
     angle = float(np.degrees(np.arccos(cosines.min())))
-    distance = float(np.linalg.norm(taken.origin - other.origin))
+    distance = float(np.abs(taken.origin - other.origin).max())
     if angle <= ANGLE_TOLERANCE and distance <= ORIGIN_TOLERANCE:
         return []
     return [f"{FORMS_CONTRADICT}, the {name} was taken: {angle:.1f} degrees and {distance:.1f} mm apart"]
@@ -135,7 +142,8 @@ def _difference(taken: _Form, other: _Form | None, name: str) -> list[str]:
 
 def _sform(header: Mapping[str, Any]) -> _Form | None:
     """Return the sform with normalised columns; None without code, and where it describes no axes."""
-    rows = np.asarray([header[f"srow_{axis}"] for axis in "xyz"], dtype=np.float64)
+    with np.errstate(all="ignore"):  # a signalling NaN
+        rows = np.asarray([header[f"srow_{axis}"] for axis in "xyz"], dtype=np.float64)
     if int(header["sform_code"]) <= 0 or not np.isfinite(rows).all():
         return None
     with np.errstate(all="ignore"):
@@ -171,7 +179,8 @@ def _qform(header: Mapping[str, Any]) -> _Form | None:
 
 
 def _finite(values: Any) -> Array:
-    return np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _skew(directions: Array) -> float:

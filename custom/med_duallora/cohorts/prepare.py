@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from med_duallora.cohorts.identity import shared_with_earlier
@@ -105,6 +106,15 @@ def _check_known(out: Path, known: set[str]) -> None:
             f"{out} already holds {len(strangers)} prepared subject(s) that are not among the given sources, such as "
             f"{strangers[0].relative_to(out)}: give all sources in one run, choose another --out, or delete them"
         )
+
+
+def _in_users_words(refusal: Refusal, subjects: Sequence[RawSubject]) -> Refusal:
+    """Name the place that the user knows instead of a temporary file."""
+    source, detail = refusal.source, refusal.detail
+    for item in subjects:
+        if item.found_at:
+            source, detail = (text.replace(str(item.ed.path), item.found_at) for text in (source, detail))
+    return replace(refusal, source=source, detail=detail)
 
 
 def _without_repeated_names(subjects: Sequence[RawSubject]) -> tuple[list[RawSubject], list[Refusal]]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from med_duallora.cohorts.crop_centre import CropCentre, crop_centre
 from med_duallora.cohorts.identity import IDENTITY, image_hashes
 from med_duallora.cohorts.nifti_stream import files_sha256
 from med_duallora.cohorts.stacks import Stacks, load_stacks
@@ -56,6 +57,16 @@ class Prepared:
     remarks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Raw stacks, prepared volumes, identities of ED and ES, and what the crop is centred on."""
+
+    stacks: Stacks
+    volume: PreparedVolume
+    hashes: tuple[str, str]
+    centre: CropCentre
+
+
 def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Prepared | Refusal:
     """Prepare one subject into ``folder`` unless an earlier run did exactly that.
 
@@ -69,32 +80,46 @@ def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Pr
     """
     try:
         source_sha256, sha256 = files_sha256(list(dict.fromkeys(source.path for _, source in raw.sources())))
-        request = _request(raw, list(sha256), source_sha256, rotated_origin_shift)
+        request = _request(raw, list(sha256), source_sha256, rotated_origin_shift, _cine_sha256(raw))
         earlier = _earlier(folder, request)
         if earlier is not None:
             return earlier
-        stacks, volume, (ed_sha256, es_sha256) = _prepare(raw, sha256, rotated_origin_shift)
+        found = _prepare(raw, sha256, rotated_origin_shift)
     except SubjectRefused as refused:
         shutil.rmtree(folder, ignore_errors=True)
         return Refusal.of(raw.subject, raw.dataset, raw.ed.path, refused)
     prepared = Prepared(
         subject=raw.subject,
         source_sha256=source_sha256,
-        n_slices=volume.ed.shape[2],
-        spacing=stacks.spacing,
-        crop_centre=volume.crop_centre,
-        ed_voxels_sha256=ed_sha256,
-        es_voxels_sha256=es_sha256,
-        remarks=stacks.remarks,
+        n_slices=found.volume.ed.shape[2],
+        spacing=found.stacks.spacing,
+        crop_centre=found.volume.crop_centre,
+        ed_voxels_sha256=found.hashes[0],
+        es_voxels_sha256=found.hashes[1],
+        crop_confidence=found.centre.confidence,
+        remarks=(*found.stacks.remarks, *found.centre.remarks),
     )
-    _write(folder, volume, prepared, request)
+    _write(folder, found.volume, prepared, request)
     return prepared
 
 
-def _request(raw: RawSubject, paths: list[Path], source_sha256: str, rotated_origin_shift: bool) -> str:
+def _cine_sha256(raw: RawSubject) -> str:
+    """Return the hash of the cine that the heart is looked for in; empty where it is not, or cannot be read."""
+    if raw.cine is None or raw.ed_segmentation is not None:
+        return ""
+    try:
+        return files_sha256([raw.cine.path])[0]
+    except SubjectRefused:
+        return ""
+
+
+def _request(
+    raw: RawSubject, paths: list[Path], source_sha256: str, rotated_origin_shift: bool, cine_sha256: str
+) -> str:
     """Return a hash of everything that decides the prepared voxels; names and places of files do not."""
     roles = [[role, paths.index(source.path), source.frame] for role, source in raw.sources()]
-    return sha256_of_json([PREPARATION, IDENTITY, source_sha256, roles, raw.label_numbers, rotated_origin_shift])
+    numbers = [roles, raw.label_numbers, rotated_origin_shift]
+    return sha256_of_json([PREPARATION, IDENTITY, source_sha256, cine_sha256, *numbers])
 
 
 def _earlier(folder: Path, request: str) -> Prepared | None:
@@ -112,15 +137,14 @@ def _earlier(folder: Path, request: str) -> Prepared | None:
         return None  # no record, or a damaged one: prepare again
 
 
-def _prepare(
-    raw: RawSubject, sha256: Mapping[Path, str], rotated_origin_shift: bool
-) -> tuple[Stacks, PreparedVolume, tuple[str, str]]:
-    """Return a subject's raw stacks, prepared volumes and identity; whatever goes wrong is a refusal of this subject.
+def _prepare(raw: RawSubject, sha256: Mapping[Path, str], rotated_origin_shift: bool) -> "_Found":
+    """Return what came of a subject; whatever goes wrong is a refusal of this subject.
 
     One damaged scan must not stop the others, also where it is damaged in a way that nobody thought of.
     """
     try:
         stacks = load_stacks(raw, sha256)
+        centre = crop_centre(raw, stacks)
         volume = prepare_volume(
             stacks.ed,
             stacks.es,
@@ -130,6 +154,7 @@ def _prepare(
             es_labels=stacks.es_labels,
             label_numbers=raw.label_numbers,
             rotated_origin_shift=rotated_origin_shift,
+            centre=centre.place,
         )
         hashes = image_hashes(stacks.ed, stacks.es)
     except MedDualLoRAError:
@@ -140,7 +165,7 @@ def _prepare(
         # The text of an error may name a file, which a log must not.
         _log.warning("a subject was refused for an error that was not foreseen: %s", type(error).__name__)
         raise SubjectRefused("unexpected-error", f"{type(error).__name__}: {error}; please report this") from error
-    return stacks, volume, hashes
+    return _Found(stacks, volume, hashes, centre)
 
 
 def _write(folder: Path, volume: PreparedVolume, prepared: Prepared, request: str) -> None:

@@ -18,6 +18,7 @@ def summary_lines(result: Preparation, out: Path, options: PrepareOptions) -> li
     parts = (
         cohort_lines(result),
         site_lines(result, options),
+        dicom_lines(result),
         crop_lines(result),
         remark_lines(result),
         refusal_lines(result, out),
@@ -59,11 +60,34 @@ def site_lines(result: Preparation, options: PrepareOptions) -> list[str]:
 
 
 def crop_lines(result: Preparation) -> list[str]:
-    """Say how many subjects were cropped at the centre of the image, for want of anything better."""
-    n_centred = sum(row["crop_centre"] == "image" for rows in result.cohorts.values() for row in rows)
-    if not n_centred:
-        return []
-    return [f"{n_centred} subject(s) without segmentation were cropped at the image centre ({COHORT_TABLE} says)."]
+    """Say how the subjects without a segmentation were cropped: around the heart that was found, or not."""
+    centres = Counter(row["crop_centre"] for rows in result.cohorts.values() for row in rows)
+    texts = {
+        "motion": "were cropped around the heart, which was found by its motion",
+        "image": "were cropped at the image centre, because the heart was not found",
+    }
+    return [
+        f"{centres[centre]} subject(s) without segmentation {text} ({COHORT_TABLE} says)."
+        for centre, text in texts.items()
+        if centres[centre]
+    ]
+
+
+def dicom_lines(result: Preparation) -> list[str]:
+    """Say of how many subjects ED and ES were chosen by a rule, and how many are not named by their folder."""
+    rows = [row for of_cohort in result.cohorts.values() for row in of_cohort if row.get("dataset") == "dicom"]
+    lines = []
+    if n_chosen := sum(row["frames"] == "automatic" for row in rows):
+        lines.append(
+            f"ED and ES of {n_chosen} subject(s) were chosen by the size of the blood pool (frames 'automatic' in "
+            f"{COHORT_TABLE}): look at them with `med-duallora montage`."
+        )
+    if n_renamed := sum(row["subject"].startswith("dicom-") for row in rows):
+        lines.append(
+            f"{n_renamed} subject(s) are called dicom-... because their folder's name says who the patient is, by the "
+            "headers, or is no name for a folder here; the column 'name' of --dicom-table gives them your own."
+        )
+    return lines
 
 
 def remark_lines(result: Preparation) -> list[str]:

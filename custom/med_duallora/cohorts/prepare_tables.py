@@ -91,7 +91,7 @@ def cohort_row(raw: RawSubject, split: str, prepared: Prepared) -> dict[str, Any
         "dataset": raw.dataset,
         "ed_voxels_sha256": prepared.ed_voxels_sha256,
         "es_voxels_sha256": prepared.es_voxels_sha256,
-        "frames": prepared.frames,
+        "frames": raw.frames,
         "crop_confidence": "" if prepared.crop_confidence is None else f"{prepared.crop_confidence:.2f}",
         "remarks": REMARK_SEPARATOR.join(remark.replace(";", ",") for remark in prepared.remarks),
     }

@@ -98,7 +98,7 @@ def _check_offset(name: str, affine: Array, target: Stack) -> list[str]:
     corners = np.stack(np.meshgrid(*([0, n - 1] for n in target.data.shape), indexing="ij")).reshape(3, -1)
     world = (affine - target.affine)[:3] @ np.vstack([corners, np.ones(corners.shape[1])])
     off = np.abs(np.linalg.solve(_directions(target.affine), world)).max(axis=1)
-    if (off > np.minimum(MAX_OFFSET_VOXELS * spacing, MAX_OFFSET_MM)).any():
+    if not (off <= np.minimum(MAX_OFFSET_VOXELS * spacing, MAX_OFFSET_MM)).all():
         detail = f"{name} does not lie on the voxels of {target.name}: its corners are up to "
         detail += " / ".join(f"{value:.1f}" for value in off) + " mm away along x / y / z"
         raise SubjectRefused("space-mismatch", detail)

@@ -19,7 +19,7 @@ def stratified_splits(
 ) -> dict[str, str]:
     """Assign each subject of one site to a split.
 
-    Each class (healthy, disease) is divided by ``fractions``; inside a class the pathologies are spread
+    Each class (NOR, disease) is divided by ``fractions``; inside a class the pathologies are spread
     evenly over the splits as far as whole subjects allow. A class of three or more has a subject in every
     split that has a fraction; of two, one trains and one tests; a single one trains.
 

@@ -36,7 +36,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--out", type=Path, default=Path("doctor.html"), metavar="FILE", help="the page (default: %(default)s)"
     )
-    parser.add_argument("--job", metavar="NAME|FOLDER", help="also: can this known job or job folder run here?")
+    parser.add_argument("--job", metavar="JOB", help="a known job or a job folder: also say whether it can run here")
     parser.add_argument(
         "--site-config",
         type=Path,

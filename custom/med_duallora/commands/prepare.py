@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,10 @@ The table for --table has the columns subject, ed, es, pathology (or label: 0 no
 (rv-myo-lv or lv-myo-rv), split, cine. It is CSV with commas, semicolons or tabs; in an optional cell NA, n/a, nan,
 none, - and nothing all mean empty.
 
+The table for --dicom-table has the columns subject (the study's folder: its path relative to DIR, or its name),
+pathology or label, and optionally name (of the subject, instead of the folder's), vendor (else from the headers),
+centre, ed_frame and es_frame (from 0; else the frames with the largest and smallest blood pool), split.
+
 The file for --label-map is a CSV with the columns kind (pathology or vendor), text (what the cohort writes, in any
 case), name (what it means here: see docs/vocabulary.md) and label (1 where name is a disease not listed there):
   kind,text,name,label
@@ -50,7 +55,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared cohorts go")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the prepared cohorts go (required)")
+    parser.add_argument(
+        "--table-template",
+        type=Path,
+        metavar="CSV",
+        help="write an example of the table for --table, explain its columns, and do nothing else",
+    )
     sources = parser.add_argument_group("sources, at least one")
     sources.add_argument(
         "--acdc", type=Path, metavar="DIR", help="raw ACDC: the folder 'database' or the one holding it"
@@ -62,6 +73,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--mnms2", type=Path, metavar="DIR", help="raw M&Ms-2: the folder 'MnM2' or the one holding it"
     )
     sources.add_argument("--table", type=Path, metavar="CSV", help="any other cohort, described by a table (see below)")
+    sources.add_argument(
+        "--dicom",
+        type=Path,
+        metavar="DIR",
+        help="DICOM: one study, or a folder per subject (docs/dicom.md); needs pip install 'med-duallora[dicom]'",
+    )
+    parser.add_argument(
+        "--dicom-table", type=Path, metavar="CSV", help="diagnoses of the DICOM studies, and more (see below)"
+    )
     parser.add_argument(
         "--label-map",
         type=Path,
@@ -112,6 +132,10 @@ def _add_site_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; see ``EPILOG`` for the exit code."""
+    if options.table_template is not None:
+        return _template(options.table_template)
+    if options.out is None:
+        raise InputError("--out is missing: say where the prepared cohorts go")
     from med_duallora.cohorts.prepare import prepare_cohorts
     from med_duallora.cohorts.prepare_summary import summary_lines
     from med_duallora.cohorts.prepare_tables import PrepareOptions
@@ -120,7 +144,6 @@ def run(options: argparse.Namespace) -> int:
     columns = tuple(column.strip() for column in options.site_column.split(","))
     sites = Sites(columns, options.simulated_sites)
     words = _words(options.label_map)
-    subjects, refused = _read(options, words)
     settings = PrepareOptions(
         seed=options.seed,
         official_splits=options.official_splits,
@@ -129,7 +152,9 @@ def run(options: argparse.Namespace) -> int:
         sites=sites,
         n_processes=options.processes or len(os.sched_getaffinity(0)),
     )
-    result = prepare_cohorts(options.out, subjects, refused, settings)
+    with ExitStack() as temporary:
+        subjects, refused = _read(options, words, temporary)
+        result = prepare_cohorts(options.out, subjects, refused, settings)
     print("\n".join(summary_lines(result, options.out, settings)))
     if not result.n_prepared:
         print("No subject could be prepared.")
@@ -140,6 +165,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _template(path: Path) -> int:
+    from med_duallora.cohorts.table_template import explanation, write_template
+
+    write_template(path)
+    print("\n".join(explanation(path)))
+    return 0
+
+
 def _words(label_map: Path | None) -> "Vocabulary":
     from med_duallora.cohorts.labelmap import read_label_map
     from med_duallora.cohorts.vocabulary import STANDARD
@@ -147,19 +180,33 @@ def _words(label_map: Path | None) -> "Vocabulary":
     return STANDARD if label_map is None else read_label_map(label_map)
 
 
-def _read(options: argparse.Namespace, words: "Vocabulary") -> "tuple[list[RawSubject], list[Refusal]]":
+def _read(
+    options: argparse.Namespace, words: "Vocabulary", temporary: ExitStack
+) -> "tuple[list[RawSubject], list[Refusal]]":
+    """Read all sources; what they hold for a while is let go with ``temporary``."""
     from med_duallora.cohorts import acdc, mnms, mnms2, table
 
     readers = {"acdc": acdc.read, "mnms": mnms.read, "mnms2": mnms2.read, "table": table.read}
     given = {name: getattr(options, name) for name in readers if getattr(options, name) is not None}
-    if not given:
-        raise InputError("give at least one source: --acdc, --mnms, --mnms2 or --table")
+    if not given and options.dicom is None:
+        raise InputError("give at least one source: --acdc, --mnms, --mnms2, --table or --dicom")
+    if options.dicom_table is not None and options.dicom is None:
+        raise InputError("--dicom-table describes the studies of --dicom DIR, which is not given")
     subjects: list[RawSubject] = []
     refused: list[Refusal] = []
     for name, place in given.items():
         if not place.exists():
             raise InputError(f"--{name} {place} does not exist")
         found, unusable = readers[name](place, words)
+        subjects += found
+        refused += unusable
+    if options.dicom is not None:
+        if not options.dicom.is_dir():
+            raise InputError(f"--dicom {options.dicom} is no folder")
+        from med_duallora.cohorts.dicom.reader import dicom_subjects
+
+        studies = dicom_subjects(options.dicom, options.dicom_table, options.out, words)
+        found, unusable = temporary.enter_context(studies)
         subjects += found
         refused += unusable
     return subjects, refused

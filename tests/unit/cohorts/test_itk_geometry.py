@@ -191,10 +191,19 @@ def test_what_itk_refuses_and_has_no_axes_is_refused(tmp_path: Path, fields: dic
     assert str(path) in refused.value.detail
 
 
-def test_an_endless_origin_is_refused(tmp_path: Path) -> None:
-    """ITK is not asked: it computes for ever."""
+@pytest.mark.parametrize("value", [np.inf, 1e30])
+def test_an_endless_origin_is_refused(tmp_path: Path, value: float) -> None:
+    """ITK is not asked: with infinity it computes for ever."""
     with pytest.raises(SubjectRefused) as refused:
-        read_nifti(write_raw(tmp_path / "a.nii", sform=R * SIZE, s_code=2, origin=(0, np.inf, 0)))
+        read_nifti(write_raw(tmp_path / "a.nii", sform=R * SIZE, s_code=2, origin=(0, value, 0)))
+    assert refused.value.reason == "bad-geometry"
+
+
+@pytest.mark.parametrize("value", [1e-200, 1e200])
+def test_a_voxel_size_beyond_all_measure_is_refused(tmp_path: Path, value: float) -> None:
+    path = write_raw(tmp_path / "a.nii", sform=R, s_code=1, pixdim=(1.6, 1.5, value), kind=nib.Nifti2Header)
+    with pytest.raises(SubjectRefused) as refused:
+        read_nifti(path)
     assert refused.value.reason == "bad-geometry"
 
 

@@ -88,9 +88,11 @@ def test_a_segmentation_of_one_frame_may_be_a_3d_file(cine: RawSubject, tmp_path
     assert prepared.crop_centre == "segmentation"
 
 
-def test_without_segmentation_the_centre_is_the_images(raw: RawSubject, tmp_path: Path) -> None:
+def test_without_segmentation_the_heart_is_looked_for_and_no_label_map_is_written(
+    raw: RawSubject, tmp_path: Path
+) -> None:
     prepared = prepare(replace(raw, ed_segmentation=None, es_segmentation=None), tmp_path)
-    assert prepared.crop_centre == "image"
+    assert prepared.crop_centre == "motion"
     assert not list((tmp_path / "out").rglob("*_gt.nii.gz"))
 
 

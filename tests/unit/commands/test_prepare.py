@@ -63,13 +63,13 @@ def test_nothing_prepared_is_a_failure_all_the_same(
     assert "No subject could be prepared" in capsys.readouterr().out
 
 
-def test_a_crop_at_the_image_centre_is_said(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_crop_without_a_segmentation_is_said(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in raw.rglob("patient001*_gt.nii.gz"):
         path.unlink()
     assert run("--out", tmp_path / "out", "--acdc", raw) == 0
-    assert "1 subject(s) without segmentation were cropped at the image centre" in capsys.readouterr().out
+    assert "1 subject(s) without segmentation were cropped around the heart" in capsys.readouterr().out
     subjects = PreparedCohort.read(tmp_path / "out/siemens").subjects
-    assert [subject.crop_centre for subject in subjects] == ["image", "segmentation"]
+    assert [subject.crop_centre for subject in subjects] == ["motion", "segmentation"]
 
 
 def test_a_label_map_adds_words_and_is_recorded(raw: Path, tmp_path: Path) -> None:
@@ -160,7 +160,17 @@ def test_help_is_complete_and_imports_nothing_heavy(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         run("--help")
     text = capsys.readouterr().out
-    for option in ("--out", "--acdc", "--mnms", "--mnms2", "--table", "--seed", "--official-splits", "--processes"):
+    for option in (
+        "--out",
+        "--acdc",
+        "--mnms",
+        "--mnms2",
+        "--table",
+        "--dicom",
+        "--seed",
+        "--official-splits",
+        "--processes",
+    ):
         assert option in text
     for option in (
         "--site-column",

@@ -1,5 +1,6 @@
 """The checks of an examination: one function each, from what was read to what is to be said."""
 
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 
 FAR = 5.0
 """Robust standard deviations from the cohort's median, beyond which a subject is shown to somebody."""
-LEAST = {"n_slices": 0.15, "spacing_x": 0.1, "spacing_z": 0.1, "lv_ed_ml": 0.4, "lv_ejection": 0.2}
-"""What counts as one standard deviation at the least, as a part of the median; 0.1 for the other measures."""
+LEAST = {"n_slices": 0.15, "spacing_x": 0.15, "spacing_z": 0.15, "lv_ed_ml": 0.4, "lv_ejection": 0.2}
+"""What counts as one standard deviation at the least, as a part of the value; 0.1 for the other measures."""
 LOW_CONFIDENCE = 0.5
 FEW_OF_A_CLASS = 5
 
@@ -89,10 +90,11 @@ def oddities(measured: Sequence[SubjectMeasures]) -> Iterator[Finding]:
     """Find subjects that somebody should look at, because a measure lies far from all others'."""
     values = {item.subject.subject: item.values for item in measured}
     for name, what in MEASURES.items():
-        for subject, off in odd_ones(measured, name, FAR, LEAST.get(name, 0.1)).items():
-            side = "above" if off > 0 else "below"
-            text = f"{what}: {values[subject][name]:.4g}, far {side} the others; look at its images"
-            yield Finding(WARNING, f"{subject}, {text}", (subject,))
+        odd = tuple(odd_ones(measured, name, FAR, LEAST.get(name, 0.1)))
+        if odd:
+            listed = ", ".join(f"{subject} {values[subject][name]:.4g}" for subject in odd)
+            middle = statistics.median(item.values[name] for item in measured if name in item.values)
+            yield Finding(WARNING, f"{what}: far from the median of {middle:.4g}: {listed}; look at the images", odd)
 
 
 def cropping(subjects: Sequence[PreparedSubject]) -> Iterator[Finding]:

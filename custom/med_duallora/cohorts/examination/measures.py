@@ -82,24 +82,25 @@ def _lv_ml(path: Path) -> float | None:
     return float((labels == LV).sum()) * ML_PER_VOXEL
 
 
-def odd_ones(measured: Sequence[SubjectMeasures], name: str, limit: float, least: float) -> dict[str, float]:
+def odd_ones(measured: Sequence[SubjectMeasures], name: str, limit: float, least: float) -> list[str]:
     """Find the subjects whose measure lies far from the cohort's middle.
 
     Args:
         measured: the cohort.
         name: of the measure.
         limit: how many robust standard deviations (1.4826 times the median absolute deviation) are far.
-        least: a robust standard deviation below this part of the median counts as this part: where all are alike,
-            the smallest difference would otherwise be odd.
+        least: a robust standard deviation below this counts as this much, as a part of the value: where all are
+            alike, the smallest difference would otherwise be odd.
 
     Returns:
-        By subject, how many robust standard deviations it lies off, signed.
+        Their names, in the cohort's order.
     """
     values = {item.subject.subject: item.values[name] for item in measured if name in item.values}
     if len(values) < 5:
-        return {}
-    numbers: Array = np.array(list(values.values()))
+        return []
+    # Logarithms: half as large is as odd as twice as large.
+    numbers: Array = np.log(np.maximum(np.array(list(values.values())), 1e-6))
     middle = float(np.median(numbers))
-    deviation = max(1.4826 * float(np.median(np.abs(numbers - middle))), least * abs(middle), 1e-9)
-    off = {subject: (value - middle) / deviation for subject, value in values.items()}
-    return {subject: distance for subject, distance in off.items() if abs(distance) > limit}
+    deviation = max(1.4826 * float(np.median(np.abs(numbers - middle))), least)
+    far = np.abs(numbers - middle) > limit * deviation
+    return [subject for subject, odd in zip(values, far, strict=True) if odd]
