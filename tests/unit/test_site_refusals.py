@@ -21,7 +21,11 @@ def config(tiny_sites) -> SiteConfig:
 @pytest.mark.parametrize(
     ("label", "message", "reason"),
     [
-        ("1", r"training needs both classes, but its train split has 0 normal \(NOR\) and 6 diseased", "no normal subject"),
+        (
+            "1",
+            r"training needs both classes, but its train split has 0 normal \(NOR\) and 6 diseased",
+            "no normal subject",
+        ),
         ("0", r"6 normal \(NOR\) and 0 diseased.*into the column split of cohort\.csv", "no diseased subject"),
     ],
 )

@@ -87,10 +87,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Run the simulation, or say that it has been run."""
-    from med_duallora.commands.simulate_checks import check_inputs
     from med_duallora.flare.detour import detour
     from med_duallora.flare.earlier_states import sites_without_state
     from med_duallora.flare.simulation import finished_run, start_clean
+    from med_duallora.flare.simulation_checks import check_inputs
     from med_duallora.flare.workspace import locked
 
     simulation = _simulation(options)
@@ -130,8 +130,8 @@ def _make_room(simulation: "Simulation", fresh: bool) -> None:
 
 def _simulation(options: argparse.Namespace) -> "Simulation":
     from med_duallora.cohorts.sites import find_sites
-    from med_duallora.commands.simulate_checks import check_given_checkpoint, known_log_config
     from med_duallora.flare.simulation import Simulation
+    from med_duallora.flare.simulation_checks import check_given_checkpoint, known_log_config
 
     sites = find_sites(options.data, options.sites.split(",") if options.sites else None)
     n_parallel = len(sites) if options.parallel_sites is None else options.parallel_sites
