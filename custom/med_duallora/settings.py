@@ -73,7 +73,6 @@ def unknown_setting(key: str, known: Iterable[str]) -> str:
     by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
     last = key.rpartition(".")[2]
     meant = [name for name in known if name.rpartition(".")[2] == last]
-    meant = meant or difflib.get_close_matches(key, known, n=1)
     meant = meant or [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1)]
     if meant:
         return f"unknown setting {key!r}; did you mean {' or '.join(meant)}?"
