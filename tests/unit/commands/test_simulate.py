@@ -78,7 +78,10 @@ BAD = [
     (["--set", "train.lr=1e400"], "train.lr = inf, but it must be a finite number"),
     (["--set", "train.lr=1" + "0" * 400], "but it must be a finite number"),
     (["--set", "train.seed=-1"], "train.seed = -1, but it must be between 0 and"),
-    (["--set", "lora.targets=q,k"], 'write \'lora.targets=["q","k"]\'; known are q, kv, proj, fc1, fc2'),
+    (
+        ["--set", "lora.targets=q,k"],
+        'write \'lora.targets=["q","k"]\'; it must be one or more of q, kv, proj, fc1, fc2',
+    ),
     (["--set", "lora=" + "[" * 100_000], "'lora' is a group of settings"),
     (["--set", "workflow.wait_s=1e9"], "workflow.wait_s = 1000000000.0, but it must be a whole number"),
     (["--set", "workflow.wait_s=1000000000"], "workflow.wait_s = 1000000000, but it must be between 0 and"),
