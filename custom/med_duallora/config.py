@@ -80,7 +80,7 @@ class LoRAConfig:
     alpha_global: float = limited(16.0, above(0, 1024))
     rank_local: int = limited(8, between(0, 256))
     alpha_local: float = limited(16.0, above(0, 1024))
-    targets: tuple[str, ...] = limited(("q", "kv"), some_of(*TARGETS), TARGETS)
+    targets: tuple[str, ...] = limited(("q", "kv"), some_of(*TARGETS))
     n_blocks: int = limited(2, between(1, 64))
     head_policy: str = limited("local", one_of(*HEAD_POLICIES))
     head_norm: str = limited("site", one_of("site", "none"))

@@ -126,7 +126,7 @@ def test_settings_can_be_overridden(assignment: str, read: object) -> None:
         ("n_round=3", r"unknown setting 'n_round'; did you mean train\.n_rounds\?"),
         ("lora.n_rounds=3", r"did you mean train\.n_rounds\?"),
         ("lora=8", "'lora' is a group of settings; write one of them: lora.rank_global, "),
-        ("lora.targets=q,k", r"write 'lora.targets=\[\"q\",\"k\"\]'; known are q, kv, proj, fc1, fc2"),
+        ("lora.targets=q,k", r"write 'lora.targets=\[\"q\",\"k\"\]'; it must be one or more of q, kv, proj, fc1, fc2"),
         ("train.betas=0.9", r"must be a list: write 'train.betas=\[0.9,0.95\]'"),
         ("backbone_sha256=123", "empty, or 64 lower-case hexadecimal digits"),
         (f"train.lr={'9' * 400}", "must be a finite number"),

@@ -71,9 +71,9 @@ def sha256_or_empty() -> Limit:
     )
 
 
-def limited(default: T, limit: Limit, known: Sequence[str] = ()) -> T:
-    """Return a dataclass field with a default, its limit and, for a list, what may stand in it."""
-    field: T = dataclasses.field(default=default, metadata={KEY: limit, "known": known})
+def limited(default: T, limit: Limit) -> T:
+    """Return a dataclass field with a default and its limit."""
+    field: T = dataclasses.field(default=default, metadata={KEY: limit})
     return field
 
 
