@@ -1,4 +1,4 @@
-"""The prepared cohorts below a folder, one per site."""
+"""The prepared cohorts below a folder, one per site, and the names that sites can have."""
 
 from pathlib import Path
 

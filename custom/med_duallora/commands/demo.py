@@ -18,8 +18,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "demo",
         help="phantoms -> prepared cohorts -> FLARE simulator -> report, in one go",
         description="Run phantom, prepare, simulate and report one after the other; every command is printed and can "
-        "be run alone. A second run keeps what is there and redoes only what is missing; with other settings it needs "
-        "--fresh.",
+        "be run alone. A second run keeps what is there and redoes only what is missing; a finished federation of "
+        "another configuration or program version is refused unless --fresh is given.",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder that everything is written to")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of the phantoms (default: 0)")
@@ -42,7 +42,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--fresh",
         action="store_true",
-        help="move what an earlier run left to DIR/run.previous-N, but for the feature cache, and start anew",
+        help="move the federation that an earlier demo ran to OUT/run.previous-N, and run it anew",
     )
     parser.set_defaults(run=run)
 
@@ -59,9 +59,8 @@ def steps(options: argparse.Namespace) -> dict[str, list[str]]:
             *("prepare", "--out", prepared, "--acdc", f"{raw}/acdc", "--mnms", f"{raw}/mnms"),
         ],
         "a federation of the four vendors in the FLARE simulator": [
-            *("simulate", "--data", prepared, "--workspace", workspace),
+            *("simulate", "--data", prepared, "--workspace", workspace, *(["--fresh"] if options.fresh else [])),
             *changes,
-            *(["--fresh"] if options.fresh else []),
         ],
         "tables and plots": ["report", workspace],
     }

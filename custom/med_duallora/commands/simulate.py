@@ -105,10 +105,8 @@ def run(options: argparse.Namespace) -> int:
         record = start_clean(simulation)
         print(f"run {record['run_id']}: {', '.join(simulation.sites)}; {_rounds_text(simulation)}")
         for site in sites_without_state(simulation):
-            print(
-                f"no local state of {site} in {simulation.states}: its local adapter starts from scratch",
-                file=sys.stderr,
-            )
+            text = f"no local state of {site} in {simulation.states}: its local adapter starts from scratch"
+            print(text, file=sys.stderr)
         print(simulation.command_text(by), flush=True)
         return _run(simulation, record, by)
 

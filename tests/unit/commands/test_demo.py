@@ -71,12 +71,6 @@ def test_a_failed_step_ends_the_demo(  # noqa: PLR0917
 
 
 def test_every_printed_command_is_one_that_the_command_line_takes(tmp_path: Path) -> None:
-    options = Namespace(out=tmp_path, seed=1, n_per_vendor=8, assignments=["train.n_rounds=2"], fresh=True)
+    options = Namespace(out=tmp_path, seed=1, n_per_vendor=8, assignments=["train.n_rounds=2"])
     for arguments in demo.steps(options).values():
         assert build_parser().parse_args(arguments).command == arguments[0]
-
-
-def test_fresh_is_for_the_run_alone(calls: list[Namespace], tmp_path: Path) -> None:
-    assert main(["demo", "--out", str(tmp_path)]) == 0
-    assert main(["demo", "--out", str(tmp_path), "--fresh"]) == 0
-    assert [call.fresh for call in calls if call.command == "simulate"] == [False, True]

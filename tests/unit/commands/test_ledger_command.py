@@ -70,10 +70,3 @@ def test_match_says_when_a_chain_is_broken(ledger: Ledger, tmp_path: Path, capsy
     record.head_path.unlink()
     run("match", ledger.path, record.path, "--site", "ge")
     assert "received.jsonl: its head file" in capsys.readouterr().err
-
-
-def test_match_names_the_sites_where_the_given_one_is_unknown(ledger: Ledger, tmp_path: Path, capsys):
-    record = Ledger(tmp_path / "received.jsonl")
-    record.append(Entry("j1", "ge", "train", "tensors", ALLOWED, "", 0, {}, 2048, "a" * 64))
-    assert run("match", ledger.path, record.path, "--site", "nope") == 1
-    assert "unknown site 'nope': the server's record names ge" in capsys.readouterr().err

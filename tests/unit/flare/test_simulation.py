@@ -54,10 +54,10 @@ def test_the_printed_command_is_the_one_that_runs(simulation: Simulation) -> Non
 
 
 def test_by_a_detour_the_command_names_the_links_alone(simulation: Simulation, tmp_path: Path) -> None:
-    by = Detour(Path("/var/link"), Path("/var/env/bin/python"), {Path("/var/link"): tmp_path / "run 1"})
+    by = Detour(Path("/link"), Path("/env/bin/python"), {Path("/link"): tmp_path / "run 1"})
     words = shlex.split(simulation.command_text(by))
-    assert words[:4] == ["ln", "-s", str(tmp_path / "run 1"), "/var/link;"]
-    assert words[6:10] == ["/var/env/bin/python", "-m", "nvflare.cli", "simulator"]
+    assert words[:4] == ["ln", "-s", str(tmp_path / "run 1"), "/link;"]
+    assert words[6:10] == ["/env/bin/python", "-m", "nvflare.cli", "simulator"]
     assert not any(str(tmp_path) in word for word in words[4:])
 
 
