@@ -16,17 +16,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 GRID = 2.0  # mm, pixels on which the search runs; a finer grid finds nothing more
 EDGE_SCALE = 2.0  # mm, standard deviation of the smoothing before frames are compared
-RADII = np.arange(10.0, 36.0, 2.0)  # mm, of the left ventricle's blood over slices and the cardiac cycle
+RADII = np.arange(10.0, 42.0, 2.0)  # mm, of the left ventricle's blood over slices and the cardiac cycle
 VOTE_SCALE = 5.0  # mm, standard deviation of the smoothing within which votes count as meeting
 MOTION_SCALE = 25.0  # mm, the same for the motion around a place: ventricles as a whole
 HEART_RADIUS = 80.0  # mm around the centre; no heart reaches further
 MAX_FRAMES = 8  # of a cine; more add time, not places
 
 # How the confidence is made; chosen together with CONFIDENT on the odd half of ACDC, see docs/preparation.md.
-AGREEMENT_RADIUS = 8.0  # mm, within which a slice's votes speak for the place
-CHANCE_AGREEMENT = 0.5  # about what a place chosen by other slices has in a slice without a heart
+HEART_SLICES = 2 / 3  # of the slices are asked, the best: others lie above or below the ventricles
+AGREEMENT_RADIUS = 4.0  # mm, within which a slice's votes speak for the place
+CHANCE_AGREEMENT = 0.6  # about what a place has that slices without a heart agree on
 PEAK_RADIUS = 12.0  # mm
-CONCENTRATED = 0.1  # share of all votes within PEAK_RADIUS of the place from which on they are not scattered
+CONCENTRATED = 0.05  # share of all votes within PEAK_RADIUS of the place from which on they are not scattered
 
 # Below this, the image's centre is the better guess.
 CONFIDENT = 0.3
@@ -74,7 +75,7 @@ def find_heart(frames: Array, spacing: tuple[float, float, float]) -> HeartPlace
         return nowhere
     peak = _peak(votes)
     x, y = ((place + 0.5) * n / m - 0.5 for place, n, m in zip(peak, (n_x, n_y), votes.shape, strict=True))
-    return HeartPlace((x, y), _extent(motion.sum(axis=2), peak), _confidence(by_slice, votes, peak))
+    return HeartPlace((x, y), _extent((motion**2).sum(axis=2), peak), _confidence(by_slice, votes, peak))
 
 
 def _on_grid(frames: Array, spacing: tuple[float, float, float]) -> Array:
@@ -99,33 +100,36 @@ def _on_grid(frames: Array, spacing: tuple[float, float, float]) -> Array:
 
 
 def _motion(smooth: Array) -> Array:
-    """Return (x, y, Z) how much each pixel changes over the frames, beyond what most of its slice does."""
+    """Return (x, y, Z) how much each pixel changes over the frames, beyond what most of its slice does.
+
+    It is a square root: in a failing heart the right ventricle, the atria and vessels change several times as much
+    as the left ventricle, which must still be heard.
+    """
     change = smooth.std(axis=3)
     beyond = np.clip(change - 2 * np.median(change, axis=(0, 1), keepdims=True), 0, None)
-    return np.asarray(np.minimum(beyond, np.percentile(beyond, 99.5)))
+    return np.asarray(np.sqrt(np.minimum(beyond, np.percentile(beyond, 99.5))))
 
 
 def _votes(smooth: Array, motion: Array) -> Array:
-    """Return (x, y, Z) the votes of the moving edges of each slice over all frames, as far as they come from all around.
+    """Return (x, y, Z) the votes of the moving edges of each slice, as far as they come from all around.
 
     Votes from one direction and its opposite only, as a straight edge casts them, cancel: each vote is also a
     vector at twice its angle, and the length of their sum is taken off.
     """
     along_x, along_y = np.gradient(smooth, GRID, GRID, axis=(0, 1))
     angle = np.arctan2(along_y, along_x)
-    # The root keeps the steepest edges, of fat and vessels, from outvoting the ventricle.
+    # A square root again: edges of fat and vessels are steeper than the ventricle's.
     weight = np.sqrt(np.hypot(along_x, along_y)) * motion[..., np.newaxis]
-    sigma = VOTE_SCALE / GRID
     votes = np.zeros_like(motion)
     for k in range(motion.shape[2]):
         cast = _cast(weight[:, :, k], angle[:, :, k])
-        total, *vector = (ndimage.gaussian_filter(part, sigma) for part in cast)
+        total, *vector = (ndimage.gaussian_filter(part, VOTE_SCALE / GRID) for part in cast)
         votes[:, :, k] = np.maximum(total - np.hypot(*vector), 0)
     return votes
 
 
-def _cast(weight: Array, angle: Array) -> tuple[Array, Array, Array]:
-    """Return (x, y) the sums of votes, and of their vectors at twice their angle, from edges (x, y, T) of a slice."""
+def _cast(weight: Array, angle: Array) -> Array:
+    """Return (3, x, y): of one slice's edges (x, y, T), the sum of votes and of their vectors at twice the angle."""
     n_x, n_y = weight.shape[:2]
     at = np.nonzero(weight)
     steps = np.cos(angle[at]) / GRID, np.sin(angle[at]) / GRID
@@ -135,20 +139,19 @@ def _cast(weight: Array, angle: Array) -> tuple[Array, Array, Array]:
         to_x, to_y = (np.rint(at[i] + radius * steps[i]).astype(np.intp) for i in (0, 1))
         inside = (to_x >= 0) & (to_x < n_x) & (to_y >= 0) & (to_y < n_y)
         target = to_x[inside] * n_y + to_y[inside]
-        for total, part in zip(sums, parts[:, inside] / np.sqrt(radius), strict=True):
-            total += np.bincount(target, part, minlength=n_x * n_y)
-    first, second, third = sums.reshape(3, n_x, n_y)
-    return first, second, third
+        for index, part in enumerate(parts[:, inside] / np.sqrt(radius)):
+            sums[index] += np.bincount(target, part, minlength=n_x * n_y)
+    return sums.reshape(3, n_x, n_y)
 
 
 def _joined(by_slice: Array, motion: Array) -> Array:
-    """Return (x, y) the votes of all slices, where there is motion around; no slice counts by its contrast alone."""
+    """Return (x, y) the votes of all slices, nearly alike in what each can say, and favoured where much moves."""
     strength = by_slice.max(axis=(0, 1))
     moving = strength > 0
     if not moving.any():
         return np.zeros(by_slice.shape[:2])
-    votes = (by_slice[:, :, moving] / np.sqrt(strength[moving])).sum(axis=2)
-    return np.asarray(votes * ndimage.gaussian_filter(motion.sum(axis=2), MOTION_SCALE / GRID))
+    votes = (by_slice[:, :, moving] / strength[moving] ** 0.75).sum(axis=2)
+    return np.asarray(votes * np.sqrt(ndimage.gaussian_filter(motion.sum(axis=2), MOTION_SCALE / GRID)))
 
 
 def _peak(votes: Array) -> tuple[int, int]:
@@ -162,21 +165,23 @@ def _distance(shape: tuple[int, ...], centre: tuple[int, int]) -> Array:
     return np.asarray(np.hypot(x - centre[0], y - centre[1]) * GRID)
 
 
-def _extent(motion: Array, centre: tuple[int, int]) -> float:
-    """Return the radius in mm that holds 90 % of the motion near ``centre``."""
-    distance = _distance(motion.shape, centre)
+def _extent(change: Array, centre: tuple[int, int]) -> float:
+    """Return the radius in mm that holds 90 % of the change near ``centre`` beyond the usual farther away."""
+    distance = _distance(change.shape, centre)
     near = distance <= HEART_RADIUS
+    usual = float(change[~near].mean()) if not near.all() else 0.0
     order = np.argsort(distance[near])
-    held = np.cumsum(motion[near][order])
+    held = np.cumsum(np.maximum(change[near][order] - usual, 0))
     return float(distance[near][order][np.searchsorted(held, 0.9 * held[-1])])
 
 
 def _confidence(by_slice: Array, votes: Array, centre: tuple[int, int]) -> float:
-    """Return how near the place comes to each slice's own best one, in votes, less where votes are scattered."""
+    """Return how near the place comes to slices' own best ones, in votes, less where votes are scattered."""
     distance = _distance(votes.shape, centre)
     best = by_slice.max(axis=(0, 1))
     here = by_slice[distance <= AGREEMENT_RADIUS].max(axis=0)
-    agreement = float(np.divide(here, best, out=np.zeros_like(best), where=best > 0).mean())
+    of_best = np.sort(np.divide(here, best, out=np.zeros_like(best), where=best > 0))
+    agreement = float(of_best[-int(np.ceil(HEART_SLICES * len(of_best))) :].mean())
     concentration = float(votes[distance <= PEAK_RADIUS].sum() / votes.sum())
     beyond_chance = max(0.0, agreement - CHANCE_AGREEMENT) / (1 - CHANCE_AGREEMENT)
     return beyond_chance * min(1.0, concentration / CONCENTRATED)
