@@ -51,13 +51,13 @@ def read_lines(path: Path) -> list[Line]:
     """Return the entries of a ledger without checking its chain.
 
     Raises:
-        LedgerError: there is no such file, or a line is no JSON object.
+        LedgerError: there is no such file, or a line is not a JSON object.
     """
     found = []
     for number, text in _texts(path):
         line = _parsed(text)
         if line is None:
-            raise LedgerError(f"ledger {path}: line {number} is no JSON object; see ledger verify")
+            raise LedgerError(f"ledger {path}: line {number} is not a JSON object; see ledger verify")
         found.append(line)
     return found
 
@@ -77,7 +77,7 @@ def verify(path: Path, noted: str = "") -> Verification:
     for number, text in _texts(path):
         line = _parsed(text)
         if line is None:
-            problems.append(Problem(number, "is damaged or was not finished (no JSON object)"))
+            problems.append(Problem(number, "is damaged or was not finished (not a JSON object)"))
             previous, expected = "", expected + 1
             continue
         problems.extend(Problem(number, what) for what in _faults(line, expected, previous))

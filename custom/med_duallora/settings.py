@@ -19,7 +19,7 @@ C = TypeVar("C")
 def assigned(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """Return nested settings with ``key=value`` texts applied, such as ``train.n_rounds=4`` or ``device=cpu``.
 
-    The value is read as JSON, e.g. ``lora.targets=["q","kv","fc1"]``, or as text where it is no JSON.
+    The value is read as JSON, e.g. ``lora.targets=["q","kv","fc1"]``, or as text where it is not JSON.
 
     Raises:
         ConfigError: a text has no ``=``, or names a setting that is not in ``values``.
@@ -28,7 +28,7 @@ def assigned(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(f"{assignment!r} is no assignment; write key=value, for example train.n_rounds=4")
+            raise ConfigError(f"{assignment!r} is not an assignment; write key=value, for example train.n_rounds=4")
         _assign(changed, key.strip(), _parse(text.strip()))
     return changed
 

@@ -280,12 +280,12 @@ class SiteRuntime:
         """Say in the site's log what its administrator may not expect."""
         if state is None and round_index > 0:
             logger.warning(
-                "no usable local state from before round %d of this training: the local adapter starts anew",
+                "no usable local state from before round %d of this training: the local adapter starts from scratch",
                 round_index + 1,
             )
         if state and state.cohort != self._cohort_sha256:
             logger.warning(
-                "the cohort's table changed since round %d: training goes on with the subjects that it lists now",
+                "the cohort's table changed since round %d: training continues with the subjects that it lists now",
                 state.round_index + 1,
             )
 
@@ -311,6 +311,6 @@ def _check_trainable(cohort: PreparedCohort) -> None:
     labels = [subject.label for subject in cohort.split("train")]
     if len(set(labels)) < 2:
         raise CohortError(
-            f"the training split has {labels.count(0)} healthy and {labels.count(1)} diseased subjects; "
+            f"the training split has {labels.count(0)} normal (NOR) and {labels.count(1)} diseased subjects; "
             "training needs both classes: check cohort.csv, or prepare the cohort with another seed"
         )

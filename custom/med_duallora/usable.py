@@ -51,4 +51,4 @@ def _classes(cohort: Path) -> Iterator[str]:
     except CohortError:
         return  # what is wrong with a row may name a subject: a job says it, in its own log at level DEBUG
     if len({subject.label for subject in subjects}) < 2:
-        yield f"data_dir = {str(cohort)!r}, but its training split has not both classes, which training needs"
+        yield f"data_dir = {str(cohort)!r}, but its training split does not have both classes, which training needs"

@@ -33,7 +33,7 @@ def test_whole_numbers_serve_as_floats() -> None:
     [
         (LoRAConfig, {"rank_global": -1}, r"lora\.rank_global = -1, but it must be between 0 and 256"),
         (LoRAConfig, {"rank_local": 257}, r"lora\.rank_local = 257"),
-        (LoRAConfig, {"rank_global": 0, "rank_local": 0}, "above 0 if rank_local is 0"),
+        (LoRAConfig, {"rank_global": 0, "rank_local": 0}, "above 0 if lora.rank_local is 0"),
         (LoRAConfig, {"alpha_global": 0.0}, r"lora\.alpha_global = 0\.0"),
         (LoRAConfig, {"alpha_local": 2000.0}, "above 0 and at most 1024"),
         (LoRAConfig, {"targets": ()}, "one or more of q, kv, proj, fc1, fc2"),
@@ -41,7 +41,11 @@ def test_whole_numbers_serve_as_floats() -> None:
         (LoRAConfig, {"targets": ("q", "q")}, "without repetition"),
         (LoRAConfig, {"n_blocks": 0}, r"lora\.n_blocks = 0"),
         (LoRAConfig, {"head_policy": "private"}, "one of local, shared, global"),
-        (TrainConfig, {"n_rounds": 0}, r"train\.n_rounds = 0, but it must be at least 1"),
+        (TrainConfig, {"n_rounds": 0}, r"train\.n_rounds = 0, but it must be between 1 and 10000"),
+        (TrainConfig, {"n_rounds": 10_001}, "between 1 and 10000"),
+        (TrainConfig, {"lr": 1e9}, "above 0 and at most 1"),
+        (TrainConfig, {"batch_size": 10**6}, "between 1 and 4096"),
+        (LoRAConfig, {"n_blocks": 65}, "between 1 and 64"),
         (TrainConfig, {"local_epochs": 0}, "local_epochs"),
         (TrainConfig, {"batch_size": 0}, "batch_size"),
         (TrainConfig, {"lr": 0.0}, "above 0"),
@@ -66,7 +70,7 @@ def test_whole_numbers_serve_as_floats() -> None:
         (JobConfig, {"experiment": "a/b"}, "1 to 64 letters"),
         (JobConfig, {"experiment": ""}, "1 to 64 letters"),
         (JobConfig, {"experiment": "é"}, "1 to 64 letters"),
-        (JobConfig, {"weighting": "size"}, "subjects or uniform"),
+        (JobConfig, {"weighting": "size"}, "one of subjects, uniform"),
     ],
 )
 def test_every_limit_is_checked_and_quoted(cls: type, values: dict[str, object], message: str) -> None:
@@ -79,14 +83,14 @@ def test_every_limit_is_checked_and_quoted(cls: type, values: dict[str, object],
     [
         pytest.param({"rounds": 3}, "unknown setting 'rounds'; known here: augment", id="unknown setting"),
         pytest.param({"train": {"rounds": 3}}, r"unknown setting 'train\.rounds'", id="unknown nested setting"),
-        pytest.param({"train": 3}, r"train\. must be an object, not int", id="group is no group"),
+        pytest.param({"train": 3}, r"train\. must be an object, not int", id="group is not a group"),
         pytest.param({"train": {"n_rounds": "3"}}, r"train\.n_rounds = '3', but it must be of type int", id="text"),
         pytest.param({"train": {"n_rounds": 3.0}}, "must be of type int", id="float where int is meant"),
-        pytest.param({"train": {"n_rounds": True}}, "must be of type int", id="truth value is no number"),
+        pytest.param({"train": {"n_rounds": True}}, "must be of type int", id="truth value is not a number"),
         pytest.param({"train": {"lr": float("inf")}}, "must be of type float", id="infinity is no setting"),
         pytest.param({"train": {"clip_norm": float("nan")}}, "must be of type float", id="nor is NaN"),
-        pytest.param({"train": {"lr": True}}, "must be of type float", id="truth value is no float"),
-        pytest.param({"lora": {"targets": "q"}}, "must be a list", id="text is no list"),
+        pytest.param({"train": {"lr": True}}, "must be of type float", id="truth value is not a float"),
+        pytest.param({"lora": {"targets": "q"}}, "must be a list", id="text is not a list"),
         pytest.param({"lora": {"targets": [1]}}, "must be of type str", id="number in a list of texts"),
         pytest.param({"method": None}, "must be of type str", id="nothing"),
     ],
@@ -113,7 +117,7 @@ def test_settings_can_be_overridden(assignment: str, read: object) -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("train.n_rounds", "is no assignment; write key=value"),
+        ("train.n_rounds", "is not an assignment; write key=value"),
         ("train.rounds=3", r"unknown setting 'train\.rounds'; did you mean 'n_rounds'\? known here: batch_size"),
         ("train.qqq=3", r"unknown setting 'train\.qqq'; known here: batch_size"),
         ("backbone_sha256=123", "must be of type str"),
@@ -121,7 +125,7 @@ def test_settings_can_be_overridden(assignment: str, read: object) -> None:
         ("trains.n_rounds=3", "there is no group 'trains'"),
         ("method.name=x", "there is no group 'method'"),
         ("train.n_rounds=three", "must be of type int"),
-        ("train.n_rounds=0", "at least 1"),
+        ("train.n_rounds=0", "between 1 and 10000"),
     ],
 )
 def test_a_wrong_override_says_what_is_known(assignment: str, message: str) -> None:
@@ -197,7 +201,7 @@ def test_the_privacy_scope_comes_before_the_environment(tmp_path: Path, monkeypa
     assert SiteConfig.find("ge", {"med_duallora_site_config": str(tmp_path / "scope.json")}).n_threads == 1
 
 
-def test_a_site_without_configuration_is_told_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_without_configuration_is_reported_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SITE_CONFIG_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match=f"site ge has no configuration: .*{SITE_CONFIG_VARIABLE}.*med_duallora_site"):
         SiteConfig.find("ge")

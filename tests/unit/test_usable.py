@@ -58,11 +58,11 @@ def test_a_gpu_that_is_there_is_taken(config: SiteConfig, monkeypatch: pytest.Mo
 def test_a_cohort_of_one_class_is_found(label: str, config: SiteConfig, tmp_path: Path) -> None:
     changed = relabelled(config, tmp_path / "one-class", label)
     (problem,) = problems(changed)
-    reason = "its training split has not both classes, which training needs"
+    reason = "its training split does not have both classes, which training needs"
     assert problem == f"data_dir = '{changed.data_dir}', but {reason}"
 
 
-def test_everything_that_is_wrong_is_told_at_once(
+def test_everything_that_is_wrong_is_reported_at_once(
     config: SiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

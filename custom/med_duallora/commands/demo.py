@@ -20,8 +20,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Run phantom, prepare, simulate and report one after the other; every command is printed and can "
         "be run alone. A second run keeps what is there and redoes only what is missing or changed.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="everything is written below it")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the phantoms (default: 0)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder that everything is written to")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of the phantoms (default: 0)")
     parser.add_argument(
         "--n-per-vendor",
         type=int,

@@ -16,9 +16,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the server's kit: holds startup/ and local/"
     )
-    parser.add_argument(
-        "--storage", type=Path, required=True, metavar="DIR", help="jobs and their results are kept below it"
-    )
+    parser.add_argument("--storage", type=Path, required=True, metavar="DIR", help="folder for jobs and their results")
     parser.set_defaults(run=run)
 
 

@@ -23,9 +23,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "its results. The same configuration again does nothing once it has finished; any other one starts clean in "
         "the same workspace, where only the feature cache is kept.",
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds a prepared cohort per site")
     parser.add_argument(
-        "--workspace", type=Path, required=True, metavar="DIR", help="of this run: new, or an older run"
+        "--data", type=Path, required=True, metavar="DIR", help="folder that holds one prepared cohort per site"
+    )
+    parser.add_argument(
+        "--workspace",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of this run: a new one, or that of an older run",
     )
     parser.add_argument(
         "--job", default="simulator", metavar="JOB", help="a known job or a job folder (default: simulator)"
@@ -43,23 +49,31 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--states",
         type=Path,
         metavar="DIR",
-        help="with --resume-from: holds the sites' local states, a folder per site (default: those of the workspace "
-        "that the adapter lies in); they are copied",
+        help="with --resume-from: holds the sites' local states, one folder per site (default: those of the "
+        "workspace that the adapter is in); they are copied",
     )
-    parser.add_argument("--sites", metavar="A,B,...", help="take part (default: every cohort below --data)")
+    parser.add_argument("--sites", metavar="A,B,...", help="sites that take part (default: every cohort below --data)")
     parser.add_argument(
-        "--parallel-sites", type=int, metavar="N", help="sites that work at a time (default: all of them)"
+        "--parallel-sites", type=int, metavar="N", help="how many sites work at the same time (default: all)"
     )
     parser.add_argument(
-        "--device", default="auto", metavar="DEVICE", help="of every site: auto, cpu, cuda or cuda:N (default: auto)"
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="device of every site: auto, cpu, cuda or cuda:N (default: auto)",
     )
-    parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
+    parser.add_argument(
+        "--backbone-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="backbone weights (default: those shipped with the package)",
+    )
     add_site_settings_argument(parser)
     parser.add_argument(
         "--log-config",
         default="concise",
         metavar="MODE",
-        help="of FLARE: concise, full, verbose, or a level like DEBUG",
+        help="FLARE's logging: concise, full, verbose, or a level like DEBUG",
     )
     parser.set_defaults(run=run)
 
@@ -78,7 +92,10 @@ def run(options: argparse.Namespace) -> int:
         record = start_clean(simulation)
         print(f"run {record['run_id']}: {', '.join(simulation.sites)}; {_rounds_text(simulation)}")
         for site in sites_without_state(simulation):
-            print(f"no local state of {site} in {simulation.states}: its local adapter starts anew", file=sys.stderr)
+            print(
+                f"no local state of {site} in {simulation.states}: its local adapter starts from scratch",
+                file=sys.stderr,
+            )
         print(simulation.command_text(), flush=True)
         return _run(simulation, record)
 
@@ -94,7 +111,7 @@ def _simulation(options: argparse.Namespace) -> "Simulation":
         )
     checkpoint = options.backbone_checkpoint
     if checkpoint is not None and not checkpoint.is_file():
-        raise ConfigError(f"--backbone-checkpoint {checkpoint} is no file")
+        raise ConfigError(f"--backbone-checkpoint {checkpoint} is not a file")
     workspace = options.workspace.resolve()
     return Simulation(
         workspace=workspace,

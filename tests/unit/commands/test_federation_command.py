@@ -31,7 +31,7 @@ def test_a_directory_without_federation_is_bad_usage(
     [
         pytest.param(["--sites", "ge,toshiba"], "no prepared cohort .*toshiba", id="a site without data"),
         pytest.param(["--project", "nowhere.yml"], "no project file nowhere.yml", id="no project"),
-        pytest.param(["--backbone-checkpoint", "nowhere"], "nowhere is no file", id="no checkpoint"),
+        pytest.param(["--backbone-checkpoint", "nowhere"], "nowhere is not a file", id="no checkpoint"),
         pytest.param(["--port", "70000"], "--port 70000", id="no port"),
         pytest.param(["--timeout", "0"], "--timeout 0", id="no patience"),
         pytest.param(["--site-set", "device=gpu"], "device = 'gpu'", id="wrong site setting"),

@@ -61,7 +61,7 @@ BAD = [
     (["--site-set", "colour=red"], "colour"),
     (["--sites", "toshiba"], "toshiba"),
     (["--job", "nowhere"], "no such job folder, and no known job; there are simulator"),
-    (["--backbone-checkpoint", "nowhere"], "is no file"),
+    (["--backbone-checkpoint", "nowhere"], "is not a file"),
     (["--set", "train.rounds=2"], "unknown setting"),
     (["--set", "backbone=cinema-huge"], "cinema-huge"),
     (["--data", "nowhere"], "no prepared cohort below nowhere"),

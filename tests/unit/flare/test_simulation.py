@@ -191,12 +191,13 @@ def test_a_line_that_is_being_written_waits(tmp_path: Path) -> None:
 def test_the_origin_of_the_data_is_noted_beside_the_scores(simulation: Simulation, tmp_path: Path) -> None:
     finish(simulation)
     mark_origin(simulation)
-    assert json.loads((simulation.server_directory / "evaluation.json").read_text())["synthetic"] is False
+    where = simulation.server_directory / "evaluation.json"
+    assert json.loads(where.read_text())["origin"] == {"phantoms": "none", "datasets": []}
     phantoms = tmp_path / "prepared" / "ge"
     phantoms.mkdir(parents=True)
     (tmp_path / "prepared" / "preparation.json").write_text('{"synthetic": true}')
     mark_origin(dataclasses.replace(simulation, sites={"ge": phantoms}))
-    assert json.loads((simulation.server_directory / "evaluation.json").read_text())["synthetic"] is True
+    assert json.loads(where.read_text())["origin"] == {"phantoms": "all", "datasets": []}
 
 
 def log(simulation: Simulation, name: str, *lines: str) -> None:

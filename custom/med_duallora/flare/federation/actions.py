@@ -45,7 +45,7 @@ def abort(options: argparse.Namespace) -> int:
     with console(Federation.read(options.workspace)) as lead:
         job_id = options.job_id or _latest(lead)
         lead.abort(job_id)
-    print(f"job {job_id}: abort asked for")
+    print(f"job {job_id}: abort requested")
     return 0
 
 
@@ -88,7 +88,7 @@ def _watched(federation: Federation, lead: Console, job_id: str, options: argpar
     except KeyboardInterrupt:
         where = shlex.quote(str(options.workspace))
         print(
-            f"job {job_id} goes on; to stop it: med-duallora federation abort --workspace {where} {job_id}",
+            f"job {job_id} continues; to stop it: med-duallora federation abort --workspace {where} {job_id}",
             file=sys.stderr,
         )
         raise
@@ -101,11 +101,13 @@ def kept_of_failed(federation: Federation, lead: Console, job_id: str) -> None:
     try:
         place = fetch(federation, lead, job_id)
     except FederationError as error:
-        print(f"nothing of job {job_id} was downloaded: {error}", file=sys.stderr)
+        print(f"nothing was downloaded of job {job_id}: {error}", file=sys.stderr)
         return
-    print(f"result, as far as the job came: {place}")
+    print(f"result, as far as far as the job got: {place}")
     for adapter in place.glob(f"workspace/app_*/{LAST}.safetensors"):
-        print(f"to go on from its last finished round: the same command with --resume-from {shlex.quote(str(adapter))}")
+        print(
+            f"to resume from its last finished round: the same command with --resume-from {shlex.quote(str(adapter))}"
+        )
 
 
 def fetched(federation: Federation, lead: Console, job_id: str) -> int:
