@@ -75,7 +75,7 @@ def crop_lines(result: Preparation) -> list[str]:
 
 def dicom_lines(result: Preparation) -> list[str]:
     """Say of how many subjects ED and ES were chosen by a rule, and how many are not named by their folder."""
-    rows = [row for of_cohort in result.cohorts.values() for row in of_cohort if row["dataset"] == "dicom"]
+    rows = [row for of_cohort in result.cohorts.values() for row in of_cohort if row.get("dataset") == "dicom"]
     lines = []
     if n_chosen := sum(row["frames"] == "automatic" for row in rows):
         lines.append(

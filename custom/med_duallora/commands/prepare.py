@@ -55,7 +55,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared cohorts go")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the prepared cohorts go (required)")
+    parser.add_argument(
+        "--table-template",
+        type=Path,
+        metavar="CSV",
+        help="write an example of the table for --table, explain its columns, and do nothing else",
+    )
     sources = parser.add_argument_group("sources, at least one")
     sources.add_argument(
         "--acdc", type=Path, metavar="DIR", help="raw ACDC: the folder 'database' or the one holding it"
@@ -126,6 +132,10 @@ def _add_site_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; see ``EPILOG`` for the exit code."""
+    if options.table_template is not None:
+        return _template(options.table_template)
+    if options.out is None:
+        raise InputError("--out is missing: say where the prepared cohorts go")
     from med_duallora.cohorts.prepare import prepare_cohorts
     from med_duallora.cohorts.prepare_summary import summary_lines
     from med_duallora.cohorts.prepare_tables import PrepareOptions
@@ -152,6 +162,14 @@ def run(options: argparse.Namespace) -> int:
     if result.refused and not options.allow_refused:
         print("Exit code 1 because of the refused subjects; --allow-refused accepts them.")
         return 1
+    return 0
+
+
+def _template(path: Path) -> int:
+    from med_duallora.cohorts.table_template import explanation, write_template
+
+    write_template(path)
+    print("\n".join(explanation(path)))
     return 0
 
 
