@@ -1,7 +1,6 @@
 """Adapters on disk: safetensors for the numbers, a JSON manifest beside it for everything else."""
 
 import importlib.metadata
-import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from med_duallora.backbone import agreed_sha256
 from med_duallora.config import JobConfig
 from med_duallora.egress import EgressContract
 from med_duallora.errors import ArtifactError
-from med_duallora.files import atomic_path, sha256_of_file, write_json
+from med_duallora.files import atomic_path, read_json, sha256_of_file, write_json
 
 INTENDED_USE = "Research use only, not for diagnosis."
 MANIFEST_VERSION = "1"
@@ -85,7 +84,7 @@ def load_adapter(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     manifest_path = path.with_suffix(".json")
     try:
         tensors: dict[str, np.ndarray] = load_file(path)
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        manifest = read_json(manifest_path)
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{error.filename or path} is missing; an adapter is a .safetensors file and its .json"
@@ -111,6 +110,6 @@ def _describing(path: Path, manifest: object) -> dict[str, Any] | None:
 def _manifest_beside(path: Path) -> dict[str, Any] | None:
     """Return the manifest of the adapter that is about to be replaced; None where there is none that fits."""
     try:
-        return _describing(path, json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+        return _describing(path, read_json(path.with_suffix(".json")))
     except (OSError, ValueError):
         return None

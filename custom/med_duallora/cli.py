@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import os
 import select
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 from med_duallora import __version__
 from med_duallora.errors import MedDualLoRAError
+from med_duallora.files import sentence
 
 COMMANDS = (
     "demo",
@@ -64,13 +66,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _main(arguments)
         finally:
-            sys.stdout.flush()
+            _flush()
     except BrokenPipeError:
         if not _reader_left():  # another pipe or socket broke, which is no reason to be silent
             raise
-        # Python would complain once more when it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute()
         return READER_LEFT
+
+
+def _flush() -> None:
+    """Write what was printed; where that fails, as on a full disk, end with a sentence and exit code 1."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _mute()
+        print(f"med-duallora: {sentence(error)}", file=sys.stderr)
+        raise SystemExit(MedDualLoRAError.exit_code) from None
+
+
+def _mute() -> None:
+    """Throw away what is still to be printed: Python would complain once more when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_left() -> bool:
@@ -80,15 +98,25 @@ def _reader_left() -> bool:
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poller.poll(0))
 
 
+def _print_any_name() -> None:
+    """Show what the terminal's encoding cannot in escapes: a file's name may hold any byte."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _main(arguments: Sequence[str] | None) -> int:
+    _print_any_name()
     options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except MedDualLoRAError as error:
+    except (MedDualLoRAError, OSError) as error:
+        if isinstance(error, OSError) and (isinstance(error, ConnectionError) or error.errno is None):
+            raise  # a pipe, see main; or no word of the operating system, so that only a traceback says where
         if options.debug:
             traceback.print_exc()
-        print(f"med-duallora {options.command}: {error}", file=sys.stderr)
-        return error.exit_code
+        text = sentence(error) if isinstance(error, OSError) else str(error)
+        print(f"med-duallora {options.command}: {text}", file=sys.stderr)
+        return getattr(error, "exit_code", MedDualLoRAError.exit_code)
     except KeyboardInterrupt:
         print(f"med-duallora {options.command}: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import ConfigError
+from med_duallora.files import read_json
 from med_duallora.policy import SitePolicy
 from med_duallora.reference.limits import (
     Limit,
@@ -247,7 +248,7 @@ class SiteConfig:
         """Read a site's JSON configuration; errors name the file, the key and the limit."""
         where = f"site configuration {path.name} in {path.parent}"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
         except OSError as error:
             raise ConfigError(f"{where}: {error.strerror or error}; make it readable, or correct its path") from error
         except ValueError as error:

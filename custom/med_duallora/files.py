@@ -1,13 +1,34 @@
-"""Files that are whole or absent: atomic writes and content hashes."""
+"""Files that are whole or absent: atomic writes, JSON that cannot harm its reader, and content hashes."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+
+MAX_JSON_DEPTH = 64
+"""Lists and objects inside each other that a JSON text may hold; what this package and FLARE write has less than 20."""
+FULL = "make room there, or choose another place"
+CLOSED = "choose another place, or have it opened for this account"
+ADVICE = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EFBIG: "files of this size are not allowed here (see `ulimit -f`); choose another place",
+    errno.EROFS: CLOSED,
+    errno.EACCES: CLOSED,
+    errno.EPERM: CLOSED,
+    errno.ENOTDIR: "a part of this path is a file; choose another place",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+}
+"""What to do about what an operating system says of a place."""
 
 
 @contextmanager
@@ -16,20 +37,47 @@ def atomic_path(target: Path, mode: int = 0o644) -> Iterator[Path]:
 
     The parent directory is created. A failed block leaves ``target`` as it was and no temporary file.
     The temporary name keeps the target's suffixes, because writers such as nibabel choose by suffix.
+
+    Raises:
+        OSError: the place cannot be written, or is full; names ``target``, whatever the writer said.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + target.name, dir=target.parent)
-    os.close(descriptor)
-    partial = Path(name)
+    with _named(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + target.name, dir=target.parent)
+        os.close(descriptor)
+        partial = Path(name)
+        try:
+            yield partial
+            partial.chmod(mode)
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Let errors of the place name the file that was to be written: a write to a full disk names none at all."""
     try:
-        yield partial
-        partial.chmod(mode)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or ".partial-" in str(error.filename)):
+            raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
         raise
+    except SafetensorError as error:  # its writer tells the number of the system's error in a text
+        code = re.search(r"\b(?:os error|code:) (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(target)) from error
+
+
+def sentence(error: OSError) -> str:
+    """Return what an operating system refused as one sentence: the place, the reason, and what to do."""
+    place = error.filename if error.filename is not None else "a file or the output"
+    advice = ADVICE.get(error.errno or 0, "")
+    return f"{place}: {error.strerror or error}" + (f"; {advice}" if advice else "")
 
 
 def write_text(target: Path, text: str, mode: int = 0o644) -> None:
@@ -41,6 +89,39 @@ def write_text(target: Path, text: str, mode: int = 0o644) -> None:
 def write_json(target: Path, value: Any, mode: int = 0o644) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity are refused (ValueError)."""
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n", mode)
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file (OSError, or ValueError as ``parsed_json``)."""
+    return parsed_json(path.read_text(encoding="utf-8"))
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or has more than ``MAX_JSON_DEPTH`` lists and objects inside each other, which
+            Python's parser, copying and writing answer with a RecursionError.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return value
+    raise ValueError(_TOO_DEEP)
+
+
+_TOO_DEEP = f"more than {MAX_JSON_DEPTH} lists and objects lie inside each other"
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
 
 
 def sha256_of_file(path: Path) -> str:

@@ -12,7 +12,6 @@ Appending is safe for several processes (an advisory lock) and against a crash: 
 import contextlib
 import fcntl
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from med_duallora.errors import LedgerError
-from med_duallora.files import canonical_json, write_json
+from med_duallora.files import canonical_json, parsed_json, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +213,7 @@ class Ledger:
 def read_head(path: Path) -> Head | None:
     """Return the content of a head file; None where there is none (LedgerError where it is damaged)."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         head = Head(values["n_lines"], values["n_bytes"], values["sha256"])
     except FileNotFoundError:
         return None
@@ -227,7 +226,7 @@ def read_head(path: Path) -> Head | None:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        value = parsed_json(line)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -1,6 +1,5 @@
 """What an auditor does with a ledger: verify its chain, and match it with the server's record of what arrived."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import LedgerError
-from med_duallora.files import canonical_json
+from med_duallora.files import canonical_json, parsed_json
 from med_duallora.ledger import ALLOWED, START, line_hash, read_head
 
 Line = Mapping[str, Any]
@@ -194,7 +193,7 @@ def _texts(path: Path) -> Iterator[tuple[int, bytes]]:
 def _parsed(text: bytes) -> Line | None:
     """Return a line that this program could have written, up to its spelling; None for anything else."""
     try:
-        value = json.loads(text)
+        value = parsed_json(text)
         canonical_json(value)  # no line of ours holds infinities or numbers that are none
     except (ValueError, RecursionError):
         return None

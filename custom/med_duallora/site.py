@@ -18,6 +18,7 @@ from med_duallora.backbone import (
     packaged_checkpoint,
 )
 from med_duallora.baseline import backbone_probabilities
+from med_duallora.cohorts.classes import lacking_class
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
 from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.devices import resolve_device
@@ -308,9 +309,6 @@ def demands_of(job: JobConfig, contract: EgressContract) -> dict[str, Any]:
 
 
 def _check_trainable(cohort: PreparedCohort) -> None:
-    labels = [subject.label for subject in cohort.split("train")]
-    if len(set(labels)) < 2:
-        raise CohortError(
-            f"the training split has {labels.count(0)} normal (NOR) and {labels.count(1)} diseased subjects; "
-            "training needs both classes: check cohort.csv, or prepare the cohort with another seed"
-        )
+    lack = lacking_class(cohort)
+    if lack:
+        raise CohortError(f"training needs both classes, but {lack}")

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from med_duallora.cohorts.classes import lacking_class
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.config import SiteConfig
-from med_duallora.errors import CohortError, ConfigError
+from med_duallora.errors import CheckpointError, CohortError, ConfigError
 from med_duallora.places import place_problems
 
 ALWAYS_THERE = ("auto", "cpu")
@@ -32,6 +33,7 @@ def problems(config: SiteConfig) -> Iterator[str]:
     yield from place_problems(config)
     yield from _device(config.device)
     yield from _classes(config.data_dir)
+    yield from _checkpoint(config.backbone_checkpoint)
 
 
 def _device(name: str) -> Iterator[str]:
@@ -47,8 +49,19 @@ def _device(name: str) -> Iterator[str]:
 
 def _classes(cohort: Path) -> Iterator[str]:
     try:
-        subjects = PreparedCohort.read(cohort).split("train")
+        lack = lacking_class(PreparedCohort.read(cohort))
     except CohortError:
         return  # what is wrong with a row may name a subject: a job says it, in its own log at level DEBUG
-    if len({subject.label for subject in subjects}) < 2:
-        yield f"data_dir = {str(cohort)!r}, but its training split does not have both classes, which training needs"
+    if lack:
+        yield f"data_dir = {str(cohort)!r}, but training needs both classes, and {lack}"
+
+
+def _checkpoint(path: Path | None) -> Iterator[str]:
+    if path is None or not path.is_file():
+        return
+    from med_duallora.backbone import check_checkpoint
+
+    try:
+        check_checkpoint(path)
+    except CheckpointError as error:
+        yield str(error)

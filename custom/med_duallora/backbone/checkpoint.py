@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from med_duallora.backbone.classifier import VIEW, CineMAClassifier
@@ -127,32 +127,82 @@ def load_classifier(
     path = Path(path)
     tensors = _read(path)
     model = build_classifier(config, n_classes, drop_path)
-    expected = model.state_dict()
-    if any(key.startswith(_MAE_MARK) for key in tensors):
-        tensors = _encoder_of(tensors, config)
-        expected = {key: value for key, value in expected.items() if not key.startswith("pred_head_dict.")}
-    else:
-        expected[POSITION] = model.token_embedding.pos_embed
-    _check(path, tensors, expected, optional={POSITION})
+    tensors, expected = _matched(tensors, model, config)
+    differences = _differences(tensors, expected)
+    if differences:
+        raise CheckpointError(f"backbone checkpoint {path} does not fit the architecture. {differences}")
     # the position embedding is a formula of the configuration; a stored copy is checked for its shape and left
     tensors.pop(POSITION, None)
     model.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=False)
     return model.eval()
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def check_checkpoint(path: Path, preset: str | None = None) -> None:
+    """Find out by names and shapes whether a checkpoint can be loaded, without reading its numbers.
+
+    Args:
+        path: safetensors file.
+        preset: of the backbone that it is for; None: any of the known ones.
+
+    Raises:
+        CheckpointError: as ``load_classifier``; where it fits another preset, the message names that one.
+    """
+    shapes = _read(path, shapes_only=True)
+    fitting = [name for name, config in PRESETS.items() if not _misfits(shapes, config)]
+    if preset is None and not fitting:
+        raise CheckpointError(
+            f"backbone checkpoint {path} fits none of the backbones {', '.join(PRESETS)}: give CineMA's published "
+            "weights for cinema-base, or what pretrain wrote"
+        )
+    problems = "" if preset is None else _misfits(shapes, BackboneConfig.preset(preset))
+    if problems:
+        hint = f"It fits the backbone {fitting[0]}: write --set backbone={fitting[0]}" if fitting else problems
+        raise CheckpointError(f"backbone checkpoint {path} does not fit the backbone {preset}. {hint}")
+
+
+def _misfits(tensors: dict[str, torch.Tensor], config: BackboneConfig) -> str:
+    """Return what in a file does not fit an architecture; empty: it fits."""
+    with torch.device("meta"):
+        model = CineMAClassifier(config, n_classes=2)
+    tensors, expected = _matched(tensors, model, config)
+    return _differences(tensors, expected)
+
+
+def _matched(
+    tensors: dict[str, torch.Tensor], model: CineMAClassifier, config: BackboneConfig
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return a file's tensors as the classifier takes them, and those that it expects of a file of this kind."""
+    expected = model.state_dict()
+    if any(key.startswith(_MAE_MARK) for key in tensors):
+        tensors = _encoder_of(tensors, config)
+        return tensors, {key: value for key, value in expected.items() if not key.startswith("pred_head_dict.")}
+    return dict(tensors), {**expected, POSITION: model.token_embedding.pos_embed}
+
+
+def _read(path: Path, shapes_only: bool = False) -> dict[str, torch.Tensor]:
     if not path.exists():
         raise CheckpointError(f"backbone checkpoint {path} does not exist")
     if not path.is_file():
-        raise CheckpointError(f"backbone checkpoint {path} is a directory; give the path of a safetensors file")
+        kind = "a directory" if path.is_dir() else "no file with a content of its own"
+        raise CheckpointError(f"backbone checkpoint {path} is {kind}; give the path of a safetensors file")
     try:
-        return load_file(path)
+        if not shapes_only:
+            return load_file(path)
+        with safe_open(path, framework="pt") as stream:
+            parts = {key: stream.get_slice(key) for key in stream.keys()}  # noqa: SIM118
+            return {key: _empty(part.get_shape(), part.get_dtype()) for key, part in parts.items()}
     except OSError as error:
         raise CheckpointError(f"backbone checkpoint {path} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"backbone checkpoint {path} is not a safetensors file or is cut off ({error}); get it again or convert it"
         ) from error
+
+
+def _empty(shape: list[int], dtype: str) -> torch.Tensor:
+    """Return a tensor without numbers; ``dtype`` as safetensors writes it, such as ``BF16`` or ``I8``."""
+    is_float = dtype.startswith(("F", "BF"))
+    return torch.empty(shape, device="meta", dtype=torch.float32 if is_float else torch.int8)
 
 
 def _encoder_of(tensors: dict[str, torch.Tensor], config: BackboneConfig) -> dict[str, torch.Tensor]:
@@ -164,28 +214,24 @@ def _encoder_of(tensors: dict[str, torch.Tensor], config: BackboneConfig) -> dic
     return kept
 
 
-def _check(
-    path: Path, found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], optional: set[str]
-) -> None:
-    """Compare names and shapes; one error names every kind of difference."""
+def _differences(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
+    """Compare names, shapes and, where there are any, numbers; the text names every kind of difference."""
     misfits = [
         f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
         for key in sorted(set(found) & set(expected))
         if found[key].shape != expected[key].shape
     ]
     problems = {
-        "missing": sorted(set(expected) - set(found) - optional),
+        "missing": sorted(set(expected) - set(found) - {POSITION}),
         "unexpected": sorted(set(found) - set(expected)),
         "mis-shaped": misfits,
         "not finite numbers": sorted(key for key in set(found) & set(expected) if not _is_numeric(found[key])),
     }
-    texts = [f"{len(keys)} {kind}: {_shown(keys)}" for kind, keys in problems.items() if keys]
-    if texts:
-        raise CheckpointError(f"backbone checkpoint {path} does not fit the architecture. " + "; ".join(texts))
+    return "; ".join(f"{len(keys)} {kind}: {_shown(keys)}" for kind, keys in problems.items() if keys)
 
 
 def _is_numeric(tensor: torch.Tensor) -> bool:
-    return tensor.is_floating_point() and math.isfinite(float(tensor.float().sum()))
+    return tensor.is_floating_point() and (tensor.is_meta or math.isfinite(float(tensor.float().sum())))
 
 
 def _shown(keys: list[str]) -> str:

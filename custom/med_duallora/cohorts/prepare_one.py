@@ -1,6 +1,5 @@
 """Prepare one subject: its raw files in, its folder of a prepared cohort out, whole or not at all."""
 
-import json
 import logging
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from med_duallora.cohorts.nifti_stream import files_sha256
 from med_duallora.cohorts.stacks import Stacks, load_stacks
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.errors import MedDualLoRAError, SubjectRefused
-from med_duallora.files import sha256_of_file, sha256_of_json, write_json
+from med_duallora.files import read_json, sha256_of_file, sha256_of_json, write_json
 from med_duallora.nifti import write_nifti
 from med_duallora.volume import PREPARATION, PreparedVolume, prepare_volume
 
@@ -126,7 +125,7 @@ def _request(
 def _earlier(folder: Path, request: str) -> Prepared | None:
     """Return the record of an earlier run if it answered the same request and its files are intact."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = read_json(folder / RECORD)
         if record["request"] != request:
             return None
         if any(sha256_of_file(folder / name) != digest for name, digest in record["files"].items()):

@@ -14,7 +14,7 @@ SITE_COLUMNS = ("vendor", "centre", "dataset")
 # FLARE 2.9 accepts letters, digits, '-' and '_' in a client's name, and writes it into a certificate, where names end
 # at 64 characters. A first '-' would be read as an option.
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-RESERVED = ("all", "client", "server")
+RESERVED = ("all", "client", "server", "simulator_server")
 MAX_SLUG = 40
 WITHOUT_ACCENT = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "ı": "i"})
 MAX_SIMULATED = 100  # clients in FLARE's simulator

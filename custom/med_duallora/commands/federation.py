@@ -210,8 +210,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
+    from med_duallora.cohorts.sites import find_sites
     from med_duallora.flare.federation.rehearsal import Plan
-    from med_duallora.flare.simulation import find_sites
 
     project = options.project or _default_project()
     if not project.is_file():

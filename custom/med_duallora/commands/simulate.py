@@ -10,6 +10,7 @@ from med_duallora.errors import ConfigError, MedDualLoRAError
 from med_duallora.options import add_resume_argument, add_site_settings_argument
 
 if TYPE_CHECKING:
+    from med_duallora.flare.detour import Detour
     from med_duallora.flare.export import JobSpec
     from med_duallora.flare.simulation import Simulation
 
@@ -20,8 +21,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "simulate",
         help="run a federation in the FLARE simulator",
         description="Export a self-contained job, run it with `nvflare simulator` (the command is printed) and check "
-        "its results. The same configuration again does nothing once it has finished; any other one starts clean in "
-        "the same workspace, where only the feature cache is kept.",
+        "its results. The same configuration again does nothing once it has finished. A workspace with finished rounds "
+        "of another configuration is refused (exit code 2) unless --fresh is given; nothing of a run is ever deleted.",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder that holds one prepared cohort per site"
@@ -32,6 +33,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         required=True,
         metavar="DIR",
         help="folder of this run: a new one, or that of an older run",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="move what an earlier run left in the workspace to WORKSPACE.previous-N, but for the feature cache, and "
+        "start anew",
     )
     parser.add_argument(
         "--job", default="simulator", metavar="JOB", help="a known job or a job folder (default: simulator)"
@@ -80,28 +87,49 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Run the simulation, or say that it has been run."""
-    from med_duallora.flare.simulation import finished_run, locked, sites_without_state, start_clean
+    from med_duallora.flare.detour import detour
+    from med_duallora.flare.earlier_states import sites_without_state
+    from med_duallora.flare.simulation import finished_run, start_clean
+    from med_duallora.flare.simulation_checks import check_inputs
+    from med_duallora.flare.workspace import locked
 
     simulation = _simulation(options)
-    _check_inputs(simulation)
+    check_inputs(simulation)
     with locked(simulation.workspace):
-        done = finished_run(simulation)
+        done = None if options.fresh else finished_run(simulation)
         if done:
             print(f"run {done['run_id']} in {simulation.workspace} finished with this configuration: nothing to do")
             return 0
+        _make_room(simulation, options.fresh)
+    with locked(simulation.workspace), detour(simulation.workspace) as by:
         record = start_clean(simulation)
         print(f"run {record['run_id']}: {', '.join(simulation.sites)}; {_rounds_text(simulation)}")
         for site in sites_without_state(simulation):
-            print(
-                f"no local state of {site} in {simulation.states}: its local adapter starts from scratch",
-                file=sys.stderr,
-            )
-        print(simulation.command_text(), flush=True)
-        return _run(simulation, record)
+            text = f"no local state of {site} in {simulation.states}: its local adapter starts from scratch"
+            print(text, file=sys.stderr)
+        print(simulation.command_text(by), flush=True)
+        return _run(simulation, record, by)
+
+
+def _make_room(simulation: "Simulation", fresh: bool) -> None:
+    """Move aside what an earlier run left that is worth keeping; refuse to without ``--fresh`` if it is another's."""
+    from med_duallora.flare.simulation import check_nothing_is_lost
+    from med_duallora.flare.workspace import RUN_FILE, set_aside
+
+    workspace = simulation.workspace
+    if fresh and (workspace / RUN_FILE).exists():
+        print(f"the earlier run is kept in {set_aside(workspace)}")
+    elif check_nothing_is_lost(simulation):
+        print(
+            f"the earlier run with this configuration was broken off; it is kept in {set_aside(workspace)}, and this "
+            "one starts anew (--resume-from goes on from a saved adapter, in another workspace)"
+        )
 
 
 def _simulation(options: argparse.Namespace) -> "Simulation":
-    from med_duallora.flare.simulation import Simulation, find_sites
+    from med_duallora.cohorts.sites import find_sites
+    from med_duallora.flare.simulation import Simulation
+    from med_duallora.flare.simulation_checks import check_given_checkpoint, known_log_config
 
     sites = find_sites(options.data, options.sites.split(",") if options.sites else None)
     n_parallel = len(sites) if options.parallel_sites is None else options.parallel_sites
@@ -110,8 +138,7 @@ def _simulation(options: argparse.Namespace) -> "Simulation":
             f"--parallel-sites {n_parallel}, but it must be between 1 and the number of sites, {len(sites)}"
         )
     checkpoint = options.backbone_checkpoint
-    if checkpoint is not None and not checkpoint.is_file():
-        raise ConfigError(f"--backbone-checkpoint {checkpoint} is not a file")
+    check_given_checkpoint(checkpoint)
     workspace = options.workspace.resolve()
     return Simulation(
         workspace=workspace,
@@ -120,7 +147,7 @@ def _simulation(options: argparse.Namespace) -> "Simulation":
         n_parallel=n_parallel,
         device=options.device,
         backbone_checkpoint=checkpoint.resolve() if checkpoint else None,
-        log_config=options.log_config,
+        log_config=known_log_config(options.log_config),
         states=_states(options, workspace),
         site_settings=tuple(options.site_set),
     )
@@ -135,7 +162,7 @@ def _pin(checkpoint: Path | None) -> list[str]:
 
 def _states(options: argparse.Namespace, workspace: Path) -> Path | None:
     """Return where the local states of the training to go on with are; None where a new one begins."""
-    from med_duallora.flare.simulation import states_of
+    from med_duallora.flare.earlier_states import states_of
 
     if options.resume_from is None:
         if options.states:
@@ -144,7 +171,7 @@ def _states(options: argparse.Namespace, workspace: Path) -> Path | None:
     states = Path(options.states).resolve() if options.states else states_of(options.resume_from)
     for place in (options.resume_from.resolve(), states):
         if workspace in place.parents:
-            raise ConfigError(f"{place} lies in --workspace {workspace}, which is emptied at the start; choose another")
+            raise ConfigError(f"{place} lies in --workspace {workspace}; what goes on needs a workspace of its own")
     if not states.is_dir():
         raise ConfigError(f"there is no folder {states} with the sites' local states; name one with --states")
     return states
@@ -166,32 +193,17 @@ def _spec(name: str, n_sites: int, assignments: list[str], resume_from: Path | N
     return spec.resumed(resume_from, assignments)
 
 
-def _check_inputs(simulation: "Simulation") -> None:
-    """Find out before FLARE starts what would stop a site: its logs may not quote cohorts."""
-    from med_duallora.backbone import check_agreed, checkpoint_sha256, packaged_checkpoint
-    from med_duallora.cohorts.prepared import PreparedCohort
-    from med_duallora.devices import resolve_device
-    from med_duallora.egress import EgressContract
-
-    job = simulation.spec.job
-    EgressContract.for_job(job)
-    checkpoint = simulation.backbone_checkpoint or packaged_checkpoint(job.backbone)
-    check_agreed(job.backbone, job.backbone_sha256, checkpoint_sha256(checkpoint))
-    for site, folder in simulation.sites.items():
-        resolve_device(simulation.site_config(site).device)
-        PreparedCohort.read(folder)
-
-
-def _run(simulation: "Simulation", record: dict[str, Any]) -> int:
+def _run(simulation: "Simulation", record: dict[str, Any], by: "Detour") -> int:
     from med_duallora.files import write_json
     from med_duallora.flare.follow import rounds_shown
     from med_duallora.flare.processes import family
-    from med_duallora.flare.simulation import LOG_FILE, RUN_FILE, mark_origin, problems, read_rounds
+    from med_duallora.flare.simulation import mark_origin, problems, read_rounds
+    from med_duallora.flare.workspace import LOG_FILE, RUN_FILE
 
     started = time.monotonic()
     log = simulation.workspace / LOG_FILE
     with (
-        family(simulation.command(), simulation.environment(), log) as processes,
+        family(simulation.command(by), simulation.environment(by), log) as processes,
         rounds_shown(simulation.spec.job.train.n_rounds, simulation.spec.workflow.rounds(simulation.spec.job)) as show,
     ):
         code = processes.wait(lambda: show(read_rounds(simulation.server_directory)))

@@ -1,6 +1,5 @@
 """Job folders from the recipe: the committed ones (values only), and self-contained ones that carry the package."""
 
-import json
 import shutil
 import tempfile
 import warnings
@@ -15,12 +14,14 @@ from nvflare.recipe.secrets import PotentialSecretWarning
 import med_duallora
 from med_duallora.config import JobConfig
 from med_duallora.errors import ConfigError
-from med_duallora.files import write_json
+from med_duallora.files import read_json, write_json
 from med_duallora.flare.job import JOB_COMPONENT
 from med_duallora.flare.recipe import PACKAGE, MedDualLoRARecipe, WorkflowConfig
 from med_duallora.resume import SavedRound
+from med_duallora.settings import assigned, built
 
-WORKFLOW_PREFIX = "workflow."
+WORKFLOW = "workflow"
+"""Group of the settings that say how the server waits; all others are the job's."""
 SERVER_CONFIG = Path("app/config/config_fed_server.json")
 SITE_CONFIG = Path("app/config/config_fed_client.json")
 CARRIED_ADAPTER = "config/resume_from.safetensors"
@@ -83,10 +84,9 @@ class JobSpec:
         Raises:
             ConfigError: an unknown key, a wrong type or a value out of range.
         """
-        assignments = list(assignments)
-        waits = [item.removeprefix(WORKFLOW_PREFIX) for item in assignments if item.startswith(WORKFLOW_PREFIX)]
-        job = self.job.with_overrides(item for item in assignments if not item.startswith(WORKFLOW_PREFIX))
-        return replace(self, job=job, workflow=_with_overrides(self.workflow, waits))
+        values = assigned({**self.job.to_dict(), WORKFLOW: asdict(self.workflow)}, assignments)
+        workflow = built(WorkflowConfig, values.pop(WORKFLOW), f"{WORKFLOW}.")
+        return replace(self, job=JobConfig.from_dict(values), workflow=workflow)
 
 
 CANONICAL = JobSpec("med-duallora", "the job at the top of the repository")
@@ -129,7 +129,7 @@ def export_job(spec: JobSpec, target: Path) -> Path:
             MedDualLoRARecipe(spec.name, spec.job, spec.workflow, code).export(scratch)
         fresh = Path(scratch) / spec.name
         for path in (fresh / "meta.json", fresh / SERVER_CONFIG, fresh / SITE_CONFIG):
-            write_json(path, _ordered(json.loads(path.read_text(encoding="utf-8"))))
+            write_json(path, _ordered(read_json(path)))
         if spec.adapter:
             for source in (spec.adapter, spec.adapter.with_suffix(".json")):
                 shutil.copyfile(source, (fresh / "app" / CARRIED_ADAPTER).with_suffix(source.suffix))
@@ -159,16 +159,17 @@ def read_job(folder: Path) -> tuple[JobConfig, WorkflowConfig]:
         raise ConfigError(f"{folder}: {SERVER_CONFIG} has no component {JOB_COMPONENT!r}; this is another kind of job")
     job = JobConfig.from_dict(server[JOB_COMPONENT].get("config", {}))
     rounds = _workflow(folder / SERVER_CONFIG, "rounds")
-    stop_round = rounds.get("start_round", 0) + rounds.get("num_rounds", 5)
-    workflow = WorkflowConfig(
-        min_sites=rounds.get("min_clients", 1000),
-        wait_s=rounds.get("wait_time_after_min_received", 10),
-        round_timeout_s=rounds.get("train_timeout", 0),
-        start_round=rounds.get("start_round", 0),
-        stop_round=0 if stop_round == job.train.n_rounds else stop_round,
-        initial_adapter=server.get("persistor", {}).get("initial_adapter", ""),
-    )
-    return job, workflow
+    start_round, n_rounds = rounds.get("start_round", 0), rounds.get("num_rounds", 5)
+    stop_round = start_round + n_rounds if type(start_round) is type(n_rounds) is int else n_rounds
+    values = {
+        "min_sites": rounds.get("min_clients", 1000),
+        "wait_s": rounds.get("wait_time_after_min_received", 10),
+        "round_timeout_s": rounds.get("train_timeout", 0),
+        "start_round": start_round,
+        "stop_round": 0 if stop_round == job.train.n_rounds else stop_round,
+        "initial_adapter": server.get("persistor", {}).get("initial_adapter", ""),
+    }
+    return job, built(WorkflowConfig, values, f"{WORKFLOW}.")
 
 
 def committed_differences(repository: Path) -> list[str]:
@@ -233,37 +234,31 @@ def _ordered(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _with_overrides(workflow: WorkflowConfig, assignments: list[str]) -> WorkflowConfig:
-    values: dict[str, Any] = asdict(workflow)
-    for assignment in assignments:
-        key, _, text = assignment.partition("=")
-        if key not in values:
-            raise ConfigError(f"unknown setting {WORKFLOW_PREFIX + key!r}; known here: {', '.join(sorted(values))}")
-        values[key] = text if key == "initial_adapter" else _whole_number(key, text)
-    return WorkflowConfig(**values)
-
-
-def _whole_number(key: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{WORKFLOW_PREFIX}{key} = {text!r}, but it must be a whole number") from None
-
-
 def _components(path: Path) -> dict[str, dict[str, Any]]:
-    return {item["id"]: item.get("args", {}) for item in _read(path).get("components", [])}
+    return _arguments(path, "components")
 
 
 def _workflow(path: Path, workflow_id: str) -> dict[str, Any]:
-    found = [item for item in _read(path).get("workflows", []) if item.get("id") == workflow_id]
-    if not found:
+    found = _arguments(path, "workflows")
+    if workflow_id not in found:
         raise ConfigError(f"{path} has no workflow {workflow_id!r}")
-    return dict(found[0].get("args", {}))
+    return found[workflow_id]
+
+
+def _arguments(path: Path, part: str) -> dict[str, dict[str, Any]]:
+    """Return the arguments of everything that a part of a configuration lists, by its id."""
+    items = _read(path).get(part, [])
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ConfigError(f"{path}: {part} must be a list of objects")
+    found = {str(item.get("id")): item.get("args", {}) for item in items}
+    if not all(isinstance(arguments, dict) for arguments in found.values()):
+        raise ConfigError(f"{path}: args must be an object everywhere in {part}")
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):

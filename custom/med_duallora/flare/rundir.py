@@ -1,12 +1,13 @@
 """Where the server writes what a run leaves behind; ``report`` and ``simulate`` read these names."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nvflare.apis.fl_context import FLContext
+
+from med_duallora.files import parsed_json
 
 ROUNDS_FILE = "round_metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
@@ -42,4 +43,4 @@ def contributions(directory: Path, last_round: int, before: Mapping[str, int]) -
 
 def _records(directory: Path) -> list[dict[str, Any]]:
     path = directory / ROUNDS_FILE
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return [parsed_json(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

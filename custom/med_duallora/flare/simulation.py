@@ -11,16 +11,13 @@ Workspace:
 """
 
 import dataclasses
-import fcntl
-import json
 import os
 import shlex
 import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +26,24 @@ import med_duallora
 from med_duallora.cohorts.origin import origin_of
 from med_duallora.config import SITE_CONFIG_VARIABLE, SiteConfig, assigned
 from med_duallora.errors import ConfigError, InputError
-from med_duallora.files import sha256_of_file, sha256_of_json, write_json
+from med_duallora.files import parsed_json, read_json, sha256_of_file, sha256_of_json, write_json
+from med_duallora.flare.detour import Detour
+from med_duallora.flare.earlier_states import take_states
 from med_duallora.flare.export import JobSpec, export_job
 from med_duallora.flare.rundir import EVALUATION_FILE, ROUNDS_FILE
+from med_duallora.flare.workspace import RUN_FILE, SERVER, read_record, results_in
 
-RUN_FILE = "run.json"
 OF_ONE_RUN = ("site_config", "job", "flare", "state", "report")
-LOG_FILE = "simulator.log"
-LOCK_FILE = ".lock"
+NESTED = {"job": "", "workflow": "workflow.", "lora": "lora.", "train": "train.", "augment": "augment."}
+"""Groups of what a run is made from, and how the names in them are shown."""
+SHOWN = {
+    "sites": "sites or cohorts",
+    "checkpoint": "backbone checkpoint",
+    "site_settings": "--site-set",
+    "adapter": "adapter to go on from",
+    "code": "version of this program",
+}
+MAX_NAMED = 4
 LEARNER = "DualLoRALearner"
 
 
@@ -74,7 +81,7 @@ class Simulation:
     @property
     def server_directory(self) -> Path:
         """Return where the simulated server writes its results."""
-        return self.workspace / "flare" / "server" / "simulate_job" / "app_server"
+        return self.workspace / SERVER
 
     def site_config(self, site: str) -> SiteConfig:
         """Return a site's configuration; CPU threads do not depend on ``n_parallel``, so neither do results.
@@ -94,111 +101,118 @@ class Simulation:
         )
         return SiteConfig.from_dict(assigned(_plain(config), self.site_settings))
 
-    def command(self) -> list[str]:
-        """Return the simulator's command line."""
-        beside = Path(sys.executable).with_name("nvflare")
-        program = str(beside) if beside.is_file() else "nvflare"
-        places = [str(self.job_folder), "-w", str(self.workspace / "flare")]
+    def command(self, by: Detour | None = None) -> list[str]:
+        """Return the simulator's command line, which reaches the workspace ``by`` a detour where one is given."""
+        by = by or Detour(self.workspace)
+        program = [str(by.python), "-m", "nvflare.cli"]  # the script nvflare would lead back to the place of Python
+        if by.python == Path(sys.executable):
+            beside = by.python.with_name("nvflare")
+            program = [str(beside) if beside.is_file() else "nvflare"]
+        places = [str(by.workspace / self.job_folder.relative_to(self.workspace)), "-w", str(by.workspace / "flare")]
         sites = ["-c", ",".join(self.sites), "-t", str(self.n_parallel), "-l", self.log_config]
-        return [program, "simulator", *places, *sites]
+        return [*program, "simulator", *places, *sites]
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, by: Detour | None = None) -> dict[str, str]:
         """Return what the command needs besides the caller's environment."""
-        pattern = self.workspace / "site_config" / "{site}.json"
-        return {SITE_CONFIG_VARIABLE: str(pattern), "PYTHONPATH": str(self.job_folder / "app" / "custom")}
+        workspace = by.workspace if by else self.workspace
+        pattern = workspace / "site_config" / "{site}.json"
+        code = workspace / self.job_folder.relative_to(self.workspace) / "app" / "custom"
+        return {SITE_CONFIG_VARIABLE: str(pattern), "PYTHONPATH": str(code)}
 
-    def command_text(self) -> str:
-        """Return the line that runs the same simulation from a shell."""
-        settings = [f"{name}={shlex.quote(value)}" for name, value in self.environment().items()]
-        return " ".join([*settings, shlex.join(self.command())])
+    def command_text(self, by: Detour | None = None) -> str:
+        """Return the line that runs the same simulation from a shell, with the links that it needs."""
+        links = [f"ln -s {shlex.quote(str(place))} {link};" for link, place in (by.links if by else {}).items()]
+        settings = [f"{name}={shlex.quote(value)}" for name, value in self.environment(by).items()]
+        return " ".join([*links, *settings, shlex.join(self.command(by))])
 
     def fingerprint(self) -> str:
         """Return a hash of everything that the results depend on."""
+        return sha256_of_json(self.made_from())
+
+    def made_from(self) -> dict[str, Any]:
+        """Return everything that the results depend on, files and code by their hashes."""
         checkpoint = self.backbone_checkpoint
-        return sha256_of_json(
-            {
-                "job": self.spec.job.to_dict(),
-                "workflow": dataclasses.asdict(self.spec.workflow),
-                "sites": {site: sha256_of_file(folder / "cohort.csv") for site, folder in self.sites.items()},
-                "checkpoint": sha256_of_file(checkpoint) if checkpoint else "",
-                "device": self.device,
-                "site_settings": list(self.site_settings),
-                "adapter": sha256_of_file(self.spec.adapter) if self.spec.adapter else "",
-                "code": _code_hash(),
-            }
-        )
-
-
-def find_sites(data: Path, chosen: list[str] | None = None) -> dict[str, Path]:
-    """Return the prepared cohorts below ``data`` by site, in alphabetical order or in the order of ``chosen``.
-
-    Raises:
-        ConfigError: there are none, or a chosen site has none.
-    """
-    found = {path.parent.name: path.parent.resolve() for path in sorted(data.glob("*/cohort.csv"))}
-    if not found:
-        raise ConfigError(f"no prepared cohort below {data}; `med-duallora prepare --out {data}` writes them")
-    missing = [site for site in chosen or [] if site not in found]
-    if missing:
-        raise ConfigError(f"there is no prepared cohort {data / missing[0]}; there are {', '.join(found)}")
-    return {site: found[site] for site in chosen or found}
-
-
-@contextmanager
-def locked(workspace: Path) -> Iterator[None]:
-    """Keep the workspace for this process inside the block.
-
-    Raises:
-        InputError: another simulation is at work there.
-    """
-    workspace.mkdir(parents=True, exist_ok=True)
-    with (workspace / LOCK_FILE).open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another simulation is at work in {workspace}; choose another workspace") from None
-        yield
+        return {
+            "job": self.spec.job.to_dict(),
+            "workflow": dataclasses.asdict(self.spec.workflow),
+            "sites": {site: sha256_of_file(folder / "cohort.csv") for site, folder in self.sites.items()},
+            "checkpoint": sha256_of_file(checkpoint) if checkpoint else "",
+            "device": self.device,
+            "site_settings": list(self.site_settings),
+            "adapter": sha256_of_file(self.spec.adapter) if self.spec.adapter else "",
+            "code": _code_hash(),
+        }
 
 
 def finished_run(simulation: Simulation) -> dict[str, Any] | None:
     """Return the record of the run in the workspace if it finished with exactly this configuration, else None.
 
     Raises:
-        InputError: the workspace holds something else than a run.
+        InputError: the workspace holds something else than a run, or a damaged record.
     """
-    workspace = simulation.workspace
-    record = read_record(workspace)
-    if record is None:
-        if workspace.exists() and any(path.name != LOCK_FILE for path in workspace.iterdir()):
-            raise InputError(f"{workspace} is not empty and holds no run ({RUN_FILE}); choose another workspace")
+    record = read_record(simulation.workspace)
+    if record is None or record.get("status") != "finished" or record.get("fingerprint") != simulation.fingerprint():
         return None
-    same = record.get("status") == "finished" and record.get("fingerprint") == simulation.fingerprint()
-    return record if same and not problems(simulation) else None
+    return record if not problems(simulation) else None
 
 
-def read_record(workspace: Path) -> dict[str, Any] | None:
-    """Return the workspace's run record, or None where there is none."""
-    path = workspace / RUN_FILE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}; remove the workspace or choose another one") from error
-    return record if isinstance(record, dict) else {}
+def check_nothing_is_lost(simulation: Simulation) -> bool:
+    """Find out what a start in the workspace would wipe.
+
+    Returns:
+        Whether rounds of this very configuration are there that did not come to an end: they are to be set aside.
+
+    Raises:
+        InputError: there are results of another configuration; says how it differs, and what to do.
+    """
+    record = read_record(simulation.workspace)
+    held = results_in(simulation.workspace)
+    if record is None or not held:
+        return False
+    if record.get("fingerprint") == simulation.fingerprint():
+        return True
+    raise InputError(
+        f"{simulation.workspace} holds {held} of another configuration ({_difference(record, simulation)}). Choose "
+        "another --workspace, or give --fresh, which moves that run to "
+        f"{simulation.workspace.name}.previous-N beside it and starts anew"
+    )
+
+
+def _difference(record: Mapping[str, Any], simulation: Simulation) -> str:
+    """Return in which respects a run's record differs from what is to be run now; settings by their names."""
+    old, new = record.get("made_from"), simulation.made_from()
+    if not isinstance(old, dict):
+        return "its record does not say in which respect"
+    before, now = _flat(old), _flat(new)
+    names = [SHOWN.get(name, name) for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    return f"another {', '.join(names[:MAX_NAMED])}" + (" and more" if len(names) > MAX_NAMED else "")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = isinstance(value, dict) and name in NESTED
+        found |= _flat(value, prefix + NESTED[name]) if inner else {prefix + name: value}
+    return found
 
 
 def start_clean(simulation: Simulation) -> dict[str, Any]:
-    """Remove what an older run left (the feature cache stays), write site configurations and the job.
+    """Remove what a run left that finished no round (the cache stays), write site configurations and the job.
 
     Returns:
         The record of the new run; it is on disk before anything is removed, so an interrupted start is seen.
+
+    Raises:
+        InputError: there are results, which are never removed.
     """
     workspace = simulation.workspace
+    if results_in(workspace):
+        raise InputError(f"{workspace} holds {results_in(workspace)}; choose another workspace")
     record = {
         "run_id": time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6],
         "status": "started",
         "fingerprint": simulation.fingerprint(),
+        "made_from": simulation.made_from(),
         "sites": list(simulation.sites),
         "job": simulation.spec.job.to_dict(),
         "command": simulation.command_text(),
@@ -208,7 +222,7 @@ def start_clean(simulation: Simulation) -> dict[str, Any]:
         shutil.rmtree(workspace / name, ignore_errors=True)
         if (workspace / name).exists():
             raise ConfigError(f"{workspace / name} of an older run cannot be removed")
-    _take_states(simulation)
+    take_states(simulation)
     for site in simulation.sites:
         write_json(workspace / "site_config" / f"{site}.json", _plain(simulation.site_config(site)), mode=0o600)
     export_job(simulation.spec, simulation.job_folder)
@@ -221,39 +235,6 @@ def _plain(config: SiteConfig) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-def states_of(adapter: Path) -> Path:
-    """Return the local states that belong to an adapter: those of the workspace it lies in.
-
-    Raises:
-        ConfigError: it lies in no workspace.
-    """
-    for folder in adapter.resolve().parents:
-        if (folder / RUN_FILE).is_file():
-            return folder / "state"
-    raise ConfigError(
-        f"{adapter} lies in no workspace of simulate, so the sites' local states are not known; name the folder that "
-        "holds them (one folder per site) with --states"
-    )
-
-
-def sites_without_state(simulation: Simulation) -> list[str]:
-    """Return the sites whose local adapter starts anew although the job goes on from a saved global one."""
-    return [site for site, earlier in _earlier_states(simulation).items() if not earlier.is_dir()]
-
-
-def _earlier_states(simulation: Simulation) -> dict[str, Path]:
-    """Return where the experiment's local states of every site are to be taken from."""
-    states, experiment = simulation.states, simulation.spec.job.experiment
-    return {site: states / site / experiment for site in simulation.sites} if states else {}
-
-
-def _take_states(simulation: Simulation) -> None:
-    """Copy the experiment's local states from the earlier workspace, which stays as it is."""
-    for site, earlier in _earlier_states(simulation).items():
-        if earlier.is_dir():
-            shutil.copytree(earlier, simulation.site_config(site).state_dir / earlier.name)
-
-
 def problems(simulation: Simulation) -> list[str]:
     """Return why the results are not complete; the simulator's exit code does not tell."""
     directory = simulation.server_directory
@@ -261,27 +242,27 @@ def problems(simulation: Simulation) -> list[str]:
     planned = simulation.spec.workflow.rounds(simulation.spec.job)
     found = [f"{len(rounds)} of {len(planned)} rounds were finished"] if len(rounds) < len(planned) else []
     try:
-        evaluation = json.loads((directory / EVALUATION_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        evaluated = set(read_json(directory / EVALUATION_FILE)["sites"])
+    except (OSError, ValueError, KeyError, TypeError):
         return [*found, "the trained adapter was not evaluated"]
-    missing = sorted(set(simulation.sites) - set(evaluation["sites"]))
+    missing = sorted(set(simulation.sites) - evaluated)
     return [*found, f"no evaluation from {', '.join(missing)}"] if missing else found
 
 
 def mark_origin(simulation: Simulation) -> None:
     """Note beside the scores where the cohorts come from: only here are both at hand; reports say it."""
     path = simulation.server_directory / EVALUATION_FILE
-    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    evaluation = read_json(path)
     write_json(path, {**evaluation, "origin": origin_of(simulation.sites.values()).to_dict()})
 
 
 def read_rounds(directory: Path) -> list[dict[str, Any]]:
-    """Return the finished rounds so far; a line that is still being written is left for later."""
+    """Return the finished rounds so far; a line that is still being written is left for later, a damaged file out."""
     try:
         text = (directory / ROUNDS_FILE).read_text(encoding="utf-8")
-    except OSError:
+        return [parsed_json(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    except (OSError, ValueError):
         return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def logged_errors(simulation: Simulation) -> list[str]:

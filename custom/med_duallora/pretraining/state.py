@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from med_duallora.errors import ArtifactError
-from med_duallora.files import atomic_path
+from med_duallora.files import atomic_path, parsed_json
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -81,7 +81,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise ArtifactError(f"there is no run to resume at {path}; start without resume")
     try:
         with safe_open(path, framework="pt") as stream:
-            kept = json.loads((stream.metadata() or {})["run"])
+            kept = parsed_json((stream.metadata() or {})["run"])
             return kept, {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ArtifactError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from med_duallora.errors import ConfigError
+from med_duallora.settings import shown
 
 T = TypeVar("T")
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -95,7 +96,7 @@ def check_limits(config: Any, prefix: str) -> None:
 def refuse(config: Any, name: str, prefix: str) -> NoReturn:
     """Raise the ConfigError that names a setting, its value and its limit."""
     (item,) = (item for item in dataclasses.fields(config) if item.name == name)
-    raise ConfigError(f"{prefix}{name} = {getattr(config, name)!r}, but it must be {item.metadata[KEY].text}")
+    raise ConfigError(f"{prefix}{name} = {shown(getattr(config, name))}, but it must be {item.metadata[KEY].text}")
 
 
 def _number(value: float) -> str:

@@ -1,7 +1,6 @@
 """Reads what a federation left at the server, and refuses what is missing, damaged or mixed."""
 
-import json
-import math
+import typing
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +10,9 @@ from med_duallora.artifact import load_adapter
 from med_duallora.cohorts.origin import CITATIONS, PHANTOMS, Origin
 from med_duallora.config import JobConfig
 from med_duallora.errors import ArtifactError, ConfigError
-from med_duallora.files import sha256_of_file
+from med_duallora.files import parsed_json, sha256_of_file
 from med_duallora.report.finished import Evaluation, Round, Run, SiteRound
+from med_duallora.settings import is_finite_number, shown
 
 JOB, ROUNDS, EVALUATION = "job.json", "round_metrics.jsonl", "evaluation.json"
 MODELS = ("best", "last")
@@ -169,7 +169,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = parsed_json(text)
     except ValueError as error:
         raise ArtifactError(f"{where} is damaged: {error}") from error
     if not isinstance(value, dict):
@@ -186,9 +186,9 @@ def _mapping(record: Any, key: str, where: str) -> dict[str, Any]:
 
 def _number(record: Mapping[str, Any], key: str, where: str) -> float:
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ArtifactError(f"{where}: {key} = {value!r}, expected a finite number")
-    return value
+    if not is_finite_number(value):
+        raise ArtifactError(f"{where}: {key} = {shown(value)}, expected a finite number")
+    return typing.cast(float, value)
 
 
 def _positive(record: Mapping[str, Any], key: str, where: str) -> int:

@@ -1,11 +1,11 @@
 """What a job folder asks of a site: the egress contract that follows from it, and whether the site's policy agrees."""
 
-import json
 from pathlib import Path
 
 from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
 from med_duallora.errors import ConfigError, KitError
+from med_duallora.files import read_json
 from med_duallora.site import demands_of
 
 SETTINGS_PATH = "med_duallora.flare.job.FederatedJob"
@@ -23,7 +23,7 @@ def job_settings(folder: Path) -> JobConfig:
     if len(found) != 1:
         raise KitError(f"{folder} holds {len(found)} client configurations, expected one: give a job folder")
     try:
-        components = json.loads(found[0].read_text(encoding="utf-8"))["components"]
+        components = read_json(found[0])["components"]
         settings = [item["args"]["config"] for item in components if item.get("path") == SETTINGS_PATH]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise KitError(f"{found[0]} is not a client configuration of a FLARE job: {error}") from error

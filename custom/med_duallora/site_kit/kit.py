@@ -1,10 +1,10 @@
 """Reading a FLARE startup kit of a site: its files, and whether it is of the kind that is known here."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from med_duallora import files
 from med_duallora.errors import KitError
 
 Json = dict[str, Any]
@@ -78,7 +78,7 @@ def read_kit(directory: Path) -> SiteKit:
 def read_json(path: Path, hint: str) -> Json:
     """Return a JSON object (KitError names the file)."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = files.read_json(path)
     except OSError as error:
         raise KitError(f"{path}: {error.strerror or error}" + (f"; {hint}" if hint else "")) from error
     except ValueError as error:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -8,19 +9,20 @@ from typing import Any
 import pytest
 
 from med_duallora.config import SITE_CONFIG_VARIABLE, JobConfig, SiteConfig
-from med_duallora.errors import ConfigError, InputError
+from med_duallora.errors import InputError
+from med_duallora.flare.detour import Detour
 from med_duallora.flare.export import JobSpec
 from med_duallora.flare.simulation import (
     Simulation,
-    find_sites,
+    check_nothing_is_lost,
     finished_run,
-    locked,
     logged_errors,
     mark_origin,
     problems,
     read_rounds,
     start_clean,
 )
+from med_duallora.flare.workspace import locked
 
 
 @pytest.fixture
@@ -43,25 +45,20 @@ def say_finished(simulation: Simulation) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "finished"}))
 
 
-def test_every_prepared_cohort_is_a_site(tiny_cohorts: dict[str, Path]) -> None:
-    data = tiny_cohorts["ge"].parent
-    assert list(find_sites(data)) == ["canon", "ge", "philips", "siemens"]
-    assert find_sites(data, ["siemens", "ge"]) == {"siemens": tiny_cohorts["siemens"], "ge": tiny_cohorts["ge"]}
-
-
-def test_missing_cohorts_are_named(tiny_cohorts: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no prepared cohort below"):
-        find_sites(tmp_path)
-    with pytest.raises(ConfigError, match=r"toshiba; there are canon, ge"):
-        find_sites(tiny_cohorts["ge"].parent, ["ge", "toshiba"])
-
-
 def test_the_printed_command_is_the_one_that_runs(simulation: Simulation) -> None:
     words = shlex.split(simulation.command_text())
     assert words[2:] == simulation.command()
     assert dict(word.split("=", 1) for word in words[:2]) == simulation.environment()
     assert words[3] == "simulator"
     assert words[-6:] == ["-c", "ge,canon", "-t", "2", "-l", "concise"]
+
+
+def test_by_a_detour_the_command_names_the_links_alone(simulation: Simulation, tmp_path: Path) -> None:
+    by = Detour(Path("/link"), Path("/env/bin/python"), {Path("/link"): tmp_path / "run 1"})
+    words = shlex.split(simulation.command_text(by))
+    assert words[:4] == ["ln", "-s", str(tmp_path / "run 1"), "/link;"]
+    assert words[6:10] == ["/env/bin/python", "-m", "nvflare.cli", "simulator"]
+    assert not any(str(tmp_path) in word for word in words[4:])
 
 
 def test_a_start_writes_what_every_site_reads(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +71,7 @@ def test_a_start_writes_what_every_site_reads(simulation: Simulation, monkeypatc
     assert record["status"] == "started"
 
 
-def test_a_start_keeps_nothing_of_an_older_run_but_the_cache(simulation: Simulation) -> None:
+def test_a_start_keeps_nothing_but_the_cache_of_a_run_that_finished_no_round(simulation: Simulation) -> None:
     first = start_clean(simulation)
     for name in ("state/ge", "flare", "report", "cache/ge", "site_config"):
         (simulation.workspace / name).mkdir(parents=True, exist_ok=True)
@@ -83,6 +80,20 @@ def test_a_start_keeps_nothing_of_an_older_run_but_the_cache(simulation: Simulat
     assert [path.parent.name for path in simulation.workspace.rglob("old")] == ["ge"]
     assert (simulation.workspace / "cache" / "ge" / "old").is_file()
     assert first["run_id"] != second["run_id"]
+
+
+def test_a_start_never_removes_results(simulation: Simulation) -> None:
+    start_clean(simulation)
+    finish(simulation, n_rounds=1)
+    with pytest.raises(InputError, match="holds the results of 1 round;"):
+        start_clean(simulation)
+    assert (simulation.server_directory / "round_metrics.jsonl").is_file()
+
+
+def test_nothing_is_lost_where_nothing_was_done(simulation: Simulation) -> None:
+    assert not check_nothing_is_lost(simulation)
+    start_clean(simulation)
+    assert not check_nothing_is_lost(another_job(simulation)), "it was started, and no round was finished"
 
 
 def test_a_new_workspace_is_used(simulation: Simulation) -> None:
@@ -139,14 +150,54 @@ def another_backbone(simulation: Simulation) -> Simulation:
     return dataclasses.replace(simulation, backbone_checkpoint=None)
 
 
-@pytest.mark.parametrize("change", [another_job, another_wait, fewer_sites, another_device, another_backbone])
-def test_another_configuration_is_another_run(
-    change: Callable[[Simulation], Simulation], simulation: Simulation
+CHANGES = [
+    (another_job, "another train.seed"),
+    (another_wait, "another workflow.wait_s"),
+    (fewer_sites, "another sites or cohorts"),
+    (another_device, "another device"),
+    (another_backbone, "another backbone checkpoint"),
+]
+
+
+@pytest.mark.parametrize(("change", "difference"), CHANGES, ids=[row[1] for row in CHANGES])
+def test_results_of_another_configuration_are_never_in_the_way_of_a_start(
+    change: Callable[[Simulation], Simulation], difference: str, simulation: Simulation
 ) -> None:
     start_clean(simulation)
     finish(simulation)
     say_finished(simulation)
     assert finished_run(change(simulation)) is None
+    with pytest.raises(
+        InputError, match=re.escape(f"2 rounds of another configuration ({difference}). Choose")
+    ) as told:
+        check_nothing_is_lost(change(simulation))
+    assert "--fresh, which moves that run to run.previous-N" in str(told.value)
+
+
+def test_rounds_of_a_run_that_was_broken_off_are_kept_too(simulation: Simulation) -> None:
+    start_clean(simulation)
+    finish(simulation, n_rounds=1)
+    (simulation.server_directory / "evaluation.json").unlink()
+    assert check_nothing_is_lost(simulation), "the same configuration: set aside without a question"
+    with pytest.raises(InputError, match=r"holds 1 finished round of another configuration \(another train.seed\)"):
+        check_nothing_is_lost(another_job(simulation))
+
+
+def test_a_record_of_an_older_version_is_refused_likewise(simulation: Simulation) -> None:
+    start_clean(simulation)
+    finish(simulation)
+    (simulation.workspace / "run.json").write_text('{"status": "finished", "fingerprint": "0"}')
+    with pytest.raises(InputError, match="does not say in which respect"):
+        check_nothing_is_lost(simulation)
+
+
+def test_damaged_results_are_no_traceback(simulation: Simulation) -> None:
+    finish(simulation)
+    for text in ("[]", "{", "[" * 10_000):
+        (simulation.server_directory / "evaluation.json").write_text(text)
+        assert problems(simulation) == ["the trained adapter was not evaluated"]
+    (simulation.server_directory / "round_metrics.jsonl").write_text("{\n")
+    assert "0 of 2 rounds were finished" in problems(simulation)
 
 
 def test_a_changed_cohort_is_another_run(simulation: Simulation, tmp_path: Path) -> None:

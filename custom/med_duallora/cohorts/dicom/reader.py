@@ -34,7 +34,7 @@ COLUMNS = {
     "pathology": "diagnosis, in the words of docs/vocabulary.md or of --label-map",
 }
 OPTIONAL_COLUMNS = {
-    "label": "0 healthy, 1 any disease; instead of pathology, or beside it",
+    "label": "0 normal, 1 any disease; instead of pathology, or beside it",
     "name": "what the subject is called in the prepared cohort, instead of its folder's name",
     "vendor": "maker of the scanner, instead of what the headers say",
     "centre": "where it was scanned; any text",

@@ -1,7 +1,8 @@
 """Whether images are phantoms: what the command line writes on pictures and reports."""
 
-import json
 from pathlib import Path
+
+from med_duallora.files import read_json
 
 RECIPE_FILE = "phantom.json"
 PREPARATION_FILE = "preparation.json"
@@ -23,7 +24,7 @@ def is_synthetic(path: Path) -> bool:
 
 def _says_synthetic(summary: Path) -> bool:
     try:
-        found = json.loads(summary.read_text(encoding="utf-8"))
+        found = read_json(summary)
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and found.get("synthetic") is True

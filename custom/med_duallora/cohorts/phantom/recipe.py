@@ -1,13 +1,12 @@
 """What a phantom cohort is made from, and how a folder says so."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from med_duallora.cohorts.phantom.plan import LARGEST_COHORT, PRESETS
 from med_duallora.cohorts.phantom.provenance import RECIPE_FILE
 from med_duallora.errors import CohortError, ConfigError
-from med_duallora.files import write_json
+from med_duallora.files import parsed_json, write_json
 
 RECIPE_VERSION = 2  # raise it whenever the same seed gives other voxels
 
@@ -66,6 +65,6 @@ def claim(out: Path, recipe: Recipe) -> None:
 
 def _parsed(text: str) -> object:
     try:
-        return json.loads(text)
+        return parsed_json(text)
     except ValueError:
         return None

@@ -1,6 +1,5 @@
 """A job from its submission to its result, as a person at the console follows it."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import FederationError
-from med_duallora.files import write_json
+from med_duallora.files import read_json, write_json
 from med_duallora.flare.federation.admin import Console
 from med_duallora.flare.federation.progress import JobProgress, read_progress
 from med_duallora.flare.federation.record import Federation
@@ -91,6 +90,6 @@ def fetch(federation: Federation, person: Console, job_id: str) -> Path:
     """
     place = person.download(job_id, federation.directory / "results")
     for path in place.glob(f"workspace/app_*/{EVALUATION_FILE}"):
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        evaluation = read_json(path)
         write_json(path, {**evaluation, "origin": dict(federation.origin)} if federation.origin else evaluation)
     return place

@@ -1,13 +1,12 @@
 """What the administrators of the server and of the sites do to their kits before the first start."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from med_duallora.config import SiteConfig, assigned
 from med_duallora.errors import FederationError
-from med_duallora.files import write_json
+from med_duallora.files import read_json, write_json
 from med_duallora.site_kit import SERVER_CLASSES, Change, harden
 from med_duallora.site_kit.wanted import site_config_template
 
@@ -60,7 +59,7 @@ def install_site(kit: Path, places: Mapping[str, str | None], settings: Sequence
 def _default_resources(kit: Path) -> dict[str, Any]:
     path = kit / "local" / "resources.json.default"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except (OSError, ValueError) as error:
         raise FederationError(f"{path} cannot be read: {error}; is {kit} a startup kit of the server?") from error
     if not isinstance(values, dict):

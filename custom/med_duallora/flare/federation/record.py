@@ -10,14 +10,13 @@ Directory:
     logs/             what each process printed; FLARE's own log files lie in the kits
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import FederationError, InputError
-from med_duallora.files import write_json
+from med_duallora.files import read_json, write_json
 
 RECORD = "federation.json"
 PROVISIONED = "provision"
@@ -78,7 +77,7 @@ class Federation:
         """
         path = directory.resolve() / RECORD
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            values: dict[str, Any] = read_json(path)
             processes = tuple(StartedProcess(**item) for item in values.pop("processes"))
             kits = path.parent / values.pop("kits")
             sites = tuple(values.pop("sites"))

@@ -1,0 +1,34 @@
+"""Whether a cohort has both classes where both are needed, and what helps where it has not."""
+
+from med_duallora.cohorts.prepared import PreparedCohort
+
+NAMES = ("normal (NOR)", "diseased")
+
+
+def lacking_class(cohort: PreparedCohort, split: str = "train") -> str:
+    """Return what a split lacks of the two classes, and what would help; empty where it has both.
+
+    The text names no subject. Another seed is only advised where the split was drawn by ``prepare`` from subjects of
+    both classes: it cannot make a class that the cohort does not have, and moves no subject between splits that were
+    given.
+    """
+    in_split, in_all = ([item.label for item in items] for items in (cohort.split(split), cohort.subjects))
+    missing = [name for label, name in enumerate(NAMES) if label not in in_split]
+    if not missing:
+        return ""
+    counts = " and ".join(f"{in_split.count(label)} {name}" for label, name in enumerate(NAMES))
+    found = f"its {split} split has {counts} subjects"
+    absent = [name for label, name in enumerate(NAMES) if label not in in_all]
+    if absent:
+        return (
+            f"{found}, and the whole cohort has no {absent[0]} one: prepare it again with {absent[0]} subjects from "
+            "the same scanners, or let the site take no part"
+        )
+    others = ", ".join(
+        f"{other} {sum(item.label == NAMES.index(missing[0]) for item in cohort.split(other))}"
+        for other in ("train", "val", "test")
+    )
+    return (
+        f"{found}; the {missing[0]} ones lie elsewhere ({others}): write {split} into the column split of cohort.csv "
+        "for some of them, or prepare the cohort again without --official-splits and without splits in a table"
+    )
