@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from med_duallora.flare.federation.rehearsal import Plan
 
 PROJECT = Path("poc") / "project.yml"
+MAX_TIMEOUT_S = 86_400
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -220,8 +221,8 @@ def _plan(options: argparse.Namespace) -> "Plan":
         raise ConfigError(f"--backbone-checkpoint {options.backbone_checkpoint} is not a file")
     if not 0 <= options.port < 2**16:
         raise ConfigError(f"--port {options.port}, but it must be between 0 and 65535")
-    if options.timeout <= 0:
-        raise ConfigError(f"--timeout {options.timeout}, but it must be above 0")
+    if not 0 < options.timeout <= MAX_TIMEOUT_S:  # NaN, too, is neither above nor below
+        raise ConfigError(f"--timeout {options.timeout}, but it must be above 0 and at most {MAX_TIMEOUT_S} seconds")
     return Plan(
         directory=options.workspace,
         project=project,

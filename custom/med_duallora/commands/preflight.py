@@ -13,8 +13,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="list every way by which data could leave a site, and whether it is open or closed",
         description="Inspect a site's FLARE 2.9 startup kit without changing it. Lists every channel with its state "
         "and the evidence: OPEN, closed, or reported (facts about the machine that FLARE always gives). Exit code 1 "
-        "when one is open, 2 when the kit is not understood. What in the site configuration would stop every job "
-        "goes to standard error.",
+        "when one is open or when something in the site configuration would stop every job (a folder or a GPU that is "
+        "not there), 2 when the kit is not understood.",
     )
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the site's kit: holds startup/ and local/"
@@ -38,10 +38,10 @@ def run(options: argparse.Namespace) -> int:
 
     channels = inspect_kit(options.startup_kit)
     n_open = sum(channel.is_open for channel in channels)
-    _say_what_is_unusable(options.startup_kit)
+    n_unusable = _say_what_is_unusable(options.startup_kit)
     if options.json:
         print(json.dumps([dataclasses.asdict(channel) for channel in channels], indent=2))
-        return 1 if n_open else 0
+        return 1 if n_open or n_unusable else 0
     for channel in channels:
         print(f"{channel.state:<8}  {channel.name}\n          {channel.evidence}")
         if channel.fix:
@@ -50,17 +50,19 @@ def run(options: argparse.Namespace) -> int:
     n = sum(not channel.is_reported for channel in channels)
     state = f"{n_open} of {n} channels open" if n_open else f"all {n} channels closed"
     print(f"{options.startup_kit}: {state}")
-    return 1 if n_open or not taken else 0
+    return 1 if n_open or n_unusable or not taken else 0
 
 
-def _say_what_is_unusable(startup_kit: Path) -> None:
-    """Say on standard error what in the site's configuration would stop every job here."""
+def _say_what_is_unusable(startup_kit: Path) -> int:
+    """Say on standard error what in the site's configuration would stop every job here; return how many things."""
     from med_duallora.site_kit.policy_channels import site_config_of
     from med_duallora.usable import problems
 
     config = site_config_of(startup_kit)
-    for problem in problems(config) if config else ():
+    found = list(problems(config)) if config else []
+    for problem in found:
         print(f"site configuration: {problem}", file=sys.stderr)
+    return len(found)
 
 
 def _judged(startup_kit: Path, job: Path) -> bool:

@@ -1,9 +1,10 @@
 """End-diastole and end-systole of a cine without a table, by the size of the blood pool.
 
 The rule, stated in docs/dicom.md: in the middle slices, within ``RADIUS`` of the left ventricle's axis, a threshold
-between muscle and blood tells the pixels that are blood. Their area, smoothed over the cardiac cycle, is smallest at
-end-systole. At rest a full ventricle keeps its size for a while; end-diastole is the end of that time: the last
-frame, before the area falls, at which it is within ``FULL`` of its largest.
+between muscle and blood tells the pixels that are blood, and their area is smoothed over the cardiac cycle. A full
+ventricle keeps its size for a while, and so does an emptied one. End-diastole is the end of filling: the last frame,
+before the area falls, at which it is almost the largest. End-systole is the end of ejection: the first frame after
+that at which it is almost the smallest. ``ALMOST`` says how much.
 """
 
 from dataclasses import dataclass
@@ -14,12 +15,11 @@ from scipy import ndimage
 from med_duallora.cohorts.heart_place import find_heart
 from med_duallora.nifti import Array
 
-RADIUS = 35.0  # mm around the left ventricle's axis: its blood at end-diastole
+RADIUS = 40.0  # mm around the left ventricle's axis: its blood at end-diastole
 MIDDLE = 0.5  # share of the slices that counts, around the middle one: neither valve plane nor apex
 SMOOTHING = 0.03  # of a cardiac cycle, standard deviation
-FULL = 0.05  # of the way from the largest area to the smallest
+ALMOST = 0.06  # of the way from the largest area to the smallest
 N_BINS = 128
-MIN_CORE = 20  # pixels that are blood in all frames, below which a slice does not tell how bright blood is
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Phases:
 
     Args:
         ed: index of the frame, from 0.
-        es: index of the frame with the smallest blood pool.
+        es: index of the frame, from 0.
         blood: (T,) area of blood by frame after smoothing, mm2, summed over the slices that count.
     """
 
@@ -52,30 +52,29 @@ def find_phases(cine: Array, spacing: tuple[float, float, float]) -> Phases:
     middle = range(int(np.floor(n / 2 - half)), min(n, int(np.ceil(n / 2 + half))))
     area = np.sum([_blood(cine[:, :, k][near]) for k in middle], axis=0) * spacing[0] * spacing[1]
     blood = ndimage.gaussian_filter1d(area, SMOOTHING * len(area), mode="wrap")
-    return Phases(_end_of_diastole(blood), int(blood.argmin()), blood)
+    ed, es = _ends(blood)
+    return Phases(ed, es, blood)
 
 
-def _end_of_diastole(blood: Array) -> int:
-    n, first, last = len(blood), int(blood.argmax()), int(blood.argmin())
-    enough = blood.max() - FULL * (blood.max() - blood.min())
-    way = [(first + step) % n for step in range((last - first) % n)]
-    return next((frame for frame in reversed(way) if blood[frame] >= enough), first)
+def _ends(blood: Array) -> tuple[int, int]:
+    """Return the end of filling and the end of ejection from the area by frame."""
+    n, largest, smallest = len(blood), int(blood.argmax()), int(blood.argmin())
+    little = ALMOST * float(blood.max() - blood.min())
+    falling = [(largest + step) % n for step in range((smallest - largest) % n + 1)]
+    full = [step for step, frame in enumerate(falling) if blood[frame] >= blood.max() - little]
+    ejected = next(frame for frame in falling[full[-1] :] if blood[frame] <= blood.min() + little)
+    return falling[full[-1]], ejected
 
 
 def _blood(frames: Array) -> Array:
-    """Return (T,) the number of pixels of one slice that are blood, from intensities (pixels, T).
-
-    What is blood in all frames tells how bright blood is in each: it is brighter when it has just come in, and
-    with one threshold the same heart would look larger in the frames of early filling.
-    """
+    """Return (T,) the number of pixels of one slice that are blood, from intensities (pixels, T)."""
     values = frames.astype(np.float64)
     low, high = (float(value) for value in np.percentile(values, (2, 98)))
     if not high > low:
         return np.zeros(values.shape[1])
+    # One threshold for all frames: of a small pool alone, muscle and lung would pass for the two kinds of pixels.
     muscle, blood = _two_means(np.clip(values, low, high))
-    core = values[values.min(axis=1) > (muscle + blood) / 2]
-    brightness = blood * np.median(core, axis=0) / np.median(core) if len(core) >= MIN_CORE else blood
-    return np.asarray((values > (muscle + brightness) / 2).sum(axis=0), dtype=np.float64)
+    return np.asarray((values > (muscle + blood) / 2).sum(axis=0), dtype=np.float64)
 
 
 def _two_means(values: Array) -> tuple[float, float]:
