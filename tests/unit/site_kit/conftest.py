@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_tiny_cohort
+
 PROJECT = """
 api_version: 3
 name: cmr
@@ -41,3 +43,11 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site_kit(provisioned: Path, tmp_path: Path) -> Path:
     """An untouched kit of the site siemens, this test's own copy."""
     return Path(shutil.copytree(provisioned / "siemens", tmp_path / "siemens"))
+
+
+def places(folder: Path) -> dict[str, str]:
+    """Return places of a site's configuration that can be used: a cohort is there."""
+    cohort = folder / "cohort"
+    if not cohort.exists():
+        write_tiny_cohort(cohort, "siemens", seed=0)
+    return {"data_dir": str(cohort), "state_dir": str(folder / "state"), "cache_dir": str(folder / "cache")}

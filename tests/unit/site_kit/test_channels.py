@@ -12,6 +12,7 @@ from med_duallora.cli import main
 from med_duallora.ledger import ALLOWED, Entry, Ledger
 from med_duallora.site_kit import Channel, harden, inspect_kit
 from tests.conftest import REPOSITORY
+from tests.unit.site_kit.conftest import places
 from tests.unit.site_kit.test_hardening import change, snapshot
 
 
@@ -195,7 +196,9 @@ def test_the_commands_exit_codes_and_words(site_kit: Path, tmp_path: Path, capsy
     assert "check it now" in capsys.readouterr().out
     assert main(["site-kit", "--startup-kit", str(site_kit)]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    change(site_kit, "med_duallora_site.json", lambda v: v.update(data_dir=str(tmp_path)))
+    assert main(["preflight", "--startup-kit", str(site_kit)]) == 1, "the template's places are nowhere"
+    assert "site configuration: data_dir = '/CHANGE-ME" in capsys.readouterr().err
+    change(site_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(["preflight", "--startup-kit", str(site_kit), "--json"]) == 0
     assert all(not channel["is_open"] for channel in json.loads(capsys.readouterr().out))
     assert main(["preflight", "--startup-kit", str(site_kit)]) == 0
@@ -218,9 +221,12 @@ def test_the_document_says_how_many_are_open(closed_kit: Path, provisioned: Path
     assert f"none of {n_after}" in text, n_after
 
 
-def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(site_kit: Path, closed_kit: Path, capsys):
+def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(
+    site_kit: Path, closed_kit: Path, tmp_path: Path, capsys
+):
     for kit in (site_kit, closed_kit):
         assert [channel.state for channel in inspect_kit(kit) if channel.is_reported] == ["reported"]
+    change(closed_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
     said = capsys.readouterr().out
     assert "reported  facts about the machine" in said and "all 23 channels closed" in said
