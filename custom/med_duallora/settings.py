@@ -23,7 +23,8 @@ MAX_SHOWN = 60
 def assigned(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """Return nested settings with ``key=value`` texts applied, such as ``train.n_rounds=4`` or ``device=cpu``.
 
-    The value is read as JSON, e.g. ``lora.targets=["q","kv","fc1"]``, or as text where it is no JSON.
+    The value is read as JSON, e.g. ``lora.targets=["q","kv","fc1"]``, or as text where it is no JSON or where the
+    setting was a text.
 
     Raises:
         ConfigError: a text has no ``=``, or names a setting that is not in ``values``; suggests the one that was meant.
@@ -33,11 +34,11 @@ def assigned(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"{assignment!r} is no assignment; write key=value, for example train.n_rounds=4")
-        _assign(changed, key.strip(), _parse(text.strip()))
+        _assign(changed, key.strip(), text.strip())
     return changed
 
 
-def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+def _assign(values: dict[str, Any], key: str, text: str) -> None:
     *parents, last = key.split(".")
     group: Any = values
     for parent in parents:
@@ -47,7 +48,9 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     if isinstance(group[last], dict) and group[last]:
         inner = ", ".join(f"{key}.{name}" for name in group[last])
         raise ConfigError(f"{key!r} is a group of settings; write one of them: {inner}")
-    group[last] = value
+    value = _parse(text)
+    # experiment=2024 is a text, as are 64 hexadecimal digits without a letter among them
+    group[last] = text if isinstance(group[last], str) and not isinstance(value, str) else value
 
 
 def full_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -70,7 +73,7 @@ def unknown_setting(key: str, known: Iterable[str]) -> str:
     by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
     last = key.rpartition(".")[2]
     meant = [name for name in known if name.rpartition(".")[2] == last]
-    meant = meant or difflib.get_close_matches(key, known, n=1)
+    meant = meant or difflib.get_close_matches(key, known, n=1, cutoff=0.8)
     meant = meant or [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1)]
     if meant:
         return f"unknown setting {key!r}; did you mean {' or '.join(meant)}?"

@@ -109,7 +109,8 @@ def test_another_backbone_than_the_job_s_is_found_before_anything_starts(
 def test_the_cohort_of_a_site_is_not_the_folder_of_sites(
     arguments: list[str], tiny_cohorts: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*arguments, "--data", str(tiny_cohorts["ge"])]) == 2
+    data = tiny_cohorts["ge"].parent
+    assert main([*arguments, "--data", str(data / "ge")]) == 2
     expected = (
         f"is itself a prepared cohort, of one site; give the folder that holds it: --data {tiny_cohorts['ge'].parent}"
     )
@@ -334,7 +335,7 @@ def nowhere(earlier: Path) -> list[str]:
         (foreign, "belongs to another job: experiment was 'old', but is 'new' here"),
         (no_workspace, "lies in no workspace of simulate"),
         (no_states, "there is no folder"),
-        (same_workspace, "which is emptied at the start; choose another"),
+        (same_workspace, "what goes on needs a workspace of its own"),
         (states_alone, "--states is for --resume-from only"),
         (nowhere, "nowhere.safetensors"),
     ],

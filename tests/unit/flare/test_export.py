@@ -162,7 +162,7 @@ def test_settings_go_to_the_job_or_to_the_workflow() -> None:
     [
         ("workflow.patience=3", "unknown setting 'workflow.patience'"),
         ("workflow.wait_s=soon", "whole number"),
-        ("workflow.min_sites=0", "at least 1"),
+        ("workflow.min_sites=0", "between 1 and 10000"),
         ("train.n_rounds=none", "n_rounds"),
     ],
 )
