@@ -2,6 +2,8 @@
 PYTHON ?= python3
 WORKERS ?= 2
 DEMO ?= runs/demo
+# more options for the demo, for example --fresh
+DEMO_OPTIONS ?=
 # more options for pip, for example an index with CPU-only builds of torch
 PIP_OPTIONS ?=
 
@@ -29,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	@$(BIN)/med-duallora demo --out $(DEMO)
+	@$(BIN)/med-duallora demo --out $(DEMO) $(DEMO_OPTIONS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)

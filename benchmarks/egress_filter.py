@@ -91,7 +91,7 @@ def _measured(job: JobConfig, data: Path, scratch: Path, repeats: int) -> dict[s
     round_s = time.perf_counter() - started
     reply = TrainReply(update.tensors, update.weight, 1, update.metrics, initial)
     parts = _parts(Process(job, runtime, scratch / "site.json"), reply, repeats)
-    facts = {"round_s": round_s, "payload_bytes": runtime.contract.floor_bytes, "n_subjects": update.weight}
+    facts = {"round_s": round_s, "payload_bytes": runtime.contract.tensor_bytes, "n_subjects": update.weight}
     return {**facts, **parts, "boundary_s": sum(parts.values())}
 
 

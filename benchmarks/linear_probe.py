@@ -71,8 +71,8 @@ def _parse() -> argparse.Namespace:
 
 
 def _show(scores: dict[str, list[dict[str, float]]], subjects: list[PreparedSubject]) -> None:
-    n_diseased = sum(subject.label for subject in subjects)
-    print(f"{len(subjects)} subjects, {n_diseased} diseased; mean (sd) over splits")
+    n_disease = sum(subject.label for subject in subjects)
+    print(f"{len(subjects)} subjects ({len(subjects) - n_disease} NOR + {n_disease} disease); mean (sd) over splits")
     metrics = list(scores["pre-trained"][0])
     print(f"| features | {' | '.join(metrics)} |\n|---|{'---|' * len(metrics)}")
     for name, rows in scores.items():

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,9 @@ COLUMNS = (  # noqa: SIM905
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """Two workers on two cores: more threads only slow each other down."""
-    torch.set_num_threads(1)
+def few_threads() -> None:
+    """One thread unless OMP_NUM_THREADS says otherwise: two workers on two cores only slow each other down."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)
@@ -105,10 +106,12 @@ def tiny_sites(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: P
     }
 
 
-def write_tiny_cohort(folder: Path, vendor: str, seed: int, n_subjects: int = 10) -> Path:
+def write_tiny_cohort(
+    folder: Path, vendor: str, seed: int, n_subjects: int = 10, n_by_split: tuple[int, int, int] = (6, 2, 2)
+) -> Path:
     """Write a prepared cohort (see design: same file naming as CineMA's processed data)."""
     rng = np.random.default_rng(seed)
-    splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    splits = [split for split, n in zip(("train", "val", "test"), n_by_split, strict=True) for _ in range(n)]
     rows = []
     for index in range(n_subjects):
         label, name = index % 2, f"{vendor}{index:03d}"

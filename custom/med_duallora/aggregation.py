@@ -81,7 +81,7 @@ class RoundAccumulator:
 
         Raises:
             AggregationError: another round than the current one; a second contribution of the site; a weight that
-                is no number above 0 and at most ``MAX_WEIGHT``; tensors outside the contract.
+                is not a number above 0 and at most ``MAX_WEIGHT``; tensors outside the contract.
         """
         self.take(site, weight, self.checked(site, round_index, weight, tensors))
 

@@ -18,23 +18,44 @@ from typing import Any
 from med_duallora.errors import ConfigError
 from med_duallora.files import read_json
 from med_duallora.policy import SitePolicy
-from med_duallora.settings import assigned, built, shown
+from med_duallora.reference.limits import (
+    Limit,
+    above,
+    below,
+    between,
+    check_limits,
+    limited,
+    one_of,
+    refuse,
+    sha256_or_empty,
+    some_of,
+)
+from med_duallora.settings import assigned, built
 
 __all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfig", "assigned"]
 
 TARGETS = ("q", "kv", "proj", "fc1", "fc2")
 HEAD_POLICIES = ("local", "shared", "global")
 SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
-
-
 MAX_ROUNDS = 10_000
-MOST = {"n_rounds": MAX_ROUNDS, "local_epochs": 1000, "batch_size": 4096}
-"""Generous limits: what lies beyond them is a slip of the pen, and would only be noticed after hours of training."""
+"""The upper limits are generous: what lies beyond is a slip, and would only be noticed after hours of training."""
 
 
-def _check(good: bool, name: str, value: object, limit: str) -> None:
-    if not good:
-        raise ConfigError(f"{name} = {shown(value)}, but it must be {limit}")
+def _are_decays(values: tuple[float, ...]) -> bool:
+    return len(values) == 2 and all(0 <= value < 1 for value in values)
+
+
+def _are_range(values: tuple[float, ...]) -> bool:
+    return len(values) == 2 and 0 < values[0] <= values[1] <= 100
+
+
+def _is_name(text: str) -> bool:
+    plain = text.replace("-", "").replace("_", "")
+    return plain.isascii() and plain.isalnum() and len(text) <= 64
+
+
+def _is_device(text: str) -> bool:
+    return text in ("auto", "cpu", "cuda") or re.fullmatch(r"cuda:[0-9]+", text) is not None
 
 
 @dataclass(frozen=True)
@@ -43,46 +64,31 @@ class LoRAConfig:
 
     Args:
         rank_global: rank of the global adapter, the one that is sent.
-        alpha_global: its scale; the adapter's output is multiplied by ``alpha_global / rank_global``.
+        alpha_global: scale of the global adapter, whose output is multiplied by ``alpha_global / rank_global``.
         rank_local: rank of the local adapter, the one that stays.
-        alpha_local: its scale.
+        alpha_local: scale of the local adapter, whose output is multiplied by ``alpha_local / rank_local``.
         targets: which linear layers of a block are adapted: q, kv, proj, fc1, fc2.
         n_blocks: how many of the last transformer blocks are adapted (Med-DualLoRA finds that two suffice).
         head_policy: ``local``: the classification head stays at the site; ``shared``: its weights are part of the
             global adapter (a pair of factors, sent and averaged) and its bias stays; ``global``: all of it is sent and
-            averaged beside the adapter.
-        head_norm: ``site``: the head reads features that are standardised with the site's own statistics (see
-            ``head_norm``); ``none``: it reads them as they are, as CineMA's does.
+            averaged alongside the adapter.
+        head_norm: ``site``: the head reads features that are standardised with the site's own statistics; ``none``:
+            it reads them as they are, as CineMA's does.
     """
 
-    rank_global: int = 8
-    alpha_global: float = 16.0
-    rank_local: int = 8
-    alpha_local: float = 16.0
-    targets: tuple[str, ...] = field(default=("q", "kv"), metadata={"known": TARGETS})
-    n_blocks: int = 2
-    head_policy: str = "local"
-    head_norm: str = "site"
+    rank_global: int = limited(8, between(0, 256).also("above 0 if lora.rank_local is 0"))
+    alpha_global: float = limited(16.0, above(0, 1024))
+    rank_local: int = limited(8, between(0, 256))
+    alpha_local: float = limited(16.0, above(0, 1024))
+    targets: tuple[str, ...] = limited(("q", "kv"), some_of(*TARGETS))
+    n_blocks: int = limited(2, between(1, 64))
+    head_policy: str = limited("local", one_of(*HEAD_POLICIES))
+    head_norm: str = limited("site", one_of("site", "none"))
 
     def __post_init__(self) -> None:
-        for name in ("rank_global", "rank_local"):
-            _check(0 <= getattr(self, name) <= 256, f"lora.{name}", getattr(self, name), "between 0 and 256")
-        _check(
-            self.rank_global + self.rank_local > 0, "lora.rank_global", self.rank_global, "above 0 if rank_local is 0"
-        )
-        for name in ("alpha_global", "alpha_local"):
-            _check(0 < getattr(self, name) <= 1024, f"lora.{name}", getattr(self, name), "above 0 and at most 1024")
-        unknown = set(self.targets) - set(TARGETS)
-        _check(bool(self.targets) and not unknown, "lora.targets", self.targets, f"one or more of {', '.join(TARGETS)}")
-        _check(len(set(self.targets)) == len(self.targets), "lora.targets", self.targets, "without repetition")
-        _check(1 <= self.n_blocks <= 64, "lora.n_blocks", self.n_blocks, "between 1 and 64")
-        _check(
-            self.head_policy in HEAD_POLICIES,
-            "lora.head_policy",
-            self.head_policy,
-            f"one of {', '.join(HEAD_POLICIES)}",
-        )
-        _check(self.head_norm in ("site", "none"), "lora.head_norm", self.head_norm, "site or none")
+        check_limits(self, "lora.")
+        if self.rank_global + self.rank_local == 0:
+            refuse(self, "rank_global", "lora.")
 
 
 @dataclass(frozen=True)
@@ -94,62 +100,46 @@ class TrainConfig:
         local_epochs: passes over the site's training subjects in a round.
         batch_size: subjects per step.
         lr: peak learning rate of AdamW.
-        local_lr_factor: learning rate of what stays at the site (local adapter, head), as a part of the others' rate:
-            with few subjects, what stays fits them before the sites have learnt anything together.
-        min_lr: learning rate at the end of the cosine.
-        warmup_fraction: part of the federation's steps with linear warm-up.
-        betas: AdamW's moment decays.
-        weight_decay: decoupled weight decay.
-        clip_norm: gradient norm limit.
-        label_smoothing: of the cross-entropy.
-        class_weight_threshold: class imbalance (largest over smallest) above which inverse-frequency weights apply.
+        local_lr_factor: learning rate of what stays at the site (local adapter, head), as a fraction of the rate of
+            what is shared. Where a site has few subjects, what stays fits them before the sites have learnt anything
+            together; a small factor prevents that.
+        min_lr: learning rate at the end of the cosine schedule.
+        warmup_fraction: fraction of the whole training's steps in which the learning rate rises linearly.
+        betas: AdamW's two decay rates, of the mean and of the mean square of the gradient.
+        weight_decay: AdamW's decoupled weight decay.
+        clip_norm: largest norm of the gradient; a longer one is shortened to it.
+        label_smoothing: label smoothing of the cross-entropy loss.
+        class_weight_threshold: class imbalance (larger class over smaller) above which the loss weighs classes by their
+            inverse frequency.
         n_views: augmented views per subject in the feature cache besides view 0, which is unaugmented.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (bf16 where a CUDA device has it, else fp32).
         feature_dtype: how trunk features are kept: float32, or float16 for half the space.
-        drop_path: stochastic depth in the adapted blocks.
-        seed: of the whole experiment; every random stream derives from it.
+        drop_path: probability that an adapted block is skipped in a training step (stochastic depth).
+        seed: random seed of the whole experiment; every random stream derives from it.
     """
 
-    n_rounds: int = 12
-    local_epochs: int = 2
-    batch_size: int = 8
-    lr: float = 5e-3
-    local_lr_factor: float = 1.0
-    min_lr: float = 1e-5
-    warmup_fraction: float = 0.1
-    betas: tuple[float, ...] = (0.9, 0.95)
-    weight_decay: float = 0.05
-    clip_norm: float = 5.0
-    label_smoothing: float = 0.1
-    class_weight_threshold: float = 1.2
-    n_views: int = 4
-    precision: str = "auto"
-    feature_dtype: str = "float32"
-    drop_path: float = 0.0
-    seed: int = 0
+    n_rounds: int = limited(12, between(1, MAX_ROUNDS))
+    local_epochs: int = limited(2, between(1, 1000))
+    batch_size: int = limited(8, between(1, 4096))
+    lr: float = limited(5e-3, above(0, 1))
+    local_lr_factor: float = limited(1.0, between(0, 1))
+    min_lr: float = limited(1e-5, Limit("between 0 and train.lr", lambda value: value >= 0))
+    warmup_fraction: float = limited(0.1, below(0, 1))
+    betas: tuple[float, ...] = limited((0.9, 0.95), Limit("two numbers, each at least 0 and below 1", _are_decays))
+    weight_decay: float = limited(0.05, between(0, 10))
+    clip_norm: float = limited(5.0, above(0, 1e6))
+    label_smoothing: float = limited(0.1, below(0, 1))
+    class_weight_threshold: float = limited(1.2, between(1, 1e6))
+    n_views: int = limited(4, between(0, 256))
+    precision: str = limited("auto", one_of("auto", "fp32", "bf16", "fp16"))
+    feature_dtype: str = limited("float32", one_of("float32", "float16"))
+    drop_path: float = limited(0.0, below(0, 1))
+    seed: int = limited(0, between(0, 2**31 - 1))
 
     def __post_init__(self) -> None:
-        for name, most in MOST.items():
-            value = getattr(self, name)
-            _check(1 <= value <= most, f"train.{name}", value, f"between 1 and {most}")
-        _check(0 < self.lr <= 1, "train.lr", self.lr, "above 0 and at most 1")
-        _check(0 <= self.local_lr_factor <= 1, "train.local_lr_factor", self.local_lr_factor, "between 0 and 1")
-        _check(0 <= self.min_lr <= self.lr, "train.min_lr", self.min_lr, "between 0 and train.lr")
-        _check(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, "in [0, 1)")
-        good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        _check(good, "train.betas", self.betas, "two numbers in [0, 1)")
-        _check(0 <= self.weight_decay <= 10, "train.weight_decay", self.weight_decay, "between 0 and 10")
-        _check(0 < self.clip_norm <= 1e6, "train.clip_norm", self.clip_norm, "above 0 and at most 1e6")
-        _check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "in [0, 1)")
-        good = 1 <= self.class_weight_threshold <= 1e6
-        _check(good, "train.class_weight_threshold", self.class_weight_threshold, "between 1 and 1e6")
-        _check(0 <= self.n_views <= 256, "train.n_views", self.n_views, "between 0 and 256")
-        known = ("auto", "fp32", "bf16", "fp16")
-        _check(self.precision in known, "train.precision", self.precision, f"one of {', '.join(known)}")
-        good = self.feature_dtype in ("float32", "float16")
-        _check(good, "train.feature_dtype", self.feature_dtype, "float32 or float16")
-        _check(0 <= self.drop_path < 1, "train.drop_path", self.drop_path, "in [0, 1)")
-        _check(0 <= self.seed < 2**31, "train.seed", self.seed, "between 0 and 2**31 - 1")
+        check_limits(self, "train.")
+        if self.min_lr > self.lr:
+            refuse(self, "min_lr", "train.")
 
 
 @dataclass(frozen=True)
@@ -157,26 +147,21 @@ class AugmentConfig:
     """Random image changes of the augmented views, drawn before the frozen trunk (CineMA's classifier recipe).
 
     Args:
-        probability: of each of the two transforms.
+        probability: probability of each of the two transforms, intensity and geometry.
         gamma: range of the intensity exponent on [0, 1] images.
         rotation_degrees: largest rotation about the slice axis.
         shift_mm: largest in-plane shift along each axis.
         scale: largest relative zoom.
     """
 
-    probability: float = 0.5
-    gamma: tuple[float, ...] = (0.5, 1.5)
-    rotation_degrees: float = 180.0
-    shift_mm: float = 20.0
-    scale: float = 0.1
+    probability: float = limited(0.5, between(0, 1))
+    gamma: tuple[float, ...] = limited((0.5, 1.5), Limit("two increasing positive numbers of at most 100", _are_range))
+    rotation_degrees: float = limited(180.0, between(0, 180))
+    shift_mm: float = limited(20.0, between(0, 96))
+    scale: float = limited(0.1, below(0, 1))
 
     def __post_init__(self) -> None:
-        _check(0 <= self.probability <= 1, "augment.probability", self.probability, "in [0, 1]")
-        good = len(self.gamma) == 2 and 0 < self.gamma[0] <= self.gamma[-1] <= 100
-        _check(good, "augment.gamma", self.gamma, "two increasing positive numbers of at most 100")
-        _check(0 <= self.rotation_degrees <= 180, "augment.rotation_degrees", self.rotation_degrees, "in [0, 180]")
-        _check(0 <= self.shift_mm <= 96, "augment.shift_mm", self.shift_mm, "in [0, 96]")
-        _check(0 <= self.scale < 1, "augment.scale", self.scale, "in [0, 1)")
+        check_limits(self, "augment.")
 
 
 @dataclass(frozen=True)
@@ -184,30 +169,26 @@ class JobConfig:
     """The job scope: what every site of a federation agrees on. It travels with the job and holds no path.
 
     Args:
-        experiment: names the site states that rounds of one experiment share: letters, digits, ``-``, ``_``.
-        method: the federated method, see ``med_duallora.methods``.
-        backbone: preset of ``backbone.BackboneConfig``.
+        experiment: name of the experiment; it is also the folder of the local states that each site keeps for it.
+        method: the federated method: ``med-duallora`` sends the global adapter and keeps the local one (and the head);
+            ``fedavg-lora`` has one adapter and sends it with the head (FedIT).
+        backbone: preset of the frozen backbone.
         backbone_sha256: hash of the only checkpoint that sites may train with; empty: the one shipped for the preset,
             where there is one, else any.
-        weighting: a site's weight in the aggregation: ``subjects`` or ``uniform``.
+        weighting: a site's weight in the average: its number of training subjects (``subjects``), or 1 (``uniform``).
     """
 
-    experiment: str = "demo"
+    experiment: str = limited("demo", Limit("1 to 64 letters, digits, '-' or '_'", _is_name))
     method: str = "med-duallora"
     backbone: str = "cinema-mini"
-    backbone_sha256: str = ""
-    weighting: str = "subjects"
+    backbone_sha256: str = limited("", sha256_or_empty())
+    weighting: str = limited("subjects", one_of("subjects", "uniform"))
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        plain = self.experiment.replace("-", "").replace("_", "")
-        good = plain.isascii() and plain.isalnum() and len(self.experiment) <= 64
-        _check(good, "experiment", self.experiment, "1 to 64 letters, digits, '-' or '_'")
-        good = not self.backbone_sha256 or re.fullmatch("[0-9a-f]{64}", self.backbone_sha256) is not None
-        _check(good, "backbone_sha256", self.backbone_sha256, "empty, or 64 lower-case hexadecimal digits")
-        _check(self.weighting in ("subjects", "uniform"), "weighting", self.weighting, "subjects or uniform")
+        check_limits(self, "")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "JobConfig":
@@ -228,33 +209,29 @@ class SiteConfig:
     """The site scope: where things are on this machine. It never travels and never leaves.
 
     Args:
-        data_dir: the prepared cohort (holds cohort.csv).
-        state_dir: where the local adapter and optimizer state are kept between rounds and jobs.
-        cache_dir: where trunk features are kept.
-        backbone_checkpoint: CineMA safetensors file; empty: the checkpoint shipped for the job's preset.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        n_threads: CPU threads of the training.
-        cache_budget_mb: the feature cache is kept below this size.
+        data_dir: folder of this site's prepared cohort, the one that holds cohort.csv.
+        state_dir: folder that keeps the local adapter, the head and the optimizer state between rounds and jobs.
+        cache_dir: folder that keeps computed trunk features; it may be deleted at any time.
+        backbone_checkpoint: file of the backbone's weights (safetensors); null: the one shipped for the job's preset.
+        device: where this site computes; ``auto`` is the first GPU where there is one, else the CPU.
+        n_threads: CPU threads of the training; results depend on it in their last digits.
+        cache_budget_mb: largest size of the feature cache in MiB; what was unused for longest is removed first.
         policy: the site's privacy floor.
-        ledger: file that records everything that leaves; empty: ``egress_ledger.jsonl`` in ``state_dir``.
+        ledger: file that records everything that leaves; null: ``egress_ledger.jsonl`` in ``state_dir``.
     """
 
     data_dir: Path
     state_dir: Path
     cache_dir: Path
     backbone_checkpoint: Path | None = None
-    device: str = "auto"
-    n_threads: int = 1
-    cache_budget_mb: int = 4096
+    device: str = limited("auto", Limit("auto, cpu, cuda or cuda:N", _is_device))
+    n_threads: int = limited(1, between(1, 1024))
+    cache_budget_mb: int = limited(4096, between(1, 2**30))
     policy: SitePolicy = field(default_factory=SitePolicy)
     ledger: Path | None = None
 
     def __post_init__(self) -> None:
-        good = self.device in ("auto", "cpu", "cuda") or re.fullmatch(r"cuda:[0-9]+", self.device) is not None
-        _check(good, "device", self.device, "auto, cpu, cuda or cuda:N")
-        _check(1 <= self.n_threads <= 1024, "n_threads", self.n_threads, "between 1 and 1024")
-        good = 1 <= self.cache_budget_mb <= 2**30
-        _check(good, "cache_budget_mb", self.cache_budget_mb, "between 1 and 2**30")
+        check_limits(self, "")
 
     @property
     def ledger_path(self) -> Path:

@@ -91,7 +91,7 @@ class EgressContract:
         return sum(spec.n_elements for spec in self.tensors.values())
 
     @property
-    def floor_bytes(self) -> int:
+    def tensor_bytes(self) -> int:
         """Return the bytes that the values alone need."""
         return sum(spec.n_elements * np.dtype(spec.dtype).itemsize for spec in self.tensors.values())
 
@@ -194,13 +194,13 @@ class EgressContract:
     def check_weight(self, weight: object) -> float:
         """Return a contribution's weight, a number above 0 and at most ``MAX_WEIGHT`` (else EgressViolation)."""
         if type(weight) not in (int, float) or not 0 < weight <= MAX_WEIGHT:  # type: ignore[operator]
-            raise EgressViolation(f"the weight is no number above 0 and at most {MAX_WEIGHT:g}")
+            raise EgressViolation(f"the weight is not a number above 0 and at most {MAX_WEIGHT:g}")
         return float(weight)  # type: ignore[arg-type]
 
     def check_round(self, round_index: object) -> int:
         """Return the round of a payload, an integer from 0 to ``n_rounds - 1`` (else EgressViolation)."""
         if type(round_index) is not int or not 0 <= round_index < self.n_rounds:
-            raise EgressViolation(f"the round is no integer between 0 and {self.n_rounds - 1}")
+            raise EgressViolation(f"the round is not an integer between 0 and {self.n_rounds - 1}")
         return round_index
 
 

@@ -155,7 +155,7 @@ class Ledger:
             os.close(descriptor)
 
     def _write(self, head: Head, entry: Entry) -> Head:
-        line = {"n": head.n_lines, "time": _now(), **entry.to_dict(), "prev": head.sha256}
+        line = {"n": head.n_lines, "time": utc_now(), **entry.to_dict(), "prev": head.sha256}
         line["hash"] = line_hash(line)
         data = canonical_json(line).encode() + b"\n"
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -237,5 +237,6 @@ def _follows(line: Mapping[str, Any], head: Head) -> bool:
     return found == (head.n_lines, head.sha256, line_hash(line))
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """Return the present time in UTC as ISO 8601 with milliseconds and a final Z."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from med_duallora.errors import LedgerError
+from med_duallora.errors import InputError, LedgerError
 from med_duallora.files import canonical_json, parsed_json
 from med_duallora.ledger import ALLOWED, START, line_hash, read_head
 
@@ -50,13 +50,13 @@ def read_lines(path: Path) -> list[Line]:
     """Return the entries of a ledger without checking its chain.
 
     Raises:
-        LedgerError: there is no such file, or a line is no JSON object.
+        LedgerError: there is no such file, or a line is not a JSON object.
     """
     found = []
     for number, text in _texts(path):
         line = _parsed(text)
         if line is None:
-            raise LedgerError(f"ledger {path}: line {number} is no JSON object; see ledger verify")
+            raise LedgerError(f"ledger {path}: line {number} is not a JSON object; see ledger verify")
         found.append(line)
     return found
 
@@ -76,7 +76,7 @@ def verify(path: Path, noted: str = "") -> Verification:
     for number, text in _texts(path):
         line = _parsed(text)
         if line is None:
-            problems.append(Problem(number, "is damaged or was not finished (no JSON object)"))
+            problems.append(Problem(number, "is damaged or was not finished (not a JSON object)"))
             previous, expected = "", expected + 1
             continue
         problems.extend(Problem(number, what) for what in _faults(line, expected, previous))
@@ -154,11 +154,15 @@ def match(ledger: Sequence[Line], record: Sequence[Line], site: str, job: str = 
         job: only this job; empty: every job that the server's record names.
 
     Raises:
+        InputError: the server's record names other sites, but not this one.
         LedgerError: the server's record holds no job to compare.
     """
     jobs = {job} if job else {str(line.get("job")) for line in record}
     if not jobs:
         raise LedgerError("the server's record is empty: there is nothing to compare")
+    known = sorted({str(line["site"]) for line in record if "site" in line})
+    if known and site not in known:
+        raise InputError(f"unknown site {site!r}: the server's record names {', '.join(known)}")
     left = [line for line in ledger if line.get("verdict") == ALLOWED and _compared(line, jobs)]
     arrived = [line for line in record if line.get("site") == site and _compared(line, jobs)]
     at_site, at_server = Counter(map(_key, left)), Counter(map(_key, arrived))

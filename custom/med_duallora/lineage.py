@@ -34,7 +34,7 @@ class Run:
         if type(self.run_id) is not str or not RUN_ID.fullmatch(self.run_id):
             raise ValueError("a run's id is not 32 hexadecimal digits")
         if type(self.first_round) is not int or self.first_round < 0:
-            raise ValueError("a run's first round is no whole number from 0")
+            raise ValueError("a run's first round is not a whole number from 0")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class Lineage:
     def __post_init__(self) -> None:
         starts = [run.first_round for run in self.runs]
         if not 1 <= len(starts) <= MAX_RUNS or starts[0] != 0 or starts != sorted(set(starts)):
-            raise ValueError(f"a lineage is no list of 1 to {MAX_RUNS} runs, each beginning later than the one before")
+            raise ValueError(
+                f"a lineage is not a list of 1 to {MAX_RUNS} runs, each beginning later than the one before"
+            )
 
     @classmethod
     def begin(cls) -> "Lineage":
@@ -69,9 +71,9 @@ class Lineage:
     def from_list(cls, values: object) -> "Lineage":
         """Return what ``to_list`` gave; ValueError for anything else."""
         if not isinstance(values, list | tuple):
-            raise ValueError("a lineage is no list")
+            raise ValueError("a lineage is not a list")
         if not all(isinstance(item, list | tuple) and len(item) == 2 for item in values):
-            raise ValueError("a lineage is no list of pairs")
+            raise ValueError("a lineage is not a list of pairs")
         return cls(tuple(Run(*item) for item in values))
 
     def to_list(self) -> list[list[str | int]]:

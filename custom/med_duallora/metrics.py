@@ -13,7 +13,7 @@ METRIC_RANGES = {
     "mcc": (-1.0, 1.0),
 }
 THRESHOLD = 0.5
-"""A subject counts as diseased when its predicted probability is at least this; it is never tuned on test data."""
+"""A subject counts as disease when its predicted probability is at least this; it is never tuned on test data."""
 
 
 def scores(labels: Sequence[int] | np.ndarray, probabilities: Sequence[float] | np.ndarray) -> dict[str, float]:

@@ -57,7 +57,7 @@ def configuration_text(job: JobConfig, contract: EgressContract, **facts: str) -
     """
     rows = {
         **facts,
-        "egress contract": f"{contract.sha256}: {len(contract.tensors)} tensors, {contract.floor_bytes} bytes a round",
+        "egress contract": f"{contract.sha256}: {len(contract.tensors)} tensors, {contract.tensor_bytes} bytes a round",
         **dict(_flat(job.to_dict())),
     }
     lines = [f"| {name} | {_cell(text)} |" for name, text in rows.items()]

@@ -87,7 +87,7 @@ def _raw_subjects(folder: Path) -> list[RawSubject]:
             except CohortError:  # not this layout; a folder of no layout at all is refused below
                 continue
     if not found:
-        raise InputError(f"{folder} is no prepared cohort and no raw ACDC, M&Ms, M&Ms-2 or phantom cohort")
+        raise InputError(f"{folder} is neither a prepared cohort nor a raw ACDC, M&Ms, M&Ms-2 or phantom cohort")
     return found
 
 
@@ -105,6 +105,7 @@ def _prepared_rows(directory: Path, n_subjects: int) -> list[MontageRow]:
     for subject in _spread(PreparedCohort.read(directory).subjects, n_subjects):
         ed, es = load_volume(subject)
         title = f"{subject.vendor}\n{subject.subject}\n{subject.pathology}"
+        title += "\nED, ES automatic" if subject.frames == "automatic" else ""
         rows.append(MontageRow(title, ed, es, (1.0, 1.0), is_synthetic(directory)))
     return rows
 
@@ -124,12 +125,12 @@ def _pair_row(ed_path: Path, es_path: Path) -> MontageRow:
 
 def _frame(source: ImageSource) -> tuple[Array, tuple[float, float]]:
     try:
-        image = read_nifti(source.path)
+        image = read_nifti(source.path, None if source.frame is None else (source.frame,))
     except SubjectRefused as refused:
         raise CohortError(str(refused)) from refused
     data = image.data
-    if data.ndim == 4 and source.frame is not None and source.frame < data.shape[3]:
-        data = data[..., source.frame]
+    if data.ndim == 4 and source.frame is not None:
+        data = data[..., 0]
     if data.ndim != 3:
         raise CohortError(f"{source.path} has shape {data.shape}; expected one stack of slices")
     return data, (image.spacing[0], image.spacing[1])
@@ -139,12 +140,12 @@ def write_montage(rows: Sequence[MontageRow], out: Path) -> None:
     """Draw ``rows`` into the PNG file ``out``.
 
     Raises:
-        InputError: there are no rows, or ``out`` is no PNG.
+        InputError: there are no rows, or ``out`` is not a PNG.
     """
     from matplotlib.figure import Figure
 
     if not rows:
-        raise InputError("there is nothing to show")
+        raise InputError("there are no subjects to show")
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out} must end in .png")
     figure = Figure(figsize=(10.2, 2.45 * len(rows) + 0.5), layout="constrained")

@@ -45,7 +45,7 @@ def parameter_roles(model: nn.Module) -> dict[str, Role]:
         for name, role in module.declared_roles().items():
             full_name = f"{prefix}.{name}" if prefix else name
             if full_name not in roles:
-                raise ValueError(f"module {prefix!r} declares a role for {full_name!r}, which is no parameter")
+                raise ValueError(f"module {prefix!r} declares a role for {full_name!r}, which is not a parameter")
             if full_name in declared:
                 raise ValueError(f"parameter {full_name!r} is declared twice")
             declared.add(full_name)

@@ -10,10 +10,11 @@ def add_resume_argument(parser: argparse.ArgumentParser) -> None:
         "--resume-from",
         type=Path,
         metavar="ADAPTER",
-        help="go on with the training that this global adapter (adapter_last.safetensors with its .json) belongs to, "
+        help="continue the training that this global adapter (adapter_last.safetensors with its .json) belongs to, "
         "from the round after it, with the sites' local states. A known job takes all settings from the adapter's "
-        "manifest. train.n_rounds is the total of the whole training, not what is left: the learning-rate schedule "
-        "spans it. It alone may be changed; 2 + 2 rounds are 4 rounds bit for bit only if it is not",
+        "manifest. train.n_rounds is the total of the whole training, not the rounds that are left, because the "
+        "learning-rate schedule spans all of them. No other setting may be changed. With the same total, 2 + 2 rounds "
+        "give bit for bit what 4 rounds give (on one CPU with one number of threads)",
     )
 
 

@@ -32,9 +32,9 @@ def place_problems(config: SiteConfig) -> Iterator[str]:
     """Give one text per setting that names no usable place: the key, its value, the reason and the fix."""
     for key, path in _named(config):
         if not path.is_absolute():
-            yield _text(key, path, "it is no absolute path, and FLARE's processes start in folders of their own")
+            yield _text(key, path, "it is not an absolute path, and FLARE's processes start in folders of their own")
         elif str(path).startswith(CHANGE_ME):
-            yield _text(key, path, "it is still the template's: write this site's own path")
+            yield _text(key, path, "it is still the one of the template: write this site's own path")
         elif reason := _reason(key, path):
             yield _text(key, path, reason)
 
@@ -51,7 +51,7 @@ def _reason(key: str, path: Path) -> str:
         return _cohort(path)
     if key == "backbone_checkpoint":
         good = path.is_file() and os.access(path, os.R_OK)
-        return "" if good else "it is no readable file: write a checkpoint's path, or null for the shipped one"
+        return "" if good else "it is not a readable file: write a checkpoint's path, or null for the shipped one"
     return _writable(path if key != "ledger" else path.parent)
 
 
@@ -71,7 +71,7 @@ def _writable(path: Path) -> str:
     """Return why a folder can be neither used nor made; it is not made here."""
     nearest = next(place for place in (path, *path.parents) if place.exists())
     if not nearest.is_dir():
-        return f"{nearest} is no folder: write a folder that this account can make"
+        return f"{nearest} is not a folder: write a folder that this account can make"
     return "" if os.access(nearest, os.W_OK | os.X_OK) else f"this account may not write in {nearest}"
 
 

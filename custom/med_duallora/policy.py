@@ -1,13 +1,17 @@
 """The site's privacy floor: what no job can ask for, whatever its author writes into it."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from med_duallora.errors import ConfigError
+from med_duallora.reference.limits import SHA256, Limit, between, check_limits, limited, sha256_or_empty
 
 COUNTS = frozenset({"n_subjects", "n_steps", "n_positive", "n_negative", "cache_hits", "cache_misses"})
 """Metrics that are whole numbers and therefore not rounded."""
+
+
+def _are_hashes(values: tuple[str, ...]) -> bool:
+    return all(SHA256.fullmatch(value) for value in values)
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class SitePolicy:
         metric_decimals: scores, losses and times are rounded to this many decimals.
         head_leaves: whether a job may ask for the classification head, or for its weights within the adapter.
         max_rank: highest rank of the global adapter that a job may ask for.
-        max_blocks: largest number of adapted blocks.
+        max_blocks: largest number of adapted blocks that a job may ask for.
         backbone_sha256: hash of the only backbone checkpoint that this site trains with; empty: any.
         contract_sha256: hashes of the egress contracts that this site agreed to; empty: any within the limits above.
 
@@ -31,23 +35,18 @@ class SitePolicy:
     """
 
     metrics_leave: bool = True
-    min_subjects: int = 1
-    metric_decimals: int = 6
+    min_subjects: int = limited(1, between(1, 1_000_000))
+    metric_decimals: int = limited(6, between(0, 6))
     head_leaves: bool = True
-    max_rank: int = 256
-    max_blocks: int = 64
-    backbone_sha256: str = ""
-    contract_sha256: tuple[str, ...] = ()
+    max_rank: int = limited(256, between(1, 256))
+    max_blocks: int = limited(64, between(1, 64))
+    backbone_sha256: str = limited("", sha256_or_empty())
+    contract_sha256: tuple[str, ...] = limited(
+        (), Limit("a list of hashes, each of 64 lower-case hexadecimal digits", _are_hashes)
+    )
 
     def __post_init__(self) -> None:
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"policy.{name} = {value!r}, but it must be between {low} and {high}")
-        pinned = [("backbone_sha256", self.backbone_sha256)] if self.backbone_sha256 else []
-        for name, text in [*pinned, *(("contract_sha256", text) for text in self.contract_sha256)]:
-            if re.fullmatch("[0-9a-f]{64}", text) is None:
-                raise ConfigError(f"policy.{name} = {text!r}, but it must be 64 lower-case hexadecimal digits")
+        check_limits(self, "policy.")
 
     def check_job(self, rank: int, n_blocks: int, sends_head: bool, contract_sha256: str) -> None:
         """Refuse a job that asks for more than this site gives; called before anything is loaded or trained.
@@ -90,14 +89,6 @@ class SitePolicy:
             for name, value in metrics.items()
             if (split := split_of(name)) is None or split in enough
         }
-
-
-_RANGES = (
-    ("min_subjects", 1, 1_000_000),
-    ("metric_decimals", 0, 6),
-    ("max_rank", 1, 256),
-    ("max_blocks", 1, 64),
-)
 
 
 def split_of(metric: str) -> str | None:

@@ -93,7 +93,7 @@ class SavedRound:
 def _round_of(manifest: Mapping[str, Any]) -> int:
     value = manifest["round"]
     if type(value) is not int or value < 0:
-        raise ValueError("round is no whole number from 0")
+        raise ValueError("round is not a whole number from 0")
     return value
 
 
@@ -101,9 +101,9 @@ def _contributors(manifest: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[st
     """Return who took part in the round, and in how many rounds each site did; nobody where the manifest is silent."""
     sites, counts = manifest.get("sites", []), manifest.get("n_rounds_by_site", {})
     if not isinstance(sites, list) or not isinstance(counts, dict):
-        raise ValueError("sites is no list, or n_rounds_by_site no table")
+        raise ValueError("sites is not a list, or n_rounds_by_site is not a table")
     if not all(type(count) is int and count > 0 for count in counts.values()):
-        raise ValueError("n_rounds_by_site holds something else than whole numbers from 1")
+        raise ValueError("n_rounds_by_site holds something other than whole numbers from 1")
     return tuple(map(str, sites)), {str(site): count for site, count in counts.items()}
 
 

@@ -92,7 +92,7 @@ class ScreenedRound:
             raise AggregationError(f"{site} has already contributed to round {round_index}")
         checked = self._gate.checked(site, round_index, weight, tensors)
         try:
-            self._file.seek(self.n_sites * self.contract.floor_bytes)
+            self._file.seek(self.n_sites * self.contract.tensor_bytes)
             for name in self.contract.tensors:
                 self._file.write(checked[name].tobytes())
             self._file.flush()

@@ -8,7 +8,7 @@ import math
 import shlex
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ MAX_SHOWN = 60
 def assigned(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """Return nested settings with ``key=value`` texts applied, such as ``train.n_rounds=4`` or ``device=cpu``.
 
-    The value is read as JSON, e.g. ``lora.targets=["q","kv","fc1"]``, or as text where it is no JSON or where the
+    The value is read as JSON, e.g. ``lora.targets=["q","kv","fc1"]``, or as text where it is not JSON or where the
     setting was a text.
 
     Raises:
@@ -33,7 +33,7 @@ def assigned(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(f"{assignment!r} is no assignment; write key=value, for example train.n_rounds=4")
+            raise ConfigError(f"{assignment!r} is not an assignment; write key=value, for example train.n_rounds=4")
         _assign(changed, key.strip(), text.strip())
     return changed
 
@@ -63,7 +63,7 @@ def full_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def unknown_setting(key: str, known: Iterable[str]) -> str:
-    """Return what to say about a name that is no setting: which one was most likely meant.
+    """Return what to say about a name that is not a setting: which one was most likely meant.
 
     Args:
         key: what was written, with or without its group, right or misspelt.
@@ -73,7 +73,6 @@ def unknown_setting(key: str, known: Iterable[str]) -> str:
     by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
     last = key.rpartition(".")[2]
     meant = [name for name in known if name.rpartition(".")[2] == last]
-    meant = meant or difflib.get_close_matches(key, known, n=1, cutoff=0.8)
     meant = meant or [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1)]
     if meant:
         return f"unknown setting {key!r}; did you mean {' or '.join(meant)}?"
@@ -113,8 +112,8 @@ def built(cls: type[C], values: Mapping[str, Any], prefix: str) -> C:
     ]
     if missing:
         raise ConfigError(f"setting {prefix + missing[0]!r} is missing; add it")
-    known = {item.name: item.metadata.get("known", ()) for item in dataclasses.fields(typing.cast(Any, cls))}
-    return cls(**{name: _convert(hints[name], value, prefix + name, known[name]) for name, value in values.items()})
+    limits = {item.name: item.metadata.get("limit") for item in dataclasses.fields(typing.cast(Any, cls))}
+    return cls(**{name: _convert(hints[name], value, prefix + name, limits[name]) for name, value in values.items()})
 
 
 def _keys_of(cls: Any, prefix: str) -> list[str]:
@@ -125,7 +124,7 @@ def _keys_of(cls: Any, prefix: str) -> list[str]:
     return found
 
 
-def _convert(hint: Any, value: Any, name: str, known: Sequence[str] = ()) -> Any:
+def _convert(hint: Any, value: Any, name: str, limit: Any = None) -> Any:
     if dataclasses.is_dataclass(hint):
         return built(typing.cast(type[Any], hint), value, name + ".")
     if isinstance(hint, types.UnionType):
@@ -135,7 +134,7 @@ def _convert(hint: Any, value: Any, name: str, known: Sequence[str] = ()) -> Any
     if typing.get_origin(hint) is tuple:
         inner = typing.get_args(hint)[0]
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name} = {shown(value)}, but it must be a list: {_how(name, inner, value, known)}")
+            raise ConfigError(f"{name} = {shown(value)}, but it must be a list: {_how(name, inner, value, limit)}")
         return tuple(_convert(inner, item, name) for item in value)
     if hint is Path and isinstance(value, str | Path) and str(value) and "\0" not in str(value):
         return Path(value).expanduser()
@@ -162,9 +161,9 @@ def shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
-def _how(name: str, inner: Any, value: object, known: Sequence[str]) -> str:
+def _how(name: str, inner: Any, value: object, limit: Any) -> str:
     """Return how a list is written, with what was given where that can be guessed, and what may stand in it."""
     items = [item.strip() for item in value.split(",")] if isinstance(value, str) else [value]
     example = items if inner is str else [0.9, 0.95]
     text = shlex.quote(f"{name}={json.dumps(example, separators=(',', ':'))}")
-    return f"write {text}" + (f"; known are {', '.join(known)}" if known else "")
+    return f"write {text}" + (f"; it must be {limit.text}" if limit else "")

@@ -281,12 +281,12 @@ class SiteRuntime:
         """Say in the site's log what its administrator may not expect."""
         if state is None and round_index > 0:
             logger.warning(
-                "no usable local state from before round %d of this training: the local adapter starts anew",
+                "no usable local state from before round %d of this training: the local adapter starts from scratch",
                 round_index + 1,
             )
         if state and state.cohort != self._cohort_sha256:
             logger.warning(
-                "the cohort's table changed since round %d: training goes on with the subjects that it lists now",
+                "the cohort's table changed since round %d: training continues with the subjects that it lists now",
                 state.round_index + 1,
             )
 

@@ -174,7 +174,7 @@ class SiteStateStore:
             raise _OtherBackboneError(
                 "this site's local state was trained with another backbone checkpoint "
                 f"(sha256 {facts['backbone'][:12]}, not {self.owner.backbone[:12]}); "
-                "put that one back, or start a new experiment"
+                "put the former one back, or start a new experiment"
             )
         kept, moments = (_under(prefix, tensors) for prefix in ("kept/", "moments/"))
         return SiteState(int(facts["round"]), kept, moments, facts.get("cohort", ""))
@@ -234,7 +234,7 @@ def _not_writable(error: OSError | SafetensorError) -> StateError:
     reason = getattr(error, "strerror", None) or str(error).partition(" at path ")[0]
     return StateError(
         f"the site's local state cannot be written ({reason}); the state of the last finished round is intact. Make "
-        "room or mend the rights in state_dir of the site configuration, then resume from the last global adapter"
+        "room or fix the permissions of state_dir of the site configuration, then resume from the last global adapter"
     )
 
 

@@ -170,7 +170,7 @@ def class_weights(labels: Sequence[int], threshold: float) -> tuple[float, float
     counts = Counter(labels)
     if not counts[0] or not counts[1]:
         raise ConfigError(
-            f"the training split holds {counts[0]} healthy and {counts[1]} diseased subjects; both needed"
+            f"the training split holds {counts[0]} normal (NOR) and {counts[1]} diseased subjects; both needed"
         )
     if max(counts.values()) / min(counts.values()) <= threshold:
         return 1.0, 1.0

@@ -55,7 +55,7 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
     ),
     (
         "task result: kinds",
-        "an object that is no Shareable",
+        "an object that is not a Shareable",
         "EXECUTION_RESULT_ERROR leaves",
         results.test_what_is_no_shareable_never_reaches_the_wire,
     ),

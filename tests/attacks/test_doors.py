@@ -52,7 +52,7 @@ REFUSED_CLASSES = [
     ("runs any command of ours", "med_duallora.cli.main"),
     ("writes any file", "med_duallora.files.write_text"),
     ("hashes any file", "med_duallora.files.sha256_of_file"),
-    ("opens the kit again", "med_duallora.site_kit.closing.harden"),
+    ("opens the kit again", "med_duallora.site_kit.hardening.harden"),
     ("a function beside an allowed class", "med_duallora.flare.job.job_of"),
     ("a class that ours imports", "med_duallora.flare.learner.SiteRuntime"),
     ("something inside an allowed class", "med_duallora.flare.learner.DualLoRALearner_"),

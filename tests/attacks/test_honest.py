@@ -21,13 +21,13 @@ def test_an_honest_round_leaves_bit_for_bit(process, trained, contract, site_fil
     assert (arrived.weight, arrived.round_index) == (reply.weight, 1)
     assert arrived.metrics == reply.metrics and arrived.initial_metrics == reply.initial_metrics
     (line,) = process().ledger(site_files[1])
-    assert line["verdict"] == "allowed" and line["round_index"] == 1 and line["n_bytes"] == contract.floor_bytes
+    assert line["verdict"] == "allowed" and line["round_index"] == 1 and line["n_bytes"] == contract.tensor_bytes
     assert verify(site_files[1]).problems == ()
 
 
 def test_the_payload_is_hardly_more_than_its_numbers(process, trained, contract):
     leaving = process().answer("train", trained[1].to_shareable())
-    assert len(leaving.data) <= 1.05 * contract.floor_bytes + 8 * 1024
+    assert len(leaving.data) <= 1.05 * contract.tensor_bytes + 8 * 1024
 
 
 def test_honest_scores_leave(process, trained, contract, site_files, monkeypatch):

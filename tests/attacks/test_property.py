@@ -22,7 +22,7 @@ from tests.unit.tiny import random_payload
 CONTRACT = EgressContract.for_job(JobConfig(backbone="cinema-tiny"))
 TENSORS = random_payload(CONTRACT, 1)
 METRICS = {"train_loss": 0.5, "n_subjects": 6.0}
-MAX_BYTES = 1.05 * CONTRACT.floor_bytes + 8 * 1024
+MAX_BYTES = 1.05 * CONTRACT.tensor_bytes + 8 * 1024
 
 names = st.text(max_size=12) | st.sampled_from(
     [*TENSORS, *CONTRACT.metrics, "DXO", "kind", "data", "meta", "__headers__"]

@@ -26,7 +26,7 @@ ASKED: list[tuple[str, str, str]] = [
     ("submit_model replies", "task submit_model", "the global adapter"),
     ("validate replies", "task validate", "tensors"),
     ("unknown tasks", "task patient_list", "an unknown task"),
-    ("NaN payload bits", "task result: tensors", "bits in a number that is none"),
+    ("NaN payload bits", "task result: tensors", "bits in a number that is not one"),
     ("endless metric names", "task result: metrics", "a thousand names"),
     ("replayed rounds", "task result: rounds", "an older round"),
     ("rounds asked for again", "task result: rounds", "the same round once more"),
@@ -39,7 +39,7 @@ ASKED: list[tuple[str, str, str]] = [
     ("cookies", "result kept and changed after its check", "a cookie"),
     ("classes", "class named by a job", "streams a job's log"),
     ("another member's task", "tasks of other members", "in the server's name"),
-    ("the server's side", "contribution at the server", "a weight that is no number"),
+    ("the server's side", "contribution at the server", "a weight that is not a number"),
     ("the ledger", "ledger", "a line removed"),
 ]
 """What must be in the table: what is asked for, and the channel and words under which it stands."""

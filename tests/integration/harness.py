@@ -269,7 +269,7 @@ def held(worker: psutil.Process) -> bool:
 
 
 def resume(workers: list[psutil.Process]) -> None:
-    """Let processes that were held go on; one that has ended is no error."""
+    """Let processes that were held go on; one that has ended is not an error."""
     for worker in workers:
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.resume()

@@ -203,9 +203,9 @@ def test_the_server_receives_scores_and_no_tensor(captured: tuple[Finished, Path
 
 
 def test_a_payload_is_little_more_than_its_numbers(captured: tuple[Finished, Path], contract: EgressContract) -> None:
-    limit = 1.05 * contract.floor_bytes + 8 * 1024
+    limit = 1.05 * contract.tensor_bytes + 8 * 1024
     sizes = [len(blob) for blob in of_task(captured[1], "train")]
-    assert contract.floor_bytes < min(sizes) <= max(sizes) <= limit
+    assert contract.tensor_bytes < min(sizes) <= max(sizes) <= limit
     run = read_run(captured[0].workspace / "flare")
     recorded = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
     assert sorted(recorded) == sorted(sizes)
@@ -281,5 +281,5 @@ def test_a_site_that_cannot_start_does_not_stop_the_others(with_a_broken_site: F
 def test_the_command_line_says_which_site_failed_and_why(with_a_broken_site: Finished) -> None:
     assert with_a_broken_site.code == 1
     assert "no evaluation from ge" in with_a_broken_site.text
-    assert "ge cannot start: the training split has 6 healthy and 0 diseased subjects" in with_a_broken_site.text
+    assert "ge cannot start: the training split has 6 normal (NOR) and 0 diseased subjects" in with_a_broken_site.text
     assert json.loads((with_a_broken_site.workspace / "run.json").read_text())["status"] == "failed"

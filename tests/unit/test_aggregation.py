@@ -162,7 +162,7 @@ BAD = random_payload(CONTRACT, 5)
         (("b", 4, math.nan, BAD), "weight nan", "one NaN spoils every site's work"),
         (("b", 4, math.inf, BAD), "weight inf", "infinity drowns every other site"),
         (("b", 4, 2 * MAX_WEIGHT, BAD), "weight 2000000000.0.*at most 1e\\+09", "a sum could overflow"),
-        (("b", 4, True, BAD), "weight True", "a flag is no weight"),
+        (("b", 4, True, BAD), "weight True", "a flag is not a weight"),
         (("b", 4, "3", BAD), "weight '3'", "text"),
         (("b", 4, None, BAD), "weight None", "nothing"),
         (("b", 4, 1.0, {}), "b: tensor .* is missing", "an empty contribution"),
@@ -233,7 +233,7 @@ def stored_bytes(accumulator: RoundAccumulator) -> int:
 def test_memory_does_not_grow_with_the_number_of_sites():
     accumulator = RoundAccumulator(CONTRACT, 0)
     empty = stored_bytes(accumulator)
-    assert empty > CONTRACT.floor_bytes, "the sums are found"
+    assert empty > CONTRACT.tensor_bytes, "the sums are found"
     for i in range(50):
         accumulator.add(f"site{i}", 0, 1.0 + i, random_payload(CONTRACT, i))
     assert stored_bytes(accumulator) == empty

@@ -114,7 +114,7 @@ def test_an_expected_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["report", "nowhere"]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith("med-duallora report: nowhere is no directory")
+    assert err.startswith("med-duallora report: nowhere is not a directory")
 
 
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:

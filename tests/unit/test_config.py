@@ -33,7 +33,7 @@ def test_whole_numbers_serve_as_floats() -> None:
     [
         (LoRAConfig, {"rank_global": -1}, r"lora\.rank_global = -1, but it must be between 0 and 256"),
         (LoRAConfig, {"rank_local": 257}, r"lora\.rank_local = 257"),
-        (LoRAConfig, {"rank_global": 0, "rank_local": 0}, "above 0 if rank_local is 0"),
+        (LoRAConfig, {"rank_global": 0, "rank_local": 0}, "above 0 if lora.rank_local is 0"),
         (LoRAConfig, {"alpha_global": 0.0}, r"lora\.alpha_global = 0\.0"),
         (LoRAConfig, {"alpha_local": 2000.0}, "above 0 and at most 1024"),
         (LoRAConfig, {"targets": ()}, "one or more of q, kv, proj, fc1, fc2"),
@@ -42,6 +42,10 @@ def test_whole_numbers_serve_as_floats() -> None:
         (LoRAConfig, {"n_blocks": 0}, r"lora\.n_blocks = 0"),
         (LoRAConfig, {"head_policy": "private"}, "one of local, shared, global"),
         (TrainConfig, {"n_rounds": 0}, r"train\.n_rounds = 0, but it must be between 1 and 10000"),
+        (TrainConfig, {"n_rounds": 10_001}, "between 1 and 10000"),
+        (TrainConfig, {"lr": 1e9}, "above 0 and at most 1"),
+        (TrainConfig, {"batch_size": 10**6}, "between 1 and 4096"),
+        (LoRAConfig, {"n_blocks": 65}, "between 1 and 64"),
         (TrainConfig, {"local_epochs": 0}, "local_epochs"),
         (TrainConfig, {"batch_size": 0}, "batch_size"),
         (TrainConfig, {"lr": 0.0}, "above 0"),
@@ -66,7 +70,7 @@ def test_whole_numbers_serve_as_floats() -> None:
         (JobConfig, {"experiment": "a/b"}, "1 to 64 letters"),
         (JobConfig, {"experiment": ""}, "1 to 64 letters"),
         (JobConfig, {"experiment": "é"}, "1 to 64 letters"),
-        (JobConfig, {"weighting": "size"}, "subjects or uniform"),
+        (JobConfig, {"weighting": "size"}, "one of subjects, uniform"),
     ],
 )
 def test_every_limit_is_checked_and_quoted(cls: type, values: dict[str, object], message: str) -> None:
@@ -115,14 +119,14 @@ def test_settings_can_be_overridden(assignment: str, read: object) -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("train.n_rounds", "is no assignment; write key=value"),
+        ("train.n_rounds", "is not an assignment; write key=value"),
         ("train.rounds=3", r"unknown setting 'train\.rounds'; did you mean train\.n_rounds\?"),
         ("train.qqq=3", r"unknown setting 'train\.qqq'; there are experiment, "),
         ("n_rounds=3", r"unknown setting 'n_rounds'; did you mean train\.n_rounds\?"),
         ("n_round=3", r"unknown setting 'n_round'; did you mean train\.n_rounds\?"),
         ("lora.n_rounds=3", r"did you mean train\.n_rounds\?"),
         ("lora=8", "'lora' is a group of settings; write one of them: lora.rank_global, "),
-        ("lora.targets=q,k", r"write 'lora.targets=\[\"q\",\"k\"\]'; known are q, kv, proj, fc1, fc2"),
+        ("lora.targets=q,k", r"write 'lora.targets=\[\"q\",\"k\"\]'; it must be one or more of q, kv, proj, fc1, fc2"),
         ("train.betas=0.9", r"must be a list: write 'train.betas=\[0.9,0.95\]'"),
         ("backbone_sha256=123", "empty, or 64 lower-case hexadecimal digits"),
         (f"train.lr={'9' * 400}", "must be a finite number"),
@@ -207,7 +211,7 @@ def test_the_privacy_scope_comes_before_the_environment(tmp_path: Path, monkeypa
     assert SiteConfig.find("ge", {"med_duallora_site_config": str(tmp_path / "scope.json")}).n_threads == 1
 
 
-def test_a_site_without_configuration_is_told_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_without_configuration_is_reported_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SITE_CONFIG_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match=f"site ge has no configuration: .*{SITE_CONFIG_VARIABLE}.*med_duallora_site"):
         SiteConfig.find("ge")

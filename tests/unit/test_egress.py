@@ -64,7 +64,7 @@ class Text(str):
 def test_number_of_parameters_is_known_before_anything_is_trained(job, n_parameters, reason):
     contract = EgressContract.for_job(job)
     assert contract.n_parameters == n_parameters, reason
-    assert contract.floor_bytes == 4 * n_parameters
+    assert contract.tensor_bytes == 4 * n_parameters
 
 
 def test_exactly_these_tensors_leave():
@@ -179,7 +179,7 @@ SHAPE = CONTRACT.tensors[NAME].shape
         (lambda p: {**p, NAME + " ": p[NAME]}, "outside the contract", "a name that only looks right"),
         (lambda p: {n: v for n, v in p.items() if n != NAME}, f"{NAME} is missing", "a missing tensor"),
         (lambda _: {}, "is missing", "nothing at all"),
-        (lambda p: {**p, NAME: None}, f"{NAME} is missing", "None is no tensor"),
+        (lambda p: {**p, NAME: None}, f"{NAME} is missing", "None is not a tensor"),
         (lambda p: {**p, 7: np.zeros(1)}, "a tensor name is not text", "a number as a name"),
         (lambda p: {**{n: v for n, v in p.items() if n != NAME}, Text(NAME): p[NAME]}, "not text", "a subclass of str"),
         (lambda p: {**p, NAME: p[NAME].tolist()}, "is a list", "a list"),
@@ -232,7 +232,7 @@ def test_accepted_metrics_are_fresh_floats():
         ({3: 0.5}, "a metric outside the contract", "a number as a name"),
         ({Text("train_loss"): 0.5}, "a metric outside the contract", "a subclass of str"),
         ({("train_loss",): 0.5}, "a metric outside the contract", "a tuple as a name"),
-        ({"train_loss": True}, "train_loss is a bool", "a flag is no number"),
+        ({"train_loss": True}, "train_loss is a bool", "a flag is not a number"),
         ({"train_loss": np.float64(1234.5678)}, "train_loss is a float64", "a numpy scalar is a float by inheritance"),
         ({"train_loss": np.array(0.5)}, "train_loss is a ndarray", "an array"),
         ({"train_loss": "1234.5678"}, "train_loss is a str", "text"),
@@ -297,5 +297,5 @@ def test_rounds_of_the_federation_pass(round_index, reason):
     ],
 )
 def test_other_rounds_are_refused(round_index, reason):
-    with pytest.raises(EgressViolation, match="the round is no integer between 0 and 11"):
+    with pytest.raises(EgressViolation, match="the round is not an integer between 0 and 11"):
         CONTRACT.check_round(round_index)

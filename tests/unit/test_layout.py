@@ -38,7 +38,7 @@ def imported(path: Path) -> set[str]:
 def tracked() -> list[Path]:
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if listing.returncode:
-        pytest.skip("this is no git checkout, so there is no list of tracked files")
+        pytest.skip("this is not a git checkout, so there is no list of tracked files")
     return [path for name in listing.stdout.split("\0") if name and (path := REPOSITORY / name).is_file()]
 
 

@@ -49,16 +49,16 @@ TAMPERING: list[tuple[str, Callable[[Lines], Lines], int, str]] = [
         "in other",
     ),
     ("other line ends", lambda x: [*x[:2], x[2][:-1] + b"\r\n", *x[3:]], 3, "in other characters"),
-    ("a number that is none", lambda x: [*x[:2], x[2].replace(b":24,", b":NaN,"), *x[3:]], 3, "no JSON object"),
-    ("an infinite number", lambda x: [*x[:2], x[2].replace(b":24,", b":1e999,"), *x[3:]], 3, "no JSON object"),
-    ("a line without end", lambda x: [*x[:2], b"[" * 10**5 + b"\n", *x[3:]], 3, "no JSON object"),
+    ("a number that is not one", lambda x: [*x[:2], x[2].replace(b":24,", b":NaN,"), *x[3:]], 3, "not a JSON object"),
+    ("an infinite number", lambda x: [*x[:2], x[2].replace(b":24,", b":1e999,"), *x[3:]], 3, "not a JSON object"),
+    ("a line without end", lambda x: [*x[:2], b"[" * 10**5 + b"\n", *x[3:]], 3, "not a JSON object"),
     ("a line removed", lambda x: x[:2] + x[3:], 3, "lines are missing before it"),
     ("three lines removed", lambda x: x[:1] + x[4:], 2, "lines are missing before it"),
     ("the first line removed", lambda x: x[1:], 1, "lines are missing before it"),
     ("two lines swapped", lambda x: [*x[:2], x[3], x[2], *x[4:]], 3, "lines are missing before it"),
     ("a line doubled", lambda x: [*x[:3], x[2], *x[3:]], 4, "out of order"),
-    ("a line made unreadable", lambda x: [*x[:2], b"\x00\xff\n", *x[3:]], 3, "no JSON object"),
-    ("a line that is no object", lambda x: [*x[:2], b"17\n", *x[3:]], 3, "no JSON object"),
+    ("a line made unreadable", lambda x: [*x[:2], b"\x00\xff\n", *x[3:]], 3, "not a JSON object"),
+    ("a line that is not an object", lambda x: [*x[:2], b"17\n", *x[3:]], 3, "not a JSON object"),
     ("the tail cut", lambda x: x[:-2], 4, "2 are gone"),
     ("everything cut", lambda x: x[:0], 0, "6 are gone"),
     ("a torn last line", lambda x: [*x[:-1], x[-1][:30]], 6, "not finished"),
@@ -120,7 +120,7 @@ def test_a_ledger_that_is_not_there_is_an_error(tmp_path: Path, action):
 
 def test_reading_refuses_what_is_no_ledger(tmp_path: Path):
     (tmp_path / "l.jsonl").write_text("hello\n")
-    with pytest.raises(LedgerError, match="line 1 is no JSON object"):
+    with pytest.raises(LedgerError, match="line 1 is not a JSON object"):
         read_lines(tmp_path / "l.jsonl")
 
 

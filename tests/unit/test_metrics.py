@@ -42,7 +42,7 @@ from med_duallora.metrics import METRIC_RANGES, scores
             },
             "counted by hand; disease is the positive class",
         ),
-        ([1, 1], [0.2, 0.7], {"sensitivity": 0.5}, "no healthy subject: nothing else is defined"),
+        ([1, 1], [0.2, 0.7], {"sensitivity": 0.5}, "no normal subject: nothing else is defined"),
         ([0, 0, 0], [0.2, 0.7, 0.1], {"specificity": 2 / 3}, "no diseased subject"),
         ([], [], {}, "no subject, no score"),
     ],
@@ -61,7 +61,7 @@ def test_scores(labels, probabilities, expected, reason):
         ([0, 2], [0.5, 0.5], "labels must be 0 or 1", "a third class"),
         ([0, 1], [0.5, 1.01], "in \\[0, 1\\]", "no probability"),
         ([0, 1], [-0.01, 0.5], "in \\[0, 1\\]", "no probability"),
-        ([0, 1], [0.5, math.nan], "finite", "NaN compares as false and would count as healthy"),
+        ([0, 1], [0.5, math.nan], "finite", "NaN compares as false and would count as normal"),
         ([0, 1], [0.5, math.inf], "finite", "infinity"),
     ],
 )

@@ -96,7 +96,7 @@ def test_the_picture_has_a_row_per_subject(tmp_path: Path) -> None:
     ("names", "error", "match"),
     [
         (["nowhere"], InputError, "nowhere does not exist"),
-        (["empty"], InputError, "is no prepared cohort and no raw"),
+        (["empty"], InputError, "is neither a prepared cohort nor a raw"),
         (["ed.nii.gz"], InputError, "has no partner"),
         (["ed.nii.gz", "other.nii.gz"], CohortError, r"has shape \(20, 16, 5\), but"),
         (["ed.nii.gz", "cine.nii.gz"], CohortError, "expected one stack of slices"),
@@ -114,7 +114,7 @@ def test_unusable_paths_are_refused(tmp_path: Path, names: list[str], error: typ
 
 
 @pytest.mark.parametrize(
-    ("rows", "name", "match"), [([], "out.png", "nothing to show"), ([row(True)], "out.jpg", r"must end in \.png")]
+    ("rows", "name", "match"), [([], "out.png", "no subjects to show"), ([row(True)], "out.jpg", r"must end in \.png")]
 )
 def test_unusable_pictures_are_refused(tmp_path: Path, rows: list[MontageRow], name: str, match: str) -> None:
     with pytest.raises(InputError, match=match):

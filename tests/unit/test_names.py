@@ -69,7 +69,7 @@ def test_a_declaration_reaches_only_its_own_module():
 @pytest.mark.parametrize(
     ("model", "message", "reason"),
     [
-        (Declaring({"missing": Role.GLOBAL}), "'missing', which is no parameter", "a misspelt name must not pass"),
+        (Declaring({"missing": Role.GLOBAL}), "'missing', which is not a parameter", "a misspelt name must not pass"),
         (
             Declaring({"child.weight": Role.LOCAL}, child=Declaring({"weight": Role.GLOBAL})),
             "'child.weight' is declared twice",

@@ -28,11 +28,11 @@ def test_usable_places_are_left_alone(config: SiteConfig) -> None:
         ("data_dir", "file", "there is no such folder"),
         ("data_dir", "empty", r"it has no cohort\.csv: write another"),
         ("data_dir", "..", r"it has no cohort\.csv"),
-        ("state_dir", "file", "is no folder"),
-        ("cache_dir", "file/below", "is no folder"),
-        ("ledger", "file/ledger.jsonl", "is no folder"),
-        ("backbone_checkpoint", "nowhere", "it is no readable file: .* null for the shipped one"),
-        ("backbone_checkpoint", "empty", "it is no readable file"),
+        ("state_dir", "file", "is not a folder"),
+        ("cache_dir", "file/below", "is not a folder"),
+        ("ledger", "file/ledger.jsonl", "is not a folder"),
+        ("backbone_checkpoint", "nowhere", "it is not a readable file: .* null for the shipped one"),
+        ("backbone_checkpoint", "empty", "it is not a readable file"),
     ],
 )
 def test_an_unusable_place_names_file_key_value_and_fix(
@@ -54,13 +54,13 @@ def test_the_folder_above_the_cohorts_is_recognised(config: SiteConfig) -> None:
 
 def test_a_relative_path_is_refused(config: SiteConfig) -> None:
     (problem,) = place_problems(replace(config, state_dir=Path("state")))
-    assert problem.startswith("state_dir = 'state', but it is no absolute path")
+    assert problem.startswith("state_dir = 'state', but it is not an absolute path")
 
 
-def test_every_problem_is_told_at_once(config: SiteConfig) -> None:
+def test_every_problem_is_reported_at_once(config: SiteConfig) -> None:
     template = replace(config, data_dir=Path("/CHANGE-ME/data"), cache_dir=Path("/CHANGE-ME/cache"))
     assert [problem.split(" = ")[0] for problem in place_problems(template)] == ["data_dir", "cache_dir"]
-    assert all("still the template's" in problem for problem in place_problems(template))
+    assert all("still the one of the template" in problem for problem in place_problems(template))
 
 
 @pytest.mark.parametrize("key", ["data_dir", "state_dir", "cache_dir"])

@@ -27,7 +27,7 @@ A, B = "a" * 64, "b" * 64
         ({"max_blocks": 0}, "policy.max_blocks = 0"),
         ({"backbone_sha256": "abc"}, "policy.backbone_sha256 = 'abc'"),
         ({"backbone_sha256": "A" * 64}, "policy.backbone_sha256"),
-        ({"contract_sha256": [A, "x"]}, "policy.contract_sha256 = 'x'"),
+        ({"contract_sha256": [A, "x"]}, "but it must be a list of hashes, each of 64 lower-case hexadecimal digits"),
         ({"metrics_leave": "no"}, "policy.metrics_leave = 'no', but it must be true or false"),
         ({"metrics_leave": 0}, "policy.metrics_leave = 0, but it must be true or false"),
         ({"min_subjects": True}, "policy.min_subjects = True, but it must be a whole number"),

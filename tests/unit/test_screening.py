@@ -98,7 +98,7 @@ FORGED: list[tuple[str, dict[str, Any], str]] = [
     ("a later round", {"round_index": 4}, "answers round 4"),
     ("weight zero", {"weight": 0.0}, "weight 0.0"),
     ("negative weight", {"weight": -1.0}, "weight -1.0"),
-    ("weight that is no number", {"weight": float("nan")}, "weight nan"),
+    ("weight that is not a number", {"weight": float("nan")}, "weight nan"),
     ("infinite weight", {"weight": float("inf")}, "weight inf"),
     ("enormous weight", {"weight": 1e12}, "at most 1e+09"),
     ("weight as text", {"weight": "7"}, "weight '7'"),
@@ -131,7 +131,7 @@ def test_memory_does_not_grow_with_the_number_of_sites():
         tracemalloc.stop()
         return found
 
-    assert peak(60) < peak(3) + 2 * CONTRACT.floor_bytes
+    assert peak(60) < peak(3) + 2 * CONTRACT.tensor_bytes
 
 
 def test_a_full_disk_refuses_the_contribution_not_the_round():

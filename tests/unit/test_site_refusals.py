@@ -21,8 +21,12 @@ def config(tiny_sites) -> SiteConfig:
 @pytest.mark.parametrize(
     ("label", "message", "reason"),
     [
-        ("1", r"training needs both classes, but its train split has 0 healthy and 6 diseased", "no healthy subject"),
-        ("0", r"6 healthy and 0 diseased.*into the column split of cohort\.csv", "no diseased subject"),
+        (
+            "1",
+            r"training needs both classes, but its train split has 0 normal \(NOR\) and 6 diseased",
+            "no normal subject",
+        ),
+        ("0", r"6 normal \(NOR\) and 0 diseased.*into the column split of cohort\.csv", "no diseased subject"),
     ],
 )
 def test_a_cohort_of_one_class_is_refused(config, tmp_path, label, message, reason):

@@ -39,7 +39,10 @@ def test_a_site_that_misses_round_0_of_a_rerun_does_not_continue_the_earlier_run
     rerun.validate(START, 1)
     assert same(rerun.kept_state(), fresh)
     rerun.train_round(START, 1)
-    assert "no usable local state from before round 2 of this training: the local adapter starts anew" in caplog.text
+    assert (
+        "no usable local state from before round 2 of this training: the local adapter starts from scratch"
+        in caplog.text
+    )
 
 
 def test_two_jobs_of_one_experiment_at_once_do_not_meet(config, tmp_path):
@@ -84,7 +87,7 @@ def test_a_cohort_that_changed_since_the_last_round_is_said(config, tmp_path, ca
     cohort_with(folder, lambda row: {**row, "split": "train"})
     changed = runtime_of(replace(config, data_dir=folder))
     assert changed.train_round(START, 1).metrics["n_subjects"] == 10
-    assert caplog.text.count("the cohort's table changed since round 1: training goes on") == 1
+    assert caplog.text.count("the cohort's table changed since round 1: training continues") == 1
     assert str(folder) not in caplog.text
     changed.train_round(START, 2)
     assert caplog.text.count("changed since") == 1, "said once"
@@ -126,7 +129,7 @@ def test_a_state_directory_that_vanishes_is_made_again_and_said(config, caplog):
     shutil.rmtree(config.state_dir)
     with caplog.at_level(logging.WARNING):
         runtime.train_round(START, 1)
-    assert "the local adapter starts anew" in caplog.text
+    assert "the local adapter starts from scratch" in caplog.text
 
 
 @pytest.mark.parametrize("hours", [-48, 48])

@@ -142,7 +142,7 @@ def damage_checksum(path):
 @pytest.mark.parametrize(
     ("damage", "message", "reason"),
     [
-        (lambda p: p.write_bytes(b"garbage"), "the file is damaged", "no safetensors file"),
+        (lambda p: p.write_bytes(b"garbage"), "the file is damaged", "not a safetensors file"),
         (lambda p: p.write_bytes(b""), "the file is damaged", "an empty file"),
         (damage_truncated, "the file is damaged", "cut off"),
         (damage_version, "not written by this version", "another format"),

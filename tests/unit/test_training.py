@@ -77,7 +77,7 @@ def test_a_round_uses_the_schedule(subjects):
 
 
 @pytest.mark.parametrize(
-    ("n_healthy", "n_diseased", "threshold", "expected", "reason"),
+    ("n_normal", "n_diseased", "threshold", "expected", "reason"),
     [
         (10, 10, 1.2, (1.0, 1.0), "balanced"),
         (10, 12, 1.2, (1.0, 1.0), "an imbalance of exactly the threshold does not exceed it"),
@@ -88,17 +88,21 @@ def test_a_round_uses_the_schedule(subjects):
         (2, 3, 1.0, (5 / 4, 5 / 6), "threshold 1: always, where the classes differ"),
     ],
 )
-def test_class_weights(n_healthy, n_diseased, threshold, expected, reason):
-    labels = [0] * n_healthy + [1] * n_diseased
+def test_class_weights(n_normal, n_diseased, threshold, expected, reason):
+    labels = [0] * n_normal + [1] * n_diseased
     found = class_weights(labels, threshold)
     assert found == pytest.approx(expected), reason
     if found != (1.0, 1.0):
-        assert n_healthy * found[0] == pytest.approx(n_diseased * found[1]), "both classes count alike in the sum"
+        assert n_normal * found[0] == pytest.approx(n_diseased * found[1]), "both classes count alike in the sum"
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([1, 1], "0 healthy and 2 diseased"), ([0], "1 healthy and 0 diseased"), ([], "0 healthy and 0 diseased")],
+    [
+        ([1, 1], r"0 normal \(NOR\) and 2 diseased"),
+        ([0], r"1 normal \(NOR\) and 0 diseased"),
+        ([], r"0 normal \(NOR\) and 0 diseased"),
+    ],
 )
 def test_a_missing_class_has_no_weight(labels, message):
     with pytest.raises(ConfigError, match=message):
@@ -110,8 +114,8 @@ def test_training_uses_the_class_weights_and_label_smoothing(subjects, monkeypat
     plain = nn.CrossEntropyLoss
     monkeypatch.setattr(training.nn, "CrossEntropyLoss", lambda **options: made.append(options) or plain(**options))
     diseased = [subject for subject in subjects if subject.label]
-    healthy = [subject for subject in subjects if not subject.label]
-    trainee("train.label_smoothing=0.3").train([*diseased, healthy[0]])
+    normal = [subject for subject in subjects if not subject.label]
+    trainee("train.label_smoothing=0.3").train([*diseased, normal[0]])
     assert made[0]["weight"].tolist() == pytest.approx([2.0, 2 / 3])
     assert made[0]["label_smoothing"] == 0.3
 

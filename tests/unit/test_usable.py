@@ -61,7 +61,7 @@ def test_a_cohort_of_one_class_is_found(label: str, config: SiteConfig, tmp_path
     assert problem.startswith(f"data_dir = '{changed.data_dir}', but training needs both classes, and its train split")
 
 
-def test_everything_that_is_wrong_is_told_at_once(
+def test_everything_that_is_wrong_is_reported_at_once(
     config: SiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

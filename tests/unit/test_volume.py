@@ -9,7 +9,7 @@ from scipy import ndimage
 from med_duallora import volume
 from med_duallora.errors import SubjectRefused
 from med_duallora.volume import LV, MYO, RV, prepare_volume
-from tests.unit.cohorts.raw import SHAPE, heart, oblique_affine, texture
+from tests.unit.cohorts.raw import SHAPE, heart, heart_es, oblique_affine, texture
 
 LPS = np.diag([-1.0, -1.0, 1.0])
 
@@ -108,7 +108,7 @@ def test_flat_regions_stay_flat() -> None:
         (11, 5.0, 6),  # 5.5 likewise
         (10, 8.0, 8),
         (6, 9.6, 6),
-        (1, 8.0, 1),
+        (4, 8.0, 3),
     ],
 )
 def test_number_of_slices(n_slices: int, thickness: float, expected: int) -> None:
@@ -148,10 +148,10 @@ def test_crop_windows(first: int, last: int, n: int, expected: tuple[int, int]) 
 def test_ed_and_es_are_cropped_alike_around_the_lv_of_ed() -> None:
     spacing, shape = (1.0, 1.0, 10.0), (260, 230, 3)
     ed_labels, es_labels = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    ed_labels[150:161, 40:51, 0] = LV
-    ed_labels[160:171, 40:51, 2] = LV  # the box spans all slices: 150 to 170
+    ed_labels[150:161, 40:91, 0] = LV
+    ed_labels[160:171, 40:91, 2] = LV  # the box spans all slices: 150 to 170
     ed_labels[0:5, 0:5] = RV
-    es_labels[20:30, 200:210] = LV
+    es_labels[152:160, 42:50] = LV
     prepared = prepare(texture(1, shape), spacing=spacing, ed_labels=ed_labels, es_labels=es_labels)
     assert prepared.window == ((64, 256), (0, 192))
     assert prepared.crop_centre == "segmentation"
@@ -183,8 +183,9 @@ def test_intensities_are_clipped_and_scaled_per_phase() -> None:
 
 def test_label_numbers_are_unified() -> None:
     mnms = heart(numbers=(0, 3, 2, 1))
-    own = prepare(texture(1), ed_labels=heart(), es_labels=heart())
-    other = prepare(texture(1), ed_labels=mnms, es_labels=mnms.astype(np.float32), label_numbers=(0, LV, MYO, RV))
+    mnms_es = heart_es(numbers=(0, 3, 2, 1)).astype(np.float32)
+    own = prepare(texture(1), ed_labels=heart(), es_labels=heart_es())
+    other = prepare(texture(1), ed_labels=mnms, es_labels=mnms_es, label_numbers=(0, LV, MYO, RV))
     assert np.array_equal(own.ed_labels, other.ed_labels)
     assert np.array_equal(own.es_labels, other.es_labels)
     assert other.ed_labels.dtype == np.uint8
@@ -202,6 +203,29 @@ EXTRA_LABEL[0, 0, 0] = 4
 FRACTION = heart().astype(np.float32)
 FRACTION[0, 0, 0] = 0.5
 NO_LV = np.where(heart() == LV, MYO, heart())
+HUGE = np.full((100, 100, 6), LV, np.uint8)  # 1382 mL
+
+
+def stacks(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> dict[str, Any]:
+    return {"ed": texture(1, shape), "es": texture(2, shape), "spacing": spacing}
+
+
+def label_box(shape: tuple[int, int, int], *box: slice) -> np.ndarray:
+    labels = np.zeros(shape, np.uint8)
+    labels[box] = LV
+    return labels
+
+
+WIDE = (260, 40, 5)
+ES_ELSEWHERE = {
+    **stacks(WIDE, (1.6, 1.6, 9.0)),
+    "ed_labels": label_box(WIDE, slice(200, 220), slice(10, 20)),
+    "es_labels": label_box(WIDE, slice(20, 25), slice(10, 20)),
+}
+IN_THE_BORDER = {
+    **stacks((200, 40, 21), (1.6, 1.6, 2.0)),
+    "ed_labels": label_box((200, 40, 21), slice(0, 200), slice(0, 40), slice(20, 21)),
+}
 
 
 @pytest.mark.parametrize(
@@ -215,9 +239,14 @@ NO_LV = np.where(heart() == LV, MYO, heart())
         ({"spacing": (1.6, 1.6, 0.0016)}, "bad-geometry"),  # metres
         ({"spacing": (0.05, 1.6, 9.0)}, "bad-geometry"),  # no MRI has it
         (
-            {"ed": texture(1, (40, 36, 1)), "es": texture(2, (40, 36, 1)), "spacing": (1.6, 1.6, 4.0)},
-            "wrong-dimensions",
+            {"ed": texture(1, (1, 36, 6)), "es": texture(2, (1, 36, 6)), "spacing": (0.4, 1.6, 9.0)},
+            "wrong-dimensions",  # narrower than half a prepared voxel
         ),
+        (stacks((40, 36, 9), (1.0, 1.0, 1.0)), "implausible-stack"),  # the header lost its voxel size
+        (stacks((40, 36, 3), (1.6, 1.6, 8.0)), "implausible-stack"),  # two prepared slices
+        (stacks((40, 36, 1), (1.6, 1.6, 4.0)), "implausible-stack"),  # none
+        (stacks((900, 4, 6), (1.6, 1.6, 9.0)), "implausible-stack"),  # wider than a scanner
+        (stacks((8, 8, 60), (1.6, 1.6, 9.0)), "implausible-stack"),  # longer than a chest
         ({"ed": NAN}, "non-finite"),
         ({"es": INFINITE}, "non-finite"),
         ({"ed": np.zeros(SHAPE, np.int16)}, "constant-image"),  # an empty export
@@ -226,6 +255,14 @@ NO_LV = np.where(heart() == LV, MYO, heart())
         ({"es_labels": FRACTION}, "bad-segmentation"),  # resampled linearly by someone
         ({"ed_labels": NO_LV}, "empty-lv"),
         ({"ed_labels": np.zeros(SHAPE, np.uint8)}, "empty-lv"),  # an empty label map
+        ({"ed_labels": heart(), "es_labels": NO_LV}, "empty-lv"),  # of another frame
+        ({"ed_labels": heart(radius_lv=3)}, "implausible-heart"),  # 4 mL
+        ({"ed_labels": HUGE, "ed": texture(1, HUGE.shape), "es": texture(2, HUGE.shape)}, "implausible-heart"),
+        ({"ed_labels": heart(), "es_labels": heart()}, "phases-exchanged"),  # ED's label map twice
+        ({"ed_labels": heart_es(), "es_labels": heart()}, "phases-exchanged"),  # rather than smaller than a heart
+        ({"ed_labels": heart(radius_lv=6), "es_labels": heart(radius_lv=7)}, "phases-exchanged"),
+        (ES_ELSEWHERE, "heart-outside"),  # the ES label map belongs to another scan
+        (IN_THE_BORDER, "empty-lv"),  # nothing of it lies on the prepared grid
     ],
 )
 def test_what_cannot_be_prepared_is_refused(changes: dict[str, Any], reason: str) -> None:
@@ -235,13 +272,39 @@ def test_what_cannot_be_prepared_is_refused(changes: dict[str, Any], reason: str
     assert refused.value.reason == reason
 
 
-def test_es_may_have_no_lv() -> None:
-    """A small cavity can vanish in systole; only the crop needs it, at ED."""
-    assert prepare(texture(1), ed_labels=heart(), es_labels=NO_LV).crop_centre == "segmentation"
+def test_exchanged_phases_are_said_to_be_exchanged() -> None:
+    with pytest.raises(SubjectRefused, match=r"13\.1 mL large at ES and 10\.5 mL at ED; ED and ES may be exchanged"):
+        prepare(texture(1), ed_labels=heart(), es_labels=heart(radius_lv=5.5))
+
+
+def test_a_given_centre_centres_the_crop_where_there_is_no_segmentation() -> None:
+    spacing, shape = (2.0, 1.0, 10.0), (130, 260, 3)
+    given = prepare(texture(1, shape), spacing=spacing, centre=(20.0, 200.0))
+    assert given.crop_centre == "motion"
+    assert given.window == ((0, 192), (68, 260))
+    moved = prepare(texture(1, shape), spacing=spacing, centre=(60.0, 120.0))
+    # Raw index 60 of 2 mm voxels is prepared voxel 120 or so, whatever half voxel the shift of the origin adds.
+    assert abs(sum(moved.window[0]) / 2 - 120.5) <= 1
+    assert abs(sum(moved.window[1]) / 2 - 120.5) <= 1
+    labels = np.zeros(shape, np.uint8)
+    labels[50:60, 200:250, :] = LV
+    assert (
+        prepare(texture(1, shape), spacing=spacing, centre=(60.0, 20.0), ed_labels=labels).crop_centre == "segmentation"
+    )
+
+
+def test_only_the_crop_is_interpolated_and_nothing_else_changes() -> None:
+    stack = texture(5, (230, 240, 4))
+    prepared = prepare(stack, spacing=(1.1, 0.9, 9.0), centre=(100.0, 130.0))
+    grid = volume._target_grid(stack.shape, oblique_affine((1.1, 0.9, 9.0)), (1.1, 0.9, 9.0), rotated=False)
+    (x, x_stop), (y, y_stop) = prepared.window
+    whole = volume._linear(stack, grid)[x:x_stop, y:y_stop]
+    assert np.array_equal(prepared.ed, volume._scale_intensity(whole, "ED"))
 
 
 def test_preparation_does_not_change_its_input() -> None:
-    ed, labels = texture(1), heart()
-    prepare(ed, ed_labels=labels, es_labels=labels)
+    ed, labels, at_es = texture(1), heart(), heart_es()
+    prepare(ed, ed_labels=labels, es_labels=at_es)
     assert np.array_equal(ed, texture(1))
     assert np.array_equal(labels, heart())
+    assert np.array_equal(at_es, heart_es())

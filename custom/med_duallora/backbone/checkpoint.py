@@ -195,7 +195,7 @@ def _read(path: Path, shapes_only: bool = False) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"backbone checkpoint {path} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"backbone checkpoint {path} is no safetensors file or is cut off ({error}); get it again or convert it"
+            f"backbone checkpoint {path} is not a safetensors file or is cut off ({error}); get it again or convert it"
         ) from error
 
 

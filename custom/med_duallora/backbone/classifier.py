@@ -75,7 +75,7 @@ class TokenEmbedding(nn.Module):
             channels last (batch, x, y, z, chans).
 
         Raises:
-            ConfigError: the image size is no multiple of the total reduction.
+            ConfigError: the image size is not a multiple of the total reduction.
         """
         size = tuple(image.shape[2:])
         if any(n % step for n, step in zip(size, self.reduction, strict=True)):
@@ -217,7 +217,7 @@ class CineMAClassifier(Backbone):
         """Turn x (batch, n_frames*in_chans, X, Y, Z) into tokens with position (batch, n, dim) and stage outputs.
 
         Raises:
-            ConfigError: wrong number of channels or axes, or a size that is no multiple of the total reduction.
+            ConfigError: wrong number of channels or axes, or a size that is not a multiple of the total reduction.
         """
         expected = self.config.n_input_channels
         if x.ndim != 5 or x.shape[1] != expected:

@@ -1,1 +1,1 @@
-"""From raw cohorts on disk to one prepared cohort per scanner vendor, and back into memory."""
+"""From raw cohorts on disk to one prepared cohort per site, and back into memory."""

@@ -2,7 +2,7 @@
 
 from med_duallora.cohorts.prepared import PreparedCohort
 
-NAMES = ("healthy", "diseased")
+NAMES = ("normal (NOR)", "diseased")
 
 
 def lacking_class(cohort: PreparedCohort, split: str = "train") -> str:

@@ -7,7 +7,7 @@ A table with the columns::
     name    what it means: a pathology or vendor of docs/vocabulary.md, or the name of a further pathology
     label   1 where name is a further pathology; else optional: 0 for NOR, 1 for every other
 
-A further pathology is a disease; whatever means healthy is NOR. A text of the file comes before the standard
+A further pathology is a disease; whatever means normal is NOR. A text of the file comes before the standard
 words, but a canonical name keeps its meaning.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from med_duallora.cohorts.csvfile import filled, read_rows, whole_number
 from med_duallora.cohorts.vocabulary import (
-    HEALTHY,
+    NORMAL,
     PATHOLOGIES,
     STANDARD,
     VENDORS,
@@ -65,7 +65,7 @@ def _pathology(row: Mapping[str, str]) -> tuple[str, str]:
         raise InputError(f"text is {row['text']!r}, which means an empty cell")
     label = whole_number(row.get("label", ""))
     if row.get("label") and label not in (0, 1):
-        raise InputError(f"label is {row['label']!r}; expected 0 (healthy) or 1 (disease)")
+        raise InputError(f"label is {row['label']!r}; expected 0 (normal) or 1 (disease)")
     if name not in PATHOLOGIES:
         if not NEW_NAME.fullmatch(name):
             raise InputError(
@@ -74,10 +74,10 @@ def _pathology(row: Mapping[str, str]) -> tuple[str, str]:
         if label != 1:
             raise InputError(
                 f"name {row['name']!r} is none of {', '.join(PATHOLOGIES)}; for a further disease write 1 into the "
-                f"column label, for healthy subjects the name {HEALTHY}"
+                f"column label, for normal subjects the name {NORMAL}"
             )
-    elif label not in (None, int(name != HEALTHY)):
-        raise InputError(f"label {label} contradicts name {name}; only {HEALTHY} is 0 (healthy)")
+    elif label not in (None, int(name != NORMAL)):
+        raise InputError(f"label {label} contradicts name {name}; only {NORMAL} is 0 (normal)")
     if STANDARD.pathologies.get(key) != name and key.upper() in PATHOLOGIES:
         raise InputError(f"{row['text']!r} is itself a canonical name and cannot mean {name}")
     return key, name

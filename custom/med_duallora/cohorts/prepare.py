@@ -1,4 +1,4 @@
-"""Prepare whole cohorts: every subject read, prepared or refused with its reason, one cohort per vendor."""
+"""Prepare whole cohorts: every subject read, prepared or refused with its reason, one cohort per site."""
 
 import fcntl
 import multiprocessing
@@ -10,19 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from med_duallora.cohorts.identity import shared_with_earlier
 from med_duallora.cohorts.phantom.provenance import is_synthetic
+from med_duallora.cohorts.prepare_folders import move_to_places, subject_folders
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
-from med_duallora.cohorts.prepare_tables import (
-    Preparation,
-    PrepareOptions,
-    cohort_row,
-    subject_folders,
-    write_tables,
-)
+from med_duallora.cohorts.prepare_tables import Preparation, PrepareOptions, cohort_row, write_tables
+from med_duallora.cohorts.site_names import in_order, site_values, sites_of
 from med_duallora.cohorts.split import official_splits, split_notes, stratified_splits
-from med_duallora.cohorts.subject import VENDORS, RawSubject, Refusal
+from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.errors import CohortError, MedDualLoRAError
 from med_duallora.progress import track
 
@@ -33,11 +31,11 @@ MIN_SUBJECTS_FOR_PROCESSES = 5
 def prepare_cohorts(
     out: Path, subjects: Sequence[RawSubject], refused: Sequence[Refusal], options: PrepareOptions
 ) -> Preparation:
-    """Prepare ``subjects`` into one cohort per vendor below ``out``.
+    """Prepare ``subjects`` into one cohort per site below ``out``.
 
-    Writes ``<vendor>/cohort.csv`` and ``<vendor>/<subject>/``, ``refused.csv`` and ``preparation.json``. A
-    subject whose source bytes and options are those of its last preparation is left as it is. Whatever
-    stops the run, no file and no subject folder is ever half-written.
+    Writes ``<site>/cohort.csv`` and ``<site>/<subject>/``, ``refused.csv`` and ``preparation.json``. A
+    subject whose source bytes and options are those of its last preparation is left as it is, or moved where
+    it belongs to another site now. Whatever stops the run, no file and no subject folder is ever half-written.
 
     Args:
         out: where the cohorts go; while one run writes there, another one fails.
@@ -47,31 +45,39 @@ def prepare_cohorts(
 
     Raises:
         CohortError: ``out`` cannot be written, is in use, or holds prepared subjects that are not among
-            these; or ``official_splits`` finds a subject without one.
+            these; ``official_splits`` finds a subject without one; or ``site_names.sites_of`` finds no sites.
         MedDualLoRAError: writing failed, or a process died.
     """
     if options.official_splits:
         official_splits(subjects, options.seed)  # fails before the work where a subject has none
+    unique, repeated = _without_repeated_names(subjects)
+    sites = sites_of(unique, options.sites, options.seed)
     n_read = Counter([item.dataset for item in subjects] + [item.dataset for item in refused])
     result = Preparation(dict(n_read))
     try:
         with _locked(out):
             _check_known(out, {item.subject for item in subjects} | {item.subject for item in refused})
-            _prepare_into(out, result, subjects, options)
-            result.refused[:0] = refused
+            places = {name: out / site / name for name, site in sites.items()}
+            move_to_places(out, places)
+            prepared = _prepare_into(result, unique, places, options)
+            result.refused[:0] = [*refused, *repeated]
+            _assign(result, [item for item in unique if item.subject in prepared], sites, prepared, options)
             write_tables(out, result, options)
     except OSError as error:
         raise MedDualLoRAError(f"cannot write below {out}: {error}") from error
     return result
 
 
-def _prepare_into(out: Path, result: Preparation, subjects: Sequence[RawSubject], options: PrepareOptions) -> None:
-    unique, repeated = _without_repeated_names(subjects)
-    outcomes = _prepare_all(out, unique, options)
-    prepared, copies = _without_copies(unique, [item for item in outcomes if isinstance(item, Prepared)])
-    result.refused = [*repeated, *(item for item in outcomes if isinstance(item, Refusal)), *copies]
+def _prepare_into(
+    result: Preparation, subjects: Sequence[RawSubject], places: Mapping[str, Path], options: PrepareOptions
+) -> dict[str, Prepared]:
+    outcomes = _prepare_all(subjects, places, options)
+    prepared, copies = _without_copies(
+        subjects, {item.subject: item for item in outcomes if isinstance(item, Prepared)}
+    )
+    result.refused = [*(item for item in outcomes if isinstance(item, Refusal)), *copies]
     result.n_reused = sum(item.reused for item in prepared.values())
-    _assign(result, [item for item in unique if item.subject in prepared], prepared, options)
+    return prepared
 
 
 @contextmanager
@@ -102,6 +108,15 @@ def _check_known(out: Path, known: set[str]) -> None:
         )
 
 
+def _in_users_words(refusal: Refusal, subjects: Sequence[RawSubject]) -> Refusal:
+    """Name the place that the user knows instead of a temporary file."""
+    source, detail = refusal.source, refusal.detail
+    for item in subjects:
+        if item.found_at:
+            source, detail = (text.replace(str(item.ed.path), item.found_at) for text in (source, detail))
+    return replace(refusal, source=source, detail=detail)
+
+
 def _without_repeated_names(subjects: Sequence[RawSubject]) -> tuple[list[RawSubject], list[Refusal]]:
     """Keep the first of each name. Two of a name could be one person in two splits, so no second name is made up."""
     first: dict[str, RawSubject] = {}
@@ -115,29 +130,24 @@ def _without_repeated_names(subjects: Sequence[RawSubject]) -> tuple[list[RawSub
 
 
 def _without_copies(
-    subjects: Sequence[RawSubject], prepared: Sequence[Prepared]
+    subjects: Sequence[RawSubject], prepared: Mapping[str, Prepared]
 ) -> tuple[dict[str, Prepared], list[Refusal]]:
-    """Keep the first of subjects with equal bytes: one person under two names could be in two splits."""
-    by_name = {item.subject: item for item in prepared}
-    kept: dict[str, Prepared] = {}
-    owner: dict[str, str] = {}
-    refused = []
-    for raw in subjects:
-        item = by_name.get(raw.subject)
-        if item is None:
-            continue
-        if item.source_sha256 in owner:
-            detail = f"its files hold the same bytes as those of {owner[item.source_sha256]}"
-            refused.append(Refusal(raw.subject, raw.dataset, str(raw.ed.path), "duplicate-subject", detail))
-            continue
-        owner[item.source_sha256] = raw.subject
-        kept[raw.subject] = item
-    return kept, refused
+    """Keep the first of subjects that share an image: one person under two names could be in two splits."""
+    in_order = [prepared[raw.subject] for raw in subjects if raw.subject in prepared]
+    shared = shared_with_earlier((item.subject, item.ed_voxels_sha256, item.es_voxels_sha256) for item in in_order)
+    refused = [
+        Refusal(raw.subject, raw.dataset, str(raw.ed.path), "duplicate-subject", shared[raw.subject])
+        for raw in subjects
+        if raw.subject in shared
+    ]
+    return {item.subject: item for item in in_order if item.subject not in shared}, refused
 
 
-def _prepare_all(out: Path, subjects: Sequence[RawSubject], options: PrepareOptions) -> list[Prepared | Refusal]:
+def _prepare_all(
+    subjects: Sequence[RawSubject], places: Mapping[str, Path], options: PrepareOptions
+) -> list[Prepared | Refusal]:
     """Prepare every subject, in processes where that pays; the result is in the order of ``subjects``."""
-    tasks = [(item, out / item.vendor / item.subject, options.rotated_origin_shift) for item in subjects]
+    tasks = [(item, places[item.subject], options.rotated_origin_shift) for item in subjects]
     if options.n_processes == 1 or len(tasks) < MIN_SUBJECTS_FOR_PROCESSES:
         return [prepare_one(*task) for task in track(tasks, "preparing")]
     # Spawned, not forked: the caller may hold threads (torch, FLARE) that do not survive a fork.
@@ -178,16 +188,21 @@ def _one_thread_per_process() -> Iterator[None]:
 
 
 def _assign(
-    result: Preparation, subjects: Sequence[RawSubject], prepared: Mapping[str, Prepared], options: PrepareOptions
+    result: Preparation,
+    subjects: Sequence[RawSubject],
+    sites: Mapping[str, str],
+    prepared: Mapping[str, Prepared],
+    options: PrepareOptions,
 ) -> None:
-    """Split each vendor's subjects and fill in the rows of its table."""
-    for vendor in VENDORS:
-        members = sorted((item for item in subjects if item.vendor == vendor), key=lambda item: item.subject)
-        if not members:
-            continue
+    """Split each site's subjects and fill in the rows of its table."""
+    for site in in_order(sites[item.subject] for item in subjects):
+        members = sorted((item for item in subjects if sites[item.subject] == site), key=lambda item: item.subject)
         divide = official_splits if options.official_splits else stratified_splits
         splits = divide(members, options.seed)
-        result.notes += split_notes(vendor, members, splits)
+        result.notes += split_notes(site, members, splits)
         if any(is_synthetic(item.ed.path) for item in members):
-            result.synthetic.add(vendor)
-        result.cohorts[vendor] = [cohort_row(item, splits[item.subject], prepared[item.subject]) for item in members]
+            result.synthetic.add(site)
+        if options.sites.n_simulated is None:
+            values = site_values(members[0], options.sites)
+            result.told_by[site] = dict(zip(options.sites.columns, values, strict=True))
+        result.cohorts[site] = [cohort_row(item, splits[item.subject], prepared[item.subject]) for item in members]

@@ -1,6 +1,6 @@
 """Prepare one subject: its raw files in, its folder of a prepared cohort out, whole or not at all."""
 
-import hashlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -8,11 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal
-from med_duallora.errors import SubjectRefused
+from med_duallora.cohorts.crop_centre import CropCentre, crop_centre
+from med_duallora.cohorts.identity import IDENTITY, image_hashes
+from med_duallora.cohorts.nifti_stream import files_sha256
+from med_duallora.cohorts.stacks import Stacks, load_stacks
+from med_duallora.cohorts.subject import RawSubject, Refusal
+from med_duallora.errors import MedDualLoRAError, SubjectRefused
 from med_duallora.files import read_json, sha256_of_file, sha256_of_json, write_json
-from med_duallora.nifti import SPACING_TOLERANCE, Array, NiftiImage, parse_nifti, read_bytes, write_nifti
+from med_duallora.nifti import write_nifti
 from med_duallora.volume import PREPARATION, PreparedVolume, prepare_volume
+
+_log = logging.getLogger(__name__)
 
 # Lies beside a subject's volumes: what they were made from, and their hashes.
 RECORD = "preparation.json"
@@ -51,6 +57,16 @@ class Prepared:
     remarks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Raw stacks, prepared volumes, identities of ED and ES, and what the crop is centred on."""
+
+    stacks: Stacks
+    volume: PreparedVolume
+    hashes: tuple[str, str]
+    centre: CropCentre
+
+
 def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Prepared | Refusal:
     """Prepare one subject into ``folder`` unless an earlier run did exactly that.
 
@@ -63,32 +79,47 @@ def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Pr
         What was prepared, or why not.
     """
     try:
-        files = {source.path: read_bytes(source.path) for _, source in raw.sources()}
-        source_sha256 = _hash(files)
-        request = _request(raw, list(files), source_sha256, rotated_origin_shift)
+        source_sha256, sha256 = files_sha256(list(dict.fromkeys(source.path for _, source in raw.sources())))
+        request = _request(raw, list(sha256), source_sha256, rotated_origin_shift, _cine_sha256(raw))
         earlier = _earlier(folder, request)
         if earlier is not None:
             return earlier
-        volume, spacing = _prepare(raw, files, rotated_origin_shift)
+        found = _prepare(raw, sha256, rotated_origin_shift)
     except SubjectRefused as refused:
         shutil.rmtree(folder, ignore_errors=True)
         return Refusal.of(raw.subject, raw.dataset, raw.ed.path, refused)
-    prepared = Prepared(raw.subject, source_sha256, volume.ed.shape[2], spacing, volume.crop_centre)
-    _write(folder, volume, prepared, request)
+    prepared = Prepared(
+        subject=raw.subject,
+        source_sha256=source_sha256,
+        n_slices=found.volume.ed.shape[2],
+        spacing=found.stacks.spacing,
+        crop_centre=found.volume.crop_centre,
+        ed_voxels_sha256=found.hashes[0],
+        es_voxels_sha256=found.hashes[1],
+        crop_confidence=found.centre.confidence,
+        remarks=(*found.stacks.remarks, *found.centre.remarks),
+    )
+    _write(folder, found.volume, prepared, request)
     return prepared
 
 
-def _hash(files: Mapping[Path, bytes]) -> str:
-    digest = hashlib.sha256()
-    for content in files.values():
-        digest.update(content)
-    return digest.hexdigest()
+def _cine_sha256(raw: RawSubject) -> str:
+    """Return the hash of the cine that the heart is looked for in; empty where it is not, or cannot be read."""
+    if raw.cine is None or raw.ed_segmentation is not None:
+        return ""
+    try:
+        return files_sha256([raw.cine.path])[0]
+    except SubjectRefused:
+        return ""
 
 
-def _request(raw: RawSubject, paths: list[Path], source_sha256: str, rotated_origin_shift: bool) -> str:
+def _request(
+    raw: RawSubject, paths: list[Path], source_sha256: str, rotated_origin_shift: bool, cine_sha256: str
+) -> str:
     """Return a hash of everything that decides the prepared voxels; names and places of files do not."""
     roles = [[role, paths.index(source.path), source.frame] for role, source in raw.sources()]
-    return sha256_of_json([PREPARATION, source_sha256, roles, raw.label_numbers, rotated_origin_shift])
+    numbers = [roles, raw.label_numbers, rotated_origin_shift]
+    return sha256_of_json([PREPARATION, IDENTITY, source_sha256, cine_sha256, *numbers])
 
 
 def _earlier(folder: Path, request: str) -> Prepared | None:
@@ -106,40 +137,35 @@ def _earlier(folder: Path, request: str) -> Prepared | None:
         return None  # no record, or a damaged one: prepare again
 
 
-def _prepare(
-    raw: RawSubject, files: Mapping[Path, bytes], rotated_origin_shift: bool
-) -> tuple[PreparedVolume, tuple[float, float, float]]:
-    images = {path: parse_nifti(path, content) for path, content in files.items()}
-    stacks = {role: _stack(images[source.path], source, role) for role, source in raw.sources()}
-    ed, es = images[raw.ed.path], images[raw.es.path]
-    if any(abs(a / b - 1) > SPACING_TOLERANCE for a, b in zip(ed.spacing, es.spacing, strict=True)):
-        raise SubjectRefused("bad-geometry", f"voxels are {ed.spacing} mm at ED, but {es.spacing} mm at ES")
-    volume = prepare_volume(
-        stacks["ed"],
-        stacks["es"],
-        ed.affine,
-        ed.spacing,
-        ed_labels=stacks.get("ed_gt"),
-        es_labels=stacks.get("es_gt"),
-        label_numbers=raw.label_numbers,
-        rotated_origin_shift=rotated_origin_shift,
-    )
-    return volume, ed.spacing
+def _prepare(raw: RawSubject, sha256: Mapping[Path, str], rotated_origin_shift: bool) -> "_Found":
+    """Return what came of a subject; whatever goes wrong is a refusal of this subject.
 
-
-def _stack(image: NiftiImage, source: ImageSource, role: str) -> Array:
-    """Return the 3-D stack that ``source`` means; a segmentation of one frame may be a 3-D file."""
-    data, frame = image.data, source.frame
-    if data.ndim == 3 and (frame is None or role.endswith("_gt")):
-        return data
-    if frame is None:
-        raise SubjectRefused("wrong-dimensions", f"{source.path} has shape {data.shape}; expected X x Y x Z")
-    if data.ndim != 4:
-        raise SubjectRefused("wrong-dimensions", f"{source.path} has shape {data.shape}; expected X x Y x Z x frames")
-    if frame >= data.shape[3]:
-        detail = f"{source.path} has frames 0 to {data.shape[3] - 1}; frame {frame} was asked for"
-        raise SubjectRefused("frame-out-of-range", detail)
-    return data[..., frame]
+    One damaged scan must not stop the others, also where it is damaged in a way that nobody thought of.
+    """
+    try:
+        stacks = load_stacks(raw, sha256)
+        centre = crop_centre(raw, stacks)
+        volume = prepare_volume(
+            stacks.ed,
+            stacks.es,
+            stacks.affine,
+            stacks.spacing,
+            ed_labels=stacks.ed_labels,
+            es_labels=stacks.es_labels,
+            label_numbers=raw.label_numbers,
+            rotated_origin_shift=rotated_origin_shift,
+            centre=centre.place,
+        )
+        hashes = image_hashes(stacks.ed, stacks.es)
+    except MedDualLoRAError:
+        raise
+    except MemoryError as error:
+        raise SubjectRefused("too-large", "there is not enough memory to prepare its images") from error
+    except Exception as error:
+        # The text of an error may name a file, which a log must not.
+        _log.warning("a subject was refused for an error that was not foreseen: %s", type(error).__name__)
+        raise SubjectRefused("unexpected-error", f"{type(error).__name__}: {error}; please report this") from error
+    return _Found(stacks, volume, hashes, centre)
 
 
 def _write(folder: Path, volume: PreparedVolume, prepared: Prepared, request: str) -> None:

@@ -3,19 +3,27 @@
 from collections import Counter
 from pathlib import Path
 
-from med_duallora.cohorts.prepare_tables import REFUSED_TABLE, Preparation
+from med_duallora.cohorts.prepare_tables import REFUSED_TABLE, Preparation, PrepareOptions
 from med_duallora.cohorts.prepared import COHORT_TABLE, REMARK_SEPARATOR, SPLITS
 from med_duallora.cohorts.subject import REASONS, Refusal
 
 
-def summary_lines(result: Preparation, out: Path) -> list[str]:
+def summary_lines(result: Preparation, out: Path, options: PrepareOptions) -> list[str]:
     """Return the lines that tell the user what was done, and where to read more."""
     read = ", ".join(f"{name} {n}" for name, n in result.n_read.items())
     lines = [
         f"Read {sum(result.n_read.values())} subjects ({read}): {result.n_prepared} prepared "
         f"({result.n_reused} of them unchanged since an earlier run), {len(result.refused)} refused.",
     ]
-    for part in (cohort_lines(result), crop_lines(result), remark_lines(result), refusal_lines(result, out)):
+    parts = (
+        cohort_lines(result),
+        site_lines(result, options),
+        dicom_lines(result),
+        crop_lines(result),
+        remark_lines(result),
+        refusal_lines(result, out),
+    )
+    for part in parts:
         lines += ["", *part] if part else []
     lines += ["", *(f"Note: {note}." for note in result.notes)] if result.notes else []
     return [*lines, "", f"Written to {out}"]
@@ -25,24 +33,61 @@ def cohort_lines(result: Preparation) -> list[str]:
     """Return a table of the cohorts: subjects in each split, by class."""
     if not result.cohorts:
         return []
-    width = max(len(name) for name in ("vendor", *result.cohorts)) + 2
+    width = max(10, *(len(name) + 2 for name in result.cohorts))
     titles = "".join(f"{split + ' (NOR + disease)':<24}" for split in SPLITS)
-    lines = [f"{'vendor':<{max(width, 10)}}subjects  {titles}".rstrip()]
+    lines = [f"{'site':<{width}}subjects  {titles}".rstrip()]
     for name, rows in result.cohorts.items():
         cells = []
         for split in SPLITS:
             labels = [row["label"] for row in rows if row["split"] == split]
             cells.append(f"{f'{len(labels)} ({labels.count(0)} + {labels.count(1)})':<24}")
-        lines.append(f"{name:<{max(width, 10)}}{len(rows):<10}{''.join(cells)}".rstrip())
+        lines.append(f"{name:<{width}}{len(rows):<10}{''.join(cells)}".rstrip())
     return lines
 
 
+def site_lines(result: Preparation, options: PrepareOptions) -> list[str]:
+    """Say what the sites are, where their names alone do not."""
+    if options.sites.n_simulated:
+        return [
+            f"The {len(result.cohorts)} sites are simulated: the subjects were dealt out at random, alike in class and "
+            "pathology. No hospital is behind a site, and sites differ by chance only."
+        ]
+    return [
+        f"{site} is {', '.join(f'{column} {value!r}' for column, value in told.items())}"
+        for site, told in result.told_by.items()
+        if site != "-".join(told.values())
+    ]
+
+
 def crop_lines(result: Preparation) -> list[str]:
-    """Say how many subjects were cropped at the centre of the image, for want of anything better."""
-    n_centred = sum(row["crop_centre"] == "image" for rows in result.cohorts.values() for row in rows)
-    if not n_centred:
-        return []
-    return [f"{n_centred} subject(s) without segmentation were cropped at the image centre ({COHORT_TABLE} says)."]
+    """Say how the subjects without a segmentation were cropped: around the heart that was found, or not."""
+    centres = Counter(row["crop_centre"] for rows in result.cohorts.values() for row in rows)
+    texts = {
+        "motion": "were cropped around the heart, which was found by its motion",
+        "image": "were cropped at the image centre, because the heart was not found",
+    }
+    return [
+        f"{centres[centre]} subject(s) without segmentation {text} ({COHORT_TABLE} says)."
+        for centre, text in texts.items()
+        if centres[centre]
+    ]
+
+
+def dicom_lines(result: Preparation) -> list[str]:
+    """Say of how many subjects ED and ES were chosen by a rule, and how many are not named by their folder."""
+    rows = [row for of_cohort in result.cohorts.values() for row in of_cohort if row.get("dataset") == "dicom"]
+    lines = []
+    if n_chosen := sum(row["frames"] == "automatic" for row in rows):
+        lines.append(
+            f"ED and ES of {n_chosen} subject(s) were chosen by the size of the blood pool (frames 'automatic' in "
+            f"{COHORT_TABLE}): look at them with `med-duallora montage`."
+        )
+    if n_renamed := sum(row["subject"].startswith("dicom-") for row in rows):
+        lines.append(
+            f"{n_renamed} subject(s) are called dicom-... because their folder's name says who the patient is, by the "
+            "headers, or is no name for a folder here; the column 'name' of --dicom-table gives them your own."
+        )
+    return lines
 
 
 def remark_lines(result: Preparation) -> list[str]:

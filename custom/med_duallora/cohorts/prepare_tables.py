@@ -3,7 +3,6 @@
 import csv
 import io
 import platform
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,15 +13,16 @@ import nibabel
 import numpy as np
 
 from med_duallora import __version__
-from med_duallora.cohorts.prepare_one import RECORD, Prepared
+from med_duallora.cohorts.prepare_folders import SUMMARY, remove_stale
+from med_duallora.cohorts.prepare_one import Prepared
 from med_duallora.cohorts.prepared import COHORT_TABLE, COLUMNS, REMARK_SEPARATOR, SPLITS
-from med_duallora.cohorts.subject import VENDORS, RawSubject, Refusal
+from med_duallora.cohorts.site_names import Sites
+from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.files import write_json, write_text
 from med_duallora.volume import PREPARATION
 
 REFUSED_TABLE = "refused.csv"
 REFUSED_COLUMNS = ("subject", "dataset", "source", "reason", "detail")
-SUMMARY = "preparation.json"
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class PrepareOptions:
         rotated_origin_shift: see ``volume.prepare_volume``.
         n_processes: processes.
         label_map: words for pathologies and vendors beside the standard ones, by kind.
+        sites: what makes a cohort.
     """
 
     seed: int = 0
@@ -42,6 +43,7 @@ class PrepareOptions:
     rotated_origin_shift: bool = False
     n_processes: int = 1
     label_map: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    sites: Sites = field(default_factory=Sites)
 
 
 @dataclass
@@ -50,11 +52,12 @@ class Preparation:
 
     Args:
         n_read: subjects found, usable or not, by dataset.
-        cohorts: rows of cohort.csv by vendor; a vendor without a prepared subject is absent.
+        cohorts: rows of cohort.csv by site; a site without a prepared subject is absent.
         refused: every subject that was found but not prepared.
         n_reused: prepared subjects whose volumes were there already.
         notes: what a user should know about the splits.
-        synthetic: vendors with a phantom among their subjects; pictures and reports of their cohorts say so.
+        synthetic: sites with a phantom among their subjects; pictures and reports of their cohorts say so.
+        told_by: of each site, the values of the columns by which it is told; none of a simulated one.
     """
 
     n_read: dict[str, int]
@@ -63,6 +66,7 @@ class Preparation:
     n_reused: int = 0
     notes: list[str] = field(default_factory=list)
     synthetic: set[str] = field(default_factory=set)
+    told_by: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def n_prepared(self) -> int:
@@ -87,33 +91,21 @@ def cohort_row(raw: RawSubject, split: str, prepared: Prepared) -> dict[str, Any
         "dataset": raw.dataset,
         "ed_voxels_sha256": prepared.ed_voxels_sha256,
         "es_voxels_sha256": prepared.es_voxels_sha256,
-        "frames": prepared.frames,
+        "frames": raw.frames,
         "crop_confidence": "" if prepared.crop_confidence is None else f"{prepared.crop_confidence:.2f}",
         "remarks": REMARK_SEPARATOR.join(remark.replace(";", ",") for remark in prepared.remarks),
     }
 
 
-def subject_folders(out: Path) -> list[Path]:
-    """Return the folders of all subjects that are prepared below ``out``."""
-    return [record.parent for vendor in VENDORS for record in sorted((out / vendor).glob(f"*/{RECORD}"))]
-
-
 def write_tables(out: Path, result: Preparation, options: PrepareOptions) -> None:
     """Write all tables, and remove the folders of subjects that are no longer in one."""
-    kept = {out / vendor / row["subject"] for vendor, rows in result.cohorts.items() for row in rows}
-    for vendor in VENDORS:
-        if vendor in result.cohorts:
-            rows = result.cohorts[vendor]
-            # Each cohort goes to another site, so each says itself how it came about.
-            origin = {"synthetic": vendor in result.synthetic, **_provenance(options)}
-            write_json(out / vendor / SUMMARY, {**origin, "splits": split_counts(rows)})
-            write_text(out / vendor / COHORT_TABLE, _csv(COLUMNS, rows))
-        else:
-            for name in (COHORT_TABLE, SUMMARY):
-                (out / vendor / name).unlink(missing_ok=True)
-    for folder in subject_folders(out):
-        if folder not in kept:
-            shutil.rmtree(folder)
+    for site, rows in result.cohorts.items():
+        # Each cohort goes to another place, so each says itself how it came about.
+        origin = {"synthetic": site in result.synthetic, "site": result.told_by.get(site, {}), **_provenance(options)}
+        write_json(out / site / SUMMARY, {**origin, "splits": split_counts(rows)})
+        write_text(out / site / COHORT_TABLE, _csv(COLUMNS, rows))
+    kept = {out / site / row["subject"] for site, rows in result.cohorts.items() for row in rows}
+    remove_stale(out, kept, result.cohorts)
     write_text(out / REFUSED_TABLE, _csv(REFUSED_COLUMNS, [asdict(item) for item in result.refused]))
     write_json(out / SUMMARY, _summary(result, options))
 
@@ -127,13 +119,15 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _provenance(options: PrepareOptions) -> dict[str, Any]:
-    """Return what made the volumes and the split, the same for every vendor."""
+    """Return what made the volumes, the sites and the splits, the same for every site."""
     versions = {"med_duallora": __version__, "python": platform.python_version()}
     return {
         "preparation": PREPARATION,
         "seed": options.seed,
         "official_splits": options.official_splits,
         "rotated_origin_shift": options.rotated_origin_shift,
+        "site_columns": [] if options.sites.n_simulated else list(options.sites.columns),
+        "simulated_sites": options.sites.n_simulated,
         "label_map": options.label_map,
         "versions": {**versions, "numpy": np.__version__, "nibabel": nibabel.__version__},
     }
@@ -150,7 +144,8 @@ def _summary(result: Preparation, options: PrepareOptions) -> dict[str, Any]:
         "n_prepared": result.n_prepared,
         "n_refused": len(result.refused),
         "n_refused_by_reason": dict(sorted(reasons.items())),
-        "cohorts": {vendor: split_counts(rows) for vendor, rows in result.cohorts.items()},
+        "sites": result.told_by,
+        "cohorts": {site: split_counts(rows) for site, rows in result.cohorts.items()},
         "notes": result.notes,
     }
 

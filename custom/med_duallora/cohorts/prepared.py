@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from med_duallora.cohorts.csvfile import read_rows
+from med_duallora.cohorts.itk_geometry import NEGATIVE_SIZE, SIZES_CONTRADICT
 from med_duallora.errors import CohortError, SubjectRefused
 from med_duallora.nifti import Array, NiftiImage, read_nifti
 
@@ -166,6 +167,9 @@ def _check_frame(path: Path, image: NiftiImage) -> None:
         raise CohortError(f"{path} holds {image.data.dtype} voxels; a prepared volume holds uint8")
     if not np.allclose(image.spacing, PREPARED_SPACING, rtol=0, atol=1e-3):
         raise CohortError(f"{path} has voxels of {image.spacing} mm; a prepared volume has {PREPARED_SPACING}")
+    contradictions = [text for text in image.remarks if text.startswith((SIZES_CONTRADICT, NEGATIVE_SIZE))]
+    if contradictions:  # taken from a raw file, but nothing that `prepare` writes
+        raise CohortError(f"{path}: {contradictions[0]}; a prepared volume has no contradiction in its header")
 
 
 def _parse_row(row: Mapping[str, str], directory: Path, place: str) -> PreparedSubject:

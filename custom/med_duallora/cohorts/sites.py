@@ -1,14 +1,10 @@
 """The prepared cohorts below a folder, one per site, and the names that sites can have."""
 
-import re
 from pathlib import Path
 
 from med_duallora.cohorts.prepared import COHORT_TABLE
+from med_duallora.cohorts.site_names import check_site_name
 from med_duallora.errors import ConfigError
-
-SITE_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-RESERVED = ("server", "simulator_server")
-"""Names of FLARE's own processes."""
 
 
 def find_sites(data: Path, chosen: list[str] | None = None) -> dict[str, Path]:
@@ -25,11 +21,7 @@ def find_sites(data: Path, chosen: list[str] | None = None) -> dict[str, Path]:
     for name in names:
         if name not in found:
             raise ConfigError(f"there is no prepared cohort {data / name}; there are {', '.join(found)}")
-        if SITE_NAME.fullmatch(name) is None or name in RESERVED:
-            raise ConfigError(
-                f"{name!r} cannot be the name of a site in FLARE: rename the folder {found[name]}; a name has letters "
-                f"without accents, digits, - and _ only, and is not {' or '.join(RESERVED)}"
-            )
+        check_site_name(name)
         if names.count(name) > 1:
             raise ConfigError(f"site {name} is named twice")
     return {name: found[name] for name in names}

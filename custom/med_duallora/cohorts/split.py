@@ -1,4 +1,4 @@
-"""Train, validation and test splits inside one vendor: stratified, seeded, the same on every machine."""
+"""Train, validation and test splits inside one site: stratified, seeded, the same on every machine."""
 
 import hashlib
 from collections import Counter
@@ -17,14 +17,14 @@ OFFICIAL_FRACTIONS = {"train": 0.75, "val": 0.25, "test": 0.0}
 def stratified_splits(
     subjects: Iterable[RawSubject], seed: int, fractions: Mapping[str, float] = FRACTIONS
 ) -> dict[str, str]:
-    """Assign each subject of one vendor to a split.
+    """Assign each subject of one site to a split.
 
-    Each class (healthy, disease) is divided by ``fractions``; inside a class the pathologies are spread
+    Each class (NOR, disease) is divided by ``fractions``; inside a class the pathologies are spread
     evenly over the splits as far as whole subjects allow. A class of three or more has a subject in every
     split that has a fraction; of two, one trains and one tests; a single one trains.
 
     Args:
-        subjects: of one vendor, in any order.
+        subjects: of one site, in any order.
         seed: draws another assignment; the order comes from a hash of seed and name, so it depends neither
             on a library's generator nor on which other subjects there are.
         fractions: of train, val and test, summing to 1.
@@ -44,7 +44,7 @@ def stratified_splits(
 
 
 def official_splits(subjects: Iterable[RawSubject], seed: int) -> dict[str, str]:
-    """Return the splits that the cohorts' makers gave to the subjects of one vendor.
+    """Return the splits that the cohorts' makers gave to the subjects of one site.
 
     A dataset that comes without a validation split (ACDC) gives a stratified quarter of its training
     split; its test split is never touched.
@@ -69,16 +69,16 @@ def official_splits(subjects: Iterable[RawSubject], seed: int) -> dict[str, str]
     return splits
 
 
-def split_notes(vendor: str, subjects: Iterable[RawSubject], splits: Mapping[str, str]) -> list[str]:
-    """Say which split of a vendor is empty or lacks a class, in words for a summary."""
+def split_notes(site: str, subjects: Iterable[RawSubject], splits: Mapping[str, str]) -> list[str]:
+    """Say which split of a site is empty or lacks a class, in words for a summary."""
     counts = Counter((splits[subject.subject], subject.label) for subject in subjects)
     notes = []
     for split in SPLITS:
         lacking = [name for label, name in enumerate(("NOR", "disease")) if not counts[split, label]]
         if len(lacking) == 2:
-            notes.append(f"{vendor}: {split} is empty")
+            notes.append(f"{site}: {split} is empty")
         elif lacking:
-            notes.append(f"{vendor}: {split} has no {lacking[0]} subject")
+            notes.append(f"{site}: {split} has no {lacking[0]} subject")
     return notes
 
 

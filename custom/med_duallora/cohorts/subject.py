@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from med_duallora.cohorts.vocabulary import HEALTHY, VENDORS, canonical_pathology, vendor_slug
+from med_duallora.cohorts.vocabulary import NORMAL, VENDORS, canonical_pathology, vendor_slug
 from med_duallora.errors import SubjectRefused
 
-__all__ = ["HEALTHY", "VENDORS", "canonical_pathology", "vendor_slug"]  # kept in ``vocabulary``, also had from here
+__all__ = ["NORMAL", "VENDORS", "canonical_pathology", "vendor_slug"]  # kept in ``vocabulary``, also had from here
 
 # CineMA's number of each label number in a file: entry i says what label i becomes.
 CINEMA_NUMBERS = (0, 1, 2, 3)  # 1 RV, 2 MYO, 3 LV: also ACDC's
@@ -23,17 +23,28 @@ REASONS = {
     "frame-out-of-range": "the table names a frame that the image does not have",
     "shape-mismatch": "ED, ES and their segmentations differ in shape",
     "bad-data-type": "voxels are neither whole nor real numbers",
-    "bad-geometry": "voxel size or axes are unusable or contradict each other",
+    "bad-geometry": "voxel size or axes are unusable",
+    "space-mismatch": "ED, ES and their segmentations do not lie in one place",
+    "implausible-stack": "the extent is not that of a short-axis stack; the slice distance may be lost",
+    "too-large": "an image promises or holds more voxels than any cine",
     "non-finite": "an image holds NaN or infinity",
     "constant-image": "an image has no contrast",
     "bad-segmentation": "a segmentation holds other labels than 0 to 3",
-    "empty-lv": "the ED segmentation has no left ventricle",
+    "empty-lv": "a segmentation has no left ventricle",
+    "implausible-heart": "the left ventricle is larger or smaller than any heart's",
+    "phases-exchanged": "the left ventricle is not smaller at ES than at ED, which may be exchanged",
+    "heart-outside": "the left ventricle does not lie inside the crop",
+    "unexpected-error": "preparing failed in a way that was not foreseen",
     "unlabelled": "ED and ES are not marked",
     "bad-metadata": "an entry of the cohort's table or Info.cfg is missing or unusable",
     "no-metadata": "a folder of images is not in the cohort's table",
     "unknown-pathology": "the pathology is none of the known ones",
     "unknown-vendor": "the vendor is none of the known ones, or two entries contradict each other",
-    "duplicate-subject": "the subject appears more than once, by name or by content",
+    "no-cine": "a DICOM study holds no short-axis cine, or nothing tells which of several it is",
+    "incomplete-cine": "pictures of a DICOM cine are missing or there twice",
+    "unsupported-dicom": "a DICOM study is stored in a form that cannot be read here",
+    "duplicate-subject": "the subject appears more than once, by name or by an image's voxels",
+    "same-image": "ED and ES are one image",
 }
 
 SUBJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -58,7 +69,7 @@ class RawSubject:
 
     Args:
         subject: name, used for its folder.
-        dataset: acdc, mnms, mnms2 or table.
+        dataset: acdc, mnms, mnms2, table or dicom.
         pathology: canonical name, one of ``vocabulary.PATHOLOGIES`` or of a label map.
         vendor: slug, one of ``vocabulary.VENDORS``.
         centre: where it was scanned, as far as the cohort tells.
@@ -70,6 +81,8 @@ class RawSubject:
         official_split: train, val or test as the cohort's makers assigned, None where they did not.
         cine: the 4-D file with all frames, if there is one; it helps to find the heart, and is no part of the
             subject's prepared images.
+        frames: ``given``, or ``automatic`` where ED and ES were chosen by a rule.
+        found_at: what messages call its place, where its files are temporary; else empty.
     """
 
     subject: str
@@ -84,11 +97,13 @@ class RawSubject:
     label_numbers: tuple[int, int, int, int] = CINEMA_NUMBERS
     official_split: str | None = None
     cine: ImageSource | None = None
+    frames: str = "given"
+    found_at: str = ""
 
     @property
     def label(self) -> int:
-        """Return 0 for healthy, 1 for any disease."""
-        return int(self.pathology != HEALTHY)
+        """Return 0 for normal (NOR), 1 for any disease."""
+        return int(self.pathology != NORMAL)
 
     def sources(self) -> Iterator[tuple[str, ImageSource]]:
         """Yield (role, source) of the images there are: ed, es, ed_gt, es_gt, in this order."""
@@ -104,7 +119,7 @@ class Refusal:
 
     Args:
         subject: its name as the cohort writes it.
-        dataset: acdc, mnms, mnms2 or table.
+        dataset: acdc, mnms, mnms2, table or dicom.
         source: where it was found: a file, a folder or a row of a table.
         reason: a key of ``REASONS``.
         detail: what was found, what was expected and where.

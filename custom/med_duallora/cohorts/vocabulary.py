@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from med_duallora.errors import SubjectRefused
 
-HEALTHY = "NOR"
+NORMAL = "NOR"
 ANY_DISEASE = "OTHER"  # of a subject of whom only "diseased" is known
 
 # Canonical name and meaning. One disease that two cohorts name differently must not become two strata.
@@ -28,7 +28,7 @@ PATHOLOGIES = {
     "FALL": "tetralogy of Fallot",
     "CIA": "inter-atrial communication",
     "TRI": "tricuspid regurgitation",
-    "OTHER": "any other disease, or one that is not told",
+    "OTHER": "any other disease, or one that is not stated",
 }
 
 # What cohorts write, beside the canonical name itself, in the form of ``pathology_key``.

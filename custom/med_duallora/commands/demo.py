@@ -18,10 +18,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "demo",
         help="phantoms -> prepared cohorts -> FLARE simulator -> report, in one go",
         description="Run phantom, prepare, simulate and report one after the other; every command is printed and can "
-        "be run alone. A second run keeps what is there and redoes only what is missing or changed.",
+        "be run alone. A second run keeps what is there and redoes only what is missing; a finished federation of "
+        "another configuration or program version is refused unless --fresh is given.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="everything is written below it")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the phantoms (default: 0)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder that everything is written to")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of the phantoms (default: 0)")
     parser.add_argument(
         "--n-per-vendor",
         type=int,
@@ -38,6 +39,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         dest="assignments",
         help="change a setting of the job, e.g. train.n_rounds=20; repeatable",
     )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="move the federation that an earlier demo ran to OUT/run.previous-N, and run it anew",
+    )
     parser.set_defaults(run=run)
 
 
@@ -53,7 +59,7 @@ def steps(options: argparse.Namespace) -> dict[str, list[str]]:
             *("prepare", "--out", prepared, "--acdc", f"{raw}/acdc", "--mnms", f"{raw}/mnms"),
         ],
         "a federation of the four vendors in the FLARE simulator": [
-            *("simulate", "--data", prepared, "--workspace", workspace),
+            *("simulate", "--data", prepared, "--workspace", workspace, *(["--fresh"] if options.fresh else [])),
             *changes,
         ],
         "tables and plots": ["report", workspace],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from med_duallora.flare.federation.rehearsal import Plan
 
 PROJECT = Path("poc") / "project.yml"
+MAX_TIMEOUT_S = 86_400
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,7 +24,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "federation",
         help="rehearse production on this machine: provisioned kits, real processes, mutual TLS",
         description="A FLARE server and one client per site as separate processes on this machine, provisioned from "
-        "project.yml with mutual TLS and closed site kits. poc/guide says how the same is done between hospitals.",
+        "project.yml with mutual TLS and hardened site kits. poc/guide says how the same is done between hospitals.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     up = _action(actions, "up", _up, "provision, start the server and the sites, wait until all are registered")
@@ -38,7 +39,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     for parser_with_job in (monitor, download, abort):
         parser_with_job.add_argument("job_id", nargs="?", metavar="JOB_ID", help="a job's id (default: the latest job)")
     down = _action(actions, "down", _down, "stop every process of the federation; kits, states and results stay")
-    down.add_argument("--now", action="store_true", help="do not ask through the console first")
+    down.add_argument(
+        "--now", action="store_true", help="end the processes without a shutdown through the console first"
+    )
     whole = _action(actions, "run", _run, "up, submit, follow, download, report and down in one go")
     _add_up_arguments(whole)
     _add_job_arguments(whole)
@@ -53,21 +56,37 @@ def _action(
         type=Path,
         required=True,
         metavar="DIR",
-        help="of the federation; outside the checkout: it holds keys",
+        help="folder of the federation; outside the checkout, because it holds private keys",
     )
     parser.set_defaults(run=run)
     return parser
 
 
 def _add_up_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds a prepared cohort per site")
-    parser.add_argument("--sites", metavar="A,B,...", help="take part (default: every cohort below --data)")
-    parser.add_argument("--project", type=Path, metavar="FILE", help="default: poc/project.yml of the checkout")
-    parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
-    add_site_settings_argument(parser)
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="of the server (default: a free one)")
     parser.add_argument(
-        "--timeout", type=float, default=180.0, metavar="SECONDS", help="until all sites are registered (default: 180)"
+        "--data", type=Path, required=True, metavar="DIR", help="folder that holds one prepared cohort per site"
+    )
+    parser.add_argument("--sites", metavar="A,B,...", help="sites that take part (default: every cohort below --data)")
+    parser.add_argument(
+        "--project",
+        type=Path,
+        metavar="FILE",
+        help="project file (default: poc/project.yml of the checkout, with the sites that it lacks added)",
+    )
+    parser.add_argument(
+        "--backbone-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="backbone weights (default: those shipped with the package)",
+    )
+    add_site_settings_argument(parser)
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="port of the server (default: a free one)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=180.0,
+        metavar="SECONDS",
+        help="how long to wait until all sites are registered (default: 180)",
     )
 
 
@@ -199,11 +218,11 @@ def _plan(options: argparse.Namespace) -> "Plan":
     if not project.is_file():
         raise ConfigError(f"there is no project file {project}")
     if options.backbone_checkpoint is not None and not options.backbone_checkpoint.is_file():
-        raise ConfigError(f"--backbone-checkpoint {options.backbone_checkpoint} is no file")
+        raise ConfigError(f"--backbone-checkpoint {options.backbone_checkpoint} is not a file")
     if not 0 <= options.port < 2**16:
         raise ConfigError(f"--port {options.port}, but it must be between 0 and 65535")
-    if options.timeout <= 0:
-        raise ConfigError(f"--timeout {options.timeout}, but it must be above 0")
+    if not 0 < options.timeout <= MAX_TIMEOUT_S:  # NaN, too, is neither above nor below
+        raise ConfigError(f"--timeout {options.timeout}, but it must be above 0 and at most {MAX_TIMEOUT_S} seconds")
     return Plan(
         directory=options.workspace,
         project=project,
@@ -212,6 +231,7 @@ def _plan(options: argparse.Namespace) -> "Plan":
         site_settings=tuple(options.site_set),
         port=options.port,
         timeout_s=options.timeout,
+        own_sites=options.project is None,
     )
 
 

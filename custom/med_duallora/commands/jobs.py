@@ -22,7 +22,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Write ready job folders. A self-contained one carries the package and runs with "
         "`nvflare simulator FOLDER`; where med_duallora is installed, FLARE uses the installed package.",
     )
-    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the job folders appear below it")
+    export.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder that the job folders are written to"
+    )
     export.add_argument("--job", metavar="JOB", help="export only this known job (default: every known job)")
     export.add_argument(
         "--set",

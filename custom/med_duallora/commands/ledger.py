@@ -97,7 +97,7 @@ def _match(options: argparse.Namespace) -> int:
         print(text, file=sys.stderr)
     found = match(read_lines(options.ledger), read_lines(options.record), options.site, options.job_id)
     _list("left the site, but the server did not record it (lost, late or refused before it was read)", found.only_site)
-    _list("THE SERVER RECORDED IT, BUT BY THE LEDGER IT NEVER LEFT", found.only_server)
+    _list("THE SERVER RECORDED IT, BUT ACCORDING TO THE SITE'S LEDGER IT NEVER LEFT", found.only_server)
     print(
         f"{options.site}: {found.n_matched} entries agree, {len(found.only_site)} only at the site, "
         f"{len(found.only_server)} only at the server"

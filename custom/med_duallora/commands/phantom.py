@@ -28,7 +28,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--seed", type=int, default=0, metavar="N", help="the same seed gives the same voxels (default: 0)"
     )
     parser.add_argument("--n-per-vendor", type=int, metavar="N", help="subjects per vendor instead of the preset's")
-    parser.add_argument("--processes", type=int, metavar="N", help="at a time (default: one per core)")
+    parser.add_argument("--processes", type=int, metavar="N", help="number of processes (default: one per core)")
     parser.set_defaults(run=run)
 
 

@@ -10,11 +10,11 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command and its arguments."""
     parser = commands.add_parser(
         "preflight",
-        help="list every way by which data could leave a site, and whether it is closed",
+        help="list every way by which data could leave a site, and whether it is open or closed",
         description="Inspect a site's FLARE 2.9 startup kit without changing it. Lists every channel with its state "
-        "and the evidence: OPEN, closed, or told (facts about the machine that FLARE always answers). Exit code 1 "
-        "when one is open, 2 when the kit is not understood. What in the site configuration would stop every job "
-        "is told on standard error.",
+        "and the evidence: OPEN, closed, or reported (facts about the machine that FLARE always gives). Exit code 1 "
+        "when one is open or when something in the site configuration would stop every job (a folder or a GPU that is "
+        "not there), 2 when the kit is not understood.",
     )
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the site's kit: holds startup/ and local/"
@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "--job",
         type=Path,
         metavar="JOB",
-        help="also print the egress contract of this job folder, its hash to pin, and whether the site would take it",
+        help="also print the egress contract of this job folder, its hash to pin, and whether the site would accept it",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list of the channels instead of text")
     parser.set_defaults(run=run)
@@ -38,29 +38,31 @@ def run(options: argparse.Namespace) -> int:
 
     channels = inspect_kit(options.startup_kit)
     n_open = sum(channel.is_open for channel in channels)
-    _say_what_is_unusable(options.startup_kit)
+    n_unusable = _say_what_is_unusable(options.startup_kit)
     if options.json:
         print(json.dumps([dataclasses.asdict(channel) for channel in channels], indent=2))
-        return 1 if n_open else 0
+        return 1 if n_open or n_unusable else 0
     for channel in channels:
-        print(f"{channel.state:<6}  {channel.name}\n        {channel.evidence}")
+        print(f"{channel.state:<8}  {channel.name}\n          {channel.evidence}")
         if channel.fix:
-            print(f"        to close it: {channel.fix}")
+            print(f"          to close it: {channel.fix}")
     taken = _judged(options.startup_kit, options.job) if options.job else True
-    n = sum(not channel.is_told for channel in channels)
+    n = sum(not channel.is_reported for channel in channels)
     state = f"{n_open} of {n} channels open" if n_open else f"all {n} channels closed"
     print(f"{options.startup_kit}: {state}")
-    return 1 if n_open or not taken else 0
+    return 1 if n_open or n_unusable or not taken else 0
 
 
-def _say_what_is_unusable(startup_kit: Path) -> None:
-    """Say on standard error what in the site's configuration would stop every job here."""
+def _say_what_is_unusable(startup_kit: Path) -> int:
+    """Say on standard error what in the site's configuration would stop every job here; return how many things."""
     from med_duallora.site_kit.policy_channels import site_config_of
     from med_duallora.usable import problems
 
     config = site_config_of(startup_kit)
-    for problem in problems(config) if config else ():
+    found = list(problems(config)) if config else []
+    for problem in found:
         print(f"site configuration: {problem}", file=sys.stderr)
+    return len(found)
 
 
 def _judged(startup_kit: Path, job: Path) -> bool:
@@ -69,10 +71,12 @@ def _judged(startup_kit: Path, job: Path) -> bool:
     from med_duallora.site_kit.policy_channels import site_config_of
 
     contract, refusal = judge(job, site_config_of(startup_kit))
-    print(f"{job}: per round {len(contract.tensors)} tensors, {contract.floor_bytes} bytes, {contract.n_rounds} rounds")
+    print(
+        f"{job}: per round {len(contract.tensors)} tensors, {contract.tensor_bytes} bytes, {contract.n_rounds} rounds"
+    )
     for name, spec in contract.tensors.items():
         print(f"        {name}  {spec.dtype} {'x'.join(map(str, spec.shape))}")
     print(f"        metrics: {', '.join(contract.metrics)}")
     print(f"        hash of the contract, for policy.contract_sha256: {contract.sha256}")
-    print(f"        {refusal or 'the site takes this job'}")
+    print(f"        {refusal or 'the site accepts this job'}")
     return not refusal

@@ -1,7 +1,8 @@
-"""``med-duallora prepare``: raw cohorts in, one prepared cohort per scanner vendor out."""
+"""``med-duallora prepare``: raw cohorts in, one prepared cohort per site out."""
 
 import argparse
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,22 +13,29 @@ if TYPE_CHECKING:
     from med_duallora.cohorts.vocabulary import Vocabulary
 
 DESCRIPTION = """\
-Read raw short-axis cine MRI (ED and ES) of one or more cohorts and write one prepared cohort per scanner
-vendor (siemens, philips, ge, canon, united-imaging, neusoft, other): OUT/VENDOR/cohort.csv and
-OUT/VENDOR/SUBJECT/SUBJECT_sax_{ed,es}.nii.gz, uint8, 1 x 1 x 10 mm, at most 192 x 192 in plane; with segmentations
-(_gt) where the cohort has them. Images may be .nii.gz or .nii.
+Read raw short-axis cine MRI (ED and ES) of one or more cohorts and write one prepared cohort per site:
+OUT/SITE/cohort.csv and OUT/SITE/SUBJECT/SUBJECT_sax_{ed,es}.nii.gz, uint8, 1 x 1 x 10 mm, at most 192 x 192 in plane;
+with segmentations (_gt) where the cohort has them. Images may be .nii.gz or .nii.
 
-Each vendor is split 60/20/20 into train, val and test, stratified by class and pathology. Every subject that is found
+A site is a scanner vendor (siemens, philips, ge, canon, united-imaging, neusoft, other); with --site-column centre it
+is a hospital, with --site-column vendor,centre every combination of both. One scan is one subject: where two subjects
+share an image, in whatever file, order or data set, the second one is refused.
+
+Each site is split 60/20/20 into train, val and test, stratified by class and pathology. Every subject that is found
 is either prepared or listed in OUT/refused.csv with its reason. A second run redoes only what changed.
 """
 
 EPILOG = """\
 Exit codes: 0 all subjects prepared (or --allow-refused), 1 a subject was refused or writing failed, 2 bad input.
 
-The table for --table has the columns subject, ed, es, pathology (or label: 0 healthy, 1 disease), vendor, centre
+The table for --table has the columns subject, ed, es, pathology (or label: 0 normal (NOR), 1 disease), vendor, centre
 (paths relative to the table) and optionally ed_frame, es_frame, ed_segmentation, es_segmentation, segmentation_labels
 (rv-myo-lv or lv-myo-rv), split, cine. It is CSV with commas, semicolons or tabs; in an optional cell NA, n/a, nan,
 none, - and nothing all mean empty.
+
+The table for --dicom-table has the columns subject (the study's folder: its path relative to DIR, or its name),
+pathology or label, and optionally name (of the subject, instead of the folder's), vendor (else from the headers),
+centre, ed_frame and es_frame (from 0; else the frames with the largest and smallest blood pool), split.
 
 The file for --label-map is a CSV with the columns kind (pathology or vendor), text (what the cohort writes, in any
 case), name (what it means here: see docs/vocabulary.md) and label (1 where name is a disease not listed there):
@@ -42,12 +50,18 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the command and its arguments."""
     parser = commands.add_parser(
         "prepare",
-        help="raw cohorts -> one prepared cohort per scanner vendor",
+        help="raw cohorts -> one prepared cohort per site",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared cohorts go")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the prepared cohorts go (required)")
+    parser.add_argument(
+        "--table-template",
+        type=Path,
+        metavar="CSV",
+        help="write an example of the table for --table, explain its columns, and do nothing else",
+    )
     sources = parser.add_argument_group("sources, at least one")
     sources.add_argument(
         "--acdc", type=Path, metavar="DIR", help="raw ACDC: the folder 'database' or the one holding it"
@@ -59,20 +73,36 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--mnms2", type=Path, metavar="DIR", help="raw M&Ms-2: the folder 'MnM2' or the one holding it"
     )
     sources.add_argument("--table", type=Path, metavar="CSV", help="any other cohort, described by a table (see below)")
+    sources.add_argument(
+        "--dicom",
+        type=Path,
+        metavar="DIR",
+        help="DICOM: one study, or a folder per subject (docs/dicom.md); needs pip install 'med-duallora[dicom]'",
+    )
+    parser.add_argument(
+        "--dicom-table", type=Path, metavar="CSV", help="diagnoses of the DICOM studies, and more (see below)"
+    )
     parser.add_argument(
         "--label-map",
         type=Path,
         metavar="CSV",
         help="your own words for pathologies and vendors, beside those in docs/vocabulary.md (see below)",
     )
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the split (default %(default)s)")
+    _add_site_arguments(parser)
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="random seed of the split and of simulated sites (default: %(default)s)",
+    )
     parser.add_argument(
         "--official-splits",
         action="store_true",
         help="keep the cohorts' own splits; where there is no val (ACDC), a stratified quarter of train becomes val",
     )
     parser.add_argument(
-        "--processes", type=_processes, default=None, metavar="N", help="at a time (default: one per core)"
+        "--processes", type=_processes, default=None, metavar="N", help="number of processes (default: one per core)"
     )
     parser.add_argument("--allow-refused", action="store_true", help="exit with 0 although subjects were refused")
     parser.add_argument(
@@ -84,29 +114,62 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=run)
 
 
+def _add_site_arguments(parser: argparse.ArgumentParser) -> None:
+    made_by = parser.add_mutually_exclusive_group()
+    made_by.add_argument(
+        "--site-column",
+        default="vendor",
+        metavar="COLUMN[,COLUMN]",
+        help="of cohort.csv: one cohort per value or combination; vendor, centre or dataset (default: vendor)",
+    )
+    made_by.add_argument(
+        "--simulated-sites",
+        type=int,
+        metavar="N",
+        help="deal all subjects out at random to N made-up sites, site-1 to site-N, alike in class and pathology",
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command; see ``EPILOG`` for the exit code."""
+    if options.table_template is not None:
+        return _template(options.table_template)
+    if options.out is None:
+        raise InputError("--out is missing: say where the prepared cohorts go")
     from med_duallora.cohorts.prepare import prepare_cohorts
     from med_duallora.cohorts.prepare_summary import summary_lines
     from med_duallora.cohorts.prepare_tables import PrepareOptions
+    from med_duallora.cohorts.site_names import Sites
 
+    columns = tuple(column.strip() for column in options.site_column.split(","))
+    sites = Sites(columns, options.simulated_sites)
     words = _words(options.label_map)
-    subjects, refused = _read(options, words)
     settings = PrepareOptions(
         seed=options.seed,
         official_splits=options.official_splits,
         rotated_origin_shift=options.rotated_origin_shift,
         label_map=words.added(),
+        sites=sites,
         n_processes=options.processes or len(os.sched_getaffinity(0)),
     )
-    result = prepare_cohorts(options.out, subjects, refused, settings)
-    print("\n".join(summary_lines(result, options.out)))
+    with ExitStack() as temporary:
+        subjects, refused = _read(options, words, temporary)
+        result = prepare_cohorts(options.out, subjects, refused, settings)
+    print("\n".join(summary_lines(result, options.out, settings)))
     if not result.n_prepared:
         print("No subject could be prepared.")
         return 1
     if result.refused and not options.allow_refused:
         print("Exit code 1 because of the refused subjects; --allow-refused accepts them.")
         return 1
+    return 0
+
+
+def _template(path: Path) -> int:
+    from med_duallora.cohorts.table_template import explanation, write_template
+
+    write_template(path)
+    print("\n".join(explanation(path)))
     return 0
 
 
@@ -117,13 +180,18 @@ def _words(label_map: Path | None) -> "Vocabulary":
     return STANDARD if label_map is None else read_label_map(label_map)
 
 
-def _read(options: argparse.Namespace, words: "Vocabulary") -> "tuple[list[RawSubject], list[Refusal]]":
+def _read(
+    options: argparse.Namespace, words: "Vocabulary", temporary: ExitStack
+) -> "tuple[list[RawSubject], list[Refusal]]":
+    """Read all sources; what they hold for a while is let go with ``temporary``."""
     from med_duallora.cohorts import acdc, mnms, mnms2, table
 
     readers = {"acdc": acdc.read, "mnms": mnms.read, "mnms2": mnms2.read, "table": table.read}
     given = {name: getattr(options, name) for name in readers if getattr(options, name) is not None}
-    if not given:
-        raise InputError("give at least one source: --acdc, --mnms, --mnms2 or --table")
+    if not given and options.dicom is None:
+        raise InputError("give at least one source: --acdc, --mnms, --mnms2, --table or --dicom")
+    if options.dicom_table is not None and options.dicom is None:
+        raise InputError("--dicom-table describes the studies of --dicom DIR, which is not given")
     subjects: list[RawSubject] = []
     refused: list[Refusal] = []
     for name, place in given.items():
@@ -132,16 +200,25 @@ def _read(options: argparse.Namespace, words: "Vocabulary") -> "tuple[list[RawSu
         found, unusable = readers[name](place, words)
         subjects += found
         refused += unusable
+    if options.dicom is not None:
+        if not options.dicom.is_dir():
+            raise InputError(f"--dicom {options.dicom} is no folder")
+        from med_duallora.cohorts.dicom.reader import dicom_subjects
+
+        studies = dicom_subjects(options.dicom, options.dicom_table, options.out, words)
+        found, unusable = temporary.enter_context(studies)
+        subjects += found
+        refused += unusable
     return subjects, refused
 
 
 def _seed(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number between 0 and 2**31 - 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number between 0 and 2**31 - 1")
     return int(text)
 
 
 def _processes(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number between 1 and 1024")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number between 1 and 1024")
     return int(text)

@@ -36,7 +36,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     length.add_argument("--minutes", type=float, help="length of the run in minutes, from a timing of a few steps")
     parser.add_argument("--batch-size", type=int, default=16, help="volumes per step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--mask-ratio", type=float, default=0.75, help="part of the patches hidden (%(default)s)")
+    parser.add_argument(
+        "--mask-ratio", type=float, default=0.75, help="share of the patches that is hidden (default: %(default)s)"
+    )
     parser.add_argument(
         "--frames",
         choices=("pair", "single"),
@@ -48,13 +50,18 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--motion-weight",
         type=float,
         default=5.0,
-        help="weight in the loss of what differs between ED and ES (%(default)s)",
+        help="weight in the loss of what differs between ED and ES (default: %(default)s)",
     )
     parser.add_argument("--norm-target", action="store_true", help="reconstruct patches of mean 0 and sd 1")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the linear layers")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="number format of the linear layers (default: fp32)",
+    )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all)")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of weights, order, views and masks (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help="random seed of weights, order, views and masks (default: 0)"
     )
     parser.add_argument("--resume", action="store_true", help=f"continue the run kept in OUT{STATE_SUFFIX}")
     parser.add_argument(

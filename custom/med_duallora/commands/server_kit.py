@@ -16,9 +16,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the server's kit: holds startup/ and local/"
     )
-    parser.add_argument(
-        "--storage", type=Path, required=True, metavar="DIR", help="jobs and their results are kept below it"
-    )
+    parser.add_argument("--storage", type=Path, required=True, metavar="DIR", help="folder for jobs and their results")
     parser.set_defaults(run=run)
 
 
@@ -26,5 +24,8 @@ def run(options: argparse.Namespace) -> int:
     """Write the file and say where it is."""
     from med_duallora.flare.federation.kits import install_server
 
-    print(f"written: {install_server(options.startup_kit, options.storage.resolve())}")
+    place = options.startup_kit / "local" / "resources.json"
+    before = place.read_bytes() if place.is_file() else b""
+    written = install_server(options.startup_kit, options.storage.resolve())
+    print(f"written: {written}" if written.read_bytes() != before else f"{options.startup_kit}: nothing to do")
     return 0

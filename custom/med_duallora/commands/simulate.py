@@ -24,9 +24,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "its results. The same configuration again does nothing once it has finished. A workspace with finished rounds "
         "of another configuration is refused (exit code 2) unless --fresh is given; nothing of a run is ever deleted.",
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds a prepared cohort per site")
     parser.add_argument(
-        "--workspace", type=Path, required=True, metavar="DIR", help="of this run: new, or an older run"
+        "--data", type=Path, required=True, metavar="DIR", help="folder that holds one prepared cohort per site"
+    )
+    parser.add_argument(
+        "--workspace",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of this run: a new one, or that of an older run",
     )
     parser.add_argument(
         "--fresh",
@@ -50,33 +56,41 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--states",
         type=Path,
         metavar="DIR",
-        help="with --resume-from: holds the sites' local states, a folder per site (default: those of the workspace "
-        "that the adapter lies in); they are copied",
+        help="with --resume-from: holds the sites' local states, one folder per site (default: those of the "
+        "workspace that the adapter is in); they are copied",
     )
-    parser.add_argument("--sites", metavar="A,B,...", help="take part (default: every cohort below --data)")
+    parser.add_argument("--sites", metavar="A,B,...", help="sites that take part (default: every cohort below --data)")
     parser.add_argument(
-        "--parallel-sites", type=int, metavar="N", help="sites that work at a time (default: all of them)"
+        "--parallel-sites", type=int, metavar="N", help="how many sites work at the same time (default: all)"
     )
     parser.add_argument(
-        "--device", default="auto", metavar="DEVICE", help="of every site: auto, cpu, cuda or cuda:N (default: auto)"
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="device of every site: auto, cpu, cuda or cuda:N (default: auto)",
     )
-    parser.add_argument("--backbone-checkpoint", type=Path, metavar="FILE", help="default: the shipped one")
+    parser.add_argument(
+        "--backbone-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="backbone weights (default: those shipped with the package)",
+    )
     add_site_settings_argument(parser)
     parser.add_argument(
         "--log-config",
         default="concise",
         metavar="MODE",
-        help="of FLARE: concise, full, verbose, or a level like DEBUG",
+        help="FLARE's logging: concise, full, verbose, or a level like DEBUG",
     )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the simulation, or say that it has been run."""
-    from med_duallora.commands.simulate_checks import check_inputs
     from med_duallora.flare.detour import detour
     from med_duallora.flare.earlier_states import sites_without_state
     from med_duallora.flare.simulation import finished_run, start_clean
+    from med_duallora.flare.simulation_checks import check_inputs
     from med_duallora.flare.workspace import locked
 
     simulation = _simulation(options)
@@ -91,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
         record = start_clean(simulation)
         print(f"run {record['run_id']}: {', '.join(simulation.sites)}; {_rounds_text(simulation)}")
         for site in sites_without_state(simulation):
-            print(f"no local state of {site} in {simulation.states}: its local adapter starts anew", file=sys.stderr)
+            text = f"no local state of {site} in {simulation.states}: its local adapter starts from scratch"
+            print(text, file=sys.stderr)
         print(simulation.command_text(by), flush=True)
         return _run(simulation, record, by)
 
@@ -113,8 +128,8 @@ def _make_room(simulation: "Simulation", fresh: bool) -> None:
 
 def _simulation(options: argparse.Namespace) -> "Simulation":
     from med_duallora.cohorts.sites import find_sites
-    from med_duallora.commands.simulate_checks import check_given_checkpoint, known_log_config
     from med_duallora.flare.simulation import Simulation
+    from med_duallora.flare.simulation_checks import check_given_checkpoint, known_log_config
 
     sites = find_sites(options.data, options.sites.split(",") if options.sites else None)
     n_parallel = len(sites) if options.parallel_sites is None else options.parallel_sites

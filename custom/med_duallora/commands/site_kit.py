@@ -9,7 +9,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command and its arguments."""
     parser = commands.add_parser(
         "site-kit",
-        help="close the ways by which data could leave a site",
+        help="harden a site's startup kit: close the ways by which data could leave the site",
         description="Write local/resources.json, authorization.json and privacy.json of a site's FLARE 2.9 startup "
         "kit, and a template of the site configuration where none is given. Prints every change and its reason; a "
         "second run changes nothing. A kit that is not understood is left as it is (exit code 2).",
@@ -39,5 +39,5 @@ def run(options: argparse.Namespace) -> int:
         f"{options.startup_kit}: {len(changes)} settings {verb}" if changes else f"{options.startup_kit}: nothing to do"
     )
     if changes and not options.dry_run:
-        print("now check it: med-duallora preflight --startup-kit", options.startup_kit)
+        print("check it now: med-duallora preflight --startup-kit", options.startup_kit)
     return 0

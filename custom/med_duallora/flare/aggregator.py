@@ -27,7 +27,7 @@ from med_duallora.flare.receipts import event_entry, keep_receipt, train_entry
 from med_duallora.flare.rundir import ROUNDS_FILE, server_directory
 from med_duallora.flare.sender import checked_sender, sender_of
 from med_duallora.flare.tracking import FEDERATION_EVENT, publish_statistics, write_at_server
-from med_duallora.ledger import ALLOWED, BLOCKED
+from med_duallora.ledger import ALLOWED, BLOCKED, utc_now
 from med_duallora.monitoring import round_summary
 from med_duallora.screening import RoundRules, ScreenedResult, ScreenedRound
 
@@ -150,7 +150,7 @@ class DualLoRAAggregator(Aggregator):
             checked = job_of(fl_ctx).contract.check_metrics({tag: value})
             entry = event_entry(fl_ctx.get_job_id(), site, str(tag), *checked.values(), step=step)
         except (EgressViolation, AttributeError) as error:
-            self.log_error(fl_ctx, f"a site streamed something else than an agreed metric: {error}")
+            self.log_error(fl_ctx, f"a site streamed something other than an agreed metric: {error}")
             return
         keep_receipt(self, entry, fl_ctx)
 
@@ -167,9 +167,10 @@ class DualLoRAAggregator(Aggregator):
         return {
             "round": fl_ctx.get_prop(AppConstants.CURRENT_ROUND),
             "seconds": time.monotonic() - self._started,
+            "ended": utc_now(),
             "sites": {site: self._sites[site] for site in result.sites},
             "residual": result.residual,
-            "floor_bytes": job_of(fl_ctx).contract.floor_bytes,
+            "tensor_bytes": job_of(fl_ctx).contract.tensor_bytes,
             "refused": list(self._refused),
         }
 

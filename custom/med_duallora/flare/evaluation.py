@@ -21,6 +21,7 @@ from med_duallora.flare.payload import read_failure, read_metrics_reply, set_lin
 from med_duallora.flare.persistor import BEST, LAST
 from med_duallora.flare.receipts import keep_receipt, metrics_entry
 from med_duallora.flare.rundir import EVALUATION_FILE, server_directory
+from med_duallora.ledger import utc_now
 from med_duallora.lineage import Lineage
 
 MODELS = {"best": BEST, "last": LAST}
@@ -71,7 +72,9 @@ class AdapterEvaluation(Controller):
         for model in self.models:
             path = directory / f"{MODELS[model]}.safetensors"
             if model == "best" and not path.exists():
-                self.log_info(fl_ctx, "no best adapter was selected: too few rounds, or no site could validate")
+                self.log_info(
+                    fl_ctx, "no best adapter was selected: there were too few rounds, or no site could validate"
+                )
                 continue
             scores = self._evaluated(path, abort_signal, fl_ctx)
             if scores is None or abort_signal.triggered:
@@ -81,7 +84,8 @@ class AdapterEvaluation(Controller):
             self.system_panic("no site evaluated the trained adapter; see the sites' logs", fl_ctx)
             return
         headline = list(found)[-1]
-        write_json(directory / EVALUATION_FILE, {"model": headline, **found.pop(headline), "models": found})
+        scores = {"model": headline, **found.pop(headline), "models": found}
+        write_json(directory / EVALUATION_FILE, {"ended": utc_now(), **scores})
 
     def process_result_of_unknown_task(
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext

@@ -67,7 +67,7 @@ class JobSpec:
         assignments = list(assignments)
         for key in ("workflow.start_round", "workflow.initial_adapter"):
             if any(item.partition("=")[0].strip() == key for item in assignments):
-                raise ConfigError(f"{key} follows from the adapter that the job goes on from; leave it out")
+                raise ConfigError(f"{key} follows from the adapter that the job resumes from; leave it out")
         saved = SavedRound.read(adapter)
         # which checkpoint the sites have is of the place, not of the settings
         pinned = self.job.backbone_sha256
@@ -99,7 +99,7 @@ JOBS = {
     ),
     "production": JobSpec(
         "med-duallora-production",
-        "hospitals that have the package installed; a round goes on with two sites when others are away",
+        "hospitals that have the package installed; a round continues with two sites when others are away",
         workflow=WorkflowConfig(min_sites=2, wait_s=1800),
     ),
     "poc": JobSpec(
@@ -119,10 +119,10 @@ def export_job(spec: JobSpec, target: Path) -> Path:
         target: the job folder itself; its parent is created.
 
     Raises:
-        ConfigError: ``target`` exists and is no job folder.
+        ConfigError: ``target`` exists and is not a job folder.
     """
     if target.exists() and not (target / "meta.json").is_file():
-        raise ConfigError(f"{target} exists and is no FLARE job folder; choose another place")
+        raise ConfigError(f"{target} exists and is not a FLARE job folder; choose another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch, _code(spec) as code:
         with _hash_is_no_secret():
@@ -150,7 +150,7 @@ def read_job(folder: Path) -> tuple[JobConfig, WorkflowConfig]:
     """Return the settings of a job folder, so that they can be exported again with today's code.
 
     Raises:
-        ConfigError: it is no job folder of this package, or the server's and the sites' settings differ.
+        ConfigError: it is not a job folder of this package, or the server's and the sites' settings differ.
     """
     server, site = (_components(folder / path) for path in (SERVER_CONFIG, SITE_CONFIG))
     if server.get(JOB_COMPONENT) != site.get(JOB_COMPONENT):
@@ -199,10 +199,10 @@ def committed_jobs(repository: Path) -> dict[Path, JobSpec]:
     """Return the committed job folders of a checkout and what each must hold.
 
     Raises:
-        ConfigError: ``repository`` is no checkout of this project.
+        ConfigError: ``repository`` is not a checkout of this project.
     """
     if not (repository / "custom" / PACKAGE).is_dir():
-        raise ConfigError(f"{repository} is no checkout of this project: it has no folder custom/{PACKAGE}")
+        raise ConfigError(f"{repository} is not a checkout of this project: it has no folder custom/{PACKAGE}")
     return {repository: CANONICAL, **{repository / "jobs" / name: spec for name, spec in JOBS.items()}}
 
 

@@ -99,7 +99,7 @@ def read_failure(reply: Shareable) -> Failure | None:
     """Return what an error reply says; None where a reply is none.
 
     Raises:
-        EgressViolation: it is no plain Shareable with plain headers.
+        EgressViolation: it is not a plain Shareable with plain headers.
     """
     _check_plain(reply)
     code = reply.get_return_code()
@@ -153,7 +153,7 @@ def read_scalar(data: Any) -> tuple[object, object, object]:
     """Return tag, value and step of an analytics event that holds nothing else.
 
     Raises:
-        EgressViolation: it is no scalar, or holds more than a scalar.
+        EgressViolation: it is not a scalar, or holds more than a scalar.
     """
     if type(data) is not Shareable or set(data) != {"__headers__", "DXO"}:
         raise EgressViolation("a fed event holds more than one scalar")
@@ -166,7 +166,7 @@ def read_scalar(data: Any) -> tuple[object, object, object]:
     meta = {TrackConst.DATA_TYPE_KEY: AnalyticsDataType.SCALAR, TrackConst.TRACKER_KEY: LogWriterName.TORCH_TB}
     good = dxo.data_kind == DataKind.ANALYTIC and set(dxo.data) == wanted and dxo.meta == meta
     if not good or dxo.data[TrackConst.KWARGS_KEY] != {TrackConst.GLOBAL_STEP_KEY: step}:
-        raise EgressViolation("a fed event is no plain scalar with a round")
+        raise EgressViolation("a fed event is not a plain scalar with a round")
     return dxo.data[TrackConst.TRACK_KEY], dxo.data[TrackConst.TRACK_VALUE], step
 
 
@@ -200,7 +200,7 @@ def _read_dxo(shareable: Shareable, kind: DataKind) -> DXO:
     try:
         dxo = from_shareable(shareable)
     except (ValueError, TypeError, AttributeError) as error:
-        raise EgressViolation("the payload is no data exchange object") from error
+        raise EgressViolation("the payload is not a data exchange object") from error
     if dxo.data_kind != kind:
         raise EgressViolation(f"the payload is not of kind {kind.value}")
     return dxo

@@ -84,7 +84,7 @@ class SafetensorsPersistor(ModelPersistor):
 
     def _resumed(self, path: Path, start: int, fl_ctx: FLContext) -> dict[str, np.ndarray]:
         if not self.initial_adapter:
-            raise ConfigError(f"start_round = {start}, but no adapter is named to go on from; use --resume-from")
+            raise ConfigError(f"start_round = {start}, but no adapter is named to resume from; use --resume-from")
         saved = SavedRound.read(path)
         saved.check(job_of(fl_ctx).settings)
         if saved.next_round != start:

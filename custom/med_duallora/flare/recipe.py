@@ -21,9 +21,11 @@ from med_duallora.flare.learner import DualLoRALearner
 from med_duallora.flare.persistor import SafetensorsPersistor
 from med_duallora.flare.selector import AdapterSelector
 from med_duallora.flare.tensorboard import TensorBoardRuns
+from med_duallora.reference.limits import between, check_limits, limited
 
 KEY_METRIC = "val_balanced_accuracy"
 PACKAGE = "med_duallora"
+MONTH_S = 31 * 24 * 3600
 TASK_INTERVAL_S = 0.5
 """A site asks for its next task this long after an answer (FLARE's default of 2 s dominates short rounds)."""
 
@@ -42,27 +44,26 @@ class WorkflowConfig:
     """How the server waits for the sites.
 
     Args:
-        min_sites: a round needs this many answers.
+        min_sites: number of answers that a round needs.
         wait_s: seconds that slower sites get after that; a round ends earlier when all sites answered.
         round_timeout_s: seconds after which a round ends in any case; 0: no limit.
-        start_round: first round; above 0 when an earlier job is continued. Rounds count from 0 over the whole training:
-            ``train.n_rounds`` is its total, which the learning-rate schedule spans, not what is left.
-        initial_adapter: see ``SafetensorsPersistor``.
-        stop_round: the job ends before this round, to be continued by another one; 0: after the last round.
+        start_round: first round of this job, counted from 0 over the whole training; above 0 where an earlier job is
+            continued (``--resume-from`` sets it).
+        initial_adapter: global adapter that a new training begins with, a ``.safetensors`` file at the server; empty:
+            random initial values from ``train.seed`` (``--resume-from`` sets it, too).
+        stop_round: round before which the job ends, counted from 0, so that another job can continue it; 0: the job
+            runs to the last round.
     """
 
-    min_sites: int = 2
-    wait_s: int = 600
-    round_timeout_s: int = 0
-    start_round: int = 0
+    min_sites: int = limited(2, between(1, 10_000))
+    wait_s: int = limited(600, between(0, MONTH_S))
+    round_timeout_s: int = limited(0, between(0, MONTH_S))
+    start_round: int = limited(0, between(0, MAX_ROUNDS))
     initial_adapter: str = ""
-    stop_round: int = 0
+    stop_round: int = limited(0, between(0, MAX_ROUNDS).also("0, or above workflow.start_round"))
 
     def __post_init__(self) -> None:
-        for name, (low, high) in WORKFLOW_RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"workflow.{name} = {value!r}, but it must be between {low} and {high}")
+        check_limits(self, "workflow.")
         if 0 < self.stop_round <= self.start_round:
             raise ConfigError(f"workflow.stop_round = {self.stop_round}, but the job starts with {self.start_round}")
 

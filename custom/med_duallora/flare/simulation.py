@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import med_duallora
-from med_duallora.cohorts.phantom.provenance import is_synthetic
+from med_duallora.cohorts.origin import origin_of
 from med_duallora.config import SITE_CONFIG_VARIABLE, SiteConfig, assigned
 from med_duallora.errors import ConfigError, InputError
 from med_duallora.files import parsed_json, read_json, sha256_of_file, sha256_of_json, write_json
@@ -250,11 +250,10 @@ def problems(simulation: Simulation) -> list[str]:
 
 
 def mark_origin(simulation: Simulation) -> None:
-    """Note beside the scores whether phantoms are among the cohorts: only here are both at hand; reports say it."""
+    """Note beside the scores where the cohorts come from: only here are both at hand; reports say it."""
     path = simulation.server_directory / EVALUATION_FILE
     evaluation = read_json(path)
-    synthetic = any(is_synthetic(folder) for folder in simulation.sites.values())
-    write_json(path, {**evaluation, "synthetic": synthetic})
+    write_json(path, {**evaluation, "origin": origin_of(simulation.sites.values()).to_dict()})
 
 
 def read_rounds(directory: Path) -> list[dict[str, Any]]:

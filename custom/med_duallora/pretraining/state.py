@@ -84,7 +84,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             kept = parsed_json((stream.metadata() or {})["run"])
             return kept, {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ArtifactError(f"{path} is no pre-training run or is damaged ({error}); start without resume") from error
+        raise ArtifactError(
+            f"{path} is not a pre-training run or is damaged ({error}); start without resume"
+        ) from error
 
 
 def _restore(tensors: dict[str, torch.Tensor], step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

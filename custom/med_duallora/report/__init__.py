@@ -4,7 +4,8 @@
 ``markdown`` and ``html`` write it. Nothing here needs FLARE, data or a backbone.
 """
 
-from med_duallora.report.collect import Run, read_run
+from med_duallora.report.collect import read_run
+from med_duallora.report.finished import Run
 from med_duallora.report.write import write_report
 
 __all__ = ["Run", "read_run", "write_report"]

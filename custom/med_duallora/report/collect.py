@@ -2,110 +2,20 @@
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from med_duallora.artifact import load_adapter
+from med_duallora.cohorts.origin import CITATIONS, PHANTOMS, Origin
 from med_duallora.config import JobConfig
 from med_duallora.errors import ArtifactError, ConfigError
 from med_duallora.files import parsed_json, sha256_of_file
-from med_duallora.model import VARIANTS as ADAPTER_VARIANTS
+from med_duallora.report.finished import Evaluation, Round, Run, SiteRound
 from med_duallora.settings import is_finite_number, shown
 
 JOB, ROUNDS, EVALUATION = "job.json", "round_metrics.jsonl", "evaluation.json"
 MODELS = ("best", "last")
-VARIANTS = ("backbone", *ADAPTER_VARIANTS)
-"""What a site evaluates, from no adapter to both; the order of every table."""
-
-
-@dataclass(frozen=True)
-class SiteRound:
-    """One site's part of a round.
-
-    Args:
-        metrics: the agreed metrics that the site sent, e.g. ``train_loss``, ``seconds``.
-        payload_bytes: serialised size of what the site sent.
-        weight: its weight in the aggregation.
-    """
-
-    metrics: Mapping[str, float]
-    payload_bytes: int
-    weight: float
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round as the server saw it.
-
-    Args:
-        index: from 0, as FLARE counts; people are shown ``number``.
-        seconds: from sending the tasks to the aggregated adapter.
-        sites: who contributed.
-        residual: relative norm of what averaging the factors lost; None where nobody contributed.
-        floor_bytes: number of sent values times the size of one.
-        refused: what the server did not take, one text each.
-    """
-
-    index: int
-    seconds: float
-    sites: Mapping[str, SiteRound]
-    residual: float | None
-    floor_bytes: int
-    refused: tuple[str, ...]
-
-    @property
-    def number(self) -> int:
-        """Return the round counted from 1."""
-        return self.index + 1
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The sites' test scores of one global adapter.
-
-    Args:
-        model: which one: ``best`` or ``last``.
-        round_index: the round whose aggregation gave it; None where the file does not say.
-        sites: by site, then ``<variant>.<metric>`` or a count.
-        failed: sites that could not evaluate it, with the reason.
-    """
-
-    model: str
-    round_index: int | None
-    sites: Mapping[str, Mapping[str, float]]
-    failed: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything a report shows.
-
-    Args:
-        directory: where the server's files lie.
-        job: the job configuration.
-        job_sha256: hash of ``job.json``.
-        rounds: in order.
-        evaluation: of the adapter that the report is about.
-        other_evaluations: of other adapters of the same run.
-        manifest: what the evaluated adapter's manifest says.
-        synthetic: whether every subject is a phantom.
-    """
-
-    directory: Path
-    job: JobConfig
-    job_sha256: str
-    rounds: tuple[Round, ...]
-    evaluation: Evaluation
-    other_evaluations: tuple[Evaluation, ...]
-    manifest: Mapping[str, Any]
-    synthetic: bool
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Return every site that was evaluated or contributed, evaluated ones first."""
-        contributed = {site for item in self.rounds for site in item.sites}
-        return (*self.evaluation.sites, *sorted(contributed - set(self.evaluation.sites)))
 
 
 def read_run(directory: Path) -> Run:
@@ -125,7 +35,7 @@ def read_run(directory: Path) -> Run:
         evaluation=evaluation,
         other_evaluations=tuple(others),
         manifest=load_adapter(server / f"adapter_{evaluation.model}.safetensors")[1],
-        synthetic=record.get("synthetic") is True,
+        origin=_origin(record, str(server / EVALUATION)),
     )
 
 
@@ -136,7 +46,7 @@ def find_server_directory(directory: Path) -> Path:
         ArtifactError: there is no such folder, or several.
     """
     if not directory.is_dir():
-        raise ArtifactError(f"{directory} is no directory; give the workspace of a run or a downloaded job")
+        raise ArtifactError(f"{directory} is not a directory; give the workspace of a run or a downloaded job")
     found = sorted(path.parent for path in directory.rglob(ROUNDS) if (path.parent / JOB).is_file())
     if not found:
         raise ArtifactError(
@@ -184,8 +94,9 @@ def _round(record: Mapping[str, Any], where: str) -> Round:
         seconds=_number(record, "seconds", where),
         sites=sites,
         residual=None if record.get("residual") is None else _number(record, "residual", where),
-        floor_bytes=_positive(record, "floor_bytes", where),
+        tensor_bytes=_positive(record, "tensor_bytes", where),
         refused=_refused(record, where),
+        ended=_time(record, where),
     )
 
 
@@ -215,7 +126,32 @@ def _evaluation(model: str, record: Any, where: str) -> Evaluation:
     scores = {site: _numbers(_mapping(sites, site, where), f"{where}, {site}") for site in sites}
     round_index = None if record.get("round") is None else int(_number(record, "round", where))
     failed = _mapping(record, "failed", where) if "failed" in record else {}
-    return Evaluation(model, round_index, scores, {site: str(reason) for site, reason in failed.items()})
+    failures = {site: str(reason) for site, reason in failed.items()}
+    return Evaluation(model, round_index, scores, failures, _time(record, where))
+
+
+def _origin(record: Mapping[str, Any], where: str) -> Origin | None:
+    if "origin" not in record:
+        return None
+    values = _mapping(record, "origin", where)
+    phantoms, datasets = values.get("phantoms"), values.get("datasets")
+    if phantoms not in PHANTOMS or not isinstance(datasets, list) or not set(map(str, datasets)) <= set(CITATIONS):
+        raise ArtifactError(f"{where}: origin = {values!r} does not say where the subjects come from")
+    return Origin(phantoms, tuple(datasets))
+
+
+def _time(record: Mapping[str, Any], where: str) -> datetime | None:
+    text = record.get("ended")
+    if text is None:
+        return None
+    try:
+        # Python 3.10 does not read the final Z
+        found = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError as error:
+        raise ArtifactError(f"{where}: ended = {text!r}, expected a time as ISO 8601") from error
+    if found.tzinfo is None:
+        raise ArtifactError(f"{where}: ended = {text!r} has no time zone")
+    return found
 
 
 def _text(path: Path) -> str:

@@ -1,14 +1,17 @@
 """Puts a run's report in order: what is said first, and how each number is explained."""
 
+from med_duallora.cohorts.origin import CITATIONS, Origin
 from med_duallora.config import JobConfig
 from med_duallora.methods import method_of
 from med_duallora.report import drawing, plots, tables
-from med_duallora.report.collect import Run
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
-from med_duallora.report.summary import macro
+from med_duallora.report.finished import Run
+from med_duallora.report.summary import macro, macro_interval
 
 NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis."
 SYNTHETIC = "Synthetic phantoms: no number here says anything about patients."
+MIXED = "Some sites hold synthetic phantoms: numbers over all sites say nothing about patients."
+REAL = "Real patients, research use."
 
 PAYLOADS = {
     "local": "global adapter",
@@ -19,17 +22,17 @@ PAYLOADS = {
 HEADS_THAT_STAY = {"local": ["classification head"], "shared": ["bias of the head"], "global": []}
 
 GLOSSARY = (
-    ("site", "a client of the federation; here, the scanners of one vendor"),
+    ("site", "a client of the federation; here, one hospital or the scanners of one vendor"),
     ("backbone", "the frozen foundation model; it is the same at every site and is never trained here"),
     ("backbone + head", "the frozen backbone, with a logistic head fitted to the site's own training subjects"),
     ("global adapter", "low-rank matrices that every site trains, sends and receives back averaged"),
     ("local adapter", "low-rank matrices that a site trains beside the global ones and never sends"),
     ("global / local adapter only", "the trained model with the other adapter switched off; its head stays on"),
-    ("payload", "what a site sends in a round; the floor is the size of its values alone"),
+    ("payload", "what a site sends in a round, as it is serialised; its tensors alone are a little smaller"),
     ("round", "one training task at every site, then one aggregation; counted from 1 here, from 0 in FLARE's logs"),
-    ("sensitivity, specificity", "share of diseased subjects that were found; of normal ones that were left alone"),
+    ("sensitivity, specificity", "share of diseased subjects that were found; of normal (NOR) ones recognised"),
     ("balanced accuracy", "mean of sensitivity and specificity; 0.5 is chance"),
-    ("AUROC", "chance that a diseased subject scores above a normal one; it needs no threshold"),
+    ("AUROC", "chance that a subject with disease scores above a normal one; it needs no threshold"),
     ("macro, pooled", "mean over sites, each counting the same; over all subjects together"),
     ("worst site, spread", "the lowest value over sites; the highest minus the lowest"),
     ("aggregation residual", "relative size of what is lost by averaging the factors instead of their products"),
@@ -40,11 +43,18 @@ def build(run: Run) -> Document:
     """Return the report of a run."""
     return Document(
         title="Med-DualLoRA: report of a federated run",
-        banner=f"{SYNTHETIC} {NOT_FOR_DIAGNOSIS}" if run.synthetic else NOT_FOR_DIAGNOSIS,
+        banner=banner(run.origin),
         headline=headline(run),
         key_numbers=_key_numbers(run),
         sections=_sections(run),
     )
+
+
+def banner(origin: Origin | None) -> str:
+    """Say what the reader must know before any number: whose hearts these are, and what the numbers are not for."""
+    if origin is None:
+        return NOT_FOR_DIAGNOSIS
+    return {"all": SYNTHETIC, "some": MIXED, "none": REAL}[origin.phantoms] + " " + NOT_FOR_DIAGNOSIS
 
 
 def headline(run: Run) -> str:
@@ -55,9 +65,16 @@ def headline(run: Run) -> str:
     size = ("1 site" if n_sites == 1 else f"{n_sites} sites") + (f", {subjects} test subjects" if subjects else "")
     if both is None or start is None:
         return f"Balanced accuracy cannot be compared ({size}): no site has a test split with both classes."
+    with_both, with_start = (
+        f"{value:.2f}{f' (95 % interval {between})' if between else ''}"
+        for value, between in (
+            (mean, tables.between(macro_interval(run.evaluation, variant)))
+            for mean, variant in ((both, "both"), (start, "backbone"))
+        )
+    )
     return (
-        f"Mean balanced accuracy over the sites: {both:.2f} with both adapters, {start:.2f} with the frozen backbone "
-        f"and a fitted head ({round(both, 2) - round(start, 2):+.2f}). {size[0].upper()}{size[1:]}."
+        f"Mean balanced accuracy over the sites: {with_both} with both adapters, {with_start} with the frozen backbone "
+        f"and a fitted head. {size[0].upper()}{size[1:]}."
     )
 
 
@@ -69,25 +86,43 @@ def _key_numbers(run: Run) -> list[KeyNumber]:
     return [
         KeyNumber(tables.number(both), "balanced accuracy with both adapters, mean over sites"),
         KeyNumber(tables.number(start), "balanced accuracy of the backbone with a fitted head"),
-        KeyNumber(largest, f"largest payload of a site in a round; floor {tables.kib(run.rounds[-1].floor_bytes)} KiB"),
-        KeyNumber(f"{seconds:,.0f} s", f"for {len(run.rounds)} rounds at {len(run.sites)} sites"),
+        KeyNumber(
+            largest,
+            f"largest payload of a site in a round; its tensors alone {tables.kib(run.rounds[-1].tensor_bytes)} KiB",
+        ),
+        KeyNumber(tables.duration(seconds), _run_label(run)),
     ]
+
+
+def _run_label(run: Run) -> str:
+    rounds = "1 round" if len(run.rounds) == 1 else f"{len(run.rounds)} rounds"
+    sites = "1 site" if len(run.sites) == 1 else f"{len(run.sites)} sites"
+    begun = f", begun {tables.moment(run.started)}" if run.started else ""
+    return f"for {rounds} at {sites}{begun}"
 
 
 def _sections(run: Run) -> list[Section]:
     plot = plots.pictures(run)
     accuracy, *other_scores = tables.result_tables(run)
     intervals = tables.interval_table(run, "both")
+    curves = [plot[name] for name in ("loss", "accuracy", "residual")]
     return [
         Section("Result", [Paragraph(_coarseness(run)), plot["variants"], accuracy, intervals, *_failures(run)]),
         Section("Sensitivity, specificity, AUROC", other_scores),
         Section("What left the sites", [boundary_picture(run), Paragraph(_leaving(run)), tables.payload_table(run)]),
-        Section("Training", [plot["curves"], *([tables.adapters_table(run)] if run.other_evaluations else [])]),
+        Section("Training", [*curves, *([tables.adapters_table(run)] if run.other_evaluations else [])]),
         Section("Time", [plot["time"], tables.time_table(run)]),
         Section("Configuration", [tables.configuration_table(run)]),
-        Section("Provenance", [tables.provenance_table(run)]),
-        Section("Words", _glossary()),
+        Section("Provenance", [*_citations(run), tables.provenance_table(run)]),
+        Section("Glossary", _glossary()),
     ]  # fmt: skip
+
+
+def _citations(run: Run) -> list[Block]:
+    """Ask the reader to cite the data sets whose patients are behind the numbers."""
+    names = run.origin.datasets if run.origin else ()
+    text = "; ".join(CITATIONS[name] for name in names)
+    return [Paragraph(f"Cite with every use of these numbers: {text}.")] if names else []
 
 
 def boundary_picture(run: Run) -> Picture:
@@ -120,8 +155,8 @@ def _leaving(run: Run) -> str:
     )
     reasons = "; ".join(text for item in run.rounds for text in item.refused)
     return (
-        "A payload holds the tensors of the egress contract and nothing else; the job's filter builds it anew at the "
-        "site, and the server checks it again. Beside it go the site's weight, its training and validation metrics, "
+        "A payload holds the tensors of the egress contract and nothing else; the job's filter builds it at the "
+        "site, and the server checks it again. Alongside it go the site's weight, its training and validation metrics, "
         f"and after the last round its test scores with the counts behind them. {refused}{reasons}"
     )
 
@@ -129,13 +164,17 @@ def _leaving(run: Run) -> str:
 def _coarseness(run: Run) -> str:
     scores = run.evaluation.sites
     if not all({"n_positive", "n_negative"} <= set(values) for values in scores.values()):
-        return f"{_subject(run)} The sites did not send how many subjects they rest on; read them with care."
+        return f"{_subject(run)} The sites did not send the numbers of test subjects; read the scores with care."
     sizes = ", ".join(
-        f"{site} {int(values['n_positive'])} + {int(values['n_negative'])}" for site, values in scores.items()
+        f"{site} {int(values['n_negative'])} + {int(values['n_positive'])}" for site, values in scores.items()
     )
     smallest = min((int(v[k]) for v in scores.values() for k in ("n_positive", "n_negative") if v[k]), default=0)
-    step = f" At the smallest of them one subject moves balanced accuracy by {0.5 / smallest:.2f}." if smallest else ""
-    return f"{_subject(run)} Test subjects, diseased + normal: {sizes}.{step} Threshold 0.5, never tuned."
+    step = (
+        f" In the smallest of these groups one subject moves balanced accuracy by {0.5 / smallest:.2f}."
+        if smallest
+        else ""
+    )
+    return f"{_subject(run)} Test subjects, NOR + disease: {sizes}.{step} Threshold 0.5, never tuned."
 
 
 def _subject(run: Run) -> str:
@@ -148,7 +187,7 @@ def _subject(run: Run) -> str:
 def _failures(run: Run) -> list[Block]:
     failed = run.evaluation.failed
     reasons = "; ".join(f"{site}: {reason}" for site, reason in failed.items())
-    return [Paragraph(f"Without a result, and in no number here: {reasons}.")] if failed else []
+    return [Paragraph(f"Without a result, and not included in any number here: {reasons}.")] if failed else []
 
 
 def _n_subjects(run: Run) -> int:
@@ -156,4 +195,4 @@ def _n_subjects(run: Run) -> int:
 
 
 def _glossary() -> list[Block]:
-    return [Table("Words used above", ["word", "meaning"], [list(entry) for entry in GLOSSARY])]
+    return [Table("Terms used above", ["term", "meaning"], [list(entry) for entry in GLOSSARY])]

@@ -21,6 +21,7 @@ class Table:
         rows: one text per cell, as many as ``header``.
         note: a line below the table.
         strong_rows: rows that the reader should find first.
+        prose: whether the cells hold sentences, which may be broken, rather than numbers.
     """
 
     caption: str
@@ -28,6 +29,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     note: str = ""
     strong_rows: Sequence[int] = ()
+    prose: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from med_duallora.report.collect import Run, SiteRound
 from med_duallora.report.document import Picture
-from med_duallora.report.summary import by_site, macro
+from med_duallora.report.finished import Evaluation, Run, SiteRound
+from med_duallora.report.summary import by_site, macro, macro_interval, site_intervals
 from med_duallora.report.tables import VARIANT_LABELS, training_seconds, variants
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#8A6D00", "#3A3A3A")
@@ -24,8 +24,12 @@ VARIANT_STYLE: dict[str, dict[str, Any]] = {
     "local": {"marker": "^", "color": "#D55E00"},
     "both": {"marker": "o", "color": "#111111"},
 }
+WIDTH = 4.6
+"""Inches, of 100 CSS pixels each: a picture that is drawn for a narrow page needs no magnifying glass on any."""
+MOST_LETTERS = 16
+"""Of a site's name in a plot; the tables have the whole."""
 DPI = 200
-_STYLE = {
+STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -45,12 +49,14 @@ _STYLE = {
 
 
 def pictures(run: Run) -> dict[str, Picture]:
-    """Return the report's plots by name: variants, curves, time."""
-    label = "synthetic phantoms" if run.synthetic else ""
-    with mpl.rc_context(_STYLE):
+    """Return the report's plots by name: variants, loss, accuracy, residual, time."""
+    label = "synthetic phantoms" if run.origin and run.origin.phantoms == "all" else ""
+    with mpl.rc_context(STYLE):
         return {
             "variants": _variants(run, label),
-            "curves": _curves(run, label),
+            "loss": _loss(run, label),
+            "accuracy": _accuracy(run, label),
+            "residual": _residual(run, label),
             "time": _time(run, label),
         }
 
@@ -65,62 +71,96 @@ def site_styles(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _variants(run: Run, label: str) -> Picture:
-    """Balanced accuracy of every variant: one line per site and one for the mean over sites."""
-    rows = [*run.evaluation.sites, "macro"]
-    figure = Figure(figsize=(8.2, 1.2 + 0.44 * len(rows)), layout="constrained")
+    """Balanced accuracy of every variant with its 95 % interval: one line per site and one for the mean over sites."""
+    evaluation = run.evaluation
+    rows, shown = [*evaluation.sites, "mean"], variants(evaluation)
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.17 * (len(shown) + 1) * len(rows)), layout="constrained")
     axes = figure.subplots()
-    shown = variants(run.evaluation)
     for offset, variant in enumerate(shown):
-        found = by_site(run.evaluation, variant, "balanced_accuracy")
-        mean = macro(run.evaluation, variant, "balanced_accuracy")
-        points = [(found[site], y) for y, site in enumerate(run.evaluation.sites) if site in found]
-        points += [] if mean is None else [(mean, len(rows) - 1)]
-        shift = 0.14 * (offset - (len(shown) - 1) / 2)
-        xs, ys = [x for x, _ in points], [y + shift for _, y in points]
-        axes.plot(
-            xs, ys, linestyle="none", markersize=6.5, zorder=3, label=VARIANT_LABELS[variant], **VARIANT_STYLE[variant]
-        )
+        shift = 0.19 * (offset - (len(shown) - 1) / 2)
+        points = [(rows.index(name) + shift, value, interval) for name, value, interval in _scores(evaluation, variant)]
+        style = VARIANT_STYLE[variant]
+        for y, _, interval in points:
+            if interval:
+                axes.plot(interval, (y, y), color=style["color"], linewidth=1.1, alpha=0.75, zorder=2)
+        xs, ys = [value for _, value, _ in points], [y for y, _, _ in points]
+        axes.plot(xs, ys, linestyle="none", markersize=5.5, zorder=3, label=VARIANT_LABELS[variant], **style)
     axes.axvline(0.5, color="#777777", linewidth=1, linestyle="dashed", zorder=1)
     axes.axhline(len(rows) - 1.5, color="#555555", linewidth=0.8)
     axes.set(xlim=(-0.03, 1.03), ylim=(len(rows) - 0.5, -0.5), xlabel="test balanced accuracy (dashed: chance)")
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
     axes.grid(visible=False, axis="y")
-    figure.legend(loc="outside upper center", ncols=len(shown), columnspacing=1.4, handletextpad=0.3)
+    figure.legend(loc="outside upper center", ncols=2, columnspacing=1.4, handletextpad=0.3)
     return _picture(
         figure,
         "variants.png",
         "Test balanced accuracy of each variant at each site and on average; the table below has the numbers.",
-        "Balanced accuracy by site and variant on the test subjects.",
+        "Test balanced accuracy by site and variant, with 95 % intervals: how far it could lie off with so few "
+        "subjects. All variants are scored on the same subjects, so overlapping intervals do not mean that they are "
+        "alike.",
         label,
     )
 
 
-def _curves(run: Run, label: str) -> Picture:
-    """Training loss, validation balanced accuracy and aggregation residual over the rounds."""
-    figure = Figure(figsize=(10.0, 3.3), layout="constrained")
-    loss, accuracy, residual = figure.subplots(1, 3)
-    _lines(loss, run, lambda part: part.metrics.get("train_loss"))
-    _lines(accuracy, run, lambda part: part.metrics.get("val_balanced_accuracy"))
-    accuracy.axhline(0.5, color="#777777", linewidth=1, linestyle="dashed")
+def _scores(evaluation: Evaluation, variant: str) -> list[tuple[str, float, tuple[float, float] | None]]:
+    """Return name, balanced accuracy and interval of every site that has one, then of the mean over sites."""
+    intervals = site_intervals(evaluation, variant)
+    found = by_site(evaluation, variant, "balanced_accuracy")
+    rows = [(site, value, intervals.get(site)) for site, value in found.items()]
+    mean = macro(evaluation, variant, "balanced_accuracy")
+    return rows if mean is None else [*rows, ("mean", mean, macro_interval(evaluation, variant))]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
+
+
+def _loss(run: Run, label: str) -> Picture:
+    figure, axes = _curve("training loss")
+    _lines(axes, run, lambda part: part.metrics.get("train_loss"))
+    axes.set_ylim(0, None)
+    _site_legend(figure, axes)
+    alt = "Line plot over the rounds: training loss by site."
+    return _picture(figure, "loss.png", alt, "Mean training loss of a round.", label)
+
+
+def _accuracy(run: Run, label: str) -> Picture:
+    figure, axes = _curve("validation balanced accuracy")
+    _lines(axes, run, lambda part: part.metrics.get("val_balanced_accuracy"))
+    axes.axhline(0.5, color="#777777", linewidth=1, linestyle="dashed")
+    axes.set_ylim(-0.03, 1.03)
+    _site_legend(figure, axes)
+    alt = "Line plot over the rounds: validation balanced accuracy by site."
+    caption = (
+        "The global adapter that came in, with the site's own local adapter, scored before the round's training "
+        "(dashed: chance)."
+    )
+    return _picture(figure, "accuracy.png", alt, caption, label)
+
+
+def _residual(run: Run, label: str) -> Picture:
+    figure, axes = _curve("aggregation residual")
     known = [(item.number, item.residual) for item in run.rounds if item.residual is not None]
-    residual.plot([x for x, _ in known], [y for _, y in known], color="#3A3A3A", marker="o")
-    loss.set(title="training loss", ylim=(0, None))
-    accuracy.set(title="validation balanced accuracy", ylim=(-0.03, 1.03))
-    residual.set(title="aggregation residual", ylim=(0, None))
-    for axes in (loss, accuracy, residual):
-        axes.set_xlabel("round")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles, labels = loss.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=max(1, len(labels)))
-    return _picture(
-        figure,
-        "curves.png",
-        "Line plots over the rounds: training loss and validation balanced accuracy by site, and aggregation residual.",
-        "Left: mean training loss of a round. Middle: the incoming global adapter with the site's own local adapter, "
-        "scored before the round's training (dashed: chance). Right: what averaging the factors A and B loses against "
-        "averaging the products BA, relative.",
-        label,
-    )
+    axes.plot([x for x, _ in known], [y for _, y in known], color="#3A3A3A", marker="o")
+    axes.set_ylim(0, None)
+    alt = "Line plot over the rounds: aggregation residual."
+    caption = "What averaging the factors A and B loses against averaging the products BA, relative."
+    return _picture(figure, "residual.png", alt, caption, label)
+
+
+def _curve(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=title, xlabel="round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, axes
+
+
+def _site_legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    shown = [_short(text) for text in labels]
+    n_columns = 4 if max(map(len, shown), default=0) <= 8 else 2
+    figure.legend(handles, shown, loc="outside lower center", ncols=n_columns, columnspacing=1.2)
 
 
 def _lines(axes: Axes, run: Run, value: Callable[[SiteRound], float | None]) -> None:
@@ -132,7 +172,7 @@ def _lines(axes: Axes, run: Run, value: Callable[[SiteRound], float | None]) -> 
 
 def _time(run: Run, label: str) -> Picture:
     """Seconds of every round, stacked: the slowest site's training and everything else."""
-    figure = Figure(figsize=(8.2, 2.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     axes = figure.subplots()
     numbers = [item.number for item in run.rounds]
     training = [training_seconds(item) for item in run.rounds]
@@ -143,7 +183,7 @@ def _time(run: Run, label: str) -> Picture:
     axes.set(title="seconds per round", xlabel="round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=False, axis="x")
-    figure.legend(loc="outside upper center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=2)
     alt = "Stacked bars: seconds of each round, training and everything else."
     return _picture(figure, "time.png", alt, "Where the time goes.", label)
 

@@ -1,10 +1,10 @@
 """Numbers computed from an evaluation: means over sites, pooled counts, intervals."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from med_duallora.report.collect import Evaluation
+from med_duallora.report.finished import Evaluation
 
 METRICS = {
     "balanced_accuracy": "balanced accuracy",
@@ -20,7 +20,7 @@ _Z_95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Counts:
-    """How many of a group of test subjects were classified rightly.
+    """How many of a group of test subjects were classified correctly.
 
     Args:
         hits: diseased subjects that were found.
@@ -124,11 +124,50 @@ def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
         ValueError: ``n`` is 0, or ``n_hits`` is not between 0 and ``n``.
     """
     if not (n > 0 and 0 <= n_hits <= n):
-        raise ValueError(f"{n_hits} of {n} is no proportion")
+        raise ValueError(f"{n_hits} of {n} is not a proportion")
     share, z2 = n_hits / n, _Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def balanced_interval(found: Counts) -> tuple[float, float] | None:
+    """Return a 95 % interval of the balanced accuracy behind these counts; None where a class has no subject.
+
+    Sensitivity and specificity come from different subjects, so their Wilson limits are combined by the method of
+    variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008).
+    """
+    if not found.n_positive or not found.n_negative:
+        return None
+    parts = [(found.hits, found.n_positive), (found.rejections, found.n_negative)]
+    return mean_interval([(hits / n, *wilson_interval(hits, n)) for hits, n in parts])
+
+
+def mean_interval(estimates: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Return the interval of a mean of independent estimates, each given as (value, low, high); see above."""
+    n = len(estimates)
+    mean = math.fsum(value for value, _, _ in estimates) / n
+    below = math.sqrt(math.fsum((value - low) ** 2 for value, low, _ in estimates)) / n
+    above = math.sqrt(math.fsum((high - value) ** 2 for value, _, high in estimates)) / n
+    return mean - below, mean + above
+
+
+def site_intervals(evaluation: Evaluation, variant: str) -> dict[str, tuple[float, float]]:
+    """Return the 95 % interval of each site's balanced accuracy, where the counts behind it are known."""
+    known = {site: counts(scores, variant) for site, scores in evaluation.sites.items()}
+    intervals = {site: balanced_interval(found) for site, found in known.items() if found}
+    return {site: interval for site, interval in intervals.items() if interval}
+
+
+def macro_interval(evaluation: Evaluation, variant: str) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean balanced accuracy over these sites; None where one site's is unknown.
+
+    It speaks of these sites with other subjects; other sites are another question.
+    """
+    values, intervals = by_site(evaluation, variant, "balanced_accuracy"), site_intervals(evaluation, variant)
+    if not values or set(values) - set(intervals):
+        return None
+    return mean_interval([(value, *intervals[site]) for site, value in values.items()])
 
 
 def _part(share: float | None, n: int) -> int | None:

@@ -1,9 +1,11 @@
 """The tables of a report."""
 
 from collections.abc import Iterable
+from datetime import datetime, timezone
 
-from med_duallora.report.collect import VARIANTS, Evaluation, Round, Run
+from med_duallora.cohorts.origin import Origin
 from med_duallora.report.document import Table
+from med_duallora.report.finished import VARIANTS, Evaluation, Round, Run
 from med_duallora.report.summary import METRICS, by_site, counts, extent, macro, pooled, pooled_counts, wilson_interval
 
 VARIANT_LABELS = {
@@ -12,13 +14,46 @@ VARIANT_LABELS = {
     "local": "local adapter only",
     "both": "both adapters",
 }
+PROVENANCE = (
+    "job_id",
+    "manifest_version",
+    "sha256",
+    "contract_sha256",
+    "backbone_sha256",
+    "n_parameters",
+    "sites",
+    "n_rounds_by_site",
+    "lineage",
+    "intended_use",
+    "versions",
+)
+"""What is shown of an adapter's manifest: the settings have a table of their own, the round stands above."""
 NONE = "–"
 KIB = 1024
 
 
 def number(value: float | None) -> str:
-    """Return a score with two decimals: test sets are small, more digits would pretend."""
+    """Return a score with two decimals: test sets are small, more would look more precise than they are."""
     return NONE if value is None else f"{value:.2f}"
+
+
+def between(interval: tuple[float, float] | None) -> str:
+    """Return a 95 % interval of a score, or nothing where there is none."""
+    return "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def moment(time: datetime | None) -> str:
+    """Return a time as people write it, in UTC."""
+    return NONE if time is None else f"{time.astimezone(timezone.utc):%d %b %Y, %H:%M} UTC"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def kib(n_bytes: float) -> str:
@@ -89,10 +124,10 @@ def interval_table(run: Run, variant: str) -> Table:
         if found is None:
             rows.append([name, NONE, NONE])
         else:
-            rows.append([name, _share(found.hits, found.n_positive), _share(found.rejections, found.n_negative)])
+            rows.append([name, _share(found.rejections, found.n_negative), _share(found.hits, found.n_positive)])
     return Table(
-        caption=f"{VARIANT_LABELS[variant].capitalize()}: test subjects classified rightly, with 95 % intervals",
-        header=["site", "disease found (sensitivity)", "normal recognised (specificity)"],
+        caption=f"{VARIANT_LABELS[variant].capitalize()}: test subjects classified correctly, with 95 % intervals",
+        header=["site", "NOR recognised (specificity)", "disease found (sensitivity)"],
         rows=rows,
         note="Wilson score intervals; subjects are independent, sites are not a random sample.",
         strong_rows=[len(rows) - 1],
@@ -107,22 +142,29 @@ def _share(n_hits: int, n: int) -> str:
 
 
 def payload_table(run: Run) -> Table:
-    """Return what every site sent per round, beside the floor: the bytes that the values alone need."""
+    """Return what every site sent per round, beside the bytes of its tensors alone."""
     rows = []
     for site in run.sites:
         sizes = [item.sites[site].payload_bytes for item in run.rounds if site in item.sites]
-        floors = [item.floor_bytes for item in run.rounds if site in item.sites]
+        raw_sizes = [item.tensor_bytes for item in run.rounds if site in item.sites]
         if sizes:
-            ratio = max(size / floor for size, floor in zip(sizes, floors, strict=True))
-            row = [str(len(sizes)), kib(min(sizes)), kib(max(sizes)), kib(max(floors)), f"{ratio:.3f}", kib(sum(sizes))]
+            ratio = max(size / raw for size, raw in zip(sizes, raw_sizes, strict=True))
+            row = [
+                str(len(sizes)),
+                kib(min(sizes)),
+                kib(max(sizes)),
+                kib(max(raw_sizes)),
+                f"{ratio:.3f}",
+                kib(sum(sizes)),
+            ]
         else:
             row = ["0", *[NONE] * 5]
         rows.append([site, *row])
     return Table(
         caption="Serialised payload of a train task, KiB",
-        header=["site", "rounds", "smallest", "largest", "floor", "largest / floor", "sent in all"],
+        header=["site", "rounds", "smallest", "largest", "tensors alone", "largest / tensors", "sent in total"],
         rows=rows,
-        note="Floor: number of sent values times 4 bytes. Transport headers of FLARE and gRPC come on top.",
+        note="Tensors alone: number of values times 4 bytes. Headers of FLARE and gRPC are not counted.",
     )
 
 
@@ -161,13 +203,28 @@ def configuration_table(run: Run) -> Table:
 
 
 def provenance_table(run: Run) -> Table:
-    """Return where the result comes from: the job's hash and what the adapter's manifest states."""
+    """Return where the result comes from: when, which job and adapter, and what made it; no setting stands twice."""
+    evaluation, (started, ended) = run.evaluation, (run.started, run.ended)
+    after = evaluation.round_index
     rows = [
+        ["started", moment(started)],
+        ["ended", moment(ended)],
+        ["duration", duration((ended - started).total_seconds()) if started and ended else NONE],
+        ["subjects", _origin(run.origin)],
+        ["evaluated adapter", evaluation.model + ("" if after is None else f", after round {after + 1}")],
         ["job.json sha256", run.job_sha256],
-        ["evaluated adapter", run.evaluation.model],
-        *_flat({name: value for name, value in run.manifest.items() if name != "lora"}),
+        *_flat({name: value for name, value in run.manifest.items() if name in PROVENANCE}),
     ]
     return Table("Provenance", ["what", "value"], rows)
+
+
+def _origin(origin: Origin | None) -> str:
+    """Say where the subjects come from."""
+    if origin is None:
+        return "not noted: the server never knows the sites' subjects"
+    names = f" ({', '.join(origin.datasets)})" if origin.datasets else ""
+    kind = {"all": "synthetic phantoms", "some": "synthetic phantoms at some sites, real patients at others"}
+    return kind.get(origin.phantoms, "real patients") + names
 
 
 def _flat(values: dict[str, object], prefix: str = "") -> Iterable[list[str]]:

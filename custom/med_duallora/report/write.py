@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from med_duallora.files import atomic_path, write_text
-from med_duallora.report.collect import Run
 from med_duallora.report.content import build
+from med_duallora.report.finished import Run
 from med_duallora.report.html import to_html
 from med_duallora.report.markdown import to_markdown
 

@@ -2,7 +2,7 @@
 
 from med_duallora.site_kit.channel import Channel
 from med_duallora.site_kit.channels import inspect_kit
-from med_duallora.site_kit.closing import Change, harden
+from med_duallora.site_kit.hardening import Change, harden
 from med_duallora.site_kit.wanted import SERVER_CLASSES, SITE_CLASSES
 
 __all__ = ["SERVER_CLASSES", "SITE_CLASSES", "Change", "Channel", "harden", "inspect_kit"]

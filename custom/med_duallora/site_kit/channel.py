@@ -14,16 +14,16 @@ class Channel:
         is_open: whether something that the site did not agree to could leave this way.
         evidence: what was found, and where.
         fix: what closes it; empty where it is closed.
-        is_told: whether FLARE tells facts about the machine this way that no setting keeps back.
+        is_reported: whether FLARE reports facts about the machine this way, which no setting prevents.
     """
 
     name: str
     is_open: bool
     evidence: str
     fix: str = ""
-    is_told: bool = False
+    is_reported: bool = False
 
     @property
     def state(self) -> str:
-        """Return ``OPEN``, ``told`` or ``closed``."""
-        return "OPEN" if self.is_open else "told" if self.is_told else "closed"
+        """Return ``OPEN``, ``reported`` or ``closed``."""
+        return "OPEN" if self.is_open else "reported" if self.is_reported else "closed"

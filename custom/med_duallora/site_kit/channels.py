@@ -46,7 +46,7 @@ def _task_results(kit: SiteKit) -> Iterator[Channel]:
         yield Channel(name, True, f"scope {bare[0]!r} of local/privacy.json has no {wanted.FILTER_PATH}", HARDEN)
     elif default not in [scope.get("name") for scope in scopes]:
         yield Channel(
-            name, True, f"default_scope of local/privacy.json is {default!r}, which is no scope there", HARDEN
+            name, True, f"default_scope of local/privacy.json is {default!r}, which is not a scope there", HARDEN
         )
     else:
         yield Channel(name, False, f"local/privacy.json: every scope filters them; default_scope is {default!r}")
@@ -98,7 +98,7 @@ def _log_handlers(kit: SiteKit) -> Channel:
 
 
 def _job_classes(kit: SiteKit) -> Iterator[Channel]:
-    name = "classes that send by means of their own, named by a job"
+    name = "classes that send data by their own means, named by a job"
     mode = kit.resources.get("class_list_enforcement_mode", "enforce")
     listed = kit.resources.get("class_allow_list")
     where = _source(kit, "resources.json")
@@ -171,10 +171,10 @@ def _jobs_and_transport(kit: SiteKit) -> Iterator[Channel]:
 def _facts(kit: SiteKit) -> Iterator[Channel]:  # noqa: ARG001  all checks have one signature
     name = "facts about the machine (sys_info, report_resources, check_status, network agent, heartbeats)"
     found = (
-        "FLARE tells whoever may ask: the site's name, job ids and states, scopes, memory, GPU names, its version, "
-        "process numbers, names of threads, connections and message counts; nothing of the data"
+        "FLARE reports to whoever may ask: the site's name, job ids and states, scopes, memory, GPU names, its "
+        "version, process numbers, names of threads, connections and message counts; nothing of the data"
     )
-    yield Channel(name, False, found, is_told=True)
+    yield Channel(name, False, found, is_reported=True)
 
 
 def _version(kit: SiteKit) -> Iterator[Channel]:  # noqa: ARG001  all checks have one signature

@@ -26,7 +26,7 @@ def job_settings(folder: Path) -> JobConfig:
         components = read_json(found[0])["components"]
         settings = [item["args"]["config"] for item in components if item.get("path") == SETTINGS_PATH]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise KitError(f"{found[0]} is no client configuration of a FLARE job: {error}") from error
+        raise KitError(f"{found[0]} is not a client configuration of a FLARE job: {error}") from error
     if len(settings) != 1:
         raise KitError(f"{found[0]} has {len(settings)} components {SETTINGS_PATH}, expected one")
     return JobConfig.from_dict(settings[0])

@@ -58,7 +58,7 @@ def read_kit(directory: Path) -> SiteKit:
     """Read a site's startup kit without changing it.
 
     Raises:
-        KitError: it is no kit of a site, a file is missing or damaged, or FLARE 2.9 did not make it.
+        KitError: it is not a kit of a site, a file is missing or damaged, or FLARE 2.9 did not make it.
     """
     if (directory / "startup" / "fed_server.json").exists():
         raise KitError(f"{directory} is the server's startup kit; give the kit of a site")
@@ -112,15 +112,17 @@ def _check_version(default: Json, directory: Path) -> None:
 
 def unknown_parts(kit: SiteKit) -> list[str]:
     """Return what in the resources is of an unknown kind; each could be a channel."""
-    found = [f"unknown key {key!r}, which FLARE tells the server" for key in sorted(set(kit.resources) - RESOURCE_KEYS)]
+    found = [
+        f"unknown key {key!r}, which FLARE sends to the server" for key in sorted(set(kit.resources) - RESOURCE_KEYS)
+    ]
     client = kit.resources.get("client")
     if isinstance(client, dict):
         found += [f"unknown key 'client.{key}'" for key in sorted(set(client) - CLIENT_KEYS)]
     components = kit.resources.get("components")
     if not isinstance(components, list):
-        return [*found, "components is no list"]
+        return [*found, "components is not a list"]
     for item in components:
         path = item.get("path") if isinstance(item, dict) else None
         if not isinstance(path, str) or not path.startswith(COMPONENT_PREFIXES):
-            found.append(f"component {path!r}, which may send by means of its own")
+            found.append(f"component {path!r}, which may send data by its own means")
     return [*found, *(f"a further resource file {path.name}" for path in kit.extra_resources())]

@@ -36,7 +36,7 @@ def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
         "contract pinned" if pinned else f"rank <= {policy.max_rank}, blocks <= {policy.max_blocks}"
     )
     found += f", head {'may leave' if policy.head_leaves else 'stays'}, " + (
-        f"metrics from {policy.min_subjects} subjects on" if policy.metrics_leave else "no metrics"
+        f"metrics from at least {policy.min_subjects} subjects" if policy.metrics_leave else "no metrics"
     )
     fix = "" if pinned or bounded else "set policy.head_leaves, max_rank and max_blocks, or pin policy.contract_sha256"
     yield Channel(name, bool(fix), found, fix)

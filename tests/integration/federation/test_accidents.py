@@ -196,7 +196,7 @@ def test_a_full_disk_of_the_server_ends_the_job_and_leaves_the_older_adapter_who
 
 def test_the_next_job_includes_the_late_site(second: Second, federation: RunningFederation) -> None:
     assert second.back_in
-    assert "the local adapter starts anew" in federation.log(UNLUCKY, second.job_id)
+    assert "the local adapter starts from scratch" in federation.log(UNLUCKY, second.job_id)
 
 
 def test_a_round_ends_without_a_site_that_is_too_slow(second: Second, second_ended: Ended) -> None:
@@ -233,7 +233,7 @@ def test_the_job_of_a_site_that_came_back_ends_as_abnormal_and_its_result_is_com
 
 def test_a_site_that_came_back_goes_on_with_its_own_last_state(third: Third, federation: RunningFederation) -> None:
     assert everybody(third.resumed.rounds[0])
-    assert "starts anew" not in federation.log(UNLUCKY, third.resumed.job.job_id)
+    assert "starts from scratch" not in federation.log(UNLUCKY, third.resumed.job.job_id)
 
 
 def test_a_full_disk_of_a_site_costs_its_part_of_the_round(third: Third, federation: RunningFederation) -> None:

@@ -40,7 +40,7 @@ def test_the_bytes_at_the_server_are_exactly_the_contract_s(captured: Captured) 
         assert set(result["DXO"]) == {"kind", "data", "meta"}
         assert set(result["DXO"]["data"]) == set(captured.contract.tensors)
         assert set(result["DXO"]["meta"]) == set(captured.contract.replies()["train"]["meta"])
-        assert captured.contract.floor_bytes < len(data) <= 1.05 * captured.contract.floor_bytes + 8 * 1024
+        assert captured.contract.tensor_bytes < len(data) <= 1.05 * captured.contract.tensor_bytes + 8 * 1024
     for _site, data, result in captured.results("validate"):
         assert set(result) == {"__headers__", "DXO"}
         assert set(result["__headers__"]) <= {*HEADERS, *FRAMEWORK_HEADERS, *SERVER_HEADERS}

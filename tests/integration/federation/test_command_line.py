@@ -1,5 +1,6 @@
 """The commands of poc/README.md on a federation of their own, from ``run`` in a new directory to ``down``.
 
+The site is a hospital that no project file names: the command adds it.
 ``submit --wait`` is the job of all other tests here (see conftest.py).
 """
 
@@ -15,12 +16,12 @@ import pytest
 from med_duallora.cli import main
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.record import RECORD, Federation
-from tests.integration.harness import PATIENCE_S, SETTINGS, SITE_SETTINGS, SITES
+from tests.integration.harness import PATIENCE_S, SETTINGS, SITE_SETTINGS
 from tests.integration.programs import med_duallora, output_of, repeated
 
 pytestmark = pytest.mark.flare
 
-SITE = SITES[0]
+SITE = "st-olav_3"
 
 
 @dataclass
@@ -60,7 +61,9 @@ def story(
     tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Story]:
     directory = tmp_path_factory.mktemp("command-line") / "federation"
-    start = ["--workspace", directory, "--data", tiny_cohorts[SITE].parent, "--sites", SITE]
+    data = tmp_path_factory.mktemp("hospitals")
+    (data / SITE).symlink_to(tiny_cohorts["siemens"])
+    start = ["--workspace", directory, "--data", data, "--sites", SITE]
     start += ["--backbone-checkpoint", tiny_checkpoint, "--timeout", PATIENCE_S, *repeated("--site-set", SITE_SETTINGS)]
     story = Story(directory)
     try:

@@ -123,7 +123,7 @@ def test_the_result_is_complete(result: Path) -> None:
     } <= names
     evaluation = json.loads((server / "evaluation.json").read_text())
     assert set(evaluation["sites"]) == set(SITES)
-    assert evaluation["synthetic"] is False, "the tiny cohorts are no phantoms"
+    assert evaluation["origin"] == {"phantoms": "none", "datasets": []}, "the tiny cohorts hold no phantoms"
 
 
 def test_the_result_holds_no_key_and_no_subject(result: Path, tiny_cohorts: dict[str, Path]) -> None:

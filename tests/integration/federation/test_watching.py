@@ -114,10 +114,10 @@ def test_an_interrupted_monitor_only_stops_watching(watched: Watched, federation
     text, code = watched.monitor
     assert code == 130
     command = f"med-duallora federation abort --workspace {federation.directory} {watched.job_id}"
-    assert f"job {watched.job_id} goes on; to stop it: {command}\n" in text
+    assert f"job {watched.job_id} continues; to stop it: {command}\n" in text
     assert watched.last["job_status"] == "FINISHED:ABORTED", "it went on until it was aborted"
 
 
 def test_abort_ends_the_latest_job(watched: Watched) -> None:
-    assert watched.abort == (f"job {watched.job_id}: abort asked for\n", 0)
+    assert watched.abort == (f"job {watched.job_id}: abort requested\n", 0)
     assert watched.last["terminal"] is True

@@ -130,8 +130,8 @@ def test_error_counts_many_keys_and_names_the_first(classifier_file):
     [
         (lambda _: None, "does not exist"),
         (lambda path: path.mkdir(), "is a directory"),
-        (lambda path: path.write_text("a text, not tensors"), "no safetensors file or is cut off"),
-        (lambda path: path.write_bytes(b""), "no safetensors file or is cut off"),
+        (lambda path: path.write_text("a text, not tensors"), "not a safetensors file or is cut off"),
+        (lambda path: path.write_bytes(b""), "not a safetensors file or is cut off"),
     ],
     ids=["missing", "directory", "text", "empty"],
 )
@@ -145,14 +145,14 @@ def test_unreadable_file_is_refused(tmp_path, tiny, write, message):
 @pytest.mark.parametrize("kept", [4, 100, -1], ids=["in the length", "in the header", "last byte"])
 def test_truncated_file_is_refused(classifier_file, tiny, kept):
     classifier_file.write_bytes(classifier_file.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match="no safetensors file or is cut off"):
+    with pytest.raises(CheckpointError, match="not a safetensors file or is cut off"):
         load_classifier(classifier_file, tiny)
 
 
 def test_pickle_file_is_refused(tmp_path, model, tiny):
     path = tmp_path / "weights.pt"
     torch.save(model.state_dict(), path)
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         load_classifier(path, tiny)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from med_duallora.cohorts.subject import ImageSource, RawSubject
 from med_duallora.nifti import write_nifti
 
 SHAPE = (40, 36, 6)
@@ -29,15 +30,29 @@ def texture(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     return np.random.default_rng(seed).integers(20, 900, shape).astype(np.int16)
 
 
-def heart(shape: tuple[int, ...] = SHAPE, numbers: Sequence[int] = (0, 1, 2, 3)) -> np.ndarray:
+def heart(shape: tuple[int, ...] = SHAPE, numbers: Sequence[int] = (0, 1, 2, 3), radius_lv: float = 5) -> np.ndarray:
     """uint8 label map: an LV disc in a myocardial ring, an RV disc beside it; ``numbers`` renames 0 to 3."""
     x, y = np.mgrid[: shape[0], : shape[1]]
     radius = np.hypot(x - 0.5 * shape[0], y - 0.55 * shape[1])
     plane = np.zeros(shape[:2], np.uint8)
-    plane[np.hypot(x - 0.25 * shape[0], y - 0.55 * shape[1]) < 5] = 1
+    plane[np.hypot(x - 0.25 * shape[0], y - 0.55 * shape[1]) < radius_lv] = 1
     plane[radius < 8] = 2
-    plane[radius < 5] = 3
+    plane[radius < radius_lv] = 3
     return np.asarray(numbers, np.uint8)[np.repeat(plane[:, :, None], shape[2], axis=2)]
+
+
+def heart_es(shape: tuple[int, ...] = SHAPE, numbers: Sequence[int] = (0, 1, 2, 3)) -> np.ndarray:
+    """The same at end-systole: both ventricles are smaller."""
+    return heart(shape, numbers, radius_lv=3.5)
+
+
+def write_subject(folder: Path) -> RawSubject:
+    """Write a segmented subject of four 3-D files."""
+    images = {"ed": texture(1), "es": texture(2), "ed_gt": heart(), "es_gt": heart_es()}
+    for name, data in images.items():
+        write_nifti(folder / f"{name}.nii.gz", data, oblique_affine())
+    paths = [ImageSource(folder / f"{name}.nii.gz") for name in images]
+    return RawSubject("s1", "table", "DCM", "ge", "c", *paths)
 
 
 def write_acdc(root: Path, groups: Mapping[str, str], part: str = "training", segmented: bool = True) -> Path:
@@ -52,7 +67,7 @@ def write_acdc(root: Path, groups: Mapping[str, str], part: str = "training", se
             seed_of_frame = sum(map(ord, part + name)) * 1000 + seed * 10 + frame
             write_nifti(folder / f"{stem}.nii.gz", texture(seed_of_frame), oblique_affine())
             if segmented:
-                write_nifti(folder / f"{stem}_gt.nii.gz", heart(), oblique_affine())
+                write_nifti(folder / f"{stem}_gt.nii.gz", heart() if frame == 1 else heart_es(), oblique_affine())
     return root / "database" / part
 
 
@@ -70,7 +85,9 @@ def write_mnms(root: Path, rows: Sequence[Mapping[str, str]], part: str = "Train
         code = row["External code"]
         folder = base / part / code
         folder.mkdir(parents=True)
-        labels = np.repeat(heart(numbers=(0, 3, 2, 1))[..., None], 3, axis=3)
+        at_es = row["ES"] if row["ES"].isdigit() else "0"
+        phases = [heart_es if str(frame) == at_es else heart for frame in range(3)]
+        labels = np.stack([phase(numbers=(0, 3, 2, 1)) for phase in phases], axis=3)
         write_nifti(folder / f"{code}_sa.nii.gz", texture(700 + seed, (*SHAPE, 3)), oblique_affine())
         write_nifti(folder / f"{code}_sa_gt.nii.gz", labels, oblique_affine())
     write_csv(base / MNMS_TABLE, rows)
@@ -87,7 +104,8 @@ def write_mnms2(root: Path, rows: Sequence[Mapping[str, str]]) -> Path:
         for number, phase in enumerate(("ED", "ES")):
             stem = f"{name}_SA_{phase}"
             write_nifti(folder / f"{stem}.nii.gz", texture(900 + 2 * seed + number), oblique_affine())
-            write_nifti(folder / f"{stem}_gt.nii.gz", heart(numbers=(0, 3, 2, 1)), oblique_affine())
+            labels = (heart if phase == "ED" else heart_es)(numbers=(0, 3, 2, 1))
+            write_nifti(folder / f"{stem}_gt.nii.gz", labels, oblique_affine())
     write_csv(base / "dataset_information.csv", rows)
     return base
 

@@ -40,6 +40,7 @@ def test_an_unpacked_copy_beside_its_original_does_no_harm(tmp_path: Path) -> No
         b"no gzip",
         b"",
     ],
+    ids=["other", "more", "damaged", "not gzip", "empty"],
 )
 def test_two_images_of_one_name_are_ambiguous(tmp_path: Path, stored: bytes) -> None:
     (tmp_path / "a.nii.gz").write_bytes(stored)

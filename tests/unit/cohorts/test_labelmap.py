@@ -46,7 +46,7 @@ def test_the_column_label_may_be_missing(tmp_path: Path) -> None:
         ("pathology,x,heart failure,1", "name is 'heart failure'"),
         ("pathology,x,../x,1", "name is '../x'"),
         ("pathology,x,HMC,", "name 'HMC' is none of NOR"),  # a slip of the pen makes no class
-        ("pathology,x,VOLUNTEER,0", "for healthy subjects the name NOR"),
+        ("pathology,x,VOLUNTEER,0", "for normal subjects the name NOR"),
         ("pathology,x,HCM,0", "label 0 contradicts name HCM"),
         ("pathology,x,NOR,1", "label 1 contradicts name NOR"),
         ("pathology,x,NOR,yes", "label is 'yes'"),

@@ -10,27 +10,25 @@ import numpy as np
 import pytest
 
 from med_duallora.cohorts import prepare_one as module
+from med_duallora.cohorts.nifti_stream import files_sha256
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
 from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal
 from med_duallora.nifti import write_nifti
-from tests.unit.cohorts.raw import SHAPE, heart, oblique_affine, texture
+from tests.unit.cohorts.raw import SHAPE, heart, heart_es, oblique_affine, texture, write_subject
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> RawSubject:
     """A segmented subject of four 3-D files."""
-    images = {"ed": texture(1), "es": texture(2), "ed_gt": heart(), "es_gt": heart()}
-    for name, data in images.items():
-        write_nifti(tmp_path / "raw" / f"{name}.nii.gz", data, oblique_affine())
-    paths = [ImageSource(tmp_path / "raw" / f"{name}.nii.gz") for name in images]
-    return RawSubject("s1", "table", "DCM", "ge", "c", *paths)
+    return write_subject(tmp_path / "raw")
 
 
 @pytest.fixture
 def cine(tmp_path: Path) -> RawSubject:
     """A subject whose phases are frames 2 and 0 of one 4-D file, with a 4-D segmentation."""
     write_nifti(tmp_path / "raw" / "c.nii.gz", texture(1, (*SHAPE, 3)), oblique_affine())
-    write_nifti(tmp_path / "raw" / "g.nii.gz", np.repeat(heart()[..., None], 3, axis=3), oblique_affine())
+    labels = np.stack([heart_es(), heart(), heart()], axis=3)
+    write_nifti(tmp_path / "raw" / "g.nii.gz", labels, oblique_affine())
     image, labels = tmp_path / "raw" / "c.nii.gz", tmp_path / "raw" / "g.nii.gz"
     sources = [ImageSource(path, frame) for path in (image, labels) for frame in (2, 0)]
     return RawSubject("c1", "mnms", "DCM", "ge", "c", *sources)
@@ -90,9 +88,11 @@ def test_a_segmentation_of_one_frame_may_be_a_3d_file(cine: RawSubject, tmp_path
     assert prepared.crop_centre == "segmentation"
 
 
-def test_without_segmentation_the_centre_is_the_images(raw: RawSubject, tmp_path: Path) -> None:
+def test_without_segmentation_the_heart_is_looked_for_and_no_label_map_is_written(
+    raw: RawSubject, tmp_path: Path
+) -> None:
     prepared = prepare(replace(raw, ed_segmentation=None, es_segmentation=None), tmp_path)
-    assert prepared.crop_centre == "image"
+    assert prepared.crop_centre == "motion"
     assert not list((tmp_path / "out").rglob("*_gt.nii.gz"))
 
 
@@ -199,7 +199,12 @@ def cine_for_stack(raw: RawSubject) -> RawSubject:
 
 
 def stack_for_cine(raw: RawSubject) -> RawSubject:
-    return replace(raw, ed=ImageSource(raw.ed.path, 0))
+    return replace(raw, ed=ImageSource(raw.ed.path, 1))
+
+
+def one_image_twice(raw: RawSubject) -> RawSubject:
+    write_nifti(raw.es.path, texture(1).astype(np.float32), oblique_affine())
+    return raw
 
 
 def frame_too_high(raw: RawSubject) -> RawSubject:
@@ -211,12 +216,13 @@ def frame_too_high(raw: RawSubject) -> RawSubject:
     ("change", "reason"),
     [
         (with_nan, "non-finite"),
-        (other_spacing_at_es, "bad-geometry"),  # voxels would be compared across different places
+        (other_spacing_at_es, "space-mismatch"),  # voxels would be compared across different places
         (truncated, "unreadable-file"),
         (segmentation_gone, "missing-file"),  # the cohort promised it: not to be cropped elsewhere silently
         (cine_for_stack, "wrong-dimensions"),
         (stack_for_cine, "wrong-dimensions"),
         (frame_too_high, "frame-out-of-range"),
+        (one_image_twice, "same-image"),  # no motion, although the two files differ
     ],
 )
 def test_a_refused_subject_leaves_nothing(
@@ -235,11 +241,52 @@ def test_non_orthonormal_cosines_are_prepared(raw: RawSubject, tmp_path: Path) -
     affine[:3, 0] += 0.05 * affine[:3, 1]
     affine[:3, 0] *= 1.6 / np.linalg.norm(affine[:3, 0])
     for _, source in raw.sources():
-        data = np.asarray(nib.load(source.path).dataobj)
-        write_nifti(source.path, data, affine)
-    assert isinstance(prepare(raw, tmp_path), Prepared)
+        # No qform, which ITK would take instead; ITK itself refuses such a file.
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(source.path).dataobj), affine), source.path)
+    (remark,) = prepare(raw, tmp_path).remarks
+    assert remark.startswith("the axes are not at right angles, ITK refuses such a file: ED, ES, ED segmentation, ES")
     written = nib.load(tmp_path / "out/s1/s1_sax_ed.nii.gz").affine
     assert np.allclose(written[:3, :3], affine[:3, :3] / (1.6, 1.6, 9) * (1, 1, 10), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "too-large"),
+        (OverflowError("too large"), "unexpected-error"),
+        (RecursionError(), "unexpected-error"),
+        (ZeroDivisionError(), "unexpected-error"),
+        (IndexError(), "unexpected-error"),
+    ],
+)
+def test_an_error_that_nobody_thought_of_refuses_one_subject(
+    raw: RawSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    prepare(raw, tmp_path)
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "PREPARATION", "cinema-sax-next")
+    monkeypatch.setattr(module, "prepare_volume", fails)
+    refused = prepare(raw, tmp_path)
+    assert isinstance(refused, Refusal)
+    assert refused.reason == reason
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    raw: RawSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changing(paths: list[Path]) -> tuple[str, dict[Path, str]]:
+        found = files_sha256(paths)
+        source_changed(raw, tmp_path)
+        return found
+
+    monkeypatch.setattr(module, "files_sha256", changing)
+    refused = prepare(raw, tmp_path)
+    assert isinstance(refused, Refusal)
+    assert refused.detail == f"{raw.es.path} was changed while it was read"
 
 
 def test_a_failed_write_leaves_the_earlier_folder_whole(

@@ -3,13 +3,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from med_duallora.cohorts.prepare_folders import subject_folders
 from med_duallora.cohorts.prepare_one import RECORD, Prepared
 from med_duallora.cohorts.prepare_tables import (
     Preparation,
     PrepareOptions,
     cohort_row,
     split_counts,
-    subject_folders,
     write_tables,
 )
 from med_duallora.cohorts.prepared import COLUMNS
@@ -39,14 +39,16 @@ def test_tables_say_what_happened_and_stale_output_goes(tmp_path: Path) -> None:
     for vendor, name in (("ge", "s1"), ("ge", "gone"), ("canon", "moved")):
         (tmp_path / vendor / name).mkdir(parents=True)
         (tmp_path / vendor / name / RECORD).write_text("{}")
-    (tmp_path / "canon/cohort.csv").write_text("old")
+        (tmp_path / vendor / name / f"{name}_sax_ed.nii.gz").write_text("")
+    for name in ("cohort.csv", "preparation.json"):
+        (tmp_path / "canon" / name).write_text("old")
     (tmp_path / "ge/notes").mkdir()  # not ours
     refused = [Refusal("s2", "acdc", "folder", "empty-lv", 'a "quoted", detail')]
     result = Preparation({"table": 2}, {"ge": [cohort_row(RAW, "train", PREPARED)]}, refused)
     write_tables(tmp_path, result, PrepareOptions(seed=5))
     assert subject_folders(tmp_path) == [tmp_path / "ge/s1"]
     assert (tmp_path / "ge/notes").is_dir()
-    assert not (tmp_path / "canon/cohort.csv").exists()
+    assert not (tmp_path / "canon").exists()
     with (tmp_path / "ge/cohort.csv").open(newline="") as stream:
         assert next(csv.DictReader(stream))["centre"] == "Oslo, Norway"
     with (tmp_path / "refused.csv").open(newline="") as stream:

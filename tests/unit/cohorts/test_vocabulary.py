@@ -7,7 +7,7 @@ from med_duallora.cohorts.subject import ImageSource, RawSubject
 from med_duallora.cohorts.vocabulary import (
     ANY_DISEASE,
     COMPANY_WORDS,
-    HEALTHY,
+    NORMAL,
     PATHOLOGIES,
     PATHOLOGY_WORDS,
     STANDARD,
@@ -73,7 +73,7 @@ def test_a_number_is_sent_to_the_column_for_numbers() -> None:
 def test_only_nor_is_healthy() -> None:
     image = ImageSource(Path("x"))
     labels = {name: RawSubject("s", "table", name, "ge", "c", image, image).label for name in PATHOLOGIES}
-    assert labels.pop(HEALTHY) == 0
+    assert labels.pop(NORMAL) == 0
     assert set(labels.values()) == {1}
     assert ANY_DISEASE in labels
 

@@ -5,6 +5,8 @@ import pytest
 
 import med_duallora
 from med_duallora.cli import build_parser, main
+from med_duallora.flare.federation import actions
+from med_duallora.flare.federation.record import Federation
 from tests.conftest import REPOSITORY
 
 ACTIONS = ("up", "status", "submit", "monitor", "download", "abort", "down", "run")
@@ -26,12 +28,24 @@ def test_a_directory_without_federation_is_bad_usage(
     assert "holds no federation" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("action", ["submit", "monitor", "download", "abort"])
+def test_a_federation_whose_server_does_not_run_is_said_at_once(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody waits for a session with a server that is not there."""
+    federation = Federation(tmp_path, "mark", "p", 8002, tmp_path / "kits", "server", ("ge",), {"lead": "lead"})
+    federation.write()
+    monkeypatch.setattr(actions, "console", lambda _: pytest.fail("a session was opened"))
+    assert main(["federation", action, "--workspace", str(tmp_path)]) == 1
+    assert f"the server of the federation in {tmp_path} does not run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         pytest.param(["--sites", "ge,toshiba"], "no prepared cohort .*toshiba", id="a site without data"),
         pytest.param(["--project", "nowhere.yml"], "no project file nowhere.yml", id="no project"),
-        pytest.param(["--backbone-checkpoint", "nowhere"], "nowhere is no file", id="no checkpoint"),
+        pytest.param(["--backbone-checkpoint", "nowhere"], "nowhere is not a file", id="no checkpoint"),
         pytest.param(["--port", "70000"], "--port 70000", id="no port"),
         pytest.param(["--timeout", "0"], "--timeout 0", id="no patience"),
         pytest.param(["--site-set", "device=gpu"], "device = 'gpu'", id="wrong site setting"),

@@ -63,13 +63,13 @@ def test_nothing_prepared_is_a_failure_all_the_same(
     assert "No subject could be prepared" in capsys.readouterr().out
 
 
-def test_a_crop_at_the_image_centre_is_said(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_crop_without_a_segmentation_is_said(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in raw.rglob("patient001*_gt.nii.gz"):
         path.unlink()
     assert run("--out", tmp_path / "out", "--acdc", raw) == 0
-    assert "1 subject(s) without segmentation were cropped at the image centre" in capsys.readouterr().out
+    assert "1 subject(s) without segmentation were cropped around the heart" in capsys.readouterr().out
     subjects = PreparedCohort.read(tmp_path / "out/siemens").subjects
-    assert [subject.crop_centre for subject in subjects] == ["image", "segmentation"]
+    assert [subject.crop_centre for subject in subjects] == ["motion", "segmentation"]
 
 
 def test_a_label_map_adds_words_and_is_recorded(raw: Path, tmp_path: Path) -> None:
@@ -104,10 +104,33 @@ def test_a_bad_label_map_ends_the_command_before_it_writes(
     assert not (tmp_path / "out").exists()
 
 
+def test_sites_are_told_by_a_column_or_simulated(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(raw / "OpenDataset" / MNMS_TABLE, [mnms_row("A0S9V9"), mnms_row("C0U9U9", Centre="St. Olav")])
+    sources = ("--out", tmp_path / "out", "--acdc", raw, "--mnms", raw)
+    assert run(*sources, "--site-column", "vendor, centre") == 0
+    text = capsys.readouterr().out
+    assert "siemens-acdc" in text
+    assert "philips-mnms-st-olav is vendor 'philips', centre 'mnms-St. Olav'" in text
+    assert run(*sources, "--simulated-sites", "2") == 0
+    text = capsys.readouterr().out
+    assert "4 of them unchanged" in text
+    assert "The 2 sites are simulated" in text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["site-1", "site-2"]
+
+
+def test_simulated_sites_exclude_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run("--out", "x", "--acdc", "y", "--simulated-sites", "2", "--site-column", "centre")
+    assert stopped.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ([], "at least one source"),
+        (["--acdc", ".", "--site-column", "hospital"], "column 'hospital'; choose of vendor, centre, dataset"),
+        (["--acdc", ".", "--simulated-sites", "1"], "there must be 2 to 100"),
         (["--acdc", "/does/not/exist"], "--acdc /does/not/exist does not exist"),
         (["--table", "/does/not/exist.csv"], "--table"),
         (["--mnms", "."], "holds no M&Ms cohort"),
@@ -137,9 +160,26 @@ def test_help_is_complete_and_imports_nothing_heavy(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         run("--help")
     text = capsys.readouterr().out
-    for option in ("--out", "--acdc", "--mnms", "--mnms2", "--table", "--seed", "--official-splits", "--processes"):
+    for option in (
+        "--out",
+        "--acdc",
+        "--mnms",
+        "--mnms2",
+        "--table",
+        "--dicom",
+        "--seed",
+        "--official-splits",
+        "--processes",
+    ):
         assert option in text
-    for option in ("--allow-refused", "--rotated-origin-shift", "Exit codes", "--label-map"):
+    for option in (
+        "--site-column",
+        "--simulated-sites",
+        "--allow-refused",
+        "--rotated-origin-shift",
+        "Exit codes",
+        "--label-map",
+    ):
         assert option in text
     for column in (*table.COLUMNS, *table.OPTIONAL_COLUMNS, *labelmap.COLUMNS, *VENDORS):
         assert column in text

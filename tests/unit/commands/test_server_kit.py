@@ -20,4 +20,15 @@ def test_a_server_kit_is_prepared(kits: Path, tmp_path: Path, capsys: pytest.Cap
 def test_another_kit_is_refused(kits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kit = Path(shutil.copytree(kits / "ge", tmp_path / "ge"))
     assert main(["server-kit", "--startup-kit", str(kit), "--storage", str(tmp_path)]) == 1
-    assert "no server kit of FLARE 2.9" in capsys.readouterr().err
+    assert "not a server kit of FLARE 2.9" in capsys.readouterr().err
+
+
+def test_a_second_time_there_is_nothing_to_do(kits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kit = Path(shutil.copytree(kits / "fl-server.example.org", tmp_path / "server"))
+    command = ["server-kit", "--startup-kit", str(kit), "--storage", str(tmp_path / "store")]
+    assert main(command) == 0
+    before = (kit / "local" / "resources.json").read_bytes()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{kit}: nothing to do\n"
+    assert (kit / "local" / "resources.json").read_bytes() == before

@@ -78,7 +78,10 @@ BAD = [
     (["--set", "train.lr=1e400"], "train.lr = inf, but it must be a finite number"),
     (["--set", "train.lr=1" + "0" * 400], "but it must be a finite number"),
     (["--set", "train.seed=-1"], "train.seed = -1, but it must be between 0 and"),
-    (["--set", "lora.targets=q,k"], 'write \'lora.targets=["q","k"]\'; known are q, kv, proj, fc1, fc2'),
+    (
+        ["--set", "lora.targets=q,k"],
+        'write \'lora.targets=["q","k"]\'; it must be one or more of q, kv, proj, fc1, fc2',
+    ),
     (["--set", "lora=" + "[" * 100_000], "'lora' is a group of settings"),
     (["--set", "workflow.wait_s=1e9"], "workflow.wait_s = 1000000000.0, but it must be a whole number"),
     (["--set", "workflow.wait_s=1000000000"], "workflow.wait_s = 1000000000, but it must be between 0 and"),
@@ -126,7 +129,9 @@ def test_a_site_with_one_class_is_found_before_anything_starts(
     table.write_text(re.sub(r",DCM,1,", ",NOR,0,", table.read_text()))
     assert main([*arguments, "--data", str(tmp_path / "data")]) == 2
     error = capsys.readouterr().err
-    assert "ge cannot train, which needs both classes: its train split has 6 healthy and 0 diseased subjects" in error
+    assert (
+        "ge cannot train, which needs both classes: its train split has 6 normal (NOR) and 0 diseased subjects" in error
+    )
     assert "the whole cohort has no diseased one" in error and "--sites canon runs without it" in error
     assert "seed" not in error
     assert not (tmp_path / "run").exists()
@@ -138,7 +143,7 @@ def test_a_checkpoint_of_other_bytes_is_found_before_anything_starts(
 ) -> None:
     (tmp_path / "weights.safetensors").write_bytes(content)
     assert main([*arguments, "--backbone-checkpoint", str(tmp_path / "weights.safetensors")]) == 2
-    assert "is no safetensors file or is cut off" in capsys.readouterr().err
+    assert "is not a safetensors file or is cut off" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_backbone_names_that_one(

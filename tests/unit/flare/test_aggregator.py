@@ -65,7 +65,7 @@ def test_a_round_is_the_weighted_mean_and_leaves_a_record(
         expected = (6 * reply.tensors[name].astype(float) + 2 * other.tensors[name].astype(float)) / 8
         np.testing.assert_allclose(value, expected, rtol=1e-6)
     (record,) = server.records()
-    assert (record["round"], record["floor_bytes"], record["refused"]) == (0, contract.floor_bytes, [])
+    assert (record["round"], record["tensor_bytes"], record["refused"]) == (0, contract.tensor_bytes, [])
     assert record["seconds"] >= 0
     assert 0 < record["residual"] < 2
     assert record["sites"]["ge"]["metrics"] == {**reply.metrics, "val_balanced_accuracy": 0.75}
@@ -83,7 +83,7 @@ def test_the_payload_is_little_more_than_its_numbers(tiny_job: JobConfig, tmp_pa
     server.accept("ge", TrainReply(random_payload(contract), 1.0, 0, {}).to_shareable())
     server.close()
     payload = server.records()[0]["sites"]["ge"]["payload_bytes"]
-    assert contract.floor_bytes < payload <= 1.05 * contract.floor_bytes + 8 * 1024
+    assert contract.tensor_bytes < payload <= 1.05 * contract.tensor_bytes + 8 * 1024
 
 
 REFUSED = [

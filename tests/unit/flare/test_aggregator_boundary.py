@@ -135,7 +135,7 @@ def test_streamed_metrics_are_recorded(server: Server) -> None:
 def test_other_events_are_said_and_not_recorded(data: Any, server: Server, caplog) -> None:
     fl_ctx = server.engine.context("server", **{FLContextKey.EVENT_DATA: data})
     server.aggregator.handle_event(FEDERATION_EVENT, fl_ctx)
-    assert "something else than an agreed metric" in caplog.text and not received(server).exists()
+    assert "something other than an agreed metric" in caplog.text and not received(server).exists()
 
 
 def test_the_job_tells_the_aggregator_how_many_sites_it_needs() -> None:

@@ -57,7 +57,7 @@ def test_drift_is_found_and_repaired(tmp_path: Path) -> None:
 
 
 def test_only_a_checkout_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no checkout"):
+    with pytest.raises(ConfigError, match="not a checkout"):
         committed_differences(tmp_path)
 
 
@@ -99,7 +99,7 @@ def test_an_export_replaces_an_older_job_and_nothing_else(tmp_path: Path) -> Non
     assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["app", "meta.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["job"], "something temporary stayed"
     (tmp_path / "letters").mkdir()
-    with pytest.raises(ConfigError, match="is no FLARE job folder"):
+    with pytest.raises(ConfigError, match="is not a FLARE job folder"):
         export_job(CANONICAL, tmp_path / "letters")
 
 

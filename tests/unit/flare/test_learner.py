@@ -65,7 +65,7 @@ def empty_cohort(path: Path) -> None:
     path.write_text(json.dumps({**values, "data_dir": str(path.parent / "patient007")}))
 
 
-BROKEN = [("the file is missing", no_file), ("it is no JSON", no_json), ("the cohort is missing", empty_cohort)]
+BROKEN = [("the file is missing", no_file), ("it is not JSON", no_json), ("the cohort is missing", empty_cohort)]
 
 
 @pytest.mark.parametrize(("reason", "breaks"), BROKEN, ids=[row[0] for row in BROKEN])
@@ -91,7 +91,7 @@ def test_the_whole_message_is_there_for_who_looks_at_the_site(
     assert f"{configured.name} in {configured.parent}: No such file" in caplog.text
 
 
-def test_an_unusable_place_is_told_with_file_and_setting_but_without_paths(
+def test_an_unusable_place_is_reported_with_file_and_setting_but_without_paths(
     site: Site, configured: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     empty_cohort(configured)
@@ -103,7 +103,7 @@ def test_an_unusable_place_is_told_with_file_and_setting_but_without_paths(
     assert expected in caplog.text
 
 
-def test_a_device_that_is_not_there_is_told_with_file_setting_and_fix(
+def test_a_device_that_is_not_there_is_reported_with_file_setting_and_fix(
     site: Site, configured: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

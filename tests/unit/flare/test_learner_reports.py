@@ -79,7 +79,7 @@ def test_a_site_that_lets_no_number_out_shows_none(site: Site, configured: Path)
             "ConfigError: site configuration <path>: device = 'gpu' (set this site's log level",
         ),
         (CheckpointError("~/weights/x.safetensors lacks k"), "CheckpointError: <path> (set this site's log level"),
-        (ConfigError(r"C:\data\site.json is no file"), "ConfigError: <path> (set this site's log level"),
+        (ConfigError(r"C:\data\site.json is not a file"), "ConfigError: <path> (set this site's log level"),
         (CohortError("patient007"), "CohortError (set this site's log level"),
         (OSError("/data/patient007"), "OSError (set this site's log level"),
         (StateError("the file is damaged"), "StateError: the file is damaged"),

@@ -52,7 +52,7 @@ BAD_TRAIN: list[tuple[str, Change, str]] = [
     ("no weight", lambda s: meta(s).pop(WEIGHT), "meta entry NUM_STEPS_CURRENT_ROUND is missing"),
     ("a weight of zero", lambda s: meta(s).update({WEIGHT: 0}), "weight"),
     ("a weight that is not finite", lambda s: meta(s).update({WEIGHT: float("inf")}), "weight"),
-    ("a weight that is no number", lambda s: meta(s).update({WEIGHT: "6"}), "weight"),
+    ("a weight that is not a number", lambda s: meta(s).update({WEIGHT: "6"}), "weight"),
     ("a weight that is true", lambda s: meta(s).update({WEIGHT: True}), "weight"),
     ("no round", lambda s: meta(s).pop(ROUND), "current_round is missing"),
     ("a round after the last", lambda s: meta(s).update({ROUND: 2}), "round"),
@@ -65,8 +65,8 @@ BAD_TRAIN: list[tuple[str, Change, str]] = [
     ("a tensor of another dtype", lambda s: data(s).update({first(s): data(s)[first(s)].astype("f8")}), "dtype"),
     ("weight differences", lambda s: s["DXO"].update(kind=DataKind.WEIGHT_DIFF), "not of kind WEIGHTS"),
     ("a collection", lambda s: s["DXO"].update(kind=DataKind.COLLECTION), "not of kind WEIGHTS"),
-    ("no DXO", lambda s: s.pop("DXO"), "no data exchange object"),
-    ("a DXO that is a list", lambda s: s.update(DXO=[1, 2]), "no data exchange object"),
+    ("no DXO", lambda s: s.pop("DXO"), "not a data exchange object"),
+    ("a DXO that is a list", lambda s: s.update(DXO=[1, 2]), "not a data exchange object"),
     ("a DXO without data", lambda s: s["DXO"].pop("data"), "payload entry data is missing"),
 ]
 

@@ -101,7 +101,7 @@ def test_a_foreign_adapter_stops_the_job(
 def test_a_later_round_needs_an_adapter_to_go_on_from(engine: Engine) -> None:
     fl_ctx = starting(engine, 1, 1)
     SafetensorsPersistor().load_model(fl_ctx)
-    assert "start_round = 1, but no adapter is named to go on from" in panics(fl_ctx, engine)
+    assert "start_round = 1, but no adapter is named to resume from" in panics(fl_ctx, engine)
 
 
 @pytest.mark.parametrize("lora", ["lora.rank_global=4", "lora.n_blocks=1", 'lora.targets=["fc1"]'])

@@ -54,10 +54,10 @@ def test_the_printed_command_is_the_one_that_runs(simulation: Simulation) -> Non
 
 
 def test_by_a_detour_the_command_names_the_links_alone(simulation: Simulation, tmp_path: Path) -> None:
-    by = Detour(Path("/tmp/link"), Path("/tmp/env/bin/python"), {Path("/tmp/link"): tmp_path / "run 1"})
+    by = Detour(Path("/link"), Path("/env/bin/python"), {Path("/link"): tmp_path / "run 1"})
     words = shlex.split(simulation.command_text(by))
-    assert words[:4] == ["ln", "-s", str(tmp_path / "run 1"), "/tmp/link;"]
-    assert words[6:10] == ["/tmp/env/bin/python", "-m", "nvflare.cli", "simulator"]
+    assert words[:4] == ["ln", "-s", str(tmp_path / "run 1"), "/link;"]
+    assert words[6:10] == ["/env/bin/python", "-m", "nvflare.cli", "simulator"]
     assert not any(str(tmp_path) in word for word in words[4:])
 
 
@@ -242,12 +242,13 @@ def test_a_line_that_is_being_written_waits(tmp_path: Path) -> None:
 def test_the_origin_of_the_data_is_noted_beside_the_scores(simulation: Simulation, tmp_path: Path) -> None:
     finish(simulation)
     mark_origin(simulation)
-    assert json.loads((simulation.server_directory / "evaluation.json").read_text())["synthetic"] is False
+    where = simulation.server_directory / "evaluation.json"
+    assert json.loads(where.read_text())["origin"] == {"phantoms": "none", "datasets": []}
     phantoms = tmp_path / "prepared" / "ge"
     phantoms.mkdir(parents=True)
     (tmp_path / "prepared" / "preparation.json").write_text('{"synthetic": true}')
     mark_origin(dataclasses.replace(simulation, sites={"ge": phantoms}))
-    assert json.loads((simulation.server_directory / "evaluation.json").read_text())["synthetic"] is True
+    assert json.loads(where.read_text())["origin"] == {"phantoms": "all", "datasets": []}
 
 
 def log(simulation: Simulation, name: str, *lines: str) -> None:

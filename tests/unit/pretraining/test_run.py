@@ -137,7 +137,7 @@ def test_run_of_another_recipe_or_data_is_not_resumed(pool, tmp_path):
     [
         (lambda _: None, "no run to resume"),
         (lambda path: path.write_bytes(b"broken"), "damaged"),
-        (lambda path: save_file({"a": torch.zeros(1)}, path), "no pre-training run"),
+        (lambda path: save_file({"a": torch.zeros(1)}, path), "not a pre-training run"),
     ],
     ids=["missing", "broken", "another file"],
 )

@@ -25,7 +25,8 @@ def round_record(index: int, **changes: object) -> dict[str, object]:
         }
         for n, site in enumerate(SITES)
     }
-    record = {"round": index, "seconds": 6.0, "sites": sites, "residual": 0.1, "floor_bytes": 2048, "refused": []}
+    record = {"round": index, "seconds": 6.0, "sites": sites, "residual": 0.1, "tensor_bytes": 2048, "refused": []}
+    record["ended"] = f"2026-01-31T23:0{index}:00.000Z"
     return {**record, **changes}
 
 
@@ -48,7 +49,13 @@ def evaluation() -> dict[str, object]:
     worse, better = scores(0.5, 0.5, 0.6), scores(1.0, 0.5, 0.9)
     siemens = site_evaluation((4, 2), backbone=worse, **{"global": worse}, local=better, both=scores(1.0, 1.0, 1.0))
     philips = site_evaluation((2, 4), backbone=worse, **{"global": better}, local=worse, both=better)
-    return {"model": "best", "synthetic": True, "sites": {"siemens": siemens, "philips": philips}}
+    origin = {"phantoms": "all", "datasets": []}
+    return {
+        "model": "best",
+        "origin": origin,
+        "ended": "2026-01-31T23:02:30.000Z",
+        "sites": {"siemens": siemens, "philips": philips},
+    }
 
 
 @pytest.fixture(autouse=True)

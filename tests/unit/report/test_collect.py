@@ -1,10 +1,12 @@
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from med_duallora.artifact import save_adapter
+from med_duallora.cohorts.origin import Origin
 from med_duallora.errors import ArtifactError
 from med_duallora.report.collect import find_server_directory, read_run
 from tests.unit.report.conftest import evaluation, rewrite, round_record
@@ -20,7 +22,9 @@ def test_a_whole_run_is_read(server: Path) -> None:
     assert run.evaluation.sites["siemens"]["both.auroc"] == 1.0
     assert run.job.train.n_rounds == 3
     assert run.manifest["backbone_sha256"] == "f" * 64
-    assert run.synthetic
+    assert run.origin == Origin("all")
+    assert run.started == datetime(2026, 1, 31, 22, 59, 54, tzinfo=timezone.utc)
+    assert run.ended == datetime(2026, 1, 31, 23, 2, 30, tzinfo=timezone.utc)
 
 
 @pytest.mark.parametrize("n_above", [0, 1, 3])
@@ -40,9 +44,34 @@ def test_two_runs_in_one_folder_are_not_mixed(server: Path) -> None:
         read_run(server.parent)
 
 
-def test_the_phantom_label_is_not_guessed(server: Path) -> None:
-    rewrite(server / "evaluation.json", synthetic=None)
-    assert not read_run(server).synthetic
+def test_the_origin_of_the_subjects_is_not_guessed(server: Path) -> None:
+    rewrite(server / "evaluation.json", origin=None)
+    assert read_run(server).origin is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("origin", {"phantoms": "perhaps", "datasets": []}, "does not say where the subjects come from"),
+        ("origin", {"phantoms": "none"}, "does not say where the subjects come from"),
+        ("origin", {"phantoms": "none", "datasets": ["nobody's"]}, "does not say where the subjects come from"),
+        ("ended", "yesterday", "expected a time as ISO 8601"),
+        ("ended", "2026-01-31T23:00:00", "has no time zone"),
+    ],
+)
+def test_a_damaged_origin_or_time_is_named(server: Path, name: str, value: object, message: str) -> None:
+    rewrite(server / "evaluation.json", **{name: value})
+    with pytest.raises(ArtifactError, match=message):
+        read_run(server)
+
+
+def test_a_run_without_times_has_none(server: Path) -> None:
+    lines = [json.loads(line) for line in (server / "round_metrics.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({**line, "ended": None}) + "\n" for line in lines)
+    (server / "round_metrics.jsonl").write_text(text)
+    rewrite(server / "evaluation.json", ended=None)
+    run = read_run(server)
+    assert (run.started, run.ended) == (None, None)
 
 
 def test_other_evaluated_adapters_are_kept_apart(server: Path) -> None:
@@ -54,7 +83,7 @@ def test_other_evaluated_adapters_are_kept_apart(server: Path) -> None:
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="nowhere is no directory"):
+    with pytest.raises(ArtifactError, match="nowhere is not a directory"):
         read_run(tmp_path / "nowhere")
 
 
@@ -110,8 +139,8 @@ def test_a_damaged_file_is_named(server: Path, name: str, text: str, message: st
     [
         pytest.param([round_record(0), round_record(0)], "line 2: round 0 follows round 0", id="two runs in one file"),
         pytest.param([round_record(0, seconds="9")], "line 1: seconds = '9', expected a finite", id="text as number"),
-        pytest.param([round_record(0, seconds=True)], "seconds = True", id="a truth value is no number"),
-        pytest.param([round_record(0, floor_bytes=0)], "floor_bytes = 0", id="a ratio needs a floor"),
+        pytest.param([round_record(0, seconds=True)], "seconds = True", id="a truth value is not a number"),
+        pytest.param([round_record(0, tensor_bytes=0)], "tensor_bytes = 0", id="a ratio needs the tensors' size"),
         pytest.param([round_record(0, sites=[])], "sites must be an object", id="list of sites"),
         pytest.param([round_record(0, sites={"ge": 3})], "ge: metrics must be an object", id="site without metrics"),
         pytest.param(

@@ -1,12 +1,15 @@
 import pytest
 
-from med_duallora.report.collect import Evaluation
+from med_duallora.report.finished import Evaluation
 from med_duallora.report.summary import (
     Counts,
+    balanced_interval,
     by_site,
     counts,
     extent,
     macro,
+    macro_interval,
+    mean_interval,
     pooled,
     pooled_counts,
     wilson_interval,
@@ -38,7 +41,7 @@ def test_intervals_are_wilsons(n_hits: int, n: int, interval: tuple[float, float
 
 @pytest.mark.parametrize(("n_hits", "n"), [(0, 0), (-1, 5), (6, 5)])
 def test_no_proportion_has_no_interval(n_hits: int, n: int) -> None:
-    with pytest.raises(ValueError, match="is no proportion"):
+    with pytest.raises(ValueError, match="is not a proportion"):
         wilson_interval(n_hits, n)
 
 
@@ -86,3 +89,24 @@ def test_nothing_is_made_up_where_no_site_has_the_score() -> None:
     assert counts({}, "both") is None
     assert pooled(empty, "both", "sensitivity") is None
     assert counts({"n_positive": 2.0, "n_negative": 1.0, "both.sensitivity": 0.5}, "both") is None
+
+
+def test_the_interval_of_balanced_accuracy_combines_both_classes() -> None:
+    # sensitivity 8 of 10 (Wilson .490 to .943), specificity 15 of 20 (.531 to .888): estimate .775
+    low, high = balanced_interval(Counts(8, 10, 15, 20)) or (0.0, 0.0)
+    assert low == pytest.approx(0.775 - ((0.8 - 0.4902) ** 2 + (0.75 - 0.5313) ** 2) ** 0.5 / 2, abs=1e-3)
+    assert high == pytest.approx(0.775 + ((0.9433 - 0.8) ** 2 + (0.8881 - 0.75) ** 2) ** 0.5 / 2, abs=1e-3)
+    assert balanced_interval(Counts(0, 0, 3, 4)) is None
+
+
+def test_more_sites_narrow_the_interval_of_the_mean() -> None:
+    assert mean_interval([(0.5, 0.3, 0.7)]) == pytest.approx((0.3, 0.7))
+    assert mean_interval([(0.5, 0.3, 0.7)] * 4) == pytest.approx((0.4, 0.6))
+
+
+def test_a_site_without_counts_leaves_the_mean_without_interval() -> None:
+    known = {"both.balanced_accuracy": 0.75, "both.sensitivity": 1.0, "both.specificity": 0.5}
+    counted = {**known, "n_positive": 4, "n_negative": 4}
+    assert macro_interval(Evaluation("last", 0, {"a": counted}, {}), "both") is not None
+    assert macro_interval(Evaluation("last", 0, {"a": counted, "b": known}, {}), "both") is None
+    assert macro_interval(Evaluation("last", 0, {}, {}), "both") is None

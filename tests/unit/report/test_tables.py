@@ -36,22 +36,23 @@ def test_a_method_without_a_local_adapter_has_fewer_rows(server: Path) -> None:
 
 def test_intervals_show_the_counts(server: Path) -> None:
     table = tables.interval_table(read_run(server), "both")
+    assert table.header[1:] == ["NOR recognised (specificity)", "disease found (sensitivity)"]
     assert table.rows == [
-        ["siemens", "4 of 4  (51–100 %)", "2 of 2  (34–100 %)"],
-        ["philips", "2 of 2  (34–100 %)", "2 of 4  (15–85 %)"],
-        ["all sites", "6 of 6  (61–100 %)", "4 of 6  (30–90 %)"],
+        ["siemens", "2 of 2  (34–100 %)", "4 of 4  (51–100 %)"],
+        ["philips", "2 of 4  (15–85 %)", "2 of 2  (34–100 %)"],
+        ["all sites", "4 of 6  (30–90 %)", "6 of 6  (61–100 %)"],
     ]
 
 
 def test_a_class_without_subjects_is_said(server: Path) -> None:
     sites = {"ge": {"both.specificity": 1.0, "n_positive": 0, "n_negative": 2, "n_subjects": 2}}
     rewrite(server / "evaluation.json", sites=sites)
-    assert tables.interval_table(read_run(server), "both").rows[0][1] == "no subject"
+    assert tables.interval_table(read_run(server), "both").rows[0][2] == "no subject"
 
 
-def test_payload_stands_beside_its_floor(server: Path) -> None:
+def test_payload_stands_beside_its_tensors_alone(server: Path) -> None:
     table = tables.payload_table(read_run(server))
-    assert table.header[1:] == ["rounds", "smallest", "largest", "floor", "largest / floor", "sent in all"]
+    assert table.header[1:] == ["rounds", "smallest", "largest", "tensors alone", "largest / tensors", "sent in total"]
     assert table.rows == [
         ["siemens", "3", "2.0", "2.0", "2.0", "1.000", "6.0"],
         ["philips", "3", "2.5", "2.5", "2.0", "1.250", "7.5"],
@@ -103,7 +104,17 @@ def test_provenance_flattens_the_manifest_and_leaves_out_the_settings(server: Pa
     assert rows["versions.python"] == "3.11"
     assert rows["backbone_sha256"] == "f" * 64
     assert len(rows["job.json sha256"]) == 64
-    assert not any(name.startswith("lora") for name in rows)
+    assert rows["started"] == "31 Jan 2026, 22:59 UTC"
+    settings = dict(tables.configuration_table(read_run(server)).rows)  # type: ignore[arg-type]
+    assert not set(rows) & set(settings) - {"backbone_sha256"}
+    assert not any(name.startswith(("lora", "job.")) and name != "job.json sha256" for name in rows)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7260, "2 h 1 min")]
+)
+def test_durations_are_written_in_their_largest_units(seconds: float, text: str) -> None:
+    assert tables.duration(seconds) == text
 
 
 def test_best_and_last_adapter_stand_side_by_side(server: Path) -> None:

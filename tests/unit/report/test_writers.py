@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from med_duallora.report import read_run, write_report
-from med_duallora.report.content import NOT_FOR_DIAGNOSIS, SYNTHETIC, build, headline
+from med_duallora.report.content import MIXED, NOT_FOR_DIAGNOSIS, REAL, SYNTHETIC, build, headline
 from med_duallora.report.document import Document, KeyNumber, Paragraph, Picture, Section, Table
 from med_duallora.report.drawing import boundary
 from med_duallora.report.html import to_html
@@ -58,7 +58,7 @@ def test_the_page_asks_nobody_for_anything(server: Path, tmp_path: Path) -> None
 def test_every_picture_has_a_description(server: Path) -> None:
     page = Page(to_html(build(read_run(server))))
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(images) == 3
+    assert len(images) == 5
     assert all(attrs["alt"] for attrs in images)
 
 
@@ -66,7 +66,8 @@ def test_all_files_are_there_and_are_pictures(server: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     assert write_report(read_run(server), out) == out / "report.html"
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["boundary.svg", "curves.png", "report.html", "report.md", "time.png", "variants.png"]
+    pictures = ["accuracy.png", "boundary.svg", "loss.png", "residual.png", "time.png", "variants.png"]
+    assert names == sorted([*pictures, "report.html", "report.md"])
     for path in out.glob("*.png"):
         assert path.read_bytes().startswith(PNG)
     ElementTree.parse(out / "boundary.svg")
@@ -79,19 +80,66 @@ def test_the_same_run_gives_the_same_page(server: Path) -> None:
     assert to_html(build(run)) == to_html(build(run))
 
 
-@pytest.mark.parametrize("synthetic", [True, False])
-def test_phantoms_are_called_phantoms_and_nothing_is_for_diagnosis(server: Path, synthetic: bool) -> None:
-    rewrite(server / "evaluation.json", synthetic=synthetic or None)
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ({"phantoms": "all", "datasets": []}, SYNTHETIC),
+        ({"phantoms": "some", "datasets": ["mnms"]}, MIXED),
+        ({"phantoms": "none", "datasets": ["acdc", "mnms"]}, REAL),
+        ({"phantoms": "none", "datasets": []}, REAL),
+        (None, NOT_FOR_DIAGNOSIS),
+    ],
+    ids=["phantoms", "mixed", "data sets", "own patients", "unknown"],
+)
+def test_it_is_said_whose_hearts_these_are(server: Path, origin: dict[str, list[str]] | None, expected: str) -> None:
+    rewrite(server / "evaluation.json", origin=origin)
     document = build(read_run(server))
     for text in (to_html(document), to_markdown(document)):
         assert NOT_FOR_DIAGNOSIS in text
-        assert (SYNTHETIC in text) == synthetic
+        for sentence in (SYNTHETIC, MIXED, REAL):
+            assert (sentence in text) == (sentence == expected)
+        cited = [name for name, doi in (("acdc", "2018.2837502"), ("mnms", "2021.3090082")) if doi in text]
+        assert cited == (origin or {"datasets": []})["datasets"]
+
+
+def test_the_drawing_never_writes_over_itself() -> None:
+    """Every text stays on the page and apart from the others, for short, long and many words."""
+    for sites in (["a"], ["hospital-" + "x" * 55] * 5, [f"site-{n}" for n in range(40)]):
+        svg = ElementTree.fromstring(boundary(sites, ["scans, labels, predictions"] * 6, "w" * 200, "1 KiB " * 40))
+        width = int(svg.attrib["viewBox"].split()[2])
+        boxes = [_box(element) for element in svg if element.tag.endswith("text")]
+        assert all(left >= 0 and right <= width for left, right, _, _ in boxes)
+        for n, (left, right, top, bottom) in enumerate(boxes):
+            for other in boxes[n + 1 :]:
+                apart = right <= other[0] or other[1] <= left or bottom <= other[2] or other[3] <= top
+                assert apart, f"two texts of {sites[0]} meet"
+
+
+def _box(text: ElementTree.Element) -> tuple[float, float, float, float]:
+    """Return left, right, top and bottom of a text in a font of usual width."""
+    x, y, size = (float(text.attrib[name]) for name in ("x", "y", "font-size"))
+    width = 0.56 * size * len(text.text or "")
+    left = {"start": x, "middle": x - width / 2, "end": x - width}[text.attrib["text-anchor"]]
+    return left, left + width, y - 0.8 * size, y + 0.2 * size
+
+
+def test_pictures_are_drawn_for_a_narrow_page(server: Path) -> None:
+    """At 400 pixels no picture is made smaller than four fifths, so 9.5 points stay readable."""
+    pictures = build(read_run(server)).pictures
+    assert len(pictures) == 6
+    assert all(picture.width <= 500 for picture in pictures)
+
+
+def test_the_page_says_when_and_how_long(server: Path) -> None:
+    text = to_markdown(build(read_run(server)))
+    assert "18 s: for 3 rounds at 2 sites, begun 31 Jan 2026, 22:59 UTC" in text
+    assert "| duration | 2 min 36 s |" in text
 
 
 def test_the_headline_compares_both_adapters_with_the_backbone(server: Path) -> None:
     assert headline(read_run(server)) == (
-        "Mean balanced accuracy over the sites: 0.88 with both adapters, 0.50 with the frozen backbone and a fitted "
-        "head (+0.38). 2 sites, 12 test subjects."
+        "Mean balanced accuracy over the sites: 0.88 (95 % interval 0.60 to 0.96) with both adapters, 0.50 (95 % "
+        "interval 0.31 to 0.69) with the frozen backbone and a fitted head. 2 sites, 12 test subjects."
     )
 
 
@@ -100,11 +148,16 @@ def test_the_headline_says_when_nothing_can_be_compared(server: Path) -> None:
     assert "cannot be compared (1 site)" in headline(read_run(server))
 
 
+def test_counts_are_normal_before_disease(server: Path) -> None:
+    """Siemens has 4 diseased and 2 normal test subjects, Philips the other way round."""
+    assert "Test subjects, NOR + disease: siemens 2 + 4, philips 4 + 2." in to_markdown(build(read_run(server)))
+
+
 def test_sites_without_counts_are_not_given_any(server: Path) -> None:
     rewrite(
         server / "evaluation.json", sites={"ge": {"both.balanced_accuracy": 0.8, "backbone.balanced_accuracy": 0.5}}
     )
-    assert "Scores of the best global adapter. The sites did not send how many subjects" in to_markdown(
+    assert "Scores of the best global adapter. The sites did not send the numbers of test subjects" in to_markdown(
         build(read_run(server))
     )
 
@@ -116,7 +169,7 @@ def test_refusals_and_failures_are_told(server: Path) -> None:
     rewrite(server / "evaluation.json", failed={"canon": "no answer"})
     text = to_markdown(build(read_run(server)))
     assert "refused 1 contribution(s): ge: another round" in text
-    assert "Without a result, and in no number here: canon: no answer." in text
+    assert "Without a result, and not included in any number here: canon: no answer." in text
 
 
 @pytest.mark.parametrize(

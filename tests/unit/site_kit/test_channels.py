@@ -12,7 +12,7 @@ from med_duallora.cli import main
 from med_duallora.ledger import ALLOWED, Entry, Ledger
 from med_duallora.site_kit import Channel, harden, inspect_kit
 from tests.conftest import REPOSITORY
-from tests.unit.site_kit.test_closing import change, snapshot
+from tests.unit.site_kit.test_hardening import change, snapshot
 
 
 def open_ones(kit: Path) -> list[str]:
@@ -40,7 +40,7 @@ def test_an_untouched_kit_reports_its_open_channels(site_kit: Path):
         "answers to show_stats and show_errors",
         "live streaming of a job's logs",
         "streaming of error_log.txt",
-        "classes that send by means of their own, named by a job",
+        "classes that send data by their own means, named by a job",
         "code brought by a job (byoc)",
         "files read through the console",
     } <= found
@@ -188,11 +188,11 @@ def test_another_version_of_flare_is_not_judged(
 def test_the_commands_exit_codes_and_words(site_kit: Path, tmp_path: Path, capsys):
     assert main(["preflight", "--startup-kit", str(site_kit)]) == 1
     said = capsys.readouterr().out
-    assert "OPEN    live streaming of a job's logs" in said and "to close it: run med-duallora site-kit" in said
+    assert "OPEN      live streaming of a job's logs" in said and "to close it: run med-duallora site-kit" in said
     assert main(["site-kit", "--startup-kit", str(site_kit), "--dry-run"]) == 0
     assert "settings would change" in capsys.readouterr().out
     assert main(["site-kit", "--startup-kit", str(site_kit)]) == 0
-    assert "now check it" in capsys.readouterr().out
+    assert "check it now" in capsys.readouterr().out
     assert main(["site-kit", "--startup-kit", str(site_kit)]) == 0
     assert "nothing to do" in capsys.readouterr().out
     change(site_kit, "med_duallora_site.json", lambda v: v.update(data_dir=str(tmp_path)))
@@ -213,14 +213,14 @@ def test_the_document_says_how_many_are_open(closed_kit: Path, provisioned: Path
     before, after = inspect_kit(untouched), inspect_kit(closed_kit)
     text = " ".join((REPOSITORY / "docs" / "privacy.md").read_text(encoding="utf-8").split())
     n_open = sum(channel.is_open for channel in before)
-    n_before, n_after = (sum(not channel.is_told for channel in found) for found in (before, after))
+    n_before, n_after = (sum(not channel.is_reported for channel in found) for found in (before, after))
     assert f"{n_open} of {n_before} channels are open" in text, (n_open, n_before)
     assert f"none of {n_after}" in text, n_after
 
 
 def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(site_kit: Path, closed_kit: Path, capsys):
     for kit in (site_kit, closed_kit):
-        assert [channel.state for channel in inspect_kit(kit) if channel.is_told] == ["told"]
+        assert [channel.state for channel in inspect_kit(kit) if channel.is_reported] == ["reported"]
     assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
     said = capsys.readouterr().out
-    assert "told    facts about the machine" in said and "all 23 channels closed" in said
+    assert "reported  facts about the machine" in said and "all 23 channels closed" in said

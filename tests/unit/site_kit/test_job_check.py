@@ -14,7 +14,7 @@ from med_duallora.errors import ConfigError, KitError
 from med_duallora.policy import SitePolicy
 from med_duallora.site_kit import harden
 from med_duallora.site_kit.job_check import job_settings, judge
-from tests.unit.site_kit.test_closing import REPOSITORY, change
+from tests.unit.site_kit.test_hardening import REPOSITORY, change
 
 CONFIG = SiteConfig(Path("d"), Path("s"), Path("c"))
 
@@ -43,10 +43,10 @@ def test_a_policy_that_refuses_is_quoted(job: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no client configuration"),
-        ("[]", "is no client configuration"),
+        ("{", "is not a client configuration"),
+        ("[]", "is not a client configuration"),
         ('{"components": []}', "has 0 components"),
-        ('{"components": [{"path": "med_duallora.flare.job.FederatedJob"}]}', "is no client configuration"),
+        ('{"components": [{"path": "med_duallora.flare.job.FederatedJob"}]}', "is not a client configuration"),
     ],
 )
 def test_what_is_no_job_of_ours_is_refused(job: Path, text: str, message: str):
@@ -75,9 +75,9 @@ def test_the_command_prints_the_hash_to_pin(site_kit: Path, job: Path, tmp_path:
     arguments = ["preflight", "--startup-kit", str(site_kit), "--job", str(job)]
     assert main(arguments) == 0
     said, warned = capsys.readouterr()
-    assert "site configuration: state_dir = '/CHANGE-ME/state', but it is still the template's" in warned
+    assert "site configuration: state_dir = '/CHANGE-ME/state', but it is still the one of the template" in warned
     sha256 = EgressContract.for_job(JobConfig()).sha256
-    assert f"for policy.contract_sha256: {sha256}" in said and "the site takes this job" in said
+    assert f"for policy.contract_sha256: {sha256}" in said and "the site accepts this job" in said
     assert "blocks.5.attn.kv.global_b  float32 384x8" in said
     change(site_kit, "med_duallora_site.json", lambda v: v["policy"].update(contract_sha256=[sha256]))
     assert main(arguments) == 0

@@ -97,7 +97,7 @@ def draw_anatomy(rng: np.random.Generator, pathology: str, borderline: bool) -> 
     Args:
         rng: the subject's anatomy stream.
         pathology: one of ``parameters.PATHOLOGIES``.
-        borderline: draw mild disease too; without it every ill subject is at its class's table row, as in ACDC.
+        borderline: draw mild disease too; without it every diseased subject is at its class's table row, as in ACDC.
     """
     severity_draw, latents, shape = rng.standard_normal(), rng.standard_normal((CANDIDATES, 6)), rng.standard_normal(40)
     uniform = rng.uniform(size=16)

@@ -115,7 +115,7 @@ RV_EXCESS_WITH_RV_EF = -0.5
 SEVERITY_MILD = (0.9, 0.2)
 SEVERITY_RANGE = (0.2, 1.0)
 
-# Who is called healthy, or ill where borderline cases are left out: the lowest and highest value of
+# Who is called normal, or diseased where borderline cases are left out: the lowest and highest value of
 # (lv_ef, rv_ef, rv_edv / lv_edv, myocardium / lv_edv). Draws outside are drawn anew, CANDIDATES times at most.
 ANY = (-np.inf, np.inf)
 CRITERIA = {
@@ -130,11 +130,11 @@ CANDIDATES = 8
 
 def class_anatomy(pathology: str, severity: float) -> ClassAnatomy:
     """Return the table row ``severity`` of the way from NOR to ``pathology`` (volumes along their logarithm)."""
-    healthy, ill = CLASS_ANATOMY["NOR"], CLASS_ANATOMY[pathology]
+    normal, disease = CLASS_ANATOMY["NOR"], CLASS_ANATOMY[pathology]
     volumes = ("lv_edv", "rv_edv", "myocardium")
     values: dict[str, Any] = {}
     for item in fields(ClassAnatomy):
-        low, high = np.asarray(getattr(healthy, item.name)), np.asarray(getattr(ill, item.name))
+        low, high = np.asarray(getattr(normal, item.name)), np.asarray(getattr(disease, item.name))
         if item.name in volumes:
             low, high = np.log(low), np.log(high)
         mixed = low + severity * (high - low)
@@ -258,10 +258,10 @@ VENDOR_APPEARANCE = {
 
 @dataclass(frozen=True)
 class Mixture:
-    """The classes of one source: the healthy share, and how the ill share divides over pathologies."""
+    """The classes of one source: the normal (NOR) share, and how the share with disease divides over pathologies."""
 
-    healthy: float
-    ill: dict[str, float]
+    normal: float
+    disease: dict[str, float]
 
 
 ACDC_MIXTURE = Mixture(0.20, {"DCM": 0.25, "HCM": 0.25, "MINF": 0.25, "RV": 0.25})

@@ -76,14 +76,14 @@ def _plan_stream(seed: int, pool: int) -> np.random.Generator:
 
 
 def class_counts(mixture: Mixture, n: int) -> dict[str, int]:
-    """Return how many of ``n`` subjects each pathology gets: the healthy share first, then largest remainders."""
-    n_healthy = int(np.floor(mixture.healthy * n + 0.5))
-    wanted = {name: share * (n - n_healthy) for name, share in mixture.ill.items()}
+    """Return how many of ``n`` subjects each pathology gets: the normal share first, then largest remainders."""
+    n_normal = int(np.floor(mixture.normal * n + 0.5))
+    wanted = {name: share * (n - n_normal) for name, share in mixture.disease.items()}
     counts = {name: int(share) for name, share in wanted.items()}
-    left = n - n_healthy - sum(counts.values())
+    left = n - n_normal - sum(counts.values())
     for name in sorted(wanted, key=lambda key: counts[key] - wanted[key])[:left]:
         counts[name] += 1
-    return {"NOR": n_healthy, **counts}
+    return {"NOR": n_normal, **counts}
 
 
 def _pathologies(mixture: Mixture, n: int, seed: int, pool: int) -> list[str]:

@@ -3,8 +3,10 @@
 import argparse
 import shlex
 import sys
+from pathlib import Path
 
 from med_duallora.errors import FederationError, MedDualLoRAError
+from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import Console, console
 from med_duallora.flare.federation.following import fetch, follow
 from med_duallora.flare.federation.jobs import prepare_submission
@@ -15,7 +17,7 @@ from med_duallora.flare.federation.verdict import COMPLETED, job_failed
 
 def submit(options: argparse.Namespace) -> int:
     """Submit a job; with ``--wait`` follow it, fetch its result and report on it."""
-    federation = Federation.read(options.workspace)
+    federation = running(options.workspace)
     with console(federation) as lead:
         job_id = submitted(federation, lead, options)
         if not options.wait:
@@ -28,25 +30,42 @@ def submit(options: argparse.Namespace) -> int:
 
 def monitor(options: argparse.Namespace) -> int:
     """Follow a job to its end."""
-    federation = Federation.read(options.workspace)
+    federation = running(options.workspace)
     with console(federation) as lead:
         return _watched(federation, lead, options.job_id or _latest(lead), options)
 
 
 def download(options: argparse.Namespace) -> int:
     """Fetch a job's result and report on it."""
-    federation = Federation.read(options.workspace)
+    federation = running(options.workspace)
     with console(federation) as lead:
         return fetched(federation, lead, options.job_id or _latest(lead))
 
 
 def abort(options: argparse.Namespace) -> int:
     """Ask FLARE to abort a job."""
-    with console(Federation.read(options.workspace)) as lead:
+    with console(running(options.workspace)) as lead:
         job_id = options.job_id or _latest(lead)
         lead.abort(job_id)
-    print(f"job {job_id}: abort asked for")
+    print(f"job {job_id}: abort requested")
     return 0
+
+
+def running(directory: Path) -> Federation:
+    """Return the federation of a folder, whose server has to run.
+
+    Raises:
+        InputError: there is none.
+        FederationError: its server does not run: FLARE's own session would wait for it, and then say less.
+    """
+    federation = Federation.read(directory)
+    servers = [process for process in federation.processes if process.name == federation.server]
+    if not any(processes.is_running(process, federation.identity) for process in servers):
+        raise FederationError(
+            f"the server of the federation in {directory} does not run; "
+            f"`med-duallora federation up --workspace {directory} --data DIR` starts it"
+        )
+    return federation
 
 
 def _latest(lead: Console) -> str:
@@ -88,7 +107,7 @@ def _watched(federation: Federation, lead: Console, job_id: str, options: argpar
     except KeyboardInterrupt:
         where = shlex.quote(str(options.workspace))
         print(
-            f"job {job_id} goes on; to stop it: med-duallora federation abort --workspace {where} {job_id}",
+            f"job {job_id} continues; to stop it: med-duallora federation abort --workspace {where} {job_id}",
             file=sys.stderr,
         )
         raise
@@ -101,11 +120,13 @@ def kept_of_failed(federation: Federation, lead: Console, job_id: str) -> None:
     try:
         place = fetch(federation, lead, job_id)
     except FederationError as error:
-        print(f"nothing of job {job_id} was downloaded: {error}", file=sys.stderr)
+        print(f"nothing was downloaded of job {job_id}: {error}", file=sys.stderr)
         return
-    print(f"result, as far as the job came: {place}")
+    print(f"result, as far as the job got: {place}")
     for adapter in place.glob(f"workspace/app_*/{LAST}.safetensors"):
-        print(f"to go on from its last finished round: the same command with --resume-from {shlex.quote(str(adapter))}")
+        print(
+            f"to resume from its last finished round: the same command with --resume-from {shlex.quote(str(adapter))}"
+        )
 
 
 def fetched(federation: Federation, lead: Console, job_id: str) -> int:

@@ -118,7 +118,7 @@ class Console:
     def abort_if_possible(self, job_id: str) -> str:
         """Abort a job; return FLARE's reason where it cannot, empty where it does.
 
-        FLARE lists the jobs of a server that was killed as running for ever, and aborts none of them.
+        FLARE lists the jobs of a server that was killed as running forever, and aborts none of them.
         """
         try:
             self.abort(job_id)
@@ -191,7 +191,7 @@ def console(federation: Federation, role: str = "lead", timeout_s: float = CONNE
             f"the connection to the server was lost ({error}); its log is {federation.log(federation.server)}"
         ) from error
     except ANSWERS as error:
-        raise FederationError(explained(f"the server did not do it: {error}")) from error
+        raise FederationError(explained(f"the server refused: {error}")) from error
     finally:
         with contextlib.suppress(Exception):  # the server may be gone
             session.close()

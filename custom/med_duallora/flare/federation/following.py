@@ -73,14 +73,14 @@ def _check_server(person: Console, job: Mapping[str, Any]) -> None:
     started = _start_of(job)
     if job.get("status") == "RUNNING" and started is not None and person.server_start() > started:
         raise FederationError(
-            f"job {job['job_id']} does not run: it ended when the server did, which was started again later. FLARE "
-            "lists it as RUNNING for ever, and archives nothing of it; the adapter of its last finished round lies in "
-            f"{job['job_id']}/app_server of the server's kit: go on from it with submit --resume-from"
+            f"job {job['job_id']} does not run: it ended when the server did, and the server was started again later. "
+            "FLARE lists it as RUNNING forever, and archives nothing of it; the adapter of its last finished round is "
+            f"in {job['job_id']}/app_server of the server's kit: resume from it with submit --resume-from"
         )
 
 
 def fetch(federation: Federation, person: Console, job_id: str) -> Path:
-    """Download the result of a finished job, and note in it whether its cohorts are synthetic: the server never knew.
+    """Download the result of a finished job, and note in it where its subjects come from: the server never knew.
 
     Returns:
         The folder of the result, ready for ``report``.
@@ -91,5 +91,5 @@ def fetch(federation: Federation, person: Console, job_id: str) -> Path:
     place = person.download(job_id, federation.directory / "results")
     for path in place.glob(f"workspace/app_*/{EVALUATION_FILE}"):
         evaluation = read_json(path)
-        write_json(path, {**evaluation, "synthetic": federation.synthetic})
+        write_json(path, {**evaluation, "origin": dict(federation.origin)} if federation.origin else evaluation)
     return place

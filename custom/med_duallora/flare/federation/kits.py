@@ -32,7 +32,7 @@ def install_server(kit: Path, storage: Path) -> Path:
         managers = [item for item in values["components"] if item["id"] == "job_manager"]
         managers[0]["args"]["uri_root"] = str(storage / "jobs")
     except (KeyError, TypeError, IndexError) as error:
-        raise FederationError(f"{kit} is no server kit of FLARE 2.9: its resources have no {error}") from error
+        raise FederationError(f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}") from error
     written = kit / "local" / "resources.json"
     write_json(written, values)
     return written

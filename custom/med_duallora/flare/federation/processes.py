@@ -79,7 +79,7 @@ def start(kit: Path, log: Path, identity: str, settings: Mapping[str, str] | Non
     """
     script = kit / "startup" / "sub_start.sh"
     if not script.is_file():
-        raise FederationError(f"{kit} is no startup kit of a server or site: {script} is missing")
+        raise FederationError(f"{kit} is not a startup kit of a server or site: {script} is missing")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
         # --once: the script becomes the FLARE process itself, instead of a watchdog that would start it again

@@ -14,9 +14,12 @@ from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
 from nvflare.lighter.utils import load_yaml
 
+from med_duallora.cohorts.site_names import check_site_name
 from med_duallora.errors import ConfigError, FederationError
+from med_duallora.files import sha256_of_json
 
 HOST = "localhost"
+MAX_WORD = 40
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,11 @@ def rehearsed(project: Project, sites: Sequence[str], port: int) -> Project:
     """
     unknown = [site for site in sites if site not in project.sites]
     if unknown:
-        raise ConfigError(f"the project has no site {unknown[0]!r}; it has {', '.join(project.sites)}")
+        lines = ", ".join(_written(item) for site in unknown for item in _hospital(site, site))
+        raise ConfigError(
+            f"the project has no site {unknown[0]!r}; it has {', '.join(project.sites)}. Add to the participants of "
+            f"the project file: {lines}; or leave out --project, and the rehearsal adds them itself"
+        )
     values = copy.deepcopy(project.values)
     values["participants"] = [
         item for item in values["participants"] if item.get("type") != "client" or item["name"] in sites
@@ -82,6 +89,63 @@ def rehearsed(project: Project, sites: Sequence[str], port: int) -> Project:
         if item.get("type") == "server":
             item |= {"default_host": HOST, "fed_learn_port": port, "admin_port": port}
     return Project(values, project.server, tuple(sites), project.people)
+
+
+def with_own_sites(project: Project, sites: Sequence[str]) -> Project:
+    """Return the project with exactly these sites: those it lacks get a hospital and an administrator of their own.
+
+    Names of sites are taken from cohorts, so that nobody has to write YAML for a rehearsal; the server and the people
+    who belong to no hospital stay as they are.
+
+    Raises:
+        ConfigError: FLARE cannot run a site of such a name.
+    """
+    for site in sites:
+        check_site_name(site)
+    members = [item for item in project.values["participants"] if isinstance(item, dict)]
+    clients = {str(item.get("name")): item for item in members if item.get("type") == "client"}
+    present = {item.get("org") for site, item in clients.items() if site in sites}
+    absent = {item.get("org") for item in clients.values()} - present
+    kept = [
+        item
+        for item in members
+        if item.get("org") not in absent and item.get("name") not in clients.keys() - set(sites)
+    ]
+    taken = {str(item.get(key)) for item in members for key in ("org", "name")}
+    for site in sites:
+        if site not in clients:
+            hospital = _free_hospital(site, taken)
+            taken |= {item[key] for item in hospital for key in ("org", "name")}
+            kept += hospital
+    people = {str(item.get("name")): str(item.get("role")) for item in kept if item.get("type") == "admin"}
+    return Project(copy.deepcopy({**project.values, "participants": kept}), project.server, tuple(sites), people)
+
+
+def _free_hospital(site: str, taken: set[str]) -> list[dict[str, str]]:
+    """Return participants with an organisation that nobody else has: those of 'a-b' and 'a_b' would be one."""
+    number = 1
+    while True:
+        client, admin = _hospital(site, site if number == 1 else f"{site}-{number}")
+        if not {client["org"], admin["name"]} & taken:
+            return [client, admin]
+        number += 1
+
+
+def _hospital(site: str, word: str) -> list[dict[str, str]]:
+    """Return the participants of a site: the site and the administrator of its hospital."""
+    # Organisations take no '-', mail addresses no '_', and certificates at most 64 characters.
+    short = word if len(word) <= MAX_WORD else word[: MAX_WORD - 9] + sha256_of_json(word)[:8]
+    org = "hospital_" + short.replace("-", "_").lower()
+    host = short.replace("_", "-").strip("-").lower()
+    return [
+        {"name": site, "type": "client", "org": org},
+        {"name": f"admin@{host}.example.org", "type": "admin", "org": org, "role": "org_admin"},
+    ]
+
+
+def _written(participant: dict[str, str]) -> str:
+    """Return a participant as a line of a project file."""
+    return "{" + ", ".join(f"{key}: {value}" for key, value in participant.items()) + "}"
 
 
 def provision(project: Project, workspace: Path) -> Path:

@@ -11,7 +11,7 @@ Directory:
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Federation:
         server: name of the server.
         sites: names of the sites.
         people: name -> role.
-        synthetic: whether every site's cohort is made of phantoms; reports of results say so.
+        origin: where the sites' subjects come from, as ``Origin.to_dict`` gives it; reports of results say so.
         backbone_sha256: of the checkpoint that the sites were given; empty: the shipped ones.
         processes: what was started last.
     """
@@ -64,7 +64,7 @@ class Federation:
     server: str
     sites: tuple[str, ...]
     people: Mapping[str, str]
-    synthetic: bool = False
+    origin: Mapping[str, Any] = field(default_factory=dict)
     backbone_sha256: str = ""
     processes: tuple[StartedProcess, ...] = ()
 
@@ -84,7 +84,7 @@ class Federation:
             return cls(directory=path.parent, kits=kits, sites=sites, processes=processes, **values)
         except FileNotFoundError:
             raise InputError(
-                f"{directory} holds no federation; `med-duallora federation up --workspace {directory}` makes one"
+                f"{directory} holds no federation; `med-duallora federation up --workspace {directory}` creates one"
             ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} cannot be read: {error!r}") from error
@@ -149,7 +149,7 @@ def private_directory(directory: Path) -> Path:
         raise InputError(f"{str(directory)!r} has a blank in it, which FLARE's job launcher does not support")
     if (directory / PROVISIONED).is_dir():
         raise InputError(
-            f"{directory} holds {PROVISIONED}/ with private keys, but no federation: making it was broken off. Remove "
+            f"{directory} holds {PROVISIONED}/ with private keys, but no federation: making it was interrupted. Remove "
             f"{directory / PROVISIONED}, or choose a new directory"
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from med_duallora.cohorts.phantom.provenance import is_synthetic
+from med_duallora.cohorts.origin import origin_of
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.config import SiteConfig
 from med_duallora.errors import ConfigError, FederationError
@@ -14,7 +14,7 @@ from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.admin import Console, console
 from med_duallora.flare.federation.kits import SITE_CONFIG_FILE, install_server, install_site
-from med_duallora.flare.federation.provision import provision, read_project, rehearsed
+from med_duallora.flare.federation.provision import provision, read_project, rehearsed, with_own_sites
 from med_duallora.flare.federation.record import PROVISIONED, RECORD, Federation, private_directory
 from med_duallora.flare.federation.registration import LOGIN_S, POLL_S, wait_for_sites
 from med_duallora.usable import check_usable
@@ -37,6 +37,7 @@ class Plan:
         site_settings: ``key=value`` changes of every site's configuration, see ``SiteConfig``.
         port: of the server; 0: a free one.
         timeout_s: until all sites are registered.
+        own_sites: a site that the project lacks is added to it; else it is refused.
     """
 
     directory: Path
@@ -46,6 +47,7 @@ class Plan:
     site_settings: tuple[str, ...] = ()
     port: int = 0
     timeout_s: float = START_TIMEOUT_S
+    own_sites: bool = False
 
     def places(self, site: str, directory: Path) -> dict[str, str | None]:
         """Return where a site's things are on this machine, for its configuration."""
@@ -79,7 +81,7 @@ def up(plan: Plan, say: Say = announce) -> Federation:
     federation = replace(
         federation,
         backbone_sha256=sha256_of_file(checkpoint) if checkpoint else "",
-        synthetic=all(is_synthetic(cohort) for cohort in plan.cohorts.values()),
+        origin=origin_of(plan.cohorts.values()).to_dict(),
     )
     federation.write()
     for site in federation.sites:
@@ -112,7 +114,7 @@ def start_one(federation: Federation, name: str) -> Federation:
 
 
 def down(federation: Federation, polite: bool = True, say: Say = announce) -> list[int]:
-    """Stop everything of a federation; what already ended is no error.
+    """Stop everything of a federation; what already ended is not an error.
 
     Args:
         federation: which.
@@ -190,6 +192,8 @@ def _provisioned(plan: Plan, say: Say) -> Federation:
 def _made(plan: Plan, directory: Path, say: Say) -> Federation:
     """Provision, and record what was made."""
     project = read_project(plan.project)
+    if plan.own_sites and not set(plan.cohorts) <= set(project.sites):
+        project = with_own_sites(project, list(plan.cohorts))
     port = plan.port or processes.free_port()
     processes.check_port(port)
     project = rehearsed(project, list(plan.cohorts), port)

@@ -21,12 +21,12 @@ MEANINGS = (
     ),
     (
         r"BYOC not permitted",
-        "the job carries code, which this site takes from nobody: submit the job production, which uses the package "
+        "the job carries code, which this site accepts from nobody: submit the job production, which uses the package "
         "that is installed at the sites",
     ),
     (
         r"ComponentNotAuthorized|UNSAFE_COMPONENT",
-        "the job names a class that this site's administrator has not allowed: med_duallora must stand in "
+        "the job names a class that this site's administrator has not allowed: med_duallora must be listed in "
         "class_allow_list of the site's local/resources.json (`med-duallora site-kit` writes it), and the site "
         "must be restarted after that",
     ),
@@ -38,25 +38,25 @@ MEANINGS = (
     (
         r"reported failure from \S+: exception",
         "the site's job process ended before its time (killed, or out of memory), so FLARE gave the whole job up; the "
-        "adapter of the last finished round is in the job's result: download it, and go on with --resume-from",
+        "adapter of the last finished round is in the job's result: download it, and resume with --resume-from",
     ),
     (
         r"Alive clients \d+ < required min|All clients are dead",
         "fewer sites than min_sites were left, and the others were silent for eleven minutes; start them, and "
-        "go on from the adapter of the last finished round with --resume-from",
+        "resume from the adapter of the last finished round with --resume-from",
     ),
     (
         r"terminal outcome unavailable",
         "the site vanished or was restarted while the job ran; the other sites' work is in the job's result: download "
-        "it, and go on with --resume-from if rounds are missing",
+        "it, and resume with --resume-from if rounds are missing",
     ),
     (
         r"config is missing|meta\.\[json\|conf\|yml\] not existing|invalid job definition",
-        "the folder is no complete FLARE job: take one from `med-duallora jobs export`",
+        "the folder is not a complete FLARE job: take one from `med-duallora jobs export`",
     ),
     (
         r"Result from \S+ is bad|EXECUTION_EXCEPTION",
-        "a site answered a task with an error; the reason stands only in that site's own log, because texts of "
+        "a site answered a task with an error; the reason is only in that site's own log, because texts of "
         "exceptions never leave a site",
     ),
     (

@@ -46,7 +46,7 @@ def test_severity(pathology: str, borderline: bool, low: float, high: float, rea
     assert (np.std(severities) > 0.1) == (low != high)
 
 
-def test_mild_disease_is_between_healthy_and_marked() -> None:
+def test_mild_disease_is_between_normal_and_marked() -> None:
     mild, marked = (np.mean([heart.lv_ef for heart in draw("DCM", borderline)]) for borderline in (True, False))
     assert marked + 4 < mild < 50
 

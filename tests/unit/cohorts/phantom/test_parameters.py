@@ -33,11 +33,11 @@ def test_every_vendor_is_complete() -> None:
 
 @pytest.mark.parametrize("mixture", [ACDC_MIXTURE, POOL_MIXTURE, *MNMS_MIXTURE.values()])
 def test_mixtures_are_shares(mixture) -> None:
-    assert 0 < mixture.healthy < 1
-    assert sum(mixture.ill.values()) == pytest.approx(1)
-    assert set(mixture.ill) == set(PATHOLOGIES) - {"NOR"}
+    assert 0 < mixture.normal < 1
+    assert sum(mixture.disease.values()) == pytest.approx(1)
+    assert set(mixture.disease) == set(PATHOLOGIES) - {"NOR"}
 
 
 def test_the_healthy_share_shifts_between_vendors() -> None:
-    shares = {vendor: mixture.healthy for vendor, mixture in MNMS_MIXTURE.items()}
+    shares = {vendor: mixture.normal for vendor, mixture in MNMS_MIXTURE.items()}
     assert shares == {"siemens": 0.23, "philips": 0.52, "ge": 0.27, "canon": 0.28}

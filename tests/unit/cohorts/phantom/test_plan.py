@@ -37,7 +37,7 @@ def test_the_healthy_share_is_the_vendor_s() -> None:
     plan = plan_cohort("study", 0, 120)
     for vendor, mixture in MNMS_MIXTURE.items():
         classes = [e.identity.pathology for e in plan if e.identity.vendor == vendor and e.layout == "mnms"]
-        assert classes.count("NOR") / len(classes) == pytest.approx(mixture.healthy, abs=0.01)
+        assert classes.count("NOR") / len(classes) == pytest.approx(mixture.normal, abs=0.01)
 
 
 def test_siemens_is_half_acdc_and_the_others_are_not() -> None:

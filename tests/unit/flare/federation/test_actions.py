@@ -33,8 +33,8 @@ def test_how_to_go_on_from_a_failed_job_is_said(federation: Federation, capsys: 
     place = federation.directory / "results" / "7"
     adapter = place / "workspace" / "app_server" / "adapter_last.safetensors"
     assert capsys.readouterr().out.splitlines() == [
-        f"result, as far as the job came: {place}",
-        f"to go on from its last finished round: the same command with --resume-from {adapter}",
+        f"result, as far as far as the job got: {place}",
+        f"to resume from its last finished round: the same command with --resume-from {adapter}",
     ]
 
 
@@ -52,4 +52,4 @@ def test_a_result_that_does_not_come_hides_no_reason(
         raise FederationError("is there room?")
 
     kept_of_failed(federation, cast(Console, SimpleNamespace(download=nothing)), "7")
-    assert capsys.readouterr().err == "nothing of job 7 was downloaded: is there room?\n"
+    assert capsys.readouterr().err == "nothing was downloaded of job 7: is there room?\n"

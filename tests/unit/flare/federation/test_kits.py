@@ -51,7 +51,7 @@ def test_installing_the_server_twice_gives_the_same(server_kit: Path, tmp_path: 
         pytest.param(None, r"resources\.json\.default cannot be read", id="no file"),
         pytest.param("{", "cannot be read", id="no JSON"),
         pytest.param("[]", "must hold one JSON object", id="no object"),
-        pytest.param("{}", "no server kit of FLARE 2.9", id="another version"),
+        pytest.param("{}", "not a server kit of FLARE 2.9", id="another version"),
     ],
 )
 def test_a_server_kit_that_is_not_understood_is_left_alone(
@@ -66,7 +66,7 @@ def test_a_server_kit_that_is_not_understood_is_left_alone(
 
 def test_a_site_s_kit_is_no_server_kit(site_kit: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        FederationError, match=r"no server kit of FLARE 2\.9: its resources have no 'snapshot_persistor'"
+        FederationError, match=r"not a server kit of FLARE 2\.9: its resources have no 'snapshot_persistor'"
     ):
         install_server(site_kit, tmp_path / "store")
 

@@ -1,11 +1,13 @@
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from med_duallora.errors import ConfigError, FederationError
-from med_duallora.flare.federation.provision import Project, provision, read_project, rehearsed
+from med_duallora.flare.federation.provision import Project, provision, read_project, rehearsed, with_own_sites
 from tests.conftest import REPOSITORY, SITES
 
 MINIMAL = """
@@ -93,6 +95,45 @@ def test_only_the_chosen_sites_get_kits(kits: Path) -> None:
     assert not {"philips", "canon"} & names
 
 
+OWN = ("ge", "a-b", "a_b", "Oslo", "oslo", "site-1", "7", "x" * 64)
+
+
+def test_sites_of_other_names_get_kits_without_any_yaml(project: Project, tmp_path: Path) -> None:
+    """With hospitals of their own, although no organisation and no mail address is written like every site."""
+    own = with_own_sites(project, OWN)
+    assert own.sites == OWN
+    members = own.values["participants"]
+    hospitals = [item["org"] for item in members if item["type"] == "client"]
+    assert len(set(hospitals)) == len(OWN)
+    assert sorted(item["org"] for item in members if item.get("role") == "org_admin") == sorted(hospitals)
+    assert set(own.people) == {item["name"] for item in members if item["type"] == "admin"}
+    assert "admin@ge.example.org" in own.people, "a hospital of the file keeps its administrator"
+    assert "admin@siemens.example.org" not in own.people, "one without a site has none"
+    kits = provision(rehearsed(own, OWN, 8123), tmp_path / "kits")
+    for site in OWN:
+        assert json.loads((kits / site / "startup" / "fed_client.json").read_text())["client"]["fqsn"] == site
+
+
+def test_sites_of_the_file_stay_as_they_are(project: Project) -> None:
+    assert with_own_sites(project, SITES).values == project.values
+
+
+def test_a_site_that_flare_cannot_run_is_refused_by_name(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"'my hospital' cannot be the name of a site"):
+        with_own_sites(project, ["ge", "my hospital"])
+
+
+def test_a_project_file_of_one_s_own_says_what_to_add(project: Project) -> None:
+    """What it says is YAML that FLARE accepts."""
+    with pytest.raises(ConfigError, match=r"no site 'st_olav'; it has siemens.* leave out --project") as refused:
+        rehearsed(project, ["ge", "st_olav"], 8123)
+    added = re.findall(r"\{.*?\}", str(refused.value))
+    members = [*project.values["participants"], *(yaml.safe_load(line) for line in added)]
+    mended = Project({**project.values, "participants": members}, project.server, ("ge", "st_olav"), {})
+    assert [item["name"] for item in members[-2:]] == ["st_olav", "admin@st-olav.example.org"]
+    assert rehearsed(mended, ["ge", "st_olav"], 8123).sites == ("ge", "st_olav")
+
+
 def test_private_keys_are_private(kits: Path) -> None:
     keys = list(kits.rglob("*.key"))
     assert len(keys) == 3 + 7, "server, two sites, seven people"
@@ -129,5 +170,5 @@ def test_git_ignores_everything_that_provisioning_leaves() -> None:
         check=False,
     )
     if answer.returncode == 128:
-        pytest.skip("this is no git checkout")
+        pytest.skip("this is not a git checkout")
     assert len(answer.stdout.splitlines()) == len(names) + 1

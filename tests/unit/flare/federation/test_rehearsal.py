@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from nvflare.fuel.flare_api.api_spec import InternalError
 from nvflare.fuel.flare_api.flare_api import Session
 
 from med_duallora.cli import main
+from med_duallora.cohorts.origin import Origin
 from med_duallora.errors import CohortError, ConfigError, FederationError
 from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes, rehearsal
@@ -40,6 +42,17 @@ def test_an_unusable_cohort_is_found_before_anything_is_made(plan: Plan, tmp_pat
 def test_a_site_without_project_entry_is_refused(plan: Plan, tiny_cohorts: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="no site 'toshiba'"):
         up(replace(plan, cohorts={"toshiba": tiny_cohorts["ge"]}))
+
+
+def test_a_site_of_any_name_is_added_to_the_project_of_the_checkout(
+    plan: Plan, tiny_cohorts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    cohorts = {"st-olav": tiny_cohorts["ge"], "site-2": tiny_cohorts["canon"]}
+    federation = up(replace(plan, cohorts=cohorts, own_sites=True))
+    assert federation.sites == ("st-olav", "site-2")
+    kit = federation.kit("st-olav")
+    assert json.loads((kit / "local/med_duallora_site.json").read_text())["data_dir"] == str(tiny_cohorts["ge"])
 
 
 def test_a_site_that_could_run_no_job_is_not_started(plan: Plan) -> None:
@@ -125,10 +138,10 @@ def test_the_checkpoint_that_the_sites_got_is_recorded(
 
 def test_whether_the_cohorts_are_phantoms_is_asked_at_every_start(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
-    for synthetic in (True, False):
-        monkeypatch.setattr(rehearsal, "is_synthetic", lambda _cohort, answer=synthetic: answer)
+    for phantoms in ("all", "none"):
+        monkeypatch.setattr(rehearsal, "origin_of", lambda _cohorts, answer=phantoms: Origin(answer))
         up(plan)
-        assert Federation.read(plan.directory).synthetic is synthetic
+        assert Federation.read(plan.directory).origin == {"phantoms": phantoms, "datasets": []}
 
 
 def test_run_leaves_a_federation_alone_that_runs_already(

@@ -48,7 +48,7 @@ def test_a_usable_configuration_is_named(kit: Path, caplog: pytest.LogCaptureFix
         pytest.param(("{", ""), "is not JSON", id="no JSON"),
     ],
 )
-def test_a_mistake_is_told_at_the_start(
+def test_a_mistake_is_reported_at_the_start(
     change: tuple[str, str], expected: str, kit: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = kit / SITE_CONFIG_FILE
@@ -60,5 +60,5 @@ def test_a_mistake_is_told_at_the_start(
     assert str(kit) not in line[1]
 
 
-def test_an_open_kit_is_told_what_to_do(kits: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_open_kit_is_reported_what_to_do(kits: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert said(kits / "siemens", caplog) == [("ERROR", "local/privacy.json names no site configuration: run site-kit")]

@@ -88,7 +88,7 @@ def test_this_program_is_never_a_member(identity: str) -> None:
 
 
 def test_a_kit_without_start_script_is_refused(tmp_path: Path, identity: str) -> None:
-    with pytest.raises(FederationError, match=r"no startup kit of a server or site: .*sub_start\.sh is missing"):
+    with pytest.raises(FederationError, match=r"not a startup kit of a server or site: .*sub_start\.sh is missing"):
         processes.start(tmp_path, tmp_path / "log", identity)
 
 
@@ -186,7 +186,7 @@ def test_a_later_signal_interrupts_again(monkeypatch: pytest.MonkeyPatch) -> Non
     assert n_interrupts == 2
 
 
-def test_waiting_is_told_to_nobody_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_is_reported_to_nobody_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed(io.StringIO):
         def write(self, _text: str) -> int:
             raise BrokenPipeError

@@ -21,9 +21,9 @@ CONTEXT = "[identity=siemens, run=7-7, peer=med-duallora, task_name=train]"
         pytest.param("due to reported failure from ge: exception", "--resume-from", id="job process killed"),
         pytest.param("terminal outcome unavailable from ge: missing job on client", "vanished", id="site restarted"),
         pytest.param(
-            "App 'app' will be deployed but client config is missing", "no complete FLARE job", id="no config"
+            "App 'app' will be deployed but client config is missing", "not a complete FLARE job", id="no config"
         ),
-        pytest.param("meta.[json|conf|yml] not existing for job", "no complete FLARE job", id="no meta.json"),
+        pytest.param("meta.[json|conf|yml] not existing for job", "not a complete FLARE job", id="no meta.json"),
         pytest.param("Alive clients 1 < required min 2", "fewer sites than min_sites", id="too few sites left"),
         pytest.param("Result from ge is bad, error code: EXECUTION_EXCEPTION", "site's own log", id="site error"),
         pytest.param("initialisation failed: CohortError", "site configuration", id="site not initialised"),

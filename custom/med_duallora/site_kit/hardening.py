@@ -14,10 +14,10 @@ from med_duallora.site_kit.kit import Json, SiteKit, read_kit, unknown_parts
 SITE_CONFIG_FILE = "med_duallora_site.json"
 WHY = {
     "class_allow_list": "a job may build only the four classes that Med-DualLoRA needs at a site; FLARE's list holds "
-    "log streamers, event converters and executors that send by means of their own",
+    "log streamers, event converters and executors that send data by their own means",
     "class_list_enforcement_mode": "a class that is not listed must stop the job",
     "allow_log_streaming": "FLARE 2.9 sends the site's logs to the server unless this is false",
-    "components": "the log streamer goes; the console guard takes away the console's file commands",
+    "components": "the log streamer is removed; the console guard takes away the console's file commands",
     "permissions": "nobody brings code with a job (byoc) and nobody reads this site's files through the console",
     "scopes": "every job's results pass our egress filter, whatever the job says; the site configuration is found here",
     "default_scope": "a job that names no scope runs in ours; a job that names another is refused",
@@ -68,7 +68,7 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
     kit = read_kit(startup_kit.absolute())
     unknown = unknown_parts(kit)
     if unknown:
-        raise KitError(f"{kit.local('resources.json')} has {unknown[0]}; remove it, or close this site by hand")
+        raise KitError(f"{kit.local('resources.json')} has {unknown[0]}; remove it, or harden this site by hand")
     _check_privacy(kit)
     place = (site_config or kit.local(SITE_CONFIG_FILE)).absolute()
     if site_config is not None and not place.is_file():
@@ -137,7 +137,7 @@ def _short(value: Any) -> str:
 def _rights(authorization: Json) -> str:
     permissions = authorization["permissions"].items()
     open_roles = [role for role, rights in permissions if wanted.open_rights(rights)]
-    return ", ".join(open_roles) or "nobody, by FLARE's default file"
+    return ", ".join(open_roles) or "nobody, according to FLARE's default file"
 
 
 def _write(kit: SiteKit, files: Mapping[str, Json]) -> None:

@@ -105,7 +105,7 @@ def test_listed_paths_are_classes_not_functions():
         assert isinstance(load_class(path), type), path
 
 
-def test_every_change_is_told_with_its_reason(site_kit: Path):
+def test_every_change_is_reported_with_its_reason(site_kit: Path):
     changes = harden(site_kit)
     told = {(change.file, change.setting) for change in changes}
     assert ("local/resources.json", "allow_log_streaming") in told
@@ -205,7 +205,7 @@ UNKNOWN = [
         "components of a wrong type",
         "resources.json.default",
         lambda v: v.update(components={}),
-        "components is no list",
+        "components is not a list",
     ),
     ("no permissions", "authorization.json.default", lambda v: v.pop("permissions"), "no permissions"),
     (
@@ -269,7 +269,7 @@ def test_a_missing_site_configuration_is_said_before_anything_is_written(site_ki
 
 
 def test_a_write_that_fails_leaves_the_kit_as_it_was(site_kit: Path, monkeypatch: pytest.MonkeyPatch):
-    from med_duallora.site_kit.closing import write_text
+    from med_duallora.site_kit.hardening import write_text
 
     def full_disk(path: Path, text: str, mode: int) -> None:
         if path.name == "privacy.json":
@@ -277,7 +277,7 @@ def test_a_write_that_fails_leaves_the_kit_as_it_was(site_kit: Path, monkeypatch
         write_text(path, text, mode)
 
     before = snapshot(site_kit)
-    monkeypatch.setattr("med_duallora.site_kit.closing.write_text", full_disk)
+    monkeypatch.setattr("med_duallora.site_kit.hardening.write_text", full_disk)
     with pytest.raises(KitError, match="No space left on device; nothing changed"):
         harden(site_kit)
     assert snapshot(site_kit) == before

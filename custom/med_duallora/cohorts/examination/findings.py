@@ -1,0 +1,134 @@
+"""The checks of an examination: one function each, from what was read to what is to be said."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from med_duallora.cohorts.examination.measures import MEASURES, SubjectMeasures, odd_ones
+from med_duallora.cohorts.identity import SharedImages
+from med_duallora.cohorts.prepared import SPLITS, PreparedCohort, PreparedSubject
+from med_duallora.policy import SitePolicy
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+"""It cannot join so; it can, but somebody should look; good to know."""
+
+FAR = 5.0
+"""Robust standard deviations from the cohort's median, beyond which a subject is shown to somebody."""
+LEAST = {"n_slices": 0.15, "spacing_x": 0.15, "spacing_z": 0.15, "lv_ed_ml": 0.4, "lv_ejection": 0.2}
+"""What counts as one standard deviation at the least, as a part of the value; 0.1 for the other measures."""
+LOW_CONFIDENCE = 0.5
+FEW_OF_A_CLASS = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was found.
+
+    Args:
+        severity: ``error``, ``warning`` or ``note``.
+        text: what, where and what to do, in a sentence or two.
+        subjects: whom it concerns; empty: the cohort as a whole.
+    """
+
+    severity: str
+    text: str
+    subjects: tuple[str, ...] = ()
+
+
+def classes(cohort: PreparedCohort) -> Iterator[Finding]:
+    """Check that every split has what its use needs: both classes to train on, and to be judged by."""
+    for split in SPLITS:
+        labels = [subject.label for subject in cohort.split(split)]
+        n_normal, n_disease = labels.count(0), labels.count(1)
+        counted = f"the {split} split has {n_normal} normal (NOR) and {n_disease} diseased subjects"
+        if split == "train" and not (n_normal and n_disease):
+            yield Finding(ERROR, f"{counted}: training needs both classes, so add subjects of the missing class")
+        elif not (n_normal and n_disease):
+            use = "the best round cannot be chosen" if split == "val" else "balanced accuracy and AUROC are not defined"
+            yield Finding(WARNING, f"{counted}: without both classes {use} at this site")
+        elif split == "test" and min(n_normal, n_disease) < FEW_OF_A_CLASS:
+            step = 1 / min(n_normal, n_disease)
+            moved = "specificity" if n_normal <= n_disease else "sensitivity"
+            yield Finding(
+                NOTE, f"{counted}: one subject moves {moved} by {step:.2f}, so scores of this site are coarse"
+            )
+
+
+def privacy(cohort: PreparedCohort, policy: SitePolicy, named: str) -> Iterator[Finding]:
+    """Check which numbers the site's privacy floor will keep back because too few subjects are behind them."""
+    if not policy.metrics_leave:
+        yield Finding(NOTE, f"{named} lets no metric leave (policy.metrics_leave is false), whatever the cohort's size")
+        return
+    small = {split: n for split in SPLITS if (n := len(cohort.split(split))) < policy.min_subjects}
+    for split, n in small.items():
+        yield Finding(
+            WARNING,
+            f"the {split} split has {n} subject(s), but {named} lets numbers leave only from {policy.min_subjects} on "
+            f"(policy.min_subjects): the federation sees no {split} score of this site",
+        )
+
+
+def sharing(shared: Sequence[SharedImages], where: Mapping[str, str]) -> Iterator[Finding]:
+    """Check that no scan is there twice: one that is trained on must not be tested on, here or at another site.
+
+    Args:
+        shared: pairs of subjects with an image in common.
+        where: the cohort of each subject's images, by its ED path.
+    """
+    for pair in shared:
+        first, second = (
+            f"{item.subject} ({item.split}{where[str(item.ed_path)]})" for item in (pair.first, pair.second)
+        )
+        images = " and ".join(f"the {one} image of one is the {other} image of the other" for one, other in pair.images)
+        use = "one is judged by what was learned from the other" if pair.leaks else "it counts twice"
+        text = f"{first} and {second} are one scan: {images}; {use}. Keep one of them and prepare again"
+        yield Finding(ERROR, text, (pair.first.subject, pair.second.subject))
+
+
+def oddities(measured: Sequence[SubjectMeasures]) -> Iterator[Finding]:
+    """Find subjects that somebody should look at, because a measure lies far from all others'."""
+    values = {item.subject.subject: item.values for item in measured}
+    for name, what in MEASURES.items():
+        odd = tuple(odd_ones(measured, name, FAR, LEAST.get(name, 0.1)))
+        if odd:
+            listed = ", ".join(f"{subject} {values[subject][name]:.4g}" for subject in odd)
+            middle = statistics.median(item.values[name] for item in measured if name in item.values)
+            yield Finding(WARNING, f"{what}: far from the median of {middle:.4g}: {listed}; look at the images", odd)
+
+
+def cropping(subjects: Sequence[PreparedSubject]) -> Iterator[Finding]:
+    """Report hearts that were not found, or found with little confidence, and frames that nobody marked."""
+    centred = tuple(item.subject for item in subjects if item.crop_centre == "image")
+    if centred:
+        text = f"{len(centred)} subject(s) were cropped at the image's centre: see whether the heart is in the picture"
+        yield Finding(WARNING, text, centred)
+    unsure = tuple(
+        item.subject
+        for item in subjects
+        if item.crop_confidence is not None and item.crop_confidence < LOW_CONFIDENCE and item.crop_centre == "motion"
+    )
+    if unsure:
+        yield Finding(WARNING, f"{len(unsure)} heart(s) were found by their motion with low confidence: look", unsure)
+    automatic = tuple(item.subject for item in subjects if item.frames == "automatic")
+    if automatic:
+        text = (
+            f"ED and ES of {len(automatic)} subject(s) were chosen automatically: see whether they are the right frames"
+        )
+        yield Finding(NOTE, text, automatic)
+
+
+def remarks(subjects: Sequence[PreparedSubject]) -> Iterator[Finding]:
+    """Repeat what the preparation noticed about the raw files, each kind once."""
+    counted = Counter(text for item in subjects for text in item.remarks)
+    for text, n in counted.most_common():
+        named = tuple(item.subject for item in subjects if text in item.remarks)
+        yield Finding(NOTE, f"remark of the preparation on {n} subject(s): {text}", named)
+
+
+def mixture(subjects: Sequence[PreparedSubject]) -> Iterator[Finding]:
+    """Say where one site holds several scanners or data sets: the local adapter fits what a site has in common."""
+    vendors = Counter(item.vendor for item in subjects)
+    if len(vendors) > 1:
+        counted = ", ".join(f"{vendor} {n}" for vendor, n in vendors.most_common())
+        yield Finding(NOTE, f"scanners of {len(vendors)} vendors are one site here ({counted})")

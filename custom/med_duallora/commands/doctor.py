@@ -1,0 +1,140 @@
+"""``med-duallora doctor``: is a prepared cohort fit to join a federation."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from med_duallora.errors import ConfigError, MedDualLoRAError
+
+if TYPE_CHECKING:
+    from med_duallora.cohorts.examination import Examination, Finding
+    from med_duallora.config import JobConfig, SiteConfig
+
+DESCRIPTION = """\
+Open every volume of one or more prepared cohorts and say, in one sentence first, whether they are fit to join: classes
+and splits, damaged volumes, scans that are there twice (within a cohort, across splits, across cohorts), odd
+intensities, spacings and heart sizes, hearts that were not found, and whether there are enough subjects for what the
+site's privacy floor lets out. With --job it also says whether that job can run here. The page shows subjects' images:
+it stays at the site.
+"""
+EPILOG = "Exit codes: 0 fit to join, 1 not yet (an error was found), 2 bad input. Research use, not for diagnosis."
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "doctor",
+        help="is a prepared cohort fit to join? one sentence, the reasons, and a page with pictures",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "cohorts", nargs="+", type=Path, metavar="COHORT", help="a prepared cohort, or a folder that holds several"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("doctor.html"), metavar="FILE", help="the page (default: %(default)s)"
+    )
+    parser.add_argument("--job", metavar="JOB", help="a known job or a job folder: also say whether it can run here")
+    parser.add_argument(
+        "--site-config",
+        type=Path,
+        metavar="FILE",
+        help="the site's configuration, whose privacy floor, checkpoint and device count (default: those of a new "
+        "site kit)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Examine, print the sentences and findings, write the page."""
+    from med_duallora.cohorts.examination import cohorts_at, examine
+    from med_duallora.files import write_text
+    from med_duallora.report.cohort_page import build
+    from med_duallora.report.html import to_html
+
+    if options.out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--out {options.out} must end in .html")
+    site = _site(options.site_config)
+    job = _job(options.job)
+    found = examine(
+        cohorts_at(options.cohorts),
+        site.policy,
+        f"the site configuration {options.site_config.name}" if options.site_config else "a new site kit",
+        lambda folder: _job_problems(folder, job, site),
+    )
+    write_text(options.out, to_html(build(found)))
+    print(_as_json(found) if options.json else "\n".join(_lines(found, options.out)))
+    return 0 if all(item.is_fit for item in found) else 1
+
+
+def _site(path: Path | None) -> "SiteConfig":
+    """Return the site's configuration; without one, that of a new kit, whose floor is the strictest we write."""
+    from med_duallora.config import SiteConfig
+    from med_duallora.site_kit.wanted import site_config_template
+
+    return SiteConfig.from_file(path) if path else SiteConfig.from_dict(site_config_template(Path()))
+
+
+def _job(name: str | None) -> "JobConfig | None":
+    from med_duallora.flare.export import JOBS
+    from med_duallora.site_kit.job_check import job_settings
+
+    if name is None:
+        return None
+    if name in JOBS:
+        return JOBS[name].job
+    if not Path(name).is_dir():
+        raise ConfigError(f"--job {name}: there is no such job folder, and no known job; known are {', '.join(JOBS)}")
+    return job_settings(Path(name))
+
+
+def _job_problems(folder: Path, job: "JobConfig | None", site: "SiteConfig") -> "Iterator[Finding]":
+    """Give what would stop the job at this site: it is started here as a site starts it, but trains nothing."""
+    import dataclasses
+    import tempfile
+
+    from med_duallora.cohorts.examination import ERROR, NOTE, Finding
+    from med_duallora.site import SiteRuntime
+
+    if job is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="doctor-") as scratch:
+        # states and features of this trial are nobody's
+        state, cache = Path(scratch) / "state", Path(scratch) / "cache"
+        trial = dataclasses.replace(site, data_dir=folder, state_dir=state, cache_dir=cache, ledger=None)
+        try:
+            SiteRuntime("doctor", job, trial)
+        except (MedDualLoRAError, OSError) as error:
+            yield Finding(ERROR, f"the job {job.experiment} cannot run here: {error}")
+            return
+    yield Finding(
+        NOTE, f"the job {job.experiment} can run here: its backbone loads, and the site's privacy floor agrees"
+    )
+
+
+def _as_json(found: "list[Examination]") -> str:
+    import dataclasses
+    import json
+
+    values = [
+        {
+            "cohort": str(item.cohort.directory),
+            "is_fit": item.is_fit,
+            "sentence": item.sentence(),
+            "findings": [dataclasses.asdict(finding) for finding in item.findings],
+        }
+        for item in found
+    ]
+    return json.dumps(values, indent=2)
+
+
+def _lines(found: "list[Examination]", page: Path) -> list[str]:
+    lines = [item.sentence() for item in found]
+    for item in found:
+        if item.findings:
+            lines += ["", f"{item.cohort.directory.name}:"]
+            lines += [f"  {finding.severity:<8} {finding.text}" for finding in item.findings]
+    return [*lines, "", f"page (with subjects' images; keep it at the site): {page}"]

@@ -1,0 +1,34 @@
+import torch
+
+from med_duallora.backbone import build_classifier
+from med_duallora.backbone.config import BackboneConfig
+from med_duallora.commands.config import scopes
+from med_duallora.config import JobConfig, LoRAConfig
+from med_duallora.egress import EgressContract
+from med_duallora.model import DualLoRAModel
+from med_duallora.reference import guidance
+from med_duallora.reference.entries import settings_of
+
+
+def test_guidance_is_about_settings_that_exist() -> None:
+    assert set(guidance.BY_KEY) <= {setting.key for scope in scopes() for setting in settings_of(scope)}
+
+
+def test_the_payload_is_that_of_the_contract() -> None:
+    assert guidance.payload_bytes("cinema-mini", 8) == EgressContract.for_job(JobConfig()).tensor_bytes
+    assert guidance.payload_bytes("cinema-mini", 16) == 2 * guidance.payload_bytes("cinema-mini", 8)
+
+
+def test_the_cache_holds_what_the_trunk_gives() -> None:
+    config = BackboneConfig.preset("cinema-tiny")
+    model = DualLoRAModel(build_classifier(config), LoRAConfig(n_blocks=1), seed=0)
+    trunk = model.trunk(torch.zeros(1, config.n_input_channels, *config.image_size))
+    measured = 4 * (trunk.tokens.numel() + trunk.fusion_term.numel())
+    assert guidance.cache_bytes(config, n_views=0) == measured
+    assert guidance.cache_bytes(config, n_views=4) == 5 * measured
+
+
+def test_tables_have_a_cell_for_every_heading() -> None:
+    for rows in (guidance.rank_table(), guidance.memory_table()):
+        assert len(rows) > 2
+        assert {len(row) for row in rows} == {len(rows[0])}
