@@ -35,14 +35,16 @@ def test_both_classes_lack_nothing(cohort: Path) -> None:
 def test_no_seed_makes_a_class_that_is_not_there(cohort: Path) -> None:
     found = lacking_class(relabelled(cohort, {"train", "val", "test"}, "1"))
     assert found.startswith(
-        "its train split has 0 healthy and 6 diseased subjects, and the whole cohort has no healthy one"
+        "its train split has 0 normal (NOR) and 6 diseased subjects, and the whole cohort has no normal one"
     )
-    assert "prepare it again with healthy subjects" in found and "seed" not in found
+    assert "prepare it again with normal subjects" in found and "seed" not in found
 
 
 def test_subjects_that_lie_in_other_splits_can_be_moved(cohort: Path) -> None:
     found = lacking_class(relabelled(cohort, {"train"}, "0"))
-    assert found.startswith("its train split has 6 healthy and 0 diseased subjects; the diseased ones lie elsewhere")
+    assert found.startswith(
+        "its train split has 6 normal (NOR) and 0 diseased subjects; the diseased ones lie elsewhere"
+    )
     assert "(train 0, val 1, test 1)" in found and "column split of cohort.csv" in found
 
 
