@@ -34,10 +34,8 @@ def test_both_classes_lack_nothing(cohort: Path) -> None:
 
 def test_no_seed_makes_a_class_that_is_not_there(cohort: Path) -> None:
     found = lacking_class(relabelled(cohort, {"train", "val", "test"}, "1"))
-    assert found.startswith(
-        "its train split has 0 normal (NOR) and 6 diseased subjects, and the whole cohort has no normal one"
-    )
-    assert "prepare it again with normal subjects" in found and "seed" not in found
+    assert found.startswith("its train split has 0 normal (NOR) and 6 diseased subjects, and the whole cohort has no ")
+    assert "prepare it again with normal (NOR) subjects" in found and "seed" not in found
 
 
 def test_subjects_that_lie_in_other_splits_can_be_moved(cohort: Path) -> None:

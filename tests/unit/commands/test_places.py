@@ -57,6 +57,24 @@ def test_a_place_below_a_file_is_said(
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+ON_A_FULL_DISK = {name: row for name, row in BELOW_A_FILE.items() if name not in ("simulate", "federation up")}
+ON_A_FULL_DISK["pretrain"] = lambda place, data: [
+    *("pretrain", "--data", data, "--backbone", "cinema-tiny", "--steps", 1, "--batch-size", 2),
+    *("--out", place / "w.safetensors"),
+]
+ON_A_FULL_DISK["phantom"] = lambda place, _: ["phantom", "--out", place, "--n-per-vendor", 4, "--processes", 1]
+ON_A_FULL_DISK["report"] = lambda place, data: ["report", data.parent / "workspace", "--out", place]
+
+
+@pytest.mark.parametrize("name", ON_A_FULL_DISK)
+def test_a_full_place_is_said(
+    name: str, data: Path, server: Path, tmp_path: Path, full_disk: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = said(ON_A_FULL_DISK[name](tmp_path / "place", data), capsys)
+    assert (code, "Traceback" in error) == (1, False), error
+    assert str(tmp_path / "place") in error and "File too large" in error
+
+
 DEEP = "[" * 100_000 + "]" * 100_000
 OF_JSON: dict[str, Arguments] = {
     "report": lambda place, _: ["report", place],
