@@ -26,6 +26,7 @@ ADVICE = {
     errno.EROFS: CLOSED,
     errno.EACCES: CLOSED,
     errno.EPERM: CLOSED,
+    errno.EEXIST: "something else is there; choose another place",
     errno.ENOTDIR: "a part of this path is a file; choose another place",
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
@@ -109,7 +110,7 @@ def sentence(error: OSError) -> str:
     """Return what an operating system refused as one sentence: the place, the reason, and what to do."""
     if isinstance(error, shutil.Error):  # of copytree, which goes on after an error and lists all of them
         _, place, reason = error.args[0][0]
-        return f"{place}: {reason}"
+        return f"{place}: {str(reason).partition('] ')[2].partition(': ')[0] or reason}"
     place = error.filename if error.filename is not None else "a file or the output"
     advice = ADVICE.get(error.errno or 0, "")
     return f"{place}: {error.strerror or error}" + (f"; {advice}" if advice else "")

@@ -145,7 +145,7 @@ def test_another_error_keeps_its_traceback(error: OSError, monkeypatch: pytest.M
 
 
 def test_an_output_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = [sys.executable, "-m", "med_duallora", "jobs", "check", "--root", str(REPOSITORY)]
+    program = [sys.executable, "-m", "med_duallora", "jobs", "check", "--checkout", str(REPOSITORY)]
     with open("/dev/full", "w") as full:  # noqa: PTH123
         found = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert found.returncode == 1

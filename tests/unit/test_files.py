@@ -76,8 +76,8 @@ def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path: Path, full_
 def test_a_place_below_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for write in (
-        lambda: write_text(tmp_path / "file" / "x.txt", "x"),
-        lambda: check_writable(tmp_path / "file" / "x"),
+        lambda: write_text(tmp_path / "file" / "folder" / "x.txt", "x"),
+        lambda: check_writable(tmp_path / "file" / "folder" / "x"),
     ):
         with pytest.raises(OSError, match="Not a directory") as told:
             write()

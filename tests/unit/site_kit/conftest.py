@@ -41,3 +41,10 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site_kit(provisioned: Path, tmp_path: Path) -> Path:
     """An untouched kit of the site siemens, this test's own copy."""
     return Path(shutil.copytree(provisioned / "siemens", tmp_path / "siemens"))
+
+
+@pytest.fixture
+def places(tiny_cohorts: dict[str, Path], tmp_path: Path) -> dict[str, str]:
+    """What a site's administrator fills into the template: with it, jobs can run."""
+    own = {name: str(tmp_path / name) for name in ("state_dir", "cache_dir")}
+    return {**own, "data_dir": str(tiny_cohorts["siemens"]), "ledger": str(tmp_path / "ledger.jsonl")}

@@ -69,13 +69,15 @@ def test_settings_out_of_range_are_named(job: Path):
         job_settings(job)
 
 
-def test_the_command_prints_the_hash_to_pin(site_kit: Path, job: Path, tmp_path: Path, capsys):
+def test_the_command_prints_the_hash_to_pin(site_kit: Path, job: Path, places: dict[str, str], capsys):
     harden(site_kit)
-    change(site_kit, "med_duallora_site.json", lambda v: v.update(data_dir=str(tmp_path)))
     arguments = ["preflight", "--startup-kit", str(site_kit), "--job", str(job)]
-    assert main(arguments) == 0
-    said, warned = capsys.readouterr()
+    assert main(arguments) == 1
+    warned = capsys.readouterr().err
     assert "site configuration: state_dir = '/CHANGE-ME/state', but it is still the one of the template" in warned
+    change(site_kit, "med_duallora_site.json", lambda v: v.update(places))
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
     sha256 = EgressContract.for_job(JobConfig()).sha256
     assert f"for policy.contract_sha256: {sha256}" in said and "the site accepts this job" in said
     assert "blocks.5.attn.kv.global_b  float32 384x8" in said

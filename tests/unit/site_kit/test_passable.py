@@ -49,6 +49,6 @@ def test_blanks_are_named_in_words() -> None:
 
 def test_python_s_own_path_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     check_python()
-    monkeypatch.setattr(sys, "executable", "/home/me/my project/.venv/bin/python")
-    with pytest.raises(InputError, match="the Python that runs this, '/home/me/my project"):
+    monkeypatch.setattr(sys, "executable", "/srv/my project/.venv/bin/python")
+    with pytest.raises(InputError, match="the Python that runs this, '/srv/my project"):
         check_python()
