@@ -154,15 +154,16 @@ def match(ledger: Sequence[Line], record: Sequence[Line], site: str, job: str = 
         job: only this job; empty: every job that the server's record names.
 
     Raises:
-        InputError: the server's record names other sites, but not this one.
+        InputError: neither the ledger nor the server's record names this site.
         LedgerError: the server's record holds no job to compare.
     """
     jobs = {job} if job else {str(line.get("job")) for line in record}
     if not jobs:
         raise LedgerError("the server's record is empty: there is nothing to compare")
-    known = sorted({str(line["site"]) for line in record if "site" in line})
+    # A site of which nothing arrived is only in its own ledger: that is what the comparison has to tell.
+    known = sorted({str(line["site"]) for line in (*ledger, *record) if "site" in line})
     if known and site not in known:
-        raise InputError(f"unknown site {site!r}: the server's record names {', '.join(known)}")
+        raise InputError(f"unknown site {site!r}: the ledger and the server's record name {', '.join(known)}")
     left = [line for line in ledger if line.get("verdict") == ALLOWED and _compared(line, jobs)]
     arrived = [line for line in record if line.get("site") == site and _compared(line, jobs)]
     at_site, at_server = Counter(map(_key, left)), Counter(map(_key, arrived))

@@ -30,7 +30,7 @@ __all__ = [
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Names the rules of this module. Change it when any prepared voxel can change: earlier output is then redone.
-PREPARATION = "cinema-sax-2"
+PREPARATION = "cinema-sax-3"
 
 TARGET_SPACING = (1.0, 1.0, 10.0)  # mm
 CROP_SIZE = 192  # voxels = mm, in plane

@@ -23,10 +23,11 @@ HEART_RADIUS = 80.0  # mm around the centre; no heart reaches further
 MAX_FRAMES = 8  # of a cine; more add time, not places
 
 # How the confidence is made; chosen together with CONFIDENT on the odd half of ACDC, see docs/preparation.md.
-AGREEMENT_RADIUS = 8.0  # mm, within which a slice's votes speak for the place
-CHANCE_AGREEMENT = 0.5  # about what a place chosen by other slices has in a slice without a heart
+HEART_SLICES = 2 / 3  # of the slices are asked, the best: others lie above or below the ventricles
+AGREEMENT_RADIUS = 4.0  # mm, within which a slice's votes speak for the place
+CHANCE_AGREEMENT = 0.6  # about what a place has that slices without a heart agree on
 PEAK_RADIUS = 12.0  # mm
-CONCENTRATED = 0.1  # share of all votes within PEAK_RADIUS of the place from which on they are not scattered
+CONCENTRATED = 0.05  # share of all votes within PEAK_RADIUS of the place from which on they are not scattered
 
 # Below this, the image's centre is the better guess.
 CONFIDENT = 0.3
@@ -74,7 +75,7 @@ def find_heart(frames: Array, spacing: tuple[float, float, float]) -> HeartPlace
         return nowhere
     peak = _peak(votes)
     x, y = ((place + 0.5) * n / m - 0.5 for place, n, m in zip(peak, (n_x, n_y), votes.shape, strict=True))
-    return HeartPlace((x, y), _extent(motion.sum(axis=2), peak), _confidence(by_slice, votes, peak))
+    return HeartPlace((x, y), _extent((motion**2).sum(axis=2), peak), _confidence(by_slice, votes, peak))
 
 
 def _on_grid(frames: Array, spacing: tuple[float, float, float]) -> Array:
@@ -164,21 +165,23 @@ def _distance(shape: tuple[int, ...], centre: tuple[int, int]) -> Array:
     return np.asarray(np.hypot(x - centre[0], y - centre[1]) * GRID)
 
 
-def _extent(motion: Array, centre: tuple[int, int]) -> float:
-    """Return the radius in mm that holds 90 % of the motion near ``centre``."""
-    distance = _distance(motion.shape, centre)
+def _extent(change: Array, centre: tuple[int, int]) -> float:
+    """Return the radius in mm that holds 90 % of the change near ``centre`` beyond the usual farther away."""
+    distance = _distance(change.shape, centre)
     near = distance <= HEART_RADIUS
+    usual = float(change[~near].mean()) if not near.all() else 0.0
     order = np.argsort(distance[near])
-    held = np.cumsum(motion[near][order])
+    held = np.cumsum(np.maximum(change[near][order] - usual, 0))
     return float(distance[near][order][np.searchsorted(held, 0.9 * held[-1])])
 
 
 def _confidence(by_slice: Array, votes: Array, centre: tuple[int, int]) -> float:
-    """Return how near the place comes to each slice's own best one, in votes, less where votes are scattered."""
+    """Return how near the place comes to slices' own best ones, in votes, less where votes are scattered."""
     distance = _distance(votes.shape, centre)
     best = by_slice.max(axis=(0, 1))
     here = by_slice[distance <= AGREEMENT_RADIUS].max(axis=0)
-    agreement = float(np.divide(here, best, out=np.zeros_like(best), where=best > 0).mean())
+    of_best = np.sort(np.divide(here, best, out=np.zeros_like(best), where=best > 0))
+    agreement = float(of_best[-int(np.ceil(HEART_SLICES * len(of_best))) :].mean())
     concentration = float(votes[distance <= PEAK_RADIUS].sum() / votes.sum())
     beyond_chance = max(0.0, agreement - CHANCE_AGREEMENT) / (1 - CHANCE_AGREEMENT)
     return beyond_chance * min(1.0, concentration / CONCENTRATED)

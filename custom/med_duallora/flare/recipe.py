@@ -29,15 +29,6 @@ MONTH_S = 31 * 24 * 3600
 TASK_INTERVAL_S = 0.5
 """A site asks for its next task this long after an answer (FLARE's default of 2 s dominates short rounds)."""
 
-MONTH_S = 31 * 24 * 3600
-WORKFLOW_RANGES = {
-    "min_sites": (1, 10_000),
-    "wait_s": (0, MONTH_S),
-    "round_timeout_s": (0, MONTH_S),
-    "start_round": (0, MAX_ROUNDS),
-    "stop_round": (0, MAX_ROUNDS),
-}
-
 
 @dataclass(frozen=True)
 class WorkflowConfig:

@@ -191,7 +191,7 @@ def test_a_federation_is_started_once(
 def test_an_incomplete_job_is_refused_with_flare_s_reason(federation: RunningFederation) -> None:
     folder = federation.job(name="incomplete")
     (folder / "app" / "config" / "config_fed_client.json").unlink()
-    with pytest.raises(FederationError, match=r"(?s)client config is missing.*meaning: .*no complete FLARE job"):
+    with pytest.raises(FederationError, match=r"(?s)client config is missing.*meaning: .*not a complete FLARE job"):
         federation.submit(folder)
 
 

@@ -73,6 +73,36 @@ def test_a_straight_edge_that_moves_more_is_no_heart() -> None:
     assert off_mm(frames, (60.0, 80.0)) < 8
 
 
+def test_a_right_ventricle_that_moves_more_is_not_the_left_one() -> None:
+    """A failing left ventricle hardly moves; the crescent beside it fills and empties altogether."""
+    weak = beating(noise=2.0)
+    weak[..., 1] = beating(noise=2.0)[..., 0] * 0.7 + weak[..., 1] * 0.3
+    x, y = np.indices(weak.shape[:2]) * 1.5
+    crescent = (np.hypot(x - 50, y - 120) < 38) & (np.hypot(x - 90, y - 120) > 38)
+    weak[crescent, :, 0] += 120
+    assert off_mm(weak, (60.0, 80.0)) < 8
+    assert find_heart(weak, SPACING).confidence > CONFIDENT
+
+
+def test_slices_above_and_below_the_heart_do_not_make_it_unsure() -> None:
+    frames = beating(shape=(150, 170, 9))
+    without = beating((400.0, 400.0), shape=(150, 170, 9))
+    frames[:, :, [0, 7, 8]] = without[:, :, [0, 7, 8]]
+    assert off_mm(frames, (60.0, 80.0)) < 5
+    assert find_heart(frames, SPACING).confidence > 0.8
+
+
+def test_a_field_of_view_smaller_than_the_crop_is_enough() -> None:
+    frames = beating()[25:95, 45:115]
+    assert off_mm(frames, (35.0, 35.0)) < 5
+    assert find_heart(frames, SPACING).confidence > CONFIDENT
+
+
+def test_the_extent_follows_the_heart_and_not_the_chest() -> None:
+    """The disc moves within 25 mm; noise all over the chest adds nothing."""
+    assert 15 < find_heart(beating(noise=2.0), SPACING).extent_mm < 35
+
+
 def still() -> np.ndarray:
     frames = beating(noise=0)
     return np.stack([frames[..., 0], frames[..., 0]], axis=3)
@@ -109,7 +139,7 @@ def test_the_hearts_of_patients_are_found(shared: Path) -> None:
     if not database.is_dir():
         pytest.skip("raw ACDC is not beside the repository")
     subjects = acdc.read(database)[0][1::10]
-    distances = []
+    distances, confidences = [], []
     for raw in subjects:
         stacks = load_stacks(raw, files_sha256([source.path for _, source in raw.sources()])[1])
         place = find_heart(np.stack([stacks.ed, stacks.es], axis=3), stacks.spacing)
@@ -120,5 +150,7 @@ def test_the_hearts_of_patients_are_found(shared: Path) -> None:
         half = [(i.max() - i.min()) / 2 * s for i, s in zip((x, y), stacks.spacing, strict=False)]
         assert all(abs(o) + h < CROP_SIZE / 2 for o, h in zip(off, half, strict=True)), "the whole LV is in the crop"
         distances.append(np.hypot(*off))
+        confidences.append(place.confidence)
     assert len(distances) == 10
     assert np.median(distances) < 10
+    assert min(confidences) > CONFIDENT

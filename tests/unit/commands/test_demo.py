@@ -71,6 +71,6 @@ def test_a_failed_step_ends_the_demo(  # noqa: PLR0917
 
 
 def test_every_printed_command_is_one_that_the_command_line_takes(tmp_path: Path) -> None:
-    options = Namespace(out=tmp_path, seed=1, n_per_vendor=8, assignments=["train.n_rounds=2"])
+    options = Namespace(out=tmp_path, seed=1, n_per_vendor=8, assignments=["train.n_rounds=2"], fresh=False)
     for arguments in demo.steps(options).values():
         assert build_parser().parse_args(arguments).command == arguments[0]

@@ -164,4 +164,4 @@ def test_a_site_that_the_record_does_not_know_is_said(tmp_path: Path, capsys: py
         ["ledger", "match", tmp_path / "ledger.jsonl", tmp_path / "received.jsonl", "--site", "nope"], capsys
     )
     assert code == 2
-    assert "unknown site 'nope': the server's record names ge" in error
+    assert "unknown site 'nope': the ledger and the server's record name ge" in error

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_tiny_cohort
+
 PROJECT = """
 api_version: 3
 name: cmr
@@ -43,8 +45,9 @@ def site_kit(provisioned: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(provisioned / "siemens", tmp_path / "siemens"))
 
 
-@pytest.fixture
-def places(tiny_cohorts: dict[str, Path], tmp_path: Path) -> dict[str, str]:
-    """What a site's administrator fills into the template: with it, jobs can run."""
-    own = {name: str(tmp_path / name) for name in ("state_dir", "cache_dir")}
-    return {**own, "data_dir": str(tiny_cohorts["siemens"]), "ledger": str(tmp_path / "ledger.jsonl")}
+def places(folder: Path) -> dict[str, str]:
+    """Return places of a site's configuration that can be used: a cohort is there."""
+    cohort = folder / "cohort"
+    if not cohort.exists():
+        write_tiny_cohort(cohort, "siemens", seed=0)
+    return {"data_dir": str(cohort), "state_dir": str(folder / "state"), "cache_dir": str(folder / "cache")}

@@ -12,6 +12,7 @@ from med_duallora.cli import main
 from med_duallora.ledger import ALLOWED, Entry, Ledger
 from med_duallora.site_kit import Channel, harden, inspect_kit
 from tests.conftest import REPOSITORY
+from tests.unit.site_kit.conftest import places
 from tests.unit.site_kit.test_hardening import change, snapshot
 
 
@@ -185,7 +186,7 @@ def test_another_version_of_flare_is_not_judged(
     assert bool(open_ones(closed_kit)) == is_open
 
 
-def test_the_commands_exit_codes_and_words(site_kit: Path, places: dict[str, str], capsys):
+def test_the_commands_exit_codes_and_words(site_kit: Path, tmp_path: Path, capsys):
     assert main(["preflight", "--startup-kit", str(site_kit)]) == 1
     said = capsys.readouterr().out
     assert "OPEN      live streaming of a job's logs" in said and "to close it: run med-duallora site-kit" in said
@@ -195,7 +196,9 @@ def test_the_commands_exit_codes_and_words(site_kit: Path, places: dict[str, str
     assert "check it now" in capsys.readouterr().out
     assert main(["site-kit", "--startup-kit", str(site_kit)]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    change(site_kit, "med_duallora_site.json", lambda v: v.update(places))
+    assert main(["preflight", "--startup-kit", str(site_kit)]) == 1, "the template's places are nowhere"
+    assert "site configuration: data_dir = '/CHANGE-ME" in capsys.readouterr().err
+    change(site_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(["preflight", "--startup-kit", str(site_kit), "--json"]) == 0
     assert all(not channel["is_open"] for channel in json.loads(capsys.readouterr().out))
     assert main(["preflight", "--startup-kit", str(site_kit)]) == 0
@@ -219,20 +222,20 @@ def test_the_document_says_how_many_are_open(closed_kit: Path, provisioned: Path
 
 
 def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(
-    site_kit: Path, closed_kit: Path, places: dict[str, str], capsys
+    site_kit: Path, closed_kit: Path, tmp_path: Path, capsys
 ):
     for kit in (site_kit, closed_kit):
         assert [channel.state for channel in inspect_kit(kit) if channel.is_reported] == ["reported"]
-    change(closed_kit, "med_duallora_site.json", lambda v: v.update(places))
+    change(closed_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
     said = capsys.readouterr().out
     assert "reported  facts about the machine" in said and "all 23 channels closed" in said
 
 
 @pytest.fixture
-def usable_kit(closed_kit: Path, places: dict[str, str]) -> Path:
+def usable_kit(closed_kit: Path, tmp_path: Path) -> Path:
     """A closed kit of a site where jobs can run."""
-    change(closed_kit, "med_duallora_site.json", lambda v: v.update(places))
+    change(closed_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     return closed_kit
 
 

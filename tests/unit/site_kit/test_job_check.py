@@ -14,6 +14,7 @@ from med_duallora.errors import ConfigError, KitError
 from med_duallora.policy import SitePolicy
 from med_duallora.site_kit import harden
 from med_duallora.site_kit.job_check import job_settings, judge
+from tests.unit.site_kit.conftest import places
 from tests.unit.site_kit.test_hardening import REPOSITORY, change
 
 CONFIG = SiteConfig(Path("d"), Path("s"), Path("c"))
@@ -69,18 +70,18 @@ def test_settings_out_of_range_are_named(job: Path):
         job_settings(job)
 
 
-def test_the_command_prints_the_hash_to_pin(site_kit: Path, job: Path, places: dict[str, str], capsys):
+def test_the_command_prints_the_hash_to_pin(site_kit: Path, job: Path, tmp_path: Path, capsys):
     harden(site_kit)
+    change(site_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path) | {"state_dir": "/CHANGE-ME/state"}))
     arguments = ["preflight", "--startup-kit", str(site_kit), "--job", str(job)]
     assert main(arguments) == 1
-    warned = capsys.readouterr().err
+    said, warned = capsys.readouterr()
     assert "site configuration: state_dir = '/CHANGE-ME/state', but it is still the one of the template" in warned
-    change(site_kit, "med_duallora_site.json", lambda v: v.update(places))
-    assert main(arguments) == 0
-    said = capsys.readouterr().out
     sha256 = EgressContract.for_job(JobConfig()).sha256
     assert f"for policy.contract_sha256: {sha256}" in said and "the site accepts this job" in said
     assert "blocks.5.attn.kv.global_b  float32 384x8" in said
+    change(site_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
+    assert main(arguments) == 0
     change(site_kit, "med_duallora_site.json", lambda v: v["policy"].update(contract_sha256=[sha256]))
     assert main(arguments) == 0
     change(site_kit, "med_duallora_site.json", lambda v: v["policy"].update(contract_sha256=["0" * 64]))

@@ -37,7 +37,7 @@ def test_a_usable_configuration_is_named(kit: Path, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        pytest.param(("state_dir", "stat_dir"), "unknown setting 'stat_dir'; did you mean 'state_dir'?", id="misspelt"),
+        pytest.param(("state_dir", "stat_dir"), "unknown setting 'stat_dir'; did you mean state_dir?", id="misspelt"),
         pytest.param(
             ('"n_threads": 1', '"n_threads": 0'), "n_threads = 0, but it must be between 1", id="out of range"
         ),
