@@ -33,7 +33,7 @@ def test_how_to_go_on_from_a_failed_job_is_said(federation: Federation, capsys: 
     place = federation.directory / "results" / "7"
     adapter = place / "workspace" / "app_server" / "adapter_last.safetensors"
     assert capsys.readouterr().out.splitlines() == [
-        f"result, as far as far as the job got: {place}",
+        f"result, as far as the job got: {place}",
         f"to resume from its last finished round: the same command with --resume-from {adapter}",
     ]
 
