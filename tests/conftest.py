@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import re
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,15 @@ class Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.texts.append(self.format(record))
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can be larger than 2 KiB for this process and those that it starts: much like a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="session")

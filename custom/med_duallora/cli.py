@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import select
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -98,6 +99,11 @@ def _reader_left() -> bool:
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poller.poll(0))
 
 
+def _is_of_a_place(error: OSError) -> bool:
+    """Return whether an error is the operating system's word about a file or folder, which a sentence can say."""
+    return isinstance(error, shutil.Error) or (error.errno is not None and not isinstance(error, ConnectionError))
+
+
 def _print_any_name() -> None:
     """Show what the terminal's encoding cannot in escapes: a file's name may hold any byte."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -110,7 +116,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         return int(options.run(options))
     except (MedDualLoRAError, OSError) as error:
-        if isinstance(error, OSError) and (isinstance(error, ConnectionError) or error.errno is None):
+        if isinstance(error, OSError) and not _is_of_a_place(error):
             raise  # a pipe, see main; or no word of the operating system, so that only a traceback says where
         if options.debug:
             traceback.print_exc()

@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ ADVICE = {
     errno.EROFS: CLOSED,
     errno.EACCES: CLOSED,
     errno.EPERM: CLOSED,
+    errno.EEXIST: "something else is there; choose another place",
     errno.ENOTDIR: "a part of this path is a file; choose another place",
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
@@ -73,8 +76,41 @@ def _named(target: Path) -> Iterator[None]:
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(target)) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder, and find out whether files can be made in it, before the work whose result will go there.
+
+    Raises:
+        OSError: they cannot; names the place.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _named(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def replace_folder(fresh: Path, target: Path) -> Path:
+    """Rename ``fresh`` to ``target`` on the same disk; what was there goes only once the new one is in its place.
+
+    Raises:
+        OSError: it cannot be renamed; what was there is there again.
+    """
+    older = target.with_name(f".replaced-{uuid.uuid4().hex[:12]}")
+    if target.exists():
+        target.rename(older)
+    try:
+        fresh.rename(target)
+    except OSError:
+        if older.exists():
+            older.rename(target)
+        raise
+    shutil.rmtree(older, ignore_errors=True)
+    return target
+
+
 def sentence(error: OSError) -> str:
     """Return what an operating system refused as one sentence: the place, the reason, and what to do."""
+    if isinstance(error, shutil.Error):  # of copytree, which goes on after an error and lists all of them
+        _, place, reason = error.args[0][0]
+        return f"{place}: {str(reason).partition('] ')[2].partition(': ')[0] or reason}"
     place = error.filename if error.filename is not None else "a file or the output"
     advice = ADVICE.get(error.errno or 0, "")
     return f"{place}: {error.strerror or error}" + (f"; {advice}" if advice else "")

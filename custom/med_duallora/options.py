@@ -1,7 +1,35 @@
 """Options that several commands share."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return what reads an option's text as a whole number between two limits, both included."""
+
+    def read(text: str) -> int:
+        plain = text.removeprefix("-")
+        if not (plain.isascii() and plain.isdigit() and len(plain) <= 18 and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number between {low} and {high}")
+        return int(text)
+
+    return read
+
+
+def above_zero(high: float) -> Callable[[str], float]:
+    """Return what reads an option's text as a number above 0, up to a limit; NaN and infinity are none."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not 0 < value <= high:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number above 0 and at most {high:g}")
+        return value
+
+    return read
 
 
 def add_resume_argument(parser: argparse.ArgumentParser) -> None:

@@ -120,8 +120,11 @@ def undisturbed(
 
 @pytest.fixture(scope="module")
 def swapped(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Two sites, one at a time: FLARE gives every site a new process in every round."""
-    workspace, data = tmp_path_factory.mktemp("swapped") / "run", tiny_cohorts["ge"].parent
+    """Two sites, one at a time: FLARE gives every site a new process in every round.
+
+    FLARE loses blanks, quotes, ``#`` and ``{site}`` of a path on the way to these processes; a workspace may have them.
+    """
+    workspace, data = tmp_path_factory.mktemp("swapped") / "run 1 'a' #b {site}", tiny_cohorts["ge"].parent
     return command_line(workspace, data, tiny_checkpoint, "--sites", ",".join(PAIR), "--parallel-sites", "1")
 
 

@@ -1,4 +1,5 @@
 import argparse
+import io
 import os
 import re
 import subprocess
@@ -115,6 +116,54 @@ def test_an_expected_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("med-duallora report: nowhere is not a directory")
+
+
+def test_a_word_of_the_operating_system_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(_: argparse.Namespace) -> int:
+        raise OSError(28, "No space left on device", "/srv/report.html")
+
+    monkeypatch.setattr(report, "run", refused)
+    assert main(["report", "run"]) == 1
+    expected = (
+        "med-duallora report: /srv/report.html: No space left on device; make room there, or choose another place\n"
+    )
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("no number"), ConnectionResetError(104, "reset")], ids=["ours", "a network's"]
+)
+def test_another_error_keeps_its_traceback(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr(report, "run", broken)
+    with pytest.raises(type(error)):
+        main(["report", "run"])
+
+
+def test_an_output_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = [sys.executable, "-m", "med_duallora", "jobs", "check", "--checkout", str(REPOSITORY)]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        found = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr.endswith(
+        "a file or the output: No space left on device; make room there, or choose another place\n"
+    )
+
+
+def test_names_of_any_bytes_can_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(_: argparse.Namespace) -> int:
+        print("odd \udcff")
+        return 0
+
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(report, "run", named)
+    assert main(["report", "run"]) == 0
+    assert output.buffer.getvalue() == b"odd \\udcff\n"
 
 
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,28 @@
+import copy
 import hashlib
 import json
+import shutil
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from med_duallora.files import atomic_path, canonical_json, sha256_of_file, sha256_of_json, write_json, write_text
+from med_duallora.files import (
+    MAX_JSON_DEPTH,
+    atomic_path,
+    canonical_json,
+    check_writable,
+    parsed_json,
+    read_json,
+    replace_folder,
+    sentence,
+    sha256_of_file,
+    sha256_of_json,
+    write_json,
+    write_text,
+)
 
 
 def test_a_file_appears_whole_with_its_parents_and_its_mode(tmp_path: Path) -> None:
@@ -42,6 +59,67 @@ def test_a_failed_first_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "scores.json", {"auroc": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path: Path, full_disk: None) -> None:
+    target = tmp_path / "numbers.json"
+    with pytest.raises(OSError, match="File too large") as told:
+        write_json(target, list(range(10_000)))
+    assert told.value.filename == str(target)
+    assert sentence(told.value).startswith(f"{target}: File too large; files of this size are not allowed here")
+    with pytest.raises(OSError, match="File too large") as told, atomic_path(target) as partial:
+        save_file({"a": np.zeros(10_000)}, partial)
+    assert told.value.filename == str(target), "the writer of tensors has an error of its own"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_below_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for write in (
+        lambda: write_text(tmp_path / "file" / "folder" / "x.txt", "x"),
+        lambda: check_writable(tmp_path / "file" / "folder" / "x"),
+    ):
+        with pytest.raises(OSError, match="Not a directory") as told:
+            write()
+        assert str(tmp_path / "file") in sentence(told.value)
+        assert sentence(told.value).endswith("a part of this path is a file; choose another place")
+
+
+def test_several_errors_of_a_copied_folder_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "from" / name).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(shutil.Error) as told:
+        shutil.copytree(tmp_path / "from", tmp_path / "to")
+    assert sentence(told.value).count("No such file or directory") == 1
+
+
+def test_a_folder_takes_another_s_place_or_leaves_it(tmp_path: Path) -> None:
+    for name in ("fresh", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "nowhere", tmp_path / "old")
+    assert (tmp_path / "old" / "old").exists(), "what was there is there again"
+    assert replace_folder(tmp_path / "fresh", tmp_path / "old") == tmp_path / "old"
+    assert [path.name for path in tmp_path.rglob("*")] == ["old", "fresh"]
+    (tmp_path / "next").mkdir()
+    assert replace_folder(tmp_path / "next", tmp_path / "new").is_dir(), "nothing was there"
+
+
+@pytest.mark.parametrize("n", [MAX_JSON_DEPTH + 1, 1000, 100_000])
+@pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")], ids=["lists", "objects"])
+def test_json_without_end_is_a_value_error(begin: str, end: str, n: int) -> None:
+    with pytest.raises(ValueError, match="more than 64 lists and objects lie inside each other"):
+        parsed_json(begin * n + "0" + end * n)
+
+
+def test_json_as_deep_as_allowed_is_read_and_can_be_copied(tmp_path: Path) -> None:
+    text = "[" * MAX_JSON_DEPTH + "0" + "]" * MAX_JSON_DEPTH
+    assert canonical_json(copy.deepcopy(parsed_json(text))) == text
+    (tmp_path / "file.json").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="decode"):
+        read_json(tmp_path / "file.json")
 
 
 def test_json_comes_back(tmp_path: Path) -> None:

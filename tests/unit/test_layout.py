@@ -128,3 +128,10 @@ def _text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         return None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_json_is_read_by_the_one_function_that_bounds_it(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").replace("json.loads(json.dumps(", "")
+    found = re.findall(r"json\.loads?\(", text)
+    assert len(found) == (1 if path == PACKAGE / "files.py" else 0), "use files.read_json or files.parsed_json"

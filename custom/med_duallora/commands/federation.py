@@ -211,14 +211,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
+    from med_duallora.backbone import check_checkpoint
     from med_duallora.cohorts.sites import find_sites
     from med_duallora.flare.federation.rehearsal import Plan
 
     project = options.project or _default_project()
     if not project.is_file():
         raise ConfigError(f"there is no project file {project}")
-    if options.backbone_checkpoint is not None and not options.backbone_checkpoint.is_file():
-        raise ConfigError(f"--backbone-checkpoint {options.backbone_checkpoint} is not a file")
+    if options.backbone_checkpoint is not None:
+        check_checkpoint(options.backbone_checkpoint)
     if not 0 <= options.port < 2**16:
         raise ConfigError(f"--port {options.port}, but it must be between 0 and 65535")
     if not 0 < options.timeout <= MAX_TIMEOUT_S:  # NaN, too, is neither above nor below

@@ -55,11 +55,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _say_what_is_unusable(startup_kit: Path) -> int:
     """Say on standard error what in the site's configuration would stop every job here; return how many things."""
+    from med_duallora.site_kit.passable import not_passed_on
     from med_duallora.site_kit.policy_channels import site_config_of
     from med_duallora.usable import problems
 
     config = site_config_of(startup_kit)
     found = list(problems(config)) if config else []
+    if character := not_passed_on(startup_kit.absolute()):
+        found.append(
+            f"the kit's path has {character} in it, which FLARE does not pass on to the processes of its jobs: move it"
+        )
     for problem in found:
         print(f"site configuration: {problem}", file=sys.stderr)
     return len(found)

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from med_duallora.options import above_zero, whole_number
+
 if TYPE_CHECKING:
     from med_duallora.pretraining.data import VolumePool
     from med_duallora.pretraining.run import PretrainConfig
@@ -20,7 +22,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="pre-train a backbone as a masked autoencoder",
         description="Pre-train a CineMA backbone as a masked autoencoder (75 % of the patches hidden) on the ED and "
         "ES volumes of prepared cohorts; labels are not used. Writes a float16 checkpoint that the other "
-        "commands read, a manifest (.json) and the loss curve (.png) beside it. The same arguments give the "
+        "commands read, a manifest (.json) and the loss curve (.png) beside it; an existing checkpoint or an "
+        "interrupted run is never overwritten. The same arguments give the "
         "same weights on the same machine; an interrupted run continues with --resume.",
     )
     parser.add_argument(
@@ -31,9 +34,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--backbone", default="cinema-mini", metavar="NAME", help="backbone preset (default: %(default)s)"
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=float, help="length of the run in passes over the subjects (default: 100)")
-    length.add_argument("--steps", type=int, help="length of the run in optimizer steps")
-    length.add_argument("--minutes", type=float, help="length of the run in minutes, from a timing of a few steps")
+    length.add_argument(
+        "--epochs", type=above_zero(1e6), help="length of the run in passes over the subjects (default: 100)"
+    )
+    length.add_argument("--steps", type=whole_number(1, 10**9), help="length of the run in optimizer steps")
+    length.add_argument(
+        "--minutes", type=above_zero(1e6), help="length of the run in minutes, from a timing of a few steps"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="volumes per step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     parser.add_argument(
@@ -59,7 +66,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default="fp32",
         help="number format of the linear layers (default: fp32)",
     )
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument(
+        "--threads", type=whole_number(0, 1024), default=0, metavar="N", help="CPU threads (default: all)"
+    )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="random seed of weights, order, views and masks (default: 0)"
     )
@@ -87,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     config = _config(options, n_steps=options.steps or 1)
+    _check_out(options)
     pool = VolumePool.load(options.data, config.backbone)
     state_file = options.out.with_suffix(STATE_SUFFIX)
     config = _config(options, _n_steps(options, pool, state_file))
@@ -96,6 +106,27 @@ def run(options: argparse.Namespace) -> int:
     n_bytes = options.out.stat().st_size
     print(f"{options.out}: {n_bytes / 1e6:.2f} MB, {manifest['n_parameters']['encoder']} encoder parameters")
     return 0
+
+
+def _check_out(options: argparse.Namespace) -> None:
+    """Find out before the work of hours whether its result can be written, and whether it would replace another's.
+
+    Raises:
+        InputError: there is a checkpoint, or an interrupted run that ``--resume`` was not given for.
+        OSError: nothing can be written there.
+    """
+    from med_duallora.errors import InputError
+    from med_duallora.files import check_writable
+
+    check_writable(options.out.parent)
+    if options.out.exists():
+        raise InputError(f"{options.out} exists, and may have cost hours; move it away, or choose another --out")
+    state_file = options.out.with_suffix(STATE_SUFFIX)
+    if state_file.exists() and not options.resume:
+        raise InputError(
+            f"{state_file} holds an interrupted run: --resume continues it; to start over, remove it or choose "
+            "another --out"
+        )
 
 
 def _config(options: argparse.Namespace, n_steps: int) -> "PretrainConfig":

@@ -87,6 +87,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Run the simulation, or say that it has been run."""
+    _check_given_checkpoint(options.backbone_checkpoint)
     from med_duallora.flare.detour import detour
     from med_duallora.flare.earlier_states import sites_without_state
     from med_duallora.flare.simulation import finished_run, start_clean
@@ -111,6 +112,14 @@ def run(options: argparse.Namespace) -> int:
         return _run(simulation, record, by)
 
 
+def _check_given_checkpoint(checkpoint: Path | None) -> None:
+    """Refuse a file that no backbone can be loaded from, before importing FLARE takes seconds."""
+    from med_duallora.backbone import check_checkpoint
+
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
+
+
 def _make_room(simulation: "Simulation", fresh: bool) -> None:
     """Move aside what an earlier run left that is worth keeping; refuse to without ``--fresh`` if it is another's."""
     from med_duallora.flare.simulation import check_nothing_is_lost
@@ -129,7 +138,7 @@ def _make_room(simulation: "Simulation", fresh: bool) -> None:
 def _simulation(options: argparse.Namespace) -> "Simulation":
     from med_duallora.cohorts.sites import find_sites
     from med_duallora.flare.simulation import Simulation
-    from med_duallora.flare.simulation_checks import check_given_checkpoint, known_log_config
+    from med_duallora.flare.simulation_checks import known_log_config
 
     sites = find_sites(options.data, options.sites.split(",") if options.sites else None)
     n_parallel = len(sites) if options.parallel_sites is None else options.parallel_sites
@@ -138,7 +147,6 @@ def _simulation(options: argparse.Namespace) -> "Simulation":
             f"--parallel-sites {n_parallel}, but it must be between 1 and the number of sites, {len(sites)}"
         )
     checkpoint = options.backbone_checkpoint
-    check_given_checkpoint(checkpoint)
     workspace = options.workspace.resolve()
     return Simulation(
         workspace=workspace,

@@ -1,5 +1,6 @@
 """Job folders from the recipe: the committed ones (values only), and self-contained ones that carry the package."""
 
+import re
 import shutil
 import tempfile
 import warnings
@@ -14,7 +15,7 @@ from nvflare.recipe.secrets import PotentialSecretWarning
 import med_duallora
 from med_duallora.config import JobConfig
 from med_duallora.errors import ConfigError
-from med_duallora.files import read_json, write_json
+from med_duallora.files import read_json, replace_folder, write_json
 from med_duallora.flare.job import JOB_COMPONENT
 from med_duallora.flare.recipe import PACKAGE, MedDualLoRARecipe, WorkflowConfig
 from med_duallora.resume import SavedRound
@@ -26,6 +27,7 @@ SERVER_CONFIG = Path("app/config/config_fed_server.json")
 SITE_CONFIG = Path("app/config/config_fed_client.json")
 CARRIED_ADAPTER = "config/resume_from.safetensors"
 """Where the adapter that a job goes on from lies in its app, and so in the server's application directory."""
+JOB_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")
 NOT_IN_JOBS = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
@@ -48,6 +50,13 @@ class JobSpec:
     workflow: WorkflowConfig = field(default_factory=WorkflowConfig)
     with_code: bool = False
     adapter: Path | None = None
+
+    def __post_init__(self) -> None:
+        if JOB_NAME.fullmatch(self.name) is None:
+            raise ConfigError(
+                f"{self.name!r} cannot be the name of a job in FLARE, which takes letters, digits and . _ - and begins "
+                "with a letter or digit; rename the job folder"
+            )
 
     def resumed(self, adapter: Path | None, assignments: Iterable[str] = ()) -> "JobSpec":
         """Apply ``key=value`` texts, and let the job go on from a saved global adapter.
@@ -133,10 +142,7 @@ def export_job(spec: JobSpec, target: Path) -> Path:
         if spec.adapter:
             for source in (spec.adapter, spec.adapter.with_suffix(".json")):
                 shutil.copyfile(source, (fresh / "app" / CARRIED_ADAPTER).with_suffix(source.suffix))
-        if target.exists():
-            shutil.rmtree(target)
-        fresh.rename(target)
-    return target
+        return replace_folder(fresh, target)
 
 
 def read_spec(folder: Path, with_code: bool) -> JobSpec:

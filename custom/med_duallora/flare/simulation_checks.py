@@ -14,18 +14,6 @@ LOG_MODES = ("concise", "msg_only", "full", "verbose")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-def check_given_checkpoint(checkpoint: Path | None) -> None:
-    """Refuse a ``--backbone-checkpoint`` that no backbone of this package can be loaded from.
-
-    Raises:
-        CheckpointError: it is no safetensors file, or fits none.
-    """
-    from med_duallora.backbone import check_checkpoint
-
-    if checkpoint is not None:
-        check_checkpoint(checkpoint)
-
-
 def check_inputs(simulation: "Simulation") -> None:
     """Refuse what no site, or one of them, could train with.
 

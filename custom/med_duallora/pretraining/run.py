@@ -65,14 +65,14 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _check(self.preset in DECODERS, "preset", self.preset, f"one of {', '.join(DECODERS)}")
-        for name in ("n_steps", "batch_size"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("lr", "clip_norm"):
-            _check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name, most in (("n_steps", 10**9), ("batch_size", 4096)):
+            _check(1 <= getattr(self, name) <= most, name, getattr(self, name), f"between 1 and {most}")
+        for name, limit in (("lr", 1), ("clip_norm", 1e6)):
+            _check(0 < getattr(self, name) <= limit, name, getattr(self, name), f"above 0 and at most {limit:g}")
         for name in ("min_lr_fraction", "warmup_fraction"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-        for name in ("weight_decay", "motion_weight"):
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name, limit in (("weight_decay", 10), ("motion_weight", 1e6)):
+            _check(0 <= getattr(self, name) <= limit, name, getattr(self, name), f"between 0 and {limit:g}")
         _check(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1")
         _check(self.precision in ("fp32", "bf16"), "precision", self.precision, "fp32 or bf16")
         _check(self.views.frames in ("pair", "single"), "views.frames", self.views.frames, "pair or single")

@@ -10,6 +10,7 @@ from med_duallora.errors import KitError
 from med_duallora.files import write_text
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.kit import Json, SiteKit, read_kit, unknown_parts
+from med_duallora.site_kit.passable import check_passable
 
 SITE_CONFIG_FILE = "med_duallora_site.json"
 WHY = {
@@ -64,8 +65,10 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
 
     Raises:
         KitError: the kit is not understood; nothing was written.
+        InputError: FLARE does not pass the kit's path on to the processes of its jobs.
     """
     kit = read_kit(startup_kit.absolute())
+    check_passable(kit.directory, "the startup kit")
     unknown = unknown_parts(kit)
     if unknown:
         raise KitError(f"{kit.local('resources.json')} has {unknown[0]}; remove it, or harden this site by hand")

@@ -45,7 +45,7 @@ def test_a_federation_whose_server_does_not_run_is_said_at_once(
     [
         pytest.param(["--sites", "ge,toshiba"], "no prepared cohort .*toshiba", id="a site without data"),
         pytest.param(["--project", "nowhere.yml"], "no project file nowhere.yml", id="no project"),
-        pytest.param(["--backbone-checkpoint", "nowhere"], "nowhere is not a file", id="no checkpoint"),
+        pytest.param(["--backbone-checkpoint", "nowhere"], "checkpoint nowhere does not exist", id="no checkpoint"),
         pytest.param(["--port", "70000"], "--port 70000", id="no port"),
         pytest.param(["--timeout", "0"], "--timeout 0", id="no patience"),
         pytest.param(["--site-set", "device=gpu"], "device = 'gpu'", id="wrong site setting"),

@@ -57,6 +57,32 @@ def test_a_place_below_a_file_is_said(
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+ON_A_FULL_DISK = {name: BELOW_A_FILE[name] for name in ("montage", "doctor", "demo", "jobs export")}
+ON_A_FULL_DISK["pretrain"] = lambda place, data: [
+    *("pretrain", "--data", data, "--backbone", "cinema-tiny", "--steps", 1, "--batch-size", 2),
+    *("--out", place / "w.safetensors"),
+]
+ON_A_FULL_DISK["phantom"] = lambda place, _: ["phantom", "--out", place, "--n-per-vendor", 4, "--processes", 1]
+ON_A_FULL_DISK["report"] = lambda place, data: ["report", data.parent / "workspace", "--out", place]
+
+
+@pytest.fixture
+def data_and_run(data: Path, server: Path) -> Path:
+    """The prepared cohorts, and beside them a workspace with a finished run."""
+    assert (data.parent / "workspace") in server.parents
+    return data
+
+
+@pytest.mark.parametrize("name", ON_A_FULL_DISK)
+def test_a_full_place_is_said(
+    name: str, data_and_run: Path, tmp_path: Path, full_disk: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = said(ON_A_FULL_DISK[name](tmp_path / "place", data_and_run), capsys)
+    assert (code, "Traceback" in error) == (1, False), error
+    assert "File too large" in error.splitlines()[-1]
+    assert str(tmp_path / "place") in error or name == "jobs export", "its code is copied elsewhere first"
+
+
 DEEP = "[" * 100_000 + "]" * 100_000
 OF_JSON: dict[str, Arguments] = {
     "report": lambda place, _: ["report", place],

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from med_duallora.commands import pretrain
-from med_duallora.errors import ArtifactError, ConfigError
+from med_duallora.errors import ArtifactError, ConfigError, InputError
 
 
 @pytest.fixture
@@ -44,6 +44,33 @@ def test_resumed_command_keeps_its_length_and_needs_a_run(parse, words, tmp_path
         pretrain.run(parse(*words, "--steps", 2))
     assert pretrain.run(parse(*words, "--resume")) == 0
     assert json.loads((tmp_path / "w.json").read_text())["recipe"]["n_steps"] == 2
+
+
+def test_what_cost_hours_is_never_overwritten(parse, words, tmp_path):
+    (tmp_path / "w.safetensors").write_text("weights")
+    with pytest.raises(InputError, match=r"w\.safetensors exists, and may have cost hours"):
+        pretrain.run(parse(*words, "--steps", 1))
+    assert (tmp_path / "w.safetensors").read_text() == "weights"
+    (tmp_path / "w.safetensors").rename(tmp_path / "w.run.safetensors")
+    with pytest.raises(InputError, match="holds an interrupted run: --resume continues it"):
+        pretrain.run(parse(*words, "--steps", 1))
+    assert (tmp_path / "w.run.safetensors").read_text() == "weights"
+
+
+@pytest.mark.parametrize("text", ["nan", "1e400", "-1", "0", "soon", "9" * 400])
+@pytest.mark.parametrize("option", ["--epochs", "--minutes", "--steps"])
+def test_a_length_that_is_none_is_bad_usage(option, text, parse, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(*words, f"{option}={text}")
+    assert ended.value.code == 2
+    assert "is not a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--batch-size=1000000", "--lr=inf", "--lr=nan", "--motion-weight=inf", "--seed=-1"])
+def test_a_number_out_of_range_is_found_before_anything_is_read(option, parse, words, tmp_path):
+    with pytest.raises(ConfigError, match=r"pretrain\."):
+        pretrain.run(parse(*words, option))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_minutes_are_turned_into_steps(parse, words, tmp_path, capsys):

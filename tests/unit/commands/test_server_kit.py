@@ -23,6 +23,15 @@ def test_another_kit_is_refused(kits: Path, tmp_path: Path, capsys: pytest.Captu
     assert "not a server kit of FLARE 2.9" in capsys.readouterr().err
 
 
+def test_a_kit_that_flare_cannot_start_jobs_from_is_refused(
+    kits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kit = Path(shutil.copytree(kits / "fl-server.example.org", tmp_path / "my server"))
+    assert main(["server-kit", "--startup-kit", str(kit), "--storage", str(tmp_path / "store")]) == 2
+    assert "the startup kit" in (error := capsys.readouterr().err) and "has a blank in it" in error
+    assert not (kit / "local" / "resources.json").exists()
+
+
 def test_a_second_time_there_is_nothing_to_do(kits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kit = Path(shutil.copytree(kits / "fl-server.example.org", tmp_path / "server"))
     command = ["server-kit", "--startup-kit", str(kit), "--storage", str(tmp_path / "store")]

@@ -240,3 +240,9 @@ def test_rounds_outside_the_plan_are_refused(stop: int, start: int) -> None:
     job = JobConfig().with_overrides(["train.n_rounds=4"])
     with pytest.raises(ConfigError, match=r"train\.n_rounds = 4"):
         WorkflowConfig(start_round=start, stop_round=stop).rounds(job)
+
+
+@pytest.mark.parametrize("name", ["my job", "", "-job", "jöb", "a/b"])
+def test_a_name_that_flare_does_not_take_for_a_job_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be the name of a job in FLARE"):
+        JobSpec(name, "")

@@ -230,3 +230,44 @@ def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(
     assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
     said = capsys.readouterr().out
     assert "reported  facts about the machine" in said and "all 23 channels closed" in said
+
+
+@pytest.fixture
+def usable_kit(closed_kit: Path, tmp_path: Path) -> Path:
+    """A closed kit of a site where jobs can run."""
+    change(closed_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
+    return closed_kit
+
+
+NO_JOB_CAN_RUN = [
+    ({"data_dir": "/nowhere/prepared"}, "data_dir = '/nowhere/prepared', but there is no such folder"),
+    ({"device": "cuda:99"}, "device"),
+    ({"backbone_checkpoint": str(REPOSITORY / "README.md")}, "is not a safetensors file or is cut off"),
+    ({"state_dir": str(REPOSITORY / "README.md" / "state")}, "README.md is not a folder"),
+]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize(("changes", "message"), NO_JOB_CAN_RUN, ids=[next(iter(row[0])) for row in NO_JOB_CAN_RUN])
+def test_a_site_where_no_job_can_run_fails(
+    changes: dict[str, str], message: str, more: list[str], usable_kit: Path, capsys
+):
+    change(usable_kit, "med_duallora_site.json", lambda v: v.update(changes))
+    assert main(["preflight", "--startup-kit", str(usable_kit), *more]) == 1
+    said = capsys.readouterr()
+    assert message in said.err
+    assert not more or json.loads(said.out), "the list stays JSON"
+
+
+@pytest.mark.parametrize("name", ["my kit", "a'b", "a#b", "{site}"])
+def test_a_kit_that_flare_cannot_start_jobs_from_is_refused(
+    name: str, provisioned: Path, tmp_path: Path, usable_kit: Path, capsys
+):
+    kit = Path(shutil.copytree(provisioned / "siemens", tmp_path / name))
+    before = snapshot(kit)
+    assert main(["site-kit", "--startup-kit", str(kit)]) == 2
+    assert "which FLARE does not pass on" in capsys.readouterr().err
+    assert snapshot(kit) == before
+    moved = usable_kit.rename(tmp_path / f"{name} closed")
+    assert main(["preflight", "--startup-kit", str(moved)]) == 1
+    assert "which FLARE does not pass on to the processes of its jobs: move it" in capsys.readouterr().err

@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from nvflare.fuel.flare_api.api_spec import (
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from med_duallora.errors import FederationError
+from med_duallora.files import replace_folder
 from med_duallora.flare.federation.record import Federation
 from med_duallora.flare.federation.verdict import explained, submission_refused
 
@@ -142,10 +142,7 @@ class Console:
             place = _patiently(lambda: self._session.download_job_result(job_id, scratch))
             if not place or not Path(place).is_dir():
                 raise FederationError(f"the result of job {job_id} was not downloaded; is there room in {into}?")
-            target = into / job_id
-            if target.exists():
-                shutil.rmtree(target)
-            return Path(place).rename(target)
+            return replace_folder(Path(place), into / job_id)
 
     def shut_down(self, *sites: str) -> None:
         """Ask some sites, or the server and all sites, to end, which takes some seconds; for project admins."""

@@ -8,6 +8,7 @@ from med_duallora.config import SiteConfig, assigned
 from med_duallora.errors import FederationError
 from med_duallora.files import read_json, write_json
 from med_duallora.site_kit import SERVER_CLASSES, Change, harden
+from med_duallora.site_kit.passable import check_passable
 from med_duallora.site_kit.wanted import site_config_template
 
 SITE_CONFIG_FILE = Path("local") / "med_duallora_site.json"
@@ -23,7 +24,9 @@ def install_server(kit: Path, storage: Path) -> Path:
 
     Raises:
         FederationError: the kit has no server resources, or none that this function understands.
+        InputError: FLARE does not pass the kit's path on to the processes of its jobs.
     """
+    check_passable(kit.absolute(), "the startup kit")
     values = _default_resources(kit)
     try:
         allowed = values["class_allow_list"]

@@ -17,6 +17,7 @@ from typing import Any
 
 from med_duallora.errors import FederationError, InputError
 from med_duallora.files import read_json, write_json
+from med_duallora.site_kit.passable import check_passable, check_python
 
 RECORD = "federation.json"
 PROVISIONED = "provision"
@@ -136,7 +137,8 @@ def private_directory(directory: Path) -> Path:
     """Make a directory that only its owner can enter: it will hold private keys.
 
     Raises:
-        InputError: it lies inside a checkout of this project, its path has blanks, or it holds something else.
+        InputError: it lies inside a checkout of this project, FLARE does not pass its path on (see
+            ``site_kit.passable``), or it holds something else.
     """
     directory = directory.resolve()
     for place in (directory, *directory.parents):
@@ -145,8 +147,8 @@ def private_directory(directory: Path) -> Path:
                 f"{directory} lies inside the checkout {place}: startup kits hold private keys, which must never be "
                 "committed or packed into a job; choose a directory outside it"
             )
-    if any(character.isspace() for character in str(directory)):
-        raise InputError(f"{str(directory)!r} has a blank in it, which FLARE's job launcher does not support")
+    check_passable(directory, "the federation's folder")
+    check_python()
     if (directory / PROVISIONED).is_dir():
         raise InputError(
             f"{directory} holds {PROVISIONED}/ with private keys, but no federation: making it was interrupted. Remove "

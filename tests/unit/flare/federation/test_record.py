@@ -1,5 +1,6 @@
 import json
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,9 +90,22 @@ def test_a_link_into_a_checkout_is_followed(tmp_path: Path) -> None:
         private_directory(tmp_path / "link" / "federation")
 
 
-def test_a_path_with_a_blank_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="blank"):
-        private_directory(tmp_path / "my federation")
+@pytest.mark.parametrize("name", ["my federation", "a'b", 'a"b', "a#b", "{site}", "a\\b", "a:b", "a*"])
+def test_a_path_that_flare_does_not_pass_on_is_refused_before_anything_is_made(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the federation's folder .* which FLARE does not pass on"):
+        private_directory(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["-federation", "$HOME", "föderation", "a=b,c"])
+def test_other_names_are_taken(name: str, tmp_path: Path) -> None:
+    assert private_directory(tmp_path / name).name == name
+
+
+def test_a_python_that_flare_does_not_pass_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/srv/my project/.venv/bin/python")
+    with pytest.raises(InputError, match=r"the Python that runs this, .* has a blank in it"):
+        private_directory(tmp_path / "federation")
 
 
 def test_a_full_directory_is_refused(tmp_path: Path) -> None:
