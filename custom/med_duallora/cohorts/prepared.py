@@ -114,24 +114,45 @@ class PreparedCohort:
             CohortError: no table, a column or value is wrong, a subject appears twice, or a volume is
                 missing; the message names the file and the row.
         """
-        table = directory / COHORT_TABLE
-        rows = read_rows(table, REQUIRED_COLUMNS, OPTIONAL_COLUMNS, hint="`med-duallora prepare` writes it")
-        subjects: dict[str, PreparedSubject] = {}
-        for number, row in rows:
-            place = f"{table}, row {number}"
-            subject = _parse_row(row, directory, place)
-            if subject.subject in subjects:
-                raise CohortError(f"{place}: subject {subject.subject} appears twice")
-            subjects[subject.subject] = subject
-        if not subjects:
-            raise CohortError(f"{table} holds no subject")
-        return cls(directory, tuple(subjects.values()))
+        subjects = []
+        for _, found in read_each(directory):
+            if isinstance(found, CohortError):
+                raise found
+            subjects.append(found)
+        return cls(directory, tuple(subjects))
 
     def split(self, name: str) -> tuple[PreparedSubject, ...]:
         """Return the subjects of split ``train``, ``val`` or ``test``, in the table's order."""
         if name not in SPLITS:
             raise CohortError(f"there is no split {name!r}; there are {', '.join(SPLITS)}")
         return tuple(subject for subject in self.subjects if subject.split == name)
+
+
+def read_each(directory: Path) -> list[tuple[str, PreparedSubject | CohortError]]:
+    """Read every row of a cohort's table by itself, so that one bad row does not hide the next one.
+
+    Returns:
+        For each row its subject's name as the table writes it, and the subject, or what is wrong with the row.
+
+    Raises:
+        CohortError: there is no table, it is no table of a prepared cohort, or it has no row.
+    """
+    table = directory / COHORT_TABLE
+    seen: set[str] = set()
+    rows: list[tuple[str, PreparedSubject | CohortError]] = []
+    for number, row in read_rows(table, REQUIRED_COLUMNS, OPTIONAL_COLUMNS, hint="`med-duallora prepare` writes it"):
+        name, place = row["subject"], f"{table}, row {number}"
+        try:
+            subject = _parse_row(row, directory, place)
+            if name in seen:
+                raise CohortError(f"{place}: subject {name} appears twice")
+            rows.append((name, subject))
+        except CohortError as error:
+            rows.append((name, error))
+        seen.add(name)
+    if not rows:
+        raise CohortError(f"{table} holds no subject")
+    return rows
 
 
 def load_volume(subject: PreparedSubject) -> Array:

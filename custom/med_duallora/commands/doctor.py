@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from med_duallora.errors import ConfigError, MedDualLoRAError
+from med_duallora.errors import ConfigError
 
 if TYPE_CHECKING:
     from med_duallora.cohorts.examination import Examination, Finding
@@ -15,8 +15,8 @@ DESCRIPTION = """\
 Open every volume of one or more prepared cohorts and say, in one sentence first, whether they are fit to join: classes
 and splits, damaged volumes, scans that are there twice (within a cohort, across splits, across cohorts), odd
 intensities, spacings and heart sizes, hearts that were not found, and whether there are enough subjects for what the
-site's privacy floor lets out. With --job it also says whether that job can run here. The page shows subjects' images:
-it stays at the site.
+site's privacy floor lets out. With --job, one training step of that job is tried on the cohort. The page shows
+subjects' images: it stays at the site.
 """
 EPILOG = "Exit codes: 0 fit to join, 1 not yet (an error was found), 2 bad input. Research use, not for diagnosis."
 
@@ -63,9 +63,9 @@ def run(options: argparse.Namespace) -> int:
         cohorts_at(options.cohorts),
         site.policy,
         f"the site configuration {options.site_config.name}" if options.site_config else "a new site kit",
-        lambda folder: _job_problems(folder, job, site),
+        lambda folder: _site_problems(folder, job, site, options.site_config is not None),
     )
-    write_text(options.out, to_html(build(found)))
+    write_text(options.out, to_html(build(found)), mode=0o600)  # it shows patients
     print(_as_json(found) if options.json else "\n".join(_lines(found, options.out)))
     return 0 if all(item.is_fit for item in found) else 1
 
@@ -91,28 +91,20 @@ def _job(name: str | None) -> "JobConfig | None":
     return job_settings(Path(name))
 
 
-def _job_problems(folder: Path, job: "JobConfig | None", site: "SiteConfig") -> "Iterator[Finding]":
-    """Give what would stop the job at this site: it is started here as a site starts it, but trains nothing."""
-    import dataclasses
-    import tempfile
+def _site_problems(folder: Path, job: "JobConfig | None", site: "SiteConfig", is_own: bool) -> "Iterator[Finding]":
+    """Give what the site's own configuration and the job say about a cohort."""
+    from med_duallora.cohorts.examination import WARNING, Finding
+    from med_duallora.usable import problems
 
-    from med_duallora.cohorts.examination import ERROR, NOTE, Finding
-    from med_duallora.site import SiteRuntime
+    if is_own:
+        for problem in problems(site):
+            yield Finding(WARNING, f"every job would fail with this site configuration: {problem}")
+        if site.data_dir.resolve() != folder.resolve():
+            yield Finding(WARNING, f"the site configuration names another cohort: data_dir is {site.data_dir}")
+    if job is not None:
+        from med_duallora.site_kit.job_trial import try_job
 
-    if job is None:
-        return
-    with tempfile.TemporaryDirectory(prefix="doctor-") as scratch:
-        # states and features of this trial are nobody's
-        state, cache = Path(scratch) / "state", Path(scratch) / "cache"
-        trial = dataclasses.replace(site, data_dir=folder, state_dir=state, cache_dir=cache, ledger=None)
-        try:
-            SiteRuntime("doctor", job, trial)
-        except (MedDualLoRAError, OSError) as error:
-            yield Finding(ERROR, f"the job {job.experiment} cannot run here: {error}")
-            return
-    yield Finding(
-        NOTE, f"the job {job.experiment} can run here: its backbone loads, and the site's privacy floor agrees"
-    )
+        yield from try_job(folder, job, site)
 
 
 def _as_json(found: "list[Examination]") -> str:

@@ -20,7 +20,9 @@ NOT_FOR_DIAGNOSIS = "Research use, not for diagnosis."
 PATIENTS = "This page shows images and names of this site's subjects: it must not leave the site."
 PHANTOMS = "Synthetic phantoms."
 MOST_SHOWN = 12
-"""Subjects with a finding whose images are shown; the table names all."""
+"""Subjects with a finding whose images are shown; the table of reasons has all of them."""
+MOST_NAMED = 8
+"""Subjects that the table of findings names; `doctor --json` names all."""
 PER_CLASS = 4
 """Subjects of each class on the sheet of examples."""
 
@@ -61,7 +63,7 @@ def _sections(found: Examination, several: bool) -> list[Section]:
 
 
 def _findings_table(found: Examination) -> Table:
-    rows = [[item.severity, item.text, ", ".join(item.subjects) or "all"] for item in found.findings]
+    rows = [[item.severity, item.text, _named(item.subjects)] for item in found.findings]
     return Table(
         caption=f"What was found about {found.cohort.directory.name}",
         header=["severity", "finding", "subjects"],
@@ -70,6 +72,11 @@ def _findings_table(found: Examination) -> Table:
         strong_rows=[index for index, item in enumerate(found.findings) if item.severity == ERROR],
         prose=True,
     )
+
+
+def _named(subjects: Sequence[str]) -> str:
+    more = len(subjects) - MOST_NAMED
+    return ", ".join(subjects[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "") if subjects else "all"
 
 
 def _classes_table(found: Examination) -> Table:
@@ -176,14 +183,15 @@ def _sheet(found: Examination, shown: Sequence[SubjectMeasures], name: str, capt
                 cell = axes[row, 2 * column + phase]
                 cell.imshow(image[phase].T, cmap="gray", vmin=0, vmax=255)
                 cell.set_title(
-                    f"{_short(subject.subject)}\n{subject.pathology} ED" if not phase else "\nES", fontsize=7
+                    f"{_short(subject.subject)}\n{_short(subject.pathology)} ED" if not phase else "\nES", fontsize=7
                 )
         file = f"{name}-{found.cohort.directory.name}.png"
         return [_png(figure, file, caption, f"{caption} {NOT_FOR_DIAGNOSIS}")]
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 16 else f"{name[:15]}…"
+    """Return a name for a picture's title; a dollar sign would begin a formula there."""
+    return (name if len(name) <= 16 else f"{name[:15]}…").replace("$", r"\$")
 
 
 def _middle(subject: PreparedSubject) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None":

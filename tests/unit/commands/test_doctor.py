@@ -34,7 +34,25 @@ def test_the_first_line_is_the_answer_and_the_page_holds_everything(
     assert "Research use, not for diagnosis." in text
     assert "it must not leave the site" in text
     assert text.count("data:image/png;base64,") == 2, "measures and examples"
+    assert page.stat().st_mode & 0o077 == 0, "it shows patients"
     assert "://" not in text
+
+
+def test_any_name_can_stand_on_the_page(cohort: Path, tmp_path: Path) -> None:
+    """Cohorts that another program wrote may hold names that are markup or a formula elsewhere."""
+    odd = "$^$<b>&"
+    (cohort / "ge000").rename(cohort / odd)
+    for phase in ("ed", "es"):
+        (cohort / odd / f"ge000_sax_{phase}.nii.gz").rename(cohort / odd / f"{odd}_sax_{phase}.nii.gz")
+    table = cohort / "cohort.csv"
+    rows = table.read_text(encoding="utf-8").replace("ge000", odd).splitlines()
+    rows[1] = rows[1].replace("segmentation", "image")
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    page = tmp_path / "page.html"
+    assert main(["doctor", str(cohort), "--out", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "$^$&lt;b&gt;&amp;" in text
+    assert "<b>" not in text
 
 
 def test_an_error_is_exit_code_1_and_comes_first(
@@ -71,7 +89,10 @@ def test_the_privacy_floor_is_that_of_the_site(
     places = {name: str(tmp_path / name) for name in ("data_dir", "state_dir", "cache_dir")}
     config.write_text(json.dumps({**places, "policy": {"min_subjects": 12}}))
     assert main(["doctor", str(cohort), "--site-config", str(config), "--out", str(tmp_path / "page.html")]) == 0
-    assert "site.json lets numbers leave only from 12 on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "site.json lets numbers leave only from 12 on" in said
+    assert f"every job would fail with this site configuration: data_dir = '{tmp_path / 'data_dir'}'" in said
+    assert f"the site configuration names another cohort: data_dir is {tmp_path / 'data_dir'}" in said
 
 
 def no_such_folder(cohort: Path) -> list[str]:

@@ -10,7 +10,7 @@ from med_duallora.cohorts.examination.findings import ERROR, NOTE, WARNING, Find
 from med_duallora.cohorts.examination.measures import SubjectMeasures, measure
 from med_duallora.cohorts.identity import shared_images
 from med_duallora.cohorts.phantom.provenance import is_synthetic
-from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort
+from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject, read_each
 from med_duallora.errors import CohortError, InputError
 from med_duallora.policy import SitePolicy
 from med_duallora.progress import track
@@ -100,29 +100,37 @@ def examine(
         One examination per folder, in their order.
     """
     read = {folder: _read(folder) for folder in folders}
-    cohorts = [cohort for cohort, _ in read.values()]
     measured = {folder: _measured(cohort) for folder, (cohort, _) in read.items()}
-    shared = _sharing(cohorts)
+    # A scan is looked for among those that can be opened; the others are errors already.
+    shared = _sharing([PreparedCohort(folder, _subjects(there)) for folder, (there, _) in measured.items()])
     found = []
     for folder, (cohort, unreadable) in read.items():
         there, damaged = measured[folder]
-        names = {subject.subject for subject in cohort.subjects}
         all_findings = [*unreadable, *damaged]
         if cohort.subjects:
             all_findings += [*checks.classes(cohort), *checks.privacy(cohort, policy, policy_named)]
-            all_findings += [finding for finding in shared.get(folder, []) if set(finding.subjects) & names]
+            all_findings += [*checks.labels(cohort.subjects), *checks.unusable(there), *shared.get(folder, [])]
             all_findings += [*checks.cropping(cohort.subjects), *checks.oddities(there), *further(folder)]
-            all_findings += [*checks.mixture(cohort.subjects), *checks.remarks(cohort.subjects), *_refused(folder)]
+            all_findings += [*checks.confounded(cohort.subjects), *checks.mixture(cohort.subjects)]
+            all_findings += [*checks.remarks(cohort.subjects), *_refused(folder)]
         all_findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
         found.append(Examination(cohort, tuple(there), tuple(all_findings), is_synthetic(folder)))
     return found
 
 
+def _subjects(measured: Sequence[SubjectMeasures]) -> tuple[PreparedSubject, ...]:
+    return tuple(item.subject for item in measured)
+
+
 def _read(folder: Path) -> tuple[PreparedCohort, list[Finding]]:
+    """Return the rows of a cohort that can be used, and what is wrong with the others."""
     try:
-        return PreparedCohort.read(folder), []
+        rows = read_each(folder)
     except CohortError as error:
         return PreparedCohort(folder, ()), [Finding(ERROR, str(error))]
+    good = tuple(row for _, row in rows if not isinstance(row, CohortError))
+    bad = [Finding(ERROR, str(row), (name,)) for name, row in rows if isinstance(row, CohortError)]
+    return PreparedCohort(folder, good), bad
 
 
 def _measured(cohort: PreparedCohort) -> tuple[list[SubjectMeasures], list[Finding]]:
@@ -145,11 +153,7 @@ def _sharing(cohorts: Sequence[PreparedCohort]) -> Mapping[Path, list[Finding]]:
     }
     homes = {str(subject.ed_path): cohort.directory for cohort in cohorts for subject in cohort.subjects}
     result: dict[Path, list[Finding]] = {}
-    try:
-        shared = shared_images(cohorts)
-    except CohortError:  # a volume that cannot be opened is a finding of its own
-        return result
-    for pair in shared:
+    for pair in shared_images(cohorts):
         finding = next(checks.sharing([pair], where))
         for home in {homes[str(pair.first.ed_path)], homes[str(pair.second.ed_path)]}:
             result.setdefault(home, []).append(finding)

@@ -2,12 +2,13 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from med_duallora.cohorts.examination.measures import MEASURES, SubjectMeasures, odd_ones
 from med_duallora.cohorts.identity import SharedImages
 from med_duallora.cohorts.prepared import SPLITS, PreparedCohort, PreparedSubject
+from med_duallora.cohorts.vocabulary import NORMAL, PATHOLOGIES
 from med_duallora.policy import SitePolicy
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -19,6 +20,12 @@ LEAST = {"n_slices": 0.15, "spacing_x": 0.15, "spacing_z": 0.15, "lv_ed_ml": 0.4
 """What counts as one standard deviation at the least, as a part of the value; 0.1 for the other measures."""
 LOW_CONFIDENCE = 0.5
 FEW_OF_A_CLASS = 5
+PLACES: Mapping[str, Callable[[PreparedSubject], str]] = {
+    "centre": lambda item: item.centre,
+    "vendor": lambda item: item.vendor,
+    "data set": lambda item: item.dataset,
+}
+"""Where somebody was scanned, by what it is called in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +126,41 @@ def cropping(subjects: Sequence[PreparedSubject]) -> Iterator[Finding]:
 
 
 def remarks(subjects: Sequence[PreparedSubject]) -> Iterator[Finding]:
-    """Repeat what the preparation noticed about the raw files, each kind once."""
-    counted = Counter(text for item in subjects for text in item.remarks)
-    for text, n in counted.most_common():
-        named = tuple(item.subject for item in subjects if text in item.remarks)
-        yield Finding(NOTE, f"remark of the preparation on {n} subject(s): {text}", named)
+    """Repeat what the preparation noticed about the raw files, each kind once: details follow a colon in a remark."""
+    kinds = [{text.partition(":")[0] for text in item.remarks} for item in subjects]
+    for kind, n in Counter(text for texts in kinds for text in texts).most_common():
+        named = tuple(item.subject for item, texts in zip(subjects, kinds, strict=True) if kind in texts)
+        yield Finding(NOTE, f"remark of the preparation on {n} subject(s): {kind}; cohort.csv has the details", named)
+
+
+def labels(subjects: Sequence[PreparedSubject]) -> Iterator[Finding]:
+    """Check that label and pathology say the same; a table edited by hand may not. Unknown words are not judged."""
+    diseases = PATHOLOGIES.keys() - {NORMAL}
+    wrong = tuple(item.subject for item in subjects if item.pathology in (diseases if item.label == 0 else {NORMAL}))
+    if wrong:
+        text = f"label and pathology of {len(wrong)} subject(s) contradict each other: label 0 is {NORMAL}, 1 a disease"
+        yield Finding(ERROR, f"{text}; correct the source and prepare again", wrong)
+
+
+def unusable(measured: Sequence[SubjectMeasures]) -> Iterator[Finding]:
+    """Report volumes that are whole files but show no beating heart, and label maps that cannot be read."""
+    for severity, texts in (
+        (ERROR, {item.subject.subject: item.problems for item in measured}),
+        (WARNING, {item.subject.subject: item.doubts for item in measured}),
+    ):
+        for text, n in Counter(text for own in texts.values() for text in own).most_common():
+            yield Finding(
+                severity, f"{n} subject(s): {text}", tuple(name for name, own in texts.items() if text in own)
+            )
+
+
+def confounded(subjects: Sequence[PreparedSubject]) -> Iterator[Finding]:
+    """Find where normal and diseased subjects were scanned at different places: a model may learn the place."""
+    for what, value in PLACES.items():
+        normal, diseased = ({value(item) for item in subjects if item.label == label} for label in (0, 1))
+        if normal and diseased and not normal & diseased:
+            text = f"no {what} has both normal (NOR) and diseased subjects: a model can learn the {what} instead"
+            yield Finding(WARNING, f"{text}; add subjects, or make one site of each {what}")
 
 
 def mixture(subjects: Sequence[PreparedSubject]) -> Iterator[Finding]:

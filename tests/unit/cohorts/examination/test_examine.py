@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -61,6 +62,26 @@ def label_out_of_range(folder: Path) -> None:
     edit(folder, lambda rows: rows[4].update(label="7"))
 
 
+def blank(folder: Path) -> None:
+    rewrite_image(image(folder, "ge003", "es"), lambda voxels: np.full_like(voxels, 9))
+
+
+def one_image_twice(folder: Path) -> None:
+    shutil.copy(image(folder, "ge003", "ed"), image(folder, "ge003", "es"))
+
+
+def label_against_pathology(folder: Path) -> None:
+    edit(folder, lambda rows: rows[3].update(pathology="NOR"))
+
+
+def exchanged(folder: Path) -> None:
+    with_label_maps(folder, lambda number: 35 if number == 3 else 50, lambda number: 50 if number == 3 else 35)
+
+
+def no_ventricle(folder: Path) -> None:
+    with_label_maps(folder, lambda number: 0 if number == 3 else 50, lambda _: 35)
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
@@ -74,6 +95,11 @@ def label_out_of_range(folder: Path) -> None:
         (twice_in_training, "ge003 (train) and ge005 (train) are one scan"),
         (table_of_another_program, "lacks the column"),
         (label_out_of_range, "label is '7'"),
+        (blank, "1 subject(s): a volume has one grey value only"),
+        (one_image_twice, "1 subject(s): ED and ES are the same image"),
+        (label_against_pathology, "label and pathology of 1 subject(s) contradict each other"),
+        (exchanged, "1 subject(s): the left ventricle is not smaller at ES than at ED"),
+        (no_ventricle, "1 subject(s): a label map shows no left ventricle"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -83,6 +109,19 @@ def test_what_keeps_a_cohort_from_joining_is_an_error(cohort: Path, fault: Calla
     assert not found.is_fit
     assert found.sentence().startswith("ge cannot join yet: ")
     assert any(says in text for text in texts(found, ERROR)), texts(found, ERROR)
+
+
+def test_one_bad_subject_hides_neither_another_one_nor_a_leak(cohort: Path) -> None:
+    """Volumes are compared where the table has no identities, and only those that can be opened."""
+    damaged(cohort)
+    copy_of(cohort, "ge007", "ge025")
+    image(cohort, "ge011", "ed").unlink()
+    label_out_of_range(cohort)
+    (found,) = examined(cohort)
+    errors = [finding for finding in found.findings if finding.severity == ERROR]
+    assert {finding.subjects for finding in errors} == {("ge003",), ("ge004",), ("ge011",), ("ge007", "ge025")}
+    assert len(found.measured) == 27
+    assert len(found.cohort.subjects) == 28
 
 
 def test_the_use_of_a_leaked_scan_is_said(cohort: Path) -> None:
@@ -107,17 +146,50 @@ def hardly_found(folder: Path) -> None:
     edit(folder, lambda rows: rows[7].update(crop_centre="motion", crop_confidence="0.20"))
 
 
-def tiny_heart(folder: Path) -> None:
-    """Label maps of 100 mL for all but one, which has 4 mL."""
+def with_label_maps(folder: Path, ed_side: Callable[[int], int], es_side: Callable[[int], int]) -> None:
+    """Write label maps with a square left ventricle of so many pixels' side for each subject's number."""
     for number in range(30):
-        labels = np.zeros((192, 192, 4), np.uint8)
-        side = 10 if number == 7 else 50
-        labels[90 : 90 + side, 90 : 90 + side] = 3
-        for phase in ("ed", "es"):
+        for phase, side in (("ed", ed_side(number)), ("es", es_side(number))):
             path = image(folder, f"ge{number:03d}", phase)
-            target = path.with_name(path.name.replace(f"_{phase}.", f"_{phase}_gt."))
-            shutil.copy(path, target)
-            rewrite_image(target, lambda _, labels=labels: labels)  # type: ignore[misc]
+            labels = np.zeros((192, 192, 4), np.uint8)
+            labels[90 : 90 + side, 90 : 90 + side] = 3
+            nib.save(nib.Nifti1Image(labels, np.diag([1, 1, 10, 1])), str(path).replace(".nii", "_gt.nii"))
+
+
+def tiny_heart(folder: Path) -> None:
+    """Label maps of 100 mL at ED for all but one, which has 4 mL."""
+    with_label_maps(folder, lambda number: 10 if number == 7 else 50, lambda number: 7 if number == 7 else 35)
+
+
+def tiny_motion(folder: Path) -> None:
+    """One subject without label maps moves in a small spot only."""
+
+    def spot(voxels: np.ndarray) -> np.ndarray:
+        moved = np.zeros_like(voxels)
+        moved[90:102, 90:102] = 90
+        return np.clip(voxels.astype(int) - moved, 0, 255).astype(np.uint8)
+
+    shutil.copy(image(folder, "ge007", "ed"), image(folder, "ge007", "es"))
+    rewrite_image(image(folder, "ge007", "es"), spot)
+
+
+def label_map(folder: Path, phase: str = "ed") -> Path:
+    return Path(str(image(folder, "ge007", phase)).replace(".nii", "_gt.nii"))
+
+
+def damaged_label_map(folder: Path) -> None:
+    with_label_maps(folder, lambda _: 50, lambda _: 35)
+    label_map(folder, "es").write_bytes(b"damaged")
+
+
+def label_map_of_another_shape(folder: Path) -> None:
+    with_label_maps(folder, lambda _: 50, lambda _: 35)
+    rewrite_image(label_map(folder, "es"), lambda labels: labels[:, :, 1:])
+
+
+def cut_heart(folder: Path) -> None:
+    with_label_maps(folder, lambda _: 50, lambda _: 35)
+    rewrite_image(label_map(folder), lambda labels: np.roll(labels, 52, axis=0))
 
 
 @pytest.mark.parametrize(
@@ -128,6 +200,10 @@ def tiny_heart(folder: Path) -> None:
         (not_found, "1 subject(s) were cropped at the image's centre"),
         (hardly_found, "1 heart(s) were found by their motion with low confidence"),
         (tiny_heart, "left ventricle at ED by its label map, mL: far from the median of 100: ge007 4"),
+        (tiny_motion, "spread of what moves around its middle, mm (without label maps): far from the median"),
+        (damaged_label_map, "1 subject(s): a label map is damaged"),
+        (label_map_of_another_shape, "1 subject(s): a label map has another shape than its image"),
+        (cut_heart, "1 subject(s): the left ventricle reaches the edge of the picture"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -143,7 +219,8 @@ def test_who_should_be_looked_at_is_a_warning_that_names_him(
 
 
 def test_what_is_good_to_know_is_a_note(cohort: Path) -> None:
-    edit(cohort, set_all(remarks="pixdim and sform disagree"))
+    edit(cohort, set_all(remarks="pixdim and sform disagree: 1 x 1 x 1 against 1.5 x 1.5 x 10"))
+    edit(cohort, lambda rows: rows[5].update(remarks="pixdim and sform disagree: 1 x 1 x 1 against 1.4 x 1.4 x 10"))
     edit(cohort, lambda rows: rows[0].update(vendor="philips", frames="automatic"))
     (cohort.parent / "refused.csv").write_text("subject,dataset,source,reason,detail\na,table,x,empty-lv,y\n")
     (found,) = examined(cohort)
@@ -151,8 +228,24 @@ def test_what_is_good_to_know_is_a_note(cohort: Path) -> None:
     assert found.is_fit
     assert "ED and ES of 1 subject(s) were chosen automatically" in notes
     assert "scanners of 2 vendors are one site here (ge 29, philips 1)" in notes
-    assert "remark of the preparation on 30 subject(s): pixdim and sform disagree" in notes
+    assert "remark of the preparation on 30 subject(s): pixdim and sform disagree; cohort.csv has the details" in notes
+    assert notes.count("remark of the preparation") == 1, "what follows a colon is a detail"
     assert "the preparation refused 1 subject(s)" in notes
+
+
+def test_a_class_that_can_be_told_by_the_centre_is_a_warning(cohort: Path) -> None:
+    edit(cohort, lambda rows: [row.update(centre=f"centre {row['label']}") for row in rows])  # type: ignore[func-returns-value]
+    (found,) = examined(cohort)
+    assert found.is_fit
+    (text,) = texts(found, WARNING)
+    assert text.startswith("no centre has both normal (NOR) and diseased subjects: a model can learn the centre")
+    edit(cohort, lambda rows: rows[0].update(centre="centre 1"))
+    assert examined(cohort)[0].findings == (), "one subject of the other class there, and it is no rule any more"
+
+
+def test_words_of_another_program_are_not_judged(cohort: Path) -> None:
+    edit(cohort, lambda rows: [row.update(pathology=f"word {row['label']}") for row in rows])  # type: ignore[func-returns-value]
+    assert examined(cohort)[0].findings == ()
 
 
 @pytest.mark.parametrize(
