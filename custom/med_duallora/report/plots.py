@@ -28,6 +28,8 @@ WIDTH = 4.6
 """Inches, of 100 CSS pixels each: a picture that is drawn for a narrow page needs no magnifying glass on any."""
 MOST_LETTERS = 16
 """Of a site's name in a plot; the tables have the whole."""
+LABEL_INCHES = 0.18
+"""Height of the line that says that the subjects are phantoms."""
 DPI = 200
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -190,6 +192,11 @@ def _time(run: Run, label: str) -> Picture:
 
 def _picture(figure: Figure, name: str, alt: str, caption: str, label: str) -> Picture:
     if label:
+        # a band of its own below everything else, so that it never lies on an axis label or a legend
+        band = LABEL_INCHES / figure.get_figheight()
+        layout = figure.get_layout_engine()
+        if layout is not None:
+            layout.set(rect=(0, band, 1, 1 - band))  # type: ignore[call-arg]
         figure.text(0.995, 0.005, label, ha="right", va="bottom", fontsize=7.5, color="#8A1C1C")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})

@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 
 from med_duallora.report import read_run, write_report
 from med_duallora.report.content import MIXED, NOT_FOR_DIAGNOSIS, REAL, SYNTHETIC, build, headline
@@ -128,6 +129,21 @@ def test_pictures_are_drawn_for_a_narrow_page(server: Path) -> None:
     pictures = build(read_run(server)).pictures
     assert len(pictures) == 6
     assert all(picture.width <= 500 for picture in pictures)
+
+
+def test_the_label_of_phantoms_lies_on_nothing(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    drawn = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), drawn(self, *a, **k))[1])
+    build(read_run(server))
+    assert len(figures) == 5
+    for figure in figures:
+        (label,) = figure.texts
+        box = label.get_window_extent()
+        others = [axes.get_tightbbox() for axes in figure.axes] + [
+            legend.get_window_extent() for legend in figure.legends
+        ]
+        assert not any(other is not None and box.overlaps(other) for other in others)
 
 
 def test_the_page_says_when_and_how_long(server: Path) -> None:
