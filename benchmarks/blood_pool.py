@@ -14,9 +14,9 @@ import numpy as np
 
 from med_duallora.cohorts import acdc
 from med_duallora.cohorts.dicom.phases import find_phases
+from med_duallora.cohorts.nifti import read_nifti
 from med_duallora.cohorts.phantom import Identity, draw_subject, render_subject
 from med_duallora.cohorts.phantom.parameters import VENDORS
-from med_duallora.nifti import read_nifti
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

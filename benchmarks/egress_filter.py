@@ -21,16 +21,16 @@ from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext, FLContextManager
 from safetensors.torch import save_file
 
+from med_duallora.adapter.model import initial_global_state
 from med_duallora.backbone import BackboneConfig, build_classifier
-from med_duallora.config import JobConfig, SiteConfig
-from med_duallora.files import write_json
-from med_duallora.flare.egress_filter import EgressFilter
-from med_duallora.flare.egress_guard import EgressGuard
-from med_duallora.flare.job import JOB_COMPONENT, FederatedJob
-from med_duallora.flare.learner import DualLoRALearner
-from med_duallora.flare.payload import TrainReply
-from med_duallora.model import initial_global_state
-from med_duallora.site import SiteRuntime
+from med_duallora.flare.site.egress_filter import EgressFilter
+from med_duallora.flare.site.egress_guard import EgressGuard
+from med_duallora.flare.site.learner import DualLoRALearner
+from med_duallora.flare.wire.job import JOB_COMPONENT, FederatedJob
+from med_duallora.flare.wire.payload import TrainReply
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.site.runtime import SiteRuntime
+from med_duallora.support.files import write_json
 
 
 class Process:

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from med_duallora.cohorts.prepared import COHORT_TABLE, PreparedCohort
-from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.engine import run_federation
-from med_duallora.files import write_json
 from med_duallora.pretraining.data import find_cohorts
-from med_duallora.progress import track
-from med_duallora.seeds import generator
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.support.files import write_json
+from med_duallora.support.progress import track
+from med_duallora.support.seeds import generator
 
 VARIANTS = ("backbone", "global", "local", "both")
 METRICS = ("balanced_accuracy", "auroc")

@@ -22,8 +22,8 @@ from med_duallora.cohorts.heart_place import CONFIDENT, find_heart
 from med_duallora.cohorts.nifti_stream import files_sha256
 from med_duallora.cohorts.stacks import load_stacks
 from med_duallora.cohorts.subject import RawSubject
-from med_duallora.progress import track
-from med_duallora.volume import LV
+from med_duallora.cohorts.volume import LV
+from med_duallora.support.progress import track
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

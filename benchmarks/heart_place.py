@@ -23,9 +23,9 @@ from med_duallora.cohorts.heart_place import HeartPlace, find_heart
 from med_duallora.cohorts.nifti_stream import files_sha256
 from med_duallora.cohorts.stacks import Stacks, load_stacks
 from med_duallora.cohorts.subject import RawSubject
+from med_duallora.cohorts.volume import CROP_SIZE, LV
 from med_duallora.errors import SubjectRefused
-from med_duallora.progress import track
-from med_duallora.volume import CROP_SIZE, LV
+from med_duallora.support.progress import track
 
 
 @dataclass(frozen=True)

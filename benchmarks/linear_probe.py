@@ -17,9 +17,9 @@ import torch
 
 from med_duallora.backbone import BackboneConfig, build_classifier, load_classifier, packaged_checkpoint
 from med_duallora.cohorts.prepared import PreparedSubject
-from med_duallora.files import sha256_of_file, write_json
 from med_duallora.pretraining.data import find_cohorts
 from med_duallora.pretraining.probe import Features, pooled_features, probe, probe_value
+from med_duallora.support.files import sha256_of_file, write_json
 
 Truth = dict[str, Features]
 

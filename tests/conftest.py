@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from med_duallora.config import JobConfig, SiteConfig
+from med_duallora.settings.config import JobConfig, SiteConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SITES = ("siemens", "philips", "ge", "canon")

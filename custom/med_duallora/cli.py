@@ -13,7 +13,7 @@ from typing import Any
 
 from med_duallora import __version__
 from med_duallora.errors import MedDualLoRAError
-from med_duallora.files import sentence
+from med_duallora.support.files import sentence
 
 COMMANDS = (
     "demo",

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from med_duallora.aggregation import RoundAccumulator
-from med_duallora.config import JobConfig, SiteConfig
-from med_duallora.egress import EgressContract
+from med_duallora.adapter.model import initial_global_state
+from med_duallora.boundary.contract import EgressContract
+from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import ConfigError
-from med_duallora.lineage import Lineage
-from med_duallora.model import initial_global_state
-from med_duallora.resume import SavedRound
-from med_duallora.site import SiteRuntime
+from med_duallora.server.aggregation import RoundAccumulator
+from med_duallora.server.resume import SavedRound
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.site.runtime import SiteRuntime
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import pytest
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 from nvflare.security.logging import SECURE_LOGGING_VAR_NAME
 
-from med_duallora.config import JobConfig, SiteConfig
-from med_duallora.egress import EgressContract
-from med_duallora.flare.payload import TrainReply
-from med_duallora.model import initial_global_state
-from med_duallora.policy import SitePolicy
-from med_duallora.site import SiteRuntime
+from med_duallora.adapter.model import initial_global_state
+from med_duallora.boundary.contract import EgressContract
+from med_duallora.flare.wire.payload import TrainReply
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
+from med_duallora.site.runtime import SiteRuntime
 from tests.attacks.harness import SITE, SiteProcess
 from tests.attacks.tricks import SUBJECT
 

@@ -27,13 +27,13 @@ from nvflare.private.privacy_manager import Scope
 from nvflare.widgets.fed_event import ClientFedEventRunner
 from nvflare.widgets.info_collector import InfoCollector
 
-from med_duallora.config import JobConfig
-from med_duallora.flare.egress_filter import FILTERED_TASKS, EgressFilter
-from med_duallora.flare.egress_guard import EgressGuard
-from med_duallora.flare.job import JOB_COMPONENT, FederatedJob
-from med_duallora.flare.learner import DualLoRALearner
-from med_duallora.ledger_audit import read_lines
-from med_duallora.site import SiteRuntime
+from med_duallora.boundary.ledger_audit import read_lines
+from med_duallora.flare.site.egress_filter import FILTERED_TASKS, EgressFilter
+from med_duallora.flare.site.egress_guard import EgressGuard
+from med_duallora.flare.site.learner import DualLoRALearner
+from med_duallora.flare.wire.job import JOB_COMPONENT, FederatedJob
+from med_duallora.settings.config import JobConfig
+from med_duallora.site.runtime import SiteRuntime
 
 JOB_ID, SITE = "job-1", "ge"
 

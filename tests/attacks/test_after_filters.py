@@ -15,7 +15,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.fuel.utils import fobs
 
-from med_duallora.flare.payload import read_train_reply
+from med_duallora.flare.wire.payload import read_train_reply
 from tests.attacks.jobcode import (
     JobFilter,
     JobHandler,

@@ -22,8 +22,8 @@ from nvflare.private.fed.utils.app_authz import AppAuthzService
 from nvflare.security.logging import SECURE_LOGGING_VAR_NAME, secure_format_exception
 from nvflare.security.security import FLAuthorizer
 
-from med_duallora.flare import console_guard
-from med_duallora.flare.console_guard import ClosedRights, ConsoleGuard, check_closed
+from med_duallora.flare.site import console_guard
+from med_duallora.flare.site.console_guard import ClosedRights, ConsoleGuard, check_closed
 from med_duallora.site_kit import harden
 from tests.attacks.tricks import SUBJECT
 from tests.unit.site_kit.conftest import provisioned, site_kit
@@ -50,12 +50,12 @@ REFUSED_CLASSES = [
     ("trains on tables of the site", "nvflare.app_opt.xgboost.tree_based.executor.FedXGBTreeExecutor"),
     ("a model learner of somebody else", "nvflare.app_common.executors.model_learner_executor.ModelLearnerExecutor"),
     ("runs any command of ours", "med_duallora.cli.main"),
-    ("writes any file", "med_duallora.files.write_text"),
-    ("hashes any file", "med_duallora.files.sha256_of_file"),
+    ("writes any file", "med_duallora.support.files.write_text"),
+    ("hashes any file", "med_duallora.support.files.sha256_of_file"),
     ("opens the kit again", "med_duallora.site_kit.hardening.harden"),
-    ("a function beside an allowed class", "med_duallora.flare.job.job_of"),
-    ("a class that ours imports", "med_duallora.flare.learner.SiteRuntime"),
-    ("something inside an allowed class", "med_duallora.flare.learner.DualLoRALearner_"),
+    ("a function beside an allowed class", "med_duallora.flare.wire.job.job_of"),
+    ("a class that ours imports", "med_duallora.flare.site.learner.SiteRuntime"),
+    ("something inside an allowed class", "med_duallora.flare.site.learner.DualLoRALearner_"),
     ("Python itself", "subprocess.Popen"),
     ("Python itself", "builtins.open"),
     ("a path that is none", "os"),

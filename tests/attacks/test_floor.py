@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from nvflare.apis.fl_constant import ReturnCode
 
-from med_duallora.flare.console_guard import ConsoleGuard
-from med_duallora.flare.payload import metrics_reply
+from med_duallora.flare.site.console_guard import ConsoleGuard
+from med_duallora.flare.wire.payload import metrics_reply
 from tests.attacks.test_results import assert_nothing_left
 
 

@@ -7,9 +7,9 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
-from med_duallora.flare.payload import metrics_reply, read_metrics_reply, read_train_reply
-from med_duallora.flare.tracking import stream_from_site
-from med_duallora.ledger_audit import verify
+from med_duallora.boundary.ledger_audit import verify
+from med_duallora.flare.wire.payload import metrics_reply, read_metrics_reply, read_train_reply
+from med_duallora.flare.wire.tracking import stream_from_site
 
 
 def test_an_honest_round_leaves_bit_for_bit(process, trained, contract, site_files):

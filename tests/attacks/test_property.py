@@ -12,10 +12,10 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable
 from nvflare.fuel.utils import fobs
 
-from med_duallora.config import JobConfig
-from med_duallora.egress import HEADERS, EgressContract
+from med_duallora.boundary.contract import HEADERS, EgressContract
 from med_duallora.errors import EgressViolation
-from med_duallora.flare.payload import RETURN_CODES, Failure, Scores, TrainReply, read_reply, rebuilt
+from med_duallora.flare.wire.payload import RETURN_CODES, Failure, Scores, TrainReply, read_reply, rebuilt
+from med_duallora.settings.config import JobConfig
 from tests.attacks.harness import SiteProcess
 from tests.unit.tiny import random_payload
 

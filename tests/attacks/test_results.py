@@ -10,8 +10,8 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable
 from nvflare.fuel.utils import fobs
 
-from med_duallora.flare.payload import metrics_reply, read_train_reply
-from med_duallora.ledger_audit import verify
+from med_duallora.boundary.ledger_audit import verify
+from med_duallora.flare.wire.payload import metrics_reply, read_train_reply
 from tests.attacks import tricks
 from tests.attacks.tricks import PIXELS, SECRETS, SUBJECT, Trick
 

@@ -20,7 +20,7 @@ from nvflare.app_common.widgets.convert_to_fed_event import ConvertToFedEvent
 from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
-from med_duallora.flare.tracking import FEDERATION_EVENT
+from med_duallora.flare.wire.tracking import FEDERATION_EVENT
 from tests.attacks.harness import SiteProcess
 from tests.attacks.jobcode import JobHandler, other_class, with_item
 from tests.attacks.test_results import assert_nothing_left
@@ -250,7 +250,7 @@ def test_a_failure_of_the_guard_itself_lets_nothing_out(process, trained, monkey
         raise RuntimeError(f"{SUBJECT}")
 
     site = process()
-    monkeypatch.setattr("med_duallora.flare.egress_guard.boundary_of", broken)
+    monkeypatch.setattr("med_duallora.flare.site.egress_guard.boundary_of", broken)
     leaving = site.answer("train", trained[1].to_shareable())
     assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
     assert_nothing_left(leaving)

@@ -12,7 +12,7 @@ import torch
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.shareable import Shareable, make_reply
 
-from med_duallora.flare.payload import TrainReply
+from med_duallora.flare.wire.payload import TrainReply
 
 SUBJECT = "patient007"
 PIXELS = np.full(64, 7.00700744e-07, np.float32)

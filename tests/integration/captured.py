@@ -15,10 +15,10 @@ from nvflare.apis.shareable import Shareable
 from nvflare.fuel.utils import fobs
 from safetensors.numpy import load_file
 
-from med_duallora.artifact import load_adapter
-from med_duallora.egress import EgressContract
-from med_duallora.ledger_audit import read_lines
-from med_duallora.lineage import Lineage
+from med_duallora.boundary.contract import EgressContract
+from med_duallora.boundary.ledger_audit import read_lines
+from med_duallora.boundary.lineage import Lineage
+from med_duallora.server.artifact import load_adapter
 from tests.integration import capture_filter, capture_wire
 from tests.integration.harness import SITES, FinishedJob, RunningFederation
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.rehearsal import Plan, down, up
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.rehearsal import Plan, down, up
 from tests.conftest import REPOSITORY
 from tests.integration.harness import PATIENCE_S, SITE_SETTINGS, SITES, RunningFederation
 

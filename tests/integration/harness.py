@@ -13,18 +13,18 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from med_duallora.artifact import load_adapter
 from med_duallora.errors import ArtifactError, FederationError
-from med_duallora.flare.export import JOBS, JobSpec, export_job
-from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.admin import console
-from med_duallora.flare.federation.following import fetch, follow
-from med_duallora.flare.federation.progress import JobProgress
-from med_duallora.flare.federation.record import Federation
-from med_duallora.flare.federation.registration import wait_for_sites
-from med_duallora.flare.federation.rehearsal import start_one
-from med_duallora.flare.rundir import ROUNDS_FILE
-from med_duallora.state import LOCK_FILE
+from med_duallora.flare.jobs.export import JOBS, JobSpec, export_job
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.admin import console
+from med_duallora.flare.local.rehearsal.following import fetch, follow
+from med_duallora.flare.local.rehearsal.progress import JobProgress
+from med_duallora.flare.local.rehearsal.record import Federation
+from med_duallora.flare.local.rehearsal.registration import wait_for_sites
+from med_duallora.flare.local.rehearsal.rehearsal import start_one
+from med_duallora.server.artifact import load_adapter
+from med_duallora.server.rundir import ROUNDS_FILE
+from med_duallora.site.state import LOCK_FILE
 
 SITES = ("siemens", "philips")
 SETTINGS = (

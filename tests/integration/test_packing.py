@@ -9,8 +9,8 @@ import pytest
 from nvflare.fuel.utils.zip_utils import zip_directory_to_bytes
 
 import med_duallora
-from med_duallora.flare.export import JOBS, export_job
-from med_duallora.flare.federation.jobs import prepare_submission
+from med_duallora.flare.jobs.export import JOBS, export_job
+from med_duallora.flare.jobs.submission import prepare_submission
 from tests.conftest import REPOSITORY
 
 CONFIGURATION = {"meta.json", "app/config/config_fed_server.json", "app/config/config_fed_client.json"}

@@ -15,14 +15,14 @@ from nvflare.fuel.utils import fobs
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from med_duallora.artifact import load_adapter
-from med_duallora.config import JobConfig, SiteConfig
-from med_duallora.egress import EgressContract
+from med_duallora.boundary.contract import EgressContract
 from med_duallora.engine import FederationResult, run_federation
-from med_duallora.flare.export import JobSpec, export_job
-from med_duallora.flare.recipe import MedDualLoRARecipe, WorkflowConfig
-from med_duallora.flare.simulation import Simulation
+from med_duallora.flare.jobs.export import JobSpec, export_job
+from med_duallora.flare.jobs.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.local.simulation import Simulation
 from med_duallora.report import read_run
+from med_duallora.server.artifact import load_adapter
+from med_duallora.settings.config import JobConfig, SiteConfig
 from tests.conftest import SITES, write_tiny_cohort
 from tests.integration.capture_filter import CaptureFilter
 from tests.integration.programs import med_duallora, output_of, repeated

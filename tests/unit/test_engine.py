@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from med_duallora.adapter.model import initial_global_state
 from med_duallora.engine import run_federation
 from med_duallora.errors import ConfigError
-from med_duallora.model import initial_global_state
-from med_duallora.site import SiteRuntime
+from med_duallora.site.runtime import SiteRuntime
 
 from .tiny import same
 

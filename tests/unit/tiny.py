@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 
+from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.adapter.roles import Role
 from med_duallora.backbone import BackboneConfig, build_classifier
-from med_duallora.config import LoRAConfig
-from med_duallora.egress import EgressContract
-from med_duallora.model import DualLoRAModel
-from med_duallora.names import Role
+from med_duallora.boundary.contract import EgressContract
+from med_duallora.settings.config import LoRAConfig
 
 TINY = BackboneConfig.preset("cinema-tiny")
 TRAINED = (Role.GLOBAL, Role.LOCAL, Role.HEAD)

@@ -2,9 +2,9 @@
 
 import csv
 
-from med_duallora.config import JobConfig, SiteConfig
-from med_duallora.model import initial_global_state
-from med_duallora.site import SiteRuntime
+from med_duallora.adapter.model import initial_global_state
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.site.runtime import SiteRuntime
 
 JOB = JobConfig(backbone="cinema-tiny").with_overrides(
     ["experiment=test", "train.n_rounds=3", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1"]

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from med_duallora.config import JobConfig
-from med_duallora.features import FeatureCache, FeatureSource
-from med_duallora.model import DualLoRAModel
-from med_duallora.training import RoundResult, train_round
+from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.settings.config import JobConfig
+from med_duallora.site.features import FeatureCache, FeatureSource
+from med_duallora.site.training import RoundResult, train_round
 
 from .tiny import tiny_model
 

@@ -14,7 +14,7 @@ from med_duallora.backbone.classifier import VIEW, CineMAClassifier
 from med_duallora.backbone.config import PRESETS, BackboneConfig
 from med_duallora.backbone.layers import initialise
 from med_duallora.errors import CheckpointError
-from med_duallora.files import sha256_of_file
+from med_duallora.support.files import sha256_of_file
 
 WEIGHTS = Path(__file__).parent / "weights"
 HEAD_SEED = 0

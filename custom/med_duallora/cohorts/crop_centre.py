@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from med_duallora.cohorts.heart_place import CONFIDENT, MAX_FRAMES, find_heart
+from med_duallora.cohorts.nifti import NiftiImage, read_nifti
 from med_duallora.cohorts.stacks import Stacks
 from med_duallora.cohorts.subject import RawSubject
 from med_duallora.errors import SubjectRefused
-from med_duallora.nifti import NiftiImage, read_nifti
 
 __all__ = ["CONFIDENT", "CropCentre", "cine_frames", "crop_centre"]
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.cohorts.provenance import is_synthetic
 
 CITATIONS = {
     "acdc": "O. Bernard et al., Deep learning techniques for automatic MRI cardiac multi-structures segmentation and "

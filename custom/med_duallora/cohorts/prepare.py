@@ -14,15 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from med_duallora.cohorts.identity import shared_with_earlier
-from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.cohorts.prepare_folders import move_to_places, subject_folders
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
 from med_duallora.cohorts.prepare_tables import Preparation, PrepareOptions, cohort_row, write_tables
+from med_duallora.cohorts.provenance import is_synthetic
 from med_duallora.cohorts.site_names import in_order, site_values, sites_of
 from med_duallora.cohorts.split import official_splits, split_notes, stratified_splits
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.errors import CohortError, MedDualLoRAError
-from med_duallora.progress import track
+from med_duallora.support.progress import track
 
 # Below this, starting processes takes longer than the work.
 MIN_SUBJECTS_FOR_PROCESSES = 5

@@ -10,13 +10,13 @@ from typing import Any
 
 from med_duallora.cohorts.crop_centre import CropCentre, crop_centre
 from med_duallora.cohorts.identity import IDENTITY, image_hashes
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.nifti_stream import files_sha256
 from med_duallora.cohorts.stacks import Stacks, load_stacks
 from med_duallora.cohorts.subject import RawSubject, Refusal
+from med_duallora.cohorts.volume import PREPARATION, PreparedVolume, prepare_volume
 from med_duallora.errors import MedDualLoRAError, SubjectRefused
-from med_duallora.files import read_json, sha256_of_file, sha256_of_json, write_json
-from med_duallora.nifti import write_nifti
-from med_duallora.volume import PREPARATION, PreparedVolume, prepare_volume
+from med_duallora.support.files import read_json, sha256_of_file, sha256_of_json, write_json
 
 _log = logging.getLogger(__name__)
 

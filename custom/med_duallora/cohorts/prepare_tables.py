@@ -18,8 +18,8 @@ from med_duallora.cohorts.prepare_one import Prepared
 from med_duallora.cohorts.prepared import COHORT_TABLE, COLUMNS, REMARK_SEPARATOR, SPLITS
 from med_duallora.cohorts.site_names import Sites
 from med_duallora.cohorts.subject import RawSubject, Refusal
-from med_duallora.files import write_json, write_text
-from med_duallora.volume import PREPARATION
+from med_duallora.cohorts.volume import PREPARATION
+from med_duallora.support.files import write_json, write_text
 
 REFUSED_TABLE = "refused.csv"
 REFUSED_COLUMNS = ("subject", "dataset", "source", "reason", "detail")

@@ -15,8 +15,8 @@ import numpy as np
 
 from med_duallora.cohorts.csvfile import read_rows
 from med_duallora.cohorts.itk_geometry import NEGATIVE_SIZE, SIZES_CONTRADICT
+from med_duallora.cohorts.nifti import Array, NiftiImage, read_nifti
 from med_duallora.errors import CohortError, SubjectRefused
-from med_duallora.nifti import Array, NiftiImage, read_nifti
 
 COHORT_TABLE = "cohort.csv"
 REQUIRED_COLUMNS = (

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from med_duallora.cohorts.nifti import NiftiImage, read_nifti
 from med_duallora.cohorts.same_space import Stack, on_grid_of
 from med_duallora.cohorts.subject import ImageSource, RawSubject
 from med_duallora.errors import SubjectRefused
-from med_duallora.nifti import NiftiImage, read_nifti
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from med_duallora.cohorts.table import COLUMNS, OPTIONAL_COLUMNS
 from med_duallora.errors import InputError
-from med_duallora.files import write_text
+from med_duallora.support.files import write_text
 
 EXAMPLES = (
     {

@@ -52,7 +52,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def scopes() -> "list[Scope]":
     """Return all scopes; the workflow's settings belong to FLARE's side."""
-    from med_duallora.flare.recipe import WorkflowConfig
+    from med_duallora.flare.jobs.recipe import WorkflowConfig
     from med_duallora.reference.entries import JOB, SITE, Scope
 
     summary = "How the server waits for the sites; it travels with the job."
@@ -81,7 +81,7 @@ def _values(job: str) -> dict[str, str]:
     """Return the settings of a known job or a job folder, key -> JSON text."""
     import dataclasses
 
-    from med_duallora.flare.export import JOBS, read_spec
+    from med_duallora.flare.jobs.export import JOBS, read_spec
     from med_duallora.reference.entries import values_of
 
     if job not in JOBS and not Path(job).is_dir():
@@ -100,8 +100,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from med_duallora.files import write_text
     from med_duallora.reference.page import PATH, page
+    from med_duallora.support.files import write_text
 
     place = options.checkout.resolve() / PATH
     if not place.parent.is_dir():

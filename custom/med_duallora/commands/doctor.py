@@ -9,7 +9,7 @@ from med_duallora.errors import ConfigError
 
 if TYPE_CHECKING:
     from med_duallora.cohorts.examination import Examination, Finding
-    from med_duallora.config import JobConfig, SiteConfig
+    from med_duallora.settings.config import JobConfig, SiteConfig
 
 DESCRIPTION = """\
 Open every volume of one or more prepared cohorts and say, in one sentence first, whether they are fit to join: classes
@@ -51,9 +51,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(options: argparse.Namespace) -> int:
     """Examine, print the sentences and findings, write the page."""
     from med_duallora.cohorts.examination import cohorts_at, examine
-    from med_duallora.files import write_text
     from med_duallora.report.cohort_page import build
     from med_duallora.report.html import to_html
+    from med_duallora.support.files import write_text
 
     if options.out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {options.out} must end in .html")
@@ -72,14 +72,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _site(path: Path | None) -> "SiteConfig":
     """Return the site's configuration; without one, that of a new kit, whose floor is the strictest we write."""
-    from med_duallora.config import SiteConfig
+    from med_duallora.settings.config import SiteConfig
     from med_duallora.site_kit.wanted import site_config_template
 
     return SiteConfig.from_file(path) if path else SiteConfig.from_dict(site_config_template(Path()))
 
 
 def _job(name: str | None) -> "JobConfig | None":
-    from med_duallora.flare.export import JOBS
+    from med_duallora.flare.jobs.export import JOBS
     from med_duallora.site_kit.job_check import job_settings
 
     if name is None:
@@ -94,7 +94,7 @@ def _job(name: str | None) -> "JobConfig | None":
 def _site_problems(folder: Path, job: "JobConfig | None", site: "SiteConfig", is_own: bool) -> "Iterator[Finding]":
     """Give what the site's own configuration and the job say about a cohort."""
     from med_duallora.cohorts.examination import WARNING, Finding
-    from med_duallora.usable import problems
+    from med_duallora.site_kit.usable import problems
 
     if is_own:
         for problem in problems(site):

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from med_duallora.commands.options import add_resume_argument, add_site_settings_argument
 from med_duallora.errors import ConfigError
-from med_duallora.options import add_resume_argument, add_site_settings_argument
 
 if TYPE_CHECKING:
-    from med_duallora.flare.federation.record import Federation
-    from med_duallora.flare.federation.rehearsal import Plan
+    from med_duallora.flare.local.rehearsal.record import Federation
+    from med_duallora.flare.local.rehearsal.rehearsal import Plan
 
 PROJECT = Path("poc") / "project.yml"
 MAX_TIMEOUT_S = 86_400
@@ -106,8 +106,8 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.processes import signals_interrupt
-    from med_duallora.flare.federation.rehearsal import up
+    from med_duallora.flare.local.processes import signals_interrupt
+    from med_duallora.flare.local.rehearsal.rehearsal import up
 
     started = time.monotonic()
     with signals_interrupt():
@@ -118,10 +118,10 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation import processes
-    from med_duallora.flare.federation.admin import console
-    from med_duallora.flare.federation.record import Federation
-    from med_duallora.flare.federation.registration import registered_sites
+    from med_duallora.flare.local import processes
+    from med_duallora.flare.local.rehearsal.admin import console
+    from med_duallora.flare.local.rehearsal.record import Federation
+    from med_duallora.flare.local.rehearsal.registration import registered_sites
 
     federation = Federation.read(options.workspace)
     running = [process for process in federation.processes if processes.is_running(process, federation.identity)]
@@ -145,32 +145,32 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.actions import submit
+    from med_duallora.flare.local.rehearsal.actions import submit
 
     return submit(options)
 
 
 def _monitor(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.actions import monitor
+    from med_duallora.flare.local.rehearsal.actions import monitor
 
     return monitor(options)
 
 
 def _download(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.actions import download
+    from med_duallora.flare.local.rehearsal.actions import download
 
     return download(options)
 
 
 def _abort(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.actions import abort
+    from med_duallora.flare.local.rehearsal.actions import abort
 
     return abort(options)
 
 
 def _down(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.record import Federation
-    from med_duallora.flare.federation.rehearsal import down
+    from med_duallora.flare.local.rehearsal.record import Federation
+    from med_duallora.flare.local.rehearsal.rehearsal import down
 
     federation = Federation.read(options.workspace)
     killed = down(federation, polite=not options.now)
@@ -179,11 +179,11 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from med_duallora.flare.federation.actions import fetched, followed, kept_of_failed, submitted
-    from med_duallora.flare.federation.admin import console
-    from med_duallora.flare.federation.processes import not_interrupted, signals_interrupt
-    from med_duallora.flare.federation.record import RECORD, Federation
-    from med_duallora.flare.federation.rehearsal import down, refuse_running, up
+    from med_duallora.flare.local.processes import not_interrupted, signals_interrupt
+    from med_duallora.flare.local.rehearsal.actions import fetched, followed, kept_of_failed, submitted
+    from med_duallora.flare.local.rehearsal.admin import console
+    from med_duallora.flare.local.rehearsal.record import RECORD, Federation
+    from med_duallora.flare.local.rehearsal.rehearsal import down, refuse_running, up
 
     def recorded() -> Federation | None:
         return Federation.read(options.workspace) if (options.workspace / RECORD).is_file() else None
@@ -213,7 +213,7 @@ def _run(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> "Plan":
     from med_duallora.backbone import check_checkpoint
     from med_duallora.cohorts.sites import find_sites
-    from med_duallora.flare.federation.rehearsal import Plan
+    from med_duallora.flare.local.rehearsal.rehearsal import Plan
 
     project = options.project or _default_project()
     if not project.is_file():

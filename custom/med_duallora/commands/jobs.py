@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from med_duallora.commands.options import add_resume_argument
 from med_duallora.errors import ConfigError
-from med_duallora.options import add_resume_argument
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -13,7 +13,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "jobs",
         help="export FLARE job folders, or check the committed ones",
-        description="FLARE job folders are made by the recipe (med_duallora.flare.recipe), never by hand.",
+        description="FLARE job folders are made by the recipe (med_duallora.flare.jobs.recipe), never by hand.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     export = actions.add_parser(
@@ -47,7 +47,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _export(options: argparse.Namespace) -> int:
-    from med_duallora.flare.export import JOBS, export_job
+    from med_duallora.flare.jobs.export import JOBS, export_job
 
     if options.job is not None and options.job not in JOBS:
         raise ConfigError(f"--job {options.job}: no known job; known are {', '.join(JOBS)}")
@@ -60,7 +60,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from med_duallora.flare.export import committed_differences, committed_jobs, write_committed
+    from med_duallora.flare.jobs.export import committed_differences, committed_jobs, write_committed
 
     root = options.checkout.resolve()
     if options.write:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from med_duallora.ledger_audit import Line
+    from med_duallora.boundary.ledger_audit import Line
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -61,7 +61,7 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from med_duallora.ledger_audit import verify
+    from med_duallora.boundary.ledger_audit import verify
 
     found = verify(options.ledger, options.noted)
     for problem in found.problems:
@@ -74,8 +74,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from med_duallora.ledger import BLOCKED
-    from med_duallora.ledger_audit import read_lines
+    from med_duallora.boundary.ledger import BLOCKED
+    from med_duallora.boundary.ledger_audit import read_lines
 
     for line in read_lines(options.ledger):
         if (options.job_id and line.get("job") != options.job_id) or (
@@ -90,7 +90,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _match(options: argparse.Namespace) -> int:
-    from med_duallora.ledger_audit import match, read_lines, verify
+    from med_duallora.boundary.ledger_audit import match, read_lines, verify
 
     broken = [f"{path}: {problem}" for path in (options.ledger, options.record) for problem in verify(path).problems]
     for text in broken:

@@ -33,8 +33,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Draw the picture and say where it is."""
+    from med_duallora.cohorts.montage import read_rows, write_montage
     from med_duallora.errors import InputError
-    from med_duallora.montage import read_rows, write_montage
 
     if options.n_per_vendor < 1:
         raise InputError(f"--n-per-vendor = {options.n_per_vendor}, but it must be at least 1")

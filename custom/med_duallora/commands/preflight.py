@@ -57,7 +57,7 @@ def _say_what_is_unusable(startup_kit: Path) -> int:
     """Say on standard error what in the site's configuration would stop every job here; return how many things."""
     from med_duallora.site_kit.passable import not_passed_on
     from med_duallora.site_kit.policy_channels import site_config_of
-    from med_duallora.usable import problems
+    from med_duallora.site_kit.usable import problems
 
     config = site_config_of(startup_kit)
     found = list(problems(config)) if config else []

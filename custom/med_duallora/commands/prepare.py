@@ -62,23 +62,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="CSV",
         help="write an example of the table for --table, explain its columns, and do nothing else",
     )
-    sources = parser.add_argument_group("sources, at least one")
-    sources.add_argument(
-        "--acdc", type=Path, metavar="DIR", help="raw ACDC: the folder 'database' or the one holding it"
-    )
-    sources.add_argument(
-        "--mnms", type=Path, metavar="DIR", help="raw M&Ms: the folder 'OpenDataset' or the one holding it"
-    )
-    sources.add_argument(
-        "--mnms2", type=Path, metavar="DIR", help="raw M&Ms-2: the folder 'MnM2' or the one holding it"
-    )
-    sources.add_argument("--table", type=Path, metavar="CSV", help="any other cohort, described by a table (see below)")
-    sources.add_argument(
-        "--dicom",
-        type=Path,
-        metavar="DIR",
-        help="DICOM: one study, or a folder per subject (docs/dicom.md); needs pip install 'med-duallora[dicom]'",
-    )
+    _add_source_arguments(parser)
     parser.add_argument(
         "--dicom-table", type=Path, metavar="CSV", help="diagnoses of the DICOM studies, and more (see below)"
     )
@@ -112,6 +96,26 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "CineMA weights were trained on",
     )
     parser.set_defaults(run=run)
+
+
+def _add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    sources = parser.add_argument_group("sources, at least one")
+    sources.add_argument(
+        "--acdc", type=Path, metavar="DIR", help="raw ACDC: the folder 'database' or the one holding it"
+    )
+    sources.add_argument(
+        "--mnms", type=Path, metavar="DIR", help="raw M&Ms: the folder 'OpenDataset' or the one holding it"
+    )
+    sources.add_argument(
+        "--mnms2", type=Path, metavar="DIR", help="raw M&Ms-2: the folder 'MnM2' or the one holding it"
+    )
+    sources.add_argument("--table", type=Path, metavar="CSV", help="any other cohort, described by a table (see below)")
+    sources.add_argument(
+        "--dicom",
+        type=Path,
+        metavar="DIR",
+        help="DICOM: one study, or a folder per subject (docs/dicom.md); needs pip install 'med-duallora[dicom]'",
+    )
 
 
 def _add_site_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from med_duallora.options import above_zero, whole_number
+from med_duallora.commands.options import above_zero, whole_number
 
 if TYPE_CHECKING:
     from med_duallora.pretraining.data import VolumePool
@@ -33,14 +33,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--backbone", default="cinema-mini", metavar="NAME", help="backbone preset (default: %(default)s)"
     )
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        "--epochs", type=above_zero(1e6), help="length of the run in passes over the subjects (default: 100)"
-    )
-    length.add_argument("--steps", type=whole_number(1, 10**9), help="length of the run in optimizer steps")
-    length.add_argument(
-        "--minutes", type=above_zero(1e6), help="length of the run in minutes, from a timing of a few steps"
-    )
+    _add_length_arguments(parser)
     parser.add_argument("--batch-size", type=int, default=16, help="volumes per step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     parser.add_argument(
@@ -82,6 +75,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=run)
 
 
+def _add_length_arguments(parser: argparse.ArgumentParser) -> None:
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs", type=above_zero(1e6), help="length of the run in passes over the subjects (default: 100)"
+    )
+    length.add_argument("--steps", type=whole_number(1, 10**9), help="length of the run in optimizer steps")
+    length.add_argument(
+        "--minutes", type=above_zero(1e6), help="length of the run in minutes, from a timing of a few steps"
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import torch
@@ -116,7 +120,7 @@ def _check_out(options: argparse.Namespace) -> None:
         OSError: nothing can be written there.
     """
     from med_duallora.errors import InputError
-    from med_duallora.files import check_writable
+    from med_duallora.support.files import check_writable
 
     check_writable(options.out.parent)
     if options.out.exists():

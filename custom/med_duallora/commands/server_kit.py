@@ -22,7 +22,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Write the file and say where it is."""
-    from med_duallora.flare.federation.kits import install_server
+    from med_duallora.flare.local.rehearsal.kits import install_server
 
     place = options.startup_kit / "local" / "resources.json"
     before = place.read_bytes() if place.is_file() else b""

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from med_duallora.commands.options import add_resume_argument, add_site_settings_argument
 from med_duallora.errors import ConfigError, MedDualLoRAError
-from med_duallora.options import add_resume_argument, add_site_settings_argument
 
 if TYPE_CHECKING:
-    from med_duallora.flare.detour import Detour
-    from med_duallora.flare.export import JobSpec
-    from med_duallora.flare.simulation import Simulation
+    from med_duallora.flare.jobs.export import JobSpec
+    from med_duallora.flare.local.detour import Detour
+    from med_duallora.flare.local.simulation import Simulation
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -59,6 +59,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="with --resume-from: holds the sites' local states, one folder per site (default: those of the "
         "workspace that the adapter is in); they are copied",
     )
+    _add_site_arguments(parser)
+    parser.add_argument(
+        "--log-config",
+        default="concise",
+        metavar="MODE",
+        help="FLARE's logging: concise, full, verbose, or a level like DEBUG",
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_site_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sites", metavar="A,B,...", help="sites that take part (default: every cohort below --data)")
     parser.add_argument(
         "--parallel-sites", type=int, metavar="N", help="how many sites work at the same time (default: all)"
@@ -76,23 +87,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="backbone weights (default: those shipped with the package)",
     )
     add_site_settings_argument(parser)
-    parser.add_argument(
-        "--log-config",
-        default="concise",
-        metavar="MODE",
-        help="FLARE's logging: concise, full, verbose, or a level like DEBUG",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the simulation, or say that it has been run."""
     _check_given_checkpoint(options.backbone_checkpoint)
-    from med_duallora.flare.detour import detour
-    from med_duallora.flare.earlier_states import sites_without_state
-    from med_duallora.flare.simulation import finished_run, start_clean
-    from med_duallora.flare.simulation_checks import check_inputs
-    from med_duallora.flare.workspace import locked
+    from med_duallora.flare.local.detour import detour
+    from med_duallora.flare.local.earlier_states import sites_without_state
+    from med_duallora.flare.local.simulation import finished_run, start_clean
+    from med_duallora.flare.local.simulation_checks import check_inputs
+    from med_duallora.flare.local.workspace import locked
 
     simulation = _simulation(options)
     check_inputs(simulation)
@@ -122,8 +126,8 @@ def _check_given_checkpoint(checkpoint: Path | None) -> None:
 
 def _make_room(simulation: "Simulation", fresh: bool) -> None:
     """Move aside what an earlier run left that is worth keeping; refuse to without ``--fresh`` if it is another's."""
-    from med_duallora.flare.simulation import check_nothing_is_lost
-    from med_duallora.flare.workspace import RUN_FILE, set_aside
+    from med_duallora.flare.local.simulation import check_nothing_is_lost
+    from med_duallora.flare.local.workspace import RUN_FILE, set_aside
 
     workspace = simulation.workspace
     if fresh and (workspace / RUN_FILE).exists():
@@ -137,8 +141,8 @@ def _make_room(simulation: "Simulation", fresh: bool) -> None:
 
 def _simulation(options: argparse.Namespace) -> "Simulation":
     from med_duallora.cohorts.sites import find_sites
-    from med_duallora.flare.simulation import Simulation
-    from med_duallora.flare.simulation_checks import known_log_config
+    from med_duallora.flare.local.simulation import Simulation
+    from med_duallora.flare.local.simulation_checks import known_log_config
 
     sites = find_sites(options.data, options.sites.split(",") if options.sites else None)
     n_parallel = len(sites) if options.parallel_sites is None else options.parallel_sites
@@ -163,14 +167,14 @@ def _simulation(options: argparse.Namespace) -> "Simulation":
 
 def _pin(checkpoint: Path | None) -> list[str]:
     """Return the setting by which the job is about the given checkpoint; none: it is about the shipped one."""
-    from med_duallora.files import sha256_of_file
+    from med_duallora.support.files import sha256_of_file
 
     return [f"backbone_sha256={sha256_of_file(checkpoint)}"] if checkpoint else []
 
 
 def _states(options: argparse.Namespace, workspace: Path) -> Path | None:
     """Return where the local states of the training to go on with are; None where a new one begins."""
-    from med_duallora.flare.earlier_states import states_of
+    from med_duallora.flare.local.earlier_states import states_of
 
     if options.resume_from is None:
         if options.states:
@@ -189,7 +193,7 @@ def _spec(name: str, n_sites: int, assignments: list[str], resume_from: Path | N
     """Return the job: every site takes part in every round, unless ``workflow.min_sites`` is set."""
     from dataclasses import replace
 
-    from med_duallora.flare.export import JOBS, read_spec
+    from med_duallora.flare.jobs.export import JOBS, read_spec
 
     if name in JOBS:
         spec = JOBS[name]
@@ -202,11 +206,11 @@ def _spec(name: str, n_sites: int, assignments: list[str], resume_from: Path | N
 
 
 def _run(simulation: "Simulation", record: dict[str, Any], by: "Detour") -> int:
-    from med_duallora.files import write_json
-    from med_duallora.flare.follow import rounds_shown
-    from med_duallora.flare.processes import family
-    from med_duallora.flare.simulation import mark_origin, problems, read_rounds
-    from med_duallora.flare.workspace import LOG_FILE, RUN_FILE
+    from med_duallora.flare.local.descendants import family
+    from med_duallora.flare.local.rounds_shown import rounds_shown
+    from med_duallora.flare.local.simulation import mark_origin, problems, read_rounds
+    from med_duallora.flare.local.workspace import LOG_FILE, RUN_FILE
+    from med_duallora.support.files import write_json
 
     started = time.monotonic()
     log = simulation.workspace / LOG_FILE
@@ -237,7 +241,7 @@ def _rounds_text(simulation: "Simulation") -> str:
 
 
 def _explain(simulation: "Simulation", missing: list[str], code: int, log: Path) -> None:
-    from med_duallora.flare.simulation import logged_errors
+    from med_duallora.flare.local.simulation import logged_errors
 
     for line in [*logged_errors(simulation), *_diagnosed(simulation)]:
         print(f"  {line}", file=sys.stderr)
@@ -248,7 +252,7 @@ def _explain(simulation: "Simulation", missing: list[str], code: int, log: Path)
 
 def _diagnosed(simulation: "Simulation") -> list[str]:
     """Return what stops a site from starting: here, at the user's own terminal, the message may be whole."""
-    from med_duallora.site import SiteRuntime
+    from med_duallora.site.runtime import SiteRuntime
 
     found = []
     for site in simulation.sites:

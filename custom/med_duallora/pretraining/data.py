@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from med_duallora.backbone.config import BackboneConfig
+from med_duallora.backbone.inputs import FloatVolume, Volume, fit_length, to_unit_range
 from med_duallora.cohorts.prepared import COHORT_TABLE, PreparedCohort, PreparedSubject, load_volume
 from med_duallora.errors import CohortError
-from med_duallora.files import sha256_of_json
-from med_duallora.inputs import FloatVolume, Volume, fit_length, to_unit_range
-from med_duallora.progress import track
+from med_duallora.support.files import sha256_of_json
+from med_duallora.support.progress import track
 
 GREY_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 MIN_SLICES = 4

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from med_duallora import __version__
-from med_duallora.files import atomic_path, sha256_of_file, write_json
 from med_duallora.pretraining.data import VolumePool
 from med_duallora.pretraining.run import PretrainConfig
 from med_duallora.pretraining.state import RunState
+from med_duallora.support.files import atomic_path, sha256_of_file, write_json
 
 
 def export(out: Path, config: PretrainConfig, pool: VolumePool, state: RunState, recipe: str) -> dict[str, Any]:

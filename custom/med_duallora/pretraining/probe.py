@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 
 from med_duallora.backbone import CineMAClassifier
+from med_duallora.backbone.inputs import to_input
 from med_duallora.cohorts.prepared import PreparedSubject, load_volume
 from med_duallora.errors import CohortError
-from med_duallora.inputs import to_input
-from med_duallora.progress import track
+from med_duallora.support.progress import track
 
 Features = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]

@@ -18,8 +18,8 @@ from med_duallora.errors import ConfigError
 from med_duallora.pretraining.data import ViewConfig, VolumePool
 from med_duallora.pretraining.mae import DECODERS, MaskedAutoencoder, PatchMask
 from med_duallora.pretraining.state import RunState, load_state, save_state
-from med_duallora.progress import track
-from med_duallora.seeds import derived_seed, generator
+from med_duallora.support.progress import track
+from med_duallora.support.seeds import derived_seed, generator
 
 SAVE_INTERVAL_S = 60.0
 N_LOG_POINTS = 40

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from med_duallora.errors import ArtifactError
-from med_duallora.files import atomic_path, parsed_json
+from med_duallora.support.files import atomic_path, parsed_json
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

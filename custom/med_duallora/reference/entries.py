@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from med_duallora.adapter.methods import METHODS
 from med_duallora.backbone.config import PRESETS
-from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.errors import InputError
-from med_duallora.methods import METHODS
 from med_duallora.reference.docstrings import described
-from med_duallora.reference.limits import KEY
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.limits import KEY
 
 TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
 PLURALS = {str: "texts", float: "numbers"}

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from med_duallora.backbone.config import PRESETS, BackboneConfig
-from med_duallora.config import JobConfig, SiteConfig
-from med_duallora.egress import EgressContract
+from med_duallora.boundary.contract import EgressContract
+from med_duallora.settings.config import JobConfig, SiteConfig
 
 RANKS = (1, 2, 4, 8, 16, 32)
 SHOWN_PRESETS = ("cinema-mini", "cinema-base")

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable
 
-from med_duallora.config import LoRAConfig
 from med_duallora.reference import guidance
 from med_duallora.reference.entries import Scope, Setting, settings_of
+from med_duallora.settings.config import LoRAConfig
 
 PATH = "docs/settings.md"
 WIDTH = 120

@@ -1,12 +1,12 @@
 """Puts a run's report in order: what is said first, and how each number is explained."""
 
+from med_duallora.adapter.methods import method_of
 from med_duallora.cohorts.origin import CITATIONS, Origin
-from med_duallora.config import JobConfig
-from med_duallora.methods import method_of
 from med_duallora.report import drawing, plots, tables
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
 from med_duallora.report.finished import Run
 from med_duallora.report.summary import macro, macro_interval
+from med_duallora.settings.config import JobConfig
 
 NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis."
 SYNTHETIC = "Synthetic phantoms: no number here says anything about patients."

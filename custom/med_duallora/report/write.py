@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from med_duallora.files import atomic_path, write_text
 from med_duallora.report.content import build
 from med_duallora.report.finished import Run
 from med_duallora.report.html import to_html
 from med_duallora.report.markdown import to_markdown
+from med_duallora.support.files import atomic_path, write_text
 
 HTML, MARKDOWN = "report.html", "report.md"
 

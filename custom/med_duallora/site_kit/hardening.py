@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import KitError
-from med_duallora.files import write_text
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.kit import Json, SiteKit, read_kit, unknown_parts
 from med_duallora.site_kit.passable import check_passable
+from med_duallora.support.files import write_text
 
 SITE_CONFIG_FILE = "med_duallora_site.json"
 WHY = {

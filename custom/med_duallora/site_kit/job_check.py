@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from med_duallora.config import JobConfig, SiteConfig
-from med_duallora.egress import EgressContract
+from med_duallora.boundary.contract import EgressContract, demands_of
 from med_duallora.errors import ConfigError, KitError
-from med_duallora.files import read_json
-from med_duallora.site import demands_of
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.support.files import read_json
 
-SETTINGS_PATH = "med_duallora.flare.job.FederatedJob"
+SETTINGS_PATH = "med_duallora.flare.wire.job.FederatedJob"
 CLIENT_CONFIG = "config_fed_client.json"
 
 

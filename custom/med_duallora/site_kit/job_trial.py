@@ -11,15 +11,15 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import torch
 
+from med_duallora.adapter.model import skeleton
 from med_duallora.backbone import BackboneConfig
 from med_duallora.cohorts.examination import ERROR, NOTE, WARNING, Finding
 from med_duallora.cohorts.prepared import PreparedCohort, PreparedSubject, load_volume
-from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.errors import CohortError, MedDualLoRAError
-from med_duallora.model import skeleton
-from med_duallora.site import SiteRuntime
-from med_duallora.training import train_round
-from med_duallora.usage import peak_memory_mb
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.site.runtime import SiteRuntime
+from med_duallora.site.training import train_round
+from med_duallora.support.usage import peak_memory_mb
 
 FEWEST_IN_A_STEP = 4
 """Subjects of a step below which the head's standardisation has hardly any statistics; one alone has none."""

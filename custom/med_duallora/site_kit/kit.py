@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from med_duallora import files
 from med_duallora.errors import KitError
+from med_duallora.support import files
 
 Json = dict[str, Any]
 
@@ -19,7 +19,7 @@ COMPONENT_PREFIXES = (
     "nvflare.app_common.resource_consumers.",
     "nvflare.app_common.job_launcher.client_process_launcher.",
     "nvflare.app_common.logging.site_log_streamer.",
-    "med_duallora.flare.console_guard.",
+    "med_duallora.flare.site.console_guard.",
 )
 """Where the components of a site's resources come from; another component could send by means of its own."""
 EXTRA_RESOURCES = "*_resources.json"

@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from med_duallora.config import SiteConfig
+from med_duallora.boundary.ledger_audit import verify
 from med_duallora.errors import MedDualLoRAError
-from med_duallora.ledger_audit import verify
+from med_duallora.settings.config import SiteConfig
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.channel import HARDEN, Channel
 from med_duallora.site_kit.kit import SiteKit, read_kit

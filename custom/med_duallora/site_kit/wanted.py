@@ -10,27 +10,27 @@ Json = dict[str, Any]
 
 SITE_CLASSES = (
     "nvflare.app_common.executors.learner_executor.LearnerExecutor",
-    "med_duallora.flare.job.FederatedJob",
-    "med_duallora.flare.learner.DualLoRALearner",
-    "med_duallora.flare.egress_filter.EgressFilter",
+    "med_duallora.flare.wire.job.FederatedJob",
+    "med_duallora.flare.site.learner.DualLoRALearner",
+    "med_duallora.flare.site.egress_filter.EgressFilter",
 )
 """Everything a job may name at a site. They are exact classes on purpose: FLARE calls whatever a listed path leads to
 with arguments of the job's choice, so a package prefix would let a job call any function of that package."""
 
 SERVER_CLASSES = (
-    "med_duallora.flare.job.FederatedJob",
-    "med_duallora.flare.aggregator.DualLoRAAggregator",
-    "med_duallora.flare.persistor.SafetensorsPersistor",
-    "med_duallora.flare.selector.AdapterSelector",
-    "med_duallora.flare.evaluation.AdapterEvaluation",
-    "med_duallora.flare.tensorboard.TensorBoardRuns",
+    "med_duallora.flare.wire.job.FederatedJob",
+    "med_duallora.flare.server.aggregator.DualLoRAAggregator",
+    "med_duallora.flare.server.persistor.SafetensorsPersistor",
+    "med_duallora.flare.server.selector.AdapterSelector",
+    "med_duallora.flare.server.evaluation.AdapterEvaluation",
+    "med_duallora.flare.server.tensorboard.TensorBoardRuns",
 )
 """What a job may name at the server besides FLARE's own list."""
 
 SCOPE = "med-duallora"
-FILTER_PATH = "med_duallora.flare.egress_filter.EgressFilter"
-GUARD = {"id": "egress_guard", "path": "med_duallora.flare.egress_guard.EgressGuard", "args": {}}
-CONSOLE_GUARD = {"id": "console_guard", "path": "med_duallora.flare.console_guard.ConsoleGuard", "args": {}}
+FILTER_PATH = "med_duallora.flare.site.egress_filter.EgressFilter"
+GUARD = {"id": "egress_guard", "path": "med_duallora.flare.site.egress_guard.EgressGuard", "args": {}}
+CONSOLE_GUARD = {"id": "console_guard", "path": "med_duallora.flare.site.console_guard.ConsoleGuard", "args": {}}
 STREAMER_PATH = "nvflare.app_common.logging.site_log_streamer.SiteLogStreamer"
 SITE_CONFIG_PROPERTY = "med_duallora_site_config"
 CLOSED_RIGHTS = ("byoc", "shell_commands", "server-predeployed-flwr")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 
-from med_duallora.egress import EgressContract
-from med_duallora.files import sha256_of_file
-from med_duallora.flare.federation.verdict import COMPLETED
+from med_duallora.boundary.contract import EgressContract
+from med_duallora.flare.local.rehearsal.verdict import COMPLETED
 from med_duallora.site_kit.job_check import job_settings
+from med_duallora.support.files import sha256_of_file
 from tests.integration.captured import Captured, with_capture
 from tests.integration.harness import PATIENCE_S, FinishedJob, RunningFederation
 from tests.integration.programs import med_duallora, read_until, running

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from med_duallora.artifact import load_adapter
-from med_duallora.config import SiteConfig
+from med_duallora.boundary.lineage import Lineage
 from med_duallora.engine import run_federation
-from med_duallora.flare.export import read_job
-from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.admin import console
-from med_duallora.flare.federation.registration import registered_sites
-from med_duallora.flare.federation.verdict import COMPLETED
-from med_duallora.lineage import Lineage
-from med_duallora.resume import SavedRound
+from med_duallora.flare.jobs.export import read_job
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.admin import console
+from med_duallora.flare.local.rehearsal.registration import registered_sites
+from med_duallora.flare.local.rehearsal.verdict import COMPLETED
+from med_duallora.server.artifact import load_adapter
+from med_duallora.server.resume import SavedRound
+from med_duallora.settings.config import SiteConfig
 from tests.integration.harness import SITES, Ended, RunningFederation, limit_files, round_of
 
 pytestmark = pytest.mark.flare

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from nvflare.fuel.utils import fobs
 
+from med_duallora.boundary.contract import HEADERS
+from med_duallora.boundary.ledger_audit import match, read_lines, verify
 from med_duallora.cli import main
-from med_duallora.egress import HEADERS
 from med_duallora.errors import FederationError
-from med_duallora.flare.federation.admin import console
-from med_duallora.flare.federation.verdict import COMPLETED
-from med_duallora.flare.payload import TrainReply, read_reply
-from med_duallora.flare.public_context import PUBLIC_PROPERTIES
-from med_duallora.flare.receipts import train_entry
-from med_duallora.ledger_audit import match, read_lines, verify
+from med_duallora.flare.local.rehearsal.admin import console
+from med_duallora.flare.local.rehearsal.verdict import COMPLETED
+from med_duallora.flare.site.public_context import PUBLIC_PROPERTIES
+from med_duallora.flare.wire.payload import TrainReply, read_reply
+from med_duallora.flare.wire.receipts import train_entry
 from med_duallora.site_kit import inspect_kit
 from tests.integration.captured import Captured, kept_of, ledger_of, lines_of
 from tests.integration.harness import SITES, RunningFederation

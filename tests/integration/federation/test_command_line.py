@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from med_duallora.cli import main
-from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.record import RECORD, Federation
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.record import RECORD, Federation
 from tests.integration.harness import PATIENCE_S, SETTINGS, SITE_SETTINGS
 from tests.integration.programs import med_duallora, output_of, repeated
 

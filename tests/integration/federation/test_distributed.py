@@ -10,15 +10,15 @@ import yaml
 from nvflare.cli import main as nvflare_main
 
 from med_duallora.cli import main
-from med_duallora.files import write_json
-from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.admin import Console, console
-from med_duallora.flare.federation.following import fetch, follow
-from med_duallora.flare.federation.record import Federation
-from med_duallora.flare.federation.registration import wait_for_sites
-from med_duallora.flare.federation.rehearsal import down, start_one
-from med_duallora.flare.federation.verdict import COMPLETED
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.admin import Console, console
+from med_duallora.flare.local.rehearsal.following import fetch, follow
+from med_duallora.flare.local.rehearsal.record import Federation
+from med_duallora.flare.local.rehearsal.registration import wait_for_sites
+from med_duallora.flare.local.rehearsal.rehearsal import down, start_one
+from med_duallora.flare.local.rehearsal.verdict import COMPLETED
 from med_duallora.report import read_run
+from med_duallora.support.files import write_json
 from tests.conftest import REPOSITORY
 from tests.integration.harness import PATIENCE_S, SETTINGS
 from tests.integration.programs import repeated

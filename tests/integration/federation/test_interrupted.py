@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.record import RECORD, Federation
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.record import RECORD, Federation
 from tests.integration.harness import PATIENCE_S, SETTINGS, SITE_SETTINGS, SITES
 from tests.integration.programs import med_duallora, read_until, repeated, running
 

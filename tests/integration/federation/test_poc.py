@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 import med_duallora
-from med_duallora.config import SITE_CONFIG_VARIABLE
-from med_duallora.files import write_json
-from med_duallora.flare.export import JOBS, export_job
-from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.provision import read_project, rehearsed
+from med_duallora.flare.jobs.export import JOBS, export_job
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.provision import read_project, rehearsed
 from med_duallora.report import read_run
+from med_duallora.settings.config import SITE_CONFIG_VARIABLE
+from med_duallora.support.files import write_json
 from tests.conftest import REPOSITORY
 from tests.integration.harness import SETTINGS, SITES
 

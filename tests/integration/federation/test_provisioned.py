@@ -12,15 +12,15 @@ import pytest
 from nvflare.recipe import ProdEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from med_duallora.artifact import load_adapter
 from med_duallora.cli import main
-from med_duallora.config import JobConfig
 from med_duallora.errors import FederationError
-from med_duallora.files import sha256_of_file
-from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.verdict import COMPLETED
-from med_duallora.flare.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.jobs.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.verdict import COMPLETED
 from med_duallora.report import read_run
+from med_duallora.server.artifact import load_adapter
+from med_duallora.settings.config import JobConfig
+from med_duallora.support.files import sha256_of_file
 from tests.integration.federation.conftest import Submitted
 from tests.integration.harness import PATIENCE_S, SETTINGS, SITES, FinishedJob, RunningFederation
 from tests.integration.programs import nvflare

@@ -15,8 +15,8 @@ from nvflare.fuel.flare_api.api_spec import AuthorizationError, InternalError, J
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from med_duallora.errors import FederationError
-from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.record import ROLES
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.record import ROLES
 from tests.integration.harness import PATIENCE_S, SITES, RunningFederation
 
 pytestmark = pytest.mark.flare

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from med_duallora.artifact import load_adapter
-from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.engine import FederationResult, run_federation
-from med_duallora.flare.export import read_job
+from med_duallora.flare.jobs.export import read_job
 from med_duallora.report import Run, read_run
+from med_duallora.server.artifact import load_adapter
+from med_duallora.settings.config import JobConfig, SiteConfig
 from tests.integration.federation.conftest import Submitted
 from tests.integration.harness import SITE_SETTINGS, SITES
 from tests.integration.programs import med_duallora, output_of, repeated

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from med_duallora.artifact import load_adapter
+from med_duallora.boundary.lineage import Lineage
 from med_duallora.cli import main
-from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.engine import FederationResult, run_federation
-from med_duallora.files import sha256_of_file
-from med_duallora.flare.federation import processes
-from med_duallora.flare.federation.admin import console
-from med_duallora.flare.federation.verdict import COMPLETED
-from med_duallora.lineage import Lineage
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.admin import console
+from med_duallora.flare.local.rehearsal.verdict import COMPLETED
+from med_duallora.server.artifact import load_adapter
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.support.files import sha256_of_file
 from tests.integration.harness import PATIENCE_S, SITES, FinishedJob, RunningFederation, round_of
 
 pytestmark = pytest.mark.flare

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from med_duallora.cli import main
-from med_duallora.flare.federation.progress import GROUP
+from med_duallora.flare.local.rehearsal.progress import GROUP
 from tests.integration.harness import PATIENCE_S, SITES, RunningFederation
 from tests.integration.programs import med_duallora, nvflare, read_until, running
 

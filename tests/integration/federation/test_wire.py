@@ -14,9 +14,9 @@ import pytest
 from nvflare.apis.shareable import Shareable
 from nvflare.fuel.utils import fobs
 
-from med_duallora.flare.payload import read_scalar
-from med_duallora.flare.public_context import PUBLIC_PROPERTIES
-from med_duallora.flare.receipts import event_entry
+from med_duallora.flare.site.public_context import PUBLIC_PROPERTIES
+from med_duallora.flare.wire.payload import read_scalar
+from med_duallora.flare.wire.receipts import event_entry
 from tests.integration.captured import Blob, Captured, kept_of, lines_of
 from tests.integration.harness import SITES, RunningFederation
 from tests.integration.words import words_of

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from med_duallora.backbone import BackboneConfig, agreed_sha256, check_agreed, load_classifier, packaged_checkpoint
+from med_duallora.backbone.inputs import to_input
 from med_duallora.errors import CheckpointError
-from med_duallora.files import sha256_of_file
-from med_duallora.inputs import to_input
+from med_duallora.support.files import sha256_of_file
 
 MINI = BackboneConfig.preset("cinema-mini")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.subject import ImageSource, RawSubject
-from med_duallora.nifti import write_nifti
 
 SHAPE = (40, 36, 6)
 MNMS_TABLE = "211230_M&Ms_Dataset_information_diagnosis_opendataset.csv"

@@ -10,11 +10,11 @@ import pytest
 
 from med_duallora.cohorts import acdc
 from med_duallora.cohorts.identity import voxels_sha256
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.prepare import prepare_cohorts
 from med_duallora.cohorts.prepare_tables import PrepareOptions
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.cohorts.subject import ImageSource, RawSubject
-from med_duallora.nifti import write_nifti
 from tests.unit.cohorts.raw import heart, texture, write_acdc
 
 OPTIONS = PrepareOptions(seed=3)

@@ -5,10 +5,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from med_duallora.cohorts.nifti import read_nifti
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
 from med_duallora.cohorts.subject import ImageSource, RawSubject
-from med_duallora.nifti import read_nifti
-from med_duallora.volume import CROP_SIZE
+from med_duallora.cohorts.volume import CROP_SIZE
 
 from .test_heart_place import beating, noise_only
 

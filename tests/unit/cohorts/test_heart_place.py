@@ -7,7 +7,7 @@ from med_duallora.cohorts import acdc
 from med_duallora.cohorts.heart_place import CONFIDENT, find_heart
 from med_duallora.cohorts.nifti_stream import files_sha256
 from med_duallora.cohorts.stacks import load_stacks
-from med_duallora.volume import CROP_SIZE, LV
+from med_duallora.cohorts.volume import CROP_SIZE, LV
 
 SPACING = (1.5, 1.5, 8.0)
 

@@ -7,10 +7,10 @@ import pytest
 
 from med_duallora.cohorts import acdc
 from med_duallora.cohorts.identity import image_hashes, shared_images, shared_with_earlier, voxels_sha256
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.cohorts.subject import ImageSource
 from med_duallora.errors import CohortError, SubjectRefused
-from med_duallora.nifti import write_nifti
 from tests.unit.cohorts.raw import texture, write_csv
 from tests.unit.cohorts.test_prepared import AFFINE, row, volume
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from med_duallora.cohorts import itk_geometry as module
+from med_duallora.cohorts.nifti import NiftiImage, read_nifti
 from med_duallora.errors import SubjectRefused
-from med_duallora.nifti import NiftiImage, read_nifti
 from tests.unit.cohorts.niftifile import rotation, write_raw
 
 sitk = pytest.importorskip("SimpleITK", reason="SimpleITK (test extra) says what ITK reads")

@@ -12,12 +12,12 @@ import pytest
 from med_duallora.cohorts import acdc, mnms, mnms2
 from med_duallora.cohorts import prepare as module
 from med_duallora.cohorts.csvfile import read_rows
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.prepare import prepare_cohorts
 from med_duallora.cohorts.prepare_tables import Preparation, PrepareOptions
 from med_duallora.cohorts.prepared import PreparedCohort, load_volume
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.errors import CohortError, MedDualLoRAError
-from med_duallora.nifti import write_nifti
 from tests.unit.cohorts.raw import mnms_row, oblique_affine, texture, write_acdc, write_mnms
 
 OPTIONS = PrepareOptions(seed=3)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from med_duallora.cohorts import prepare_one as module
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.nifti_stream import files_sha256
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
 from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal
-from med_duallora.nifti import write_nifti
 from tests.unit.cohorts.raw import SHAPE, heart, heart_es, oblique_affine, texture, write_subject
 
 

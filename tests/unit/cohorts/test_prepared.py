@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.prepared import COLUMNS, REQUIRED_COLUMNS, PreparedCohort, PreparedSubject, load_volume
 from med_duallora.errors import CohortError
-from med_duallora.nifti import write_nifti
 from tests.unit.cohorts.raw import write_csv
 
 AFFINE = np.diag([-1.0, -1.0, 10.0, 1.0])

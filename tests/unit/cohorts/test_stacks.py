@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from med_duallora.cohorts.itk_geometry import SIZES_CONTRADICT
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.prepare_one import Prepared, prepare_one
 from med_duallora.cohorts.same_space import REORDERED, UNPLACED
 from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal
-from med_duallora.nifti import write_nifti
 from tests.unit.cohorts.raw import heart, oblique_affine, texture, write_subject
 
 

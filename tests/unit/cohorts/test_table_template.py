@@ -4,9 +4,9 @@ import pytest
 
 from med_duallora.cli import main
 from med_duallora.cohorts import table
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.table_template import EXAMPLES, write_template
 from med_duallora.errors import InputError
-from med_duallora.nifti import write_nifti
 from tests.unit.cohorts.raw import heart, oblique_affine
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from med_duallora.cli import main
-from med_duallora.flare.export import JOBS, export_job
+from med_duallora.flare.jobs.export import JOBS, export_job
 from tests.conftest import REPOSITORY
 
 

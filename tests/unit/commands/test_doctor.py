@@ -15,7 +15,7 @@ def cohort(tmp_path: Path) -> Path:
 
 def write_job(folder: Path, **lora: object) -> Path:
     settings = {"backbone": "cinema-mini", "experiment": "trial", "lora": lora}
-    component = {"path": "med_duallora.flare.job.FederatedJob", "args": {"config": settings}}
+    component = {"path": "med_duallora.flare.wire.job.FederatedJob", "args": {"config": settings}}
     (folder / "app" / "config").mkdir(parents=True)
     (folder / "app" / "config" / "config_fed_client.json").write_text(json.dumps({"components": [component]}))
     return folder

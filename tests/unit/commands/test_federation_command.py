@@ -5,8 +5,8 @@ import pytest
 
 import med_duallora
 from med_duallora.cli import build_parser, main
-from med_duallora.flare.federation import actions
-from med_duallora.flare.federation.record import Federation
+from med_duallora.flare.local.rehearsal import actions
+from med_duallora.flare.local.rehearsal.record import Federation
 from tests.conftest import REPOSITORY
 
 ACTIONS = ("up", "status", "submit", "monitor", "download", "abort", "down", "run")

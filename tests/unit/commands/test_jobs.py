@@ -14,7 +14,7 @@ def test_a_job_is_exported_with_other_settings(tmp_path: Path, capsys: pytest.Ca
     server = json.loads((tmp_path / "simulator/app/config/config_fed_server.json").read_text())
     rounds = server["workflows"][0]["args"]
     assert (rounds["num_rounds"], rounds["min_clients"]) == (3, 2)
-    assert (tmp_path / "simulator/app/custom/med_duallora/flare/learner.py").is_file()
+    assert (tmp_path / "simulator/app/custom/med_duallora/flare/site/learner.py").is_file()
 
 
 def test_an_unknown_job_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

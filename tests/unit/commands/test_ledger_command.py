@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, Ledger
 from med_duallora.commands import ledger as command
-from med_duallora.ledger import ALLOWED, BLOCKED, Entry, Ledger
 
 
 def run(*arguments: object) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from med_duallora.cli import main
-from tests.unit.flare.federation.conftest import kits, project
+from tests.unit.flare.local.rehearsal.conftest import kits, project
 
 __all__ = ["kits", "project"]
 
@@ -14,7 +14,9 @@ def test_a_server_kit_is_prepared(kits: Path, tmp_path: Path, capsys: pytest.Cap
     kit = Path(shutil.copytree(kits / "fl-server.example.org", tmp_path / "server"))
     assert main(["server-kit", "--startup-kit", str(kit), "--storage", str(tmp_path / "store")]) == 0
     written = Path(capsys.readouterr().out.strip().removeprefix("written: "))
-    assert "med_duallora.flare.aggregator.DualLoRAAggregator" in json.loads(written.read_text())["class_allow_list"]
+    assert (
+        "med_duallora.flare.server.aggregator.DualLoRAAggregator" in json.loads(written.read_text())["class_allow_list"]
+    )
 
 
 def test_another_kit_is_refused(kits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from med_duallora.artifact import adapter_manifest, save_adapter
 from med_duallora.backbone import packaged_checkpoint
+from med_duallora.boundary.contract import EgressContract
+from med_duallora.boundary.lineage import Lineage
 from med_duallora.cli import build_parser, main
 from med_duallora.commands.simulate import _simulation
-from med_duallora.config import JobConfig
-from med_duallora.egress import EgressContract
-from med_duallora.files import sha256_of_file
-from med_duallora.flare import simulation as simulations
-from med_duallora.flare.export import JobSpec, export_job
-from med_duallora.flare.recipe import WorkflowConfig
-from med_duallora.lineage import Lineage
+from med_duallora.flare.jobs.export import JobSpec, export_job
+from med_duallora.flare.jobs.recipe import WorkflowConfig
+from med_duallora.flare.local import simulation as simulations
+from med_duallora.server.artifact import adapter_manifest, save_adapter
+from med_duallora.settings.config import JobConfig
+from med_duallora.support.files import sha256_of_file
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import random_payload
 
@@ -196,7 +196,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch, found: simulations.Simulation, n_
     def family(*_: Any) -> Processes:
         return Processes(work)
 
-    monkeypatch.setattr("med_duallora.flare.processes.family", family)
+    monkeypatch.setattr("med_duallora.flare.local.descendants.family", family)
 
 
 def test_a_run_is_shown_recorded_and_not_repeated(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 
-from med_duallora.config import SITE_CONFIG_VARIABLE, JobConfig, SiteConfig
-from med_duallora.egress import EgressContract
-from med_duallora.flare.payload import TrainReply
+from med_duallora.boundary.contract import EgressContract
+from med_duallora.flare.wire.payload import TrainReply
+from med_duallora.settings.config import SITE_CONFIG_VARIABLE, JobConfig, SiteConfig
 from tests.unit.flare.learning import Site
 from tests.unit.flare.standin import Engine
 from tests.unit.tiny import random_payload

@@ -10,11 +10,11 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.executors.learner_executor import LearnerExecutor
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
-from med_duallora.config import JobConfig
-from med_duallora.flare.learner import DualLoRALearner
-from med_duallora.flare.payload import set_lineage
-from med_duallora.lineage import Lineage
-from med_duallora.model import initial_global_state
+from med_duallora.adapter.model import initial_global_state
+from med_duallora.boundary.lineage import Lineage
+from med_duallora.flare.site.learner import DualLoRALearner
+from med_duallora.flare.wire.payload import set_lineage
+from med_duallora.settings.config import JobConfig
 from tests.unit.flare.standin import Engine
 
 

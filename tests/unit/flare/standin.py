@@ -11,8 +11,8 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_common.abstract.model import make_model_learnable
 from nvflare.app_common.app_constant import AppConstants
 
-from med_duallora.config import JobConfig
-from med_duallora.flare.job import JOB_COMPONENT, FederatedJob
+from med_duallora.flare.wire.job import JOB_COMPONENT, FederatedJob
+from med_duallora.settings.config import JobConfig
 
 
 class Workspace:

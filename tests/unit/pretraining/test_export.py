@@ -4,9 +4,9 @@ import torch
 from safetensors.torch import load_file
 
 from med_duallora.backbone import BackboneConfig, load_classifier
-from med_duallora.files import sha256_of_file
 from med_duallora.pretraining.export import export
 from med_duallora.pretraining.run import PretrainConfig, pretrain
+from med_duallora.support.files import sha256_of_file
 
 
 def test_checkpoint_manifest_and_curve(pool, tmp_path):

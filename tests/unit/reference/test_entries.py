@@ -1,9 +1,9 @@
 import pytest
 
 from med_duallora.commands.config import scopes
-from med_duallora.config import JobConfig
 from med_duallora.errors import InputError
 from med_duallora.reference.entries import REQUIRED, Setting, find_setting, settings_of, values_of
+from med_duallora.settings.config import JobConfig
 
 SETTINGS = [setting for scope in scopes() for setting in settings_of(scope)]
 

@@ -1,13 +1,13 @@
 import torch
 
+from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.backbone import build_classifier
 from med_duallora.backbone.config import BackboneConfig
+from med_duallora.boundary.contract import EgressContract
 from med_duallora.commands.config import scopes
-from med_duallora.config import JobConfig, LoRAConfig
-from med_duallora.egress import EgressContract
-from med_duallora.model import DualLoRAModel
 from med_duallora.reference import guidance
 from med_duallora.reference.entries import settings_of
+from med_duallora.settings.config import JobConfig, LoRAConfig
 
 
 def test_guidance_is_about_settings_that_exist() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from med_duallora.artifact import save_adapter
 from med_duallora.report import plots
+from med_duallora.server.artifact import save_adapter
 
 SITES = ("siemens", "philips")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from med_duallora.artifact import save_adapter
 from med_duallora.cohorts.origin import Origin
 from med_duallora.errors import ArtifactError
 from med_duallora.report.collect import find_server_directory, read_run
+from med_duallora.server.artifact import save_adapter
 from tests.unit.report.conftest import evaluation, rewrite, round_record
 
 

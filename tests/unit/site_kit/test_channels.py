@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from med_duallora.boundary.ledger import ALLOWED, Entry, Ledger
 from med_duallora.cli import main
-from med_duallora.ledger import ALLOWED, Entry, Ledger
 from med_duallora.site_kit import Channel, harden, inspect_kit
 from tests.conftest import REPOSITORY
 from tests.unit.site_kit.conftest import places

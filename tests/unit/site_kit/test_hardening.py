@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from med_duallora.config import SiteConfig
 from med_duallora.errors import KitError
+from med_duallora.settings.config import SiteConfig
 from med_duallora.site_kit import SITE_CLASSES, harden
 from med_duallora.site_kit.wanted import SHELL_COMMANDS, authorization, open_rights
 
@@ -46,9 +46,9 @@ def test_privacy_json_filters_every_job_and_guards_last(site_kit: Path):
     harden(site_kit)
     privacy = read(site_kit, "privacy.json")
     (scope,) = privacy["scopes"]
-    assert scope["task_result_filters"] == [{"path": "med_duallora.flare.egress_filter.EgressFilter", "args": {}}]
+    assert scope["task_result_filters"] == [{"path": "med_duallora.flare.site.egress_filter.EgressFilter", "args": {}}]
     assert privacy["default_scope"] == scope["name"]
-    assert privacy["components"][-1]["path"] == "med_duallora.flare.egress_guard.EgressGuard"
+    assert privacy["components"][-1]["path"] == "med_duallora.flare.site.egress_guard.EgressGuard"
     assert scope["properties"]["med_duallora_site_config"] == str(site_kit / "local" / "med_duallora_site.json")
 
 

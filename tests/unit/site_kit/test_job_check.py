@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from med_duallora.boundary.contract import EgressContract
 from med_duallora.cli import main
-from med_duallora.config import JobConfig, SiteConfig
-from med_duallora.egress import EgressContract
 from med_duallora.errors import ConfigError, KitError
-from med_duallora.policy import SitePolicy
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.site_kit import harden
 from med_duallora.site_kit.job_check import job_settings, judge
 from tests.unit.site_kit.conftest import places
@@ -47,7 +47,7 @@ def test_a_policy_that_refuses_is_quoted(job: Path):
         ("{", "is not a client configuration"),
         ("[]", "is not a client configuration"),
         ('{"components": []}', "has 0 components"),
-        ('{"components": [{"path": "med_duallora.flare.job.FederatedJob"}]}', "is not a client configuration"),
+        ('{"components": [{"path": "med_duallora.flare.wire.job.FederatedJob"}]}', "is not a client configuration"),
     ],
 )
 def test_what_is_no_job_of_ours_is_refused(job: Path, text: str, message: str):

@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from med_duallora.cohorts.examination import ERROR, NOTE, WARNING, Finding
-from med_duallora.config import JobConfig, SiteConfig
-from med_duallora.policy import SitePolicy
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.site_kit.job_trial import try_job
 from tests.conftest import write_tiny_cohort
 

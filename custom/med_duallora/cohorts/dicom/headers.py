@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from med_duallora.cohorts.nifti import Array
 from med_duallora.errors import InputError
-from med_duallora.nifti import Array
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")  # Enhanced MR, legacy converted to it

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from med_duallora.cohorts.heart_place import find_heart
-from med_duallora.nifti import Array
+from med_duallora.cohorts.nifti import Array
 
 RADIUS = 40.0  # mm around the left ventricle's axis: its blood at end-diastole
 MIDDLE = 0.5  # share of the slices that counts, around the middle one: neither valve plane nor apex

@@ -18,14 +18,14 @@ from med_duallora.cohorts.dicom.stack import short_axis
 from med_duallora.cohorts.dicom.studies import Study, find_studies
 from med_duallora.cohorts.dicom.voxels import read_cine
 from med_duallora.cohorts.dicom.workplace import workplace
+from med_duallora.cohorts.nifti import Array, write_nifti
 from med_duallora.cohorts.prepared import SPLITS
 from med_duallora.cohorts.rows import Row
 from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal, check_name
 from med_duallora.cohorts.table import check_columns, choice, frame_of, pathology_of
 from med_duallora.cohorts.vocabulary import STANDARD, Vocabulary
 from med_duallora.errors import SubjectRefused
-from med_duallora.nifti import Array, write_nifti
-from med_duallora.progress import track
+from med_duallora.support.progress import track
 
 DATASET = "dicom"
 

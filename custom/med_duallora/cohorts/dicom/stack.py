@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from med_duallora.cohorts.dicom.headers import Picture
+from med_duallora.cohorts.nifti import Array
 from med_duallora.errors import SubjectRefused
-from med_duallora.nifti import Array
 
 MIN_SLICES = 3
 MIN_FRAMES = 8

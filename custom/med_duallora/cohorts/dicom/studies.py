@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from med_duallora.cohorts.dicom.headers import NoPicture, Picture, need_pydicom, read_header
 from med_duallora.cohorts.subject import SUBJECT_NAME
 from med_duallora.errors import CohortError
-from med_duallora.progress import track
+from med_duallora.support.progress import track
 
 MAX_FILES = 1_000_000
 HERE = PurePosixPath(".")

@@ -7,8 +7,8 @@ import numpy as np
 
 from med_duallora.cohorts.dicom.headers import Picture, discreet, need_pydicom
 from med_duallora.cohorts.dicom.stack import Slice
+from med_duallora.cohorts.nifti import Array
 from med_duallora.errors import SubjectRefused
-from med_duallora.nifti import Array
 
 MAX_VOXELS = 1 << 28  # 1 GiB as float32; a cine of 256 x 256 x 20 x 50 has a quarter of them
 

@@ -9,11 +9,11 @@ from med_duallora.cohorts.examination import findings as checks
 from med_duallora.cohorts.examination.findings import ERROR, NOTE, WARNING, Finding
 from med_duallora.cohorts.examination.measures import SubjectMeasures, measure
 from med_duallora.cohorts.identity import shared_images
-from med_duallora.cohorts.phantom.provenance import is_synthetic
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject, read_each
+from med_duallora.cohorts.provenance import is_synthetic
 from med_duallora.errors import CohortError, InputError
-from med_duallora.policy import SitePolicy
-from med_duallora.progress import track
+from med_duallora.settings.policy import SitePolicy
+from med_duallora.support.progress import track
 
 REFUSED_TABLE = "refused.csv"
 SEVERITIES = (ERROR, WARNING, NOTE)

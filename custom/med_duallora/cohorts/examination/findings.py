@@ -9,7 +9,7 @@ from med_duallora.cohorts.examination.measures import MEASURES, SubjectMeasures,
 from med_duallora.cohorts.identity import SharedImages
 from med_duallora.cohorts.prepared import SPLITS, PreparedCohort, PreparedSubject
 from med_duallora.cohorts.vocabulary import NORMAL, PATHOLOGIES
-from med_duallora.policy import SitePolicy
+from med_duallora.settings.policy import SitePolicy
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 """It cannot join so; it can, but somebody should look; good to know."""

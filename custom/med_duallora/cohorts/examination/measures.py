@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from med_duallora.cohorts.nifti import Array, read_nifti
 from med_duallora.cohorts.prepared import PREPARED_SPACING, PreparedSubject, load_volume
+from med_duallora.cohorts.volume import LV
 from med_duallora.errors import SubjectRefused
-from med_duallora.nifti import Array, read_nifti
-from med_duallora.volume import LV
 
 ML_PER_VOXEL = float(np.prod(PREPARED_SPACING)) / 1000
 MOTION_SCALE = 5  # mm, over which noise is averaged

@@ -5,11 +5,11 @@ them into images and labels, ``write_cohort`` writes a whole cohort. Nothing her
 """
 
 from med_duallora.cohorts.phantom.plan import PRESETS, Entry, plan_cohort
-from med_duallora.cohorts.phantom.provenance import RECIPE_FILE, is_synthetic
 from med_duallora.cohorts.phantom.recipe import Recipe
 from med_duallora.cohorts.phantom.subject import Identity, Phantom, Rendering, draw_subject, render_subject
 from med_duallora.cohorts.phantom.tables import TRUTH_FILE
 from med_duallora.cohorts.phantom.writer import write_cohort
+from med_duallora.cohorts.provenance import RECIPE_FILE, is_synthetic
 
 __all__ = [
     "PRESETS",

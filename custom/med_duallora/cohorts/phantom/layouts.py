@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.phantom.plan import Entry
 from med_duallora.cohorts.phantom.subject import Phantom, Rendering
-from med_duallora.nifti import write_nifti
 
 # shares of the way from ED to ES of the stored frames
 CINE = (0.0, 0.55, 1.0)

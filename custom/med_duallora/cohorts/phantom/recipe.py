@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from med_duallora.cohorts.phantom.plan import LARGEST_COHORT, PRESETS
-from med_duallora.cohorts.phantom.provenance import RECIPE_FILE
+from med_duallora.cohorts.provenance import RECIPE_FILE
 from med_duallora.errors import CohortError, ConfigError
-from med_duallora.files import parsed_json, write_json
+from med_duallora.support.files import parsed_json, write_json
 
 RECIPE_VERSION = 2  # raise it whenever the same seed gives other voxels
 

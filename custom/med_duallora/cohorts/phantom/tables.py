@@ -10,7 +10,7 @@ from med_duallora.cohorts.phantom.plan import Entry
 from med_duallora.cohorts.phantom.recipe import Recipe
 from med_duallora.cohorts.phantom.solve import solve_phases, wall_thickness
 from med_duallora.cohorts.phantom.subject import Phantom, draw_subject
-from med_duallora.files import write_text
+from med_duallora.support.files import write_text
 
 TRUTH_FILE = "truth.csv"
 

@@ -14,7 +14,7 @@ from med_duallora.cohorts.phantom.recipe import Recipe, claim
 from med_duallora.cohorts.phantom.subject import draw_subject, render_subject
 from med_duallora.cohorts.phantom.tables import truth_row, write_tables
 from med_duallora.errors import ConfigError, MedDualLoRAError
-from med_duallora.progress import track
+from med_duallora.support.progress import track
 
 Truth = dict[str, object]
 

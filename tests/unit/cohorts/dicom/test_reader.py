@@ -12,9 +12,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, generate_uid
 
 from med_duallora.cohorts.dicom.reader import dicom_subjects, subjects_found
+from med_duallora.cohorts.nifti import NiftiImage, read_nifti
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.errors import CohortError, InputError
-from med_duallora.nifti import NiftiImage, read_nifti
 from tests.unit.cohorts.dicomfiles import (
     ED,
     ENHANCED_MR,

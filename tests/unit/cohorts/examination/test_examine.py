@@ -8,7 +8,7 @@ import pytest
 
 from med_duallora.cohorts.examination import ERROR, NOTE, WARNING, Examination, cohorts_at, examine
 from med_duallora.errors import InputError
-from med_duallora.policy import SitePolicy
+from med_duallora.settings.policy import SitePolicy
 
 from .conftest import copy_of, edit, image, rewrite_image, set_all
 

@@ -16,7 +16,7 @@ from med_duallora.cohorts.phantom import (
     write_cohort,
 )
 from med_duallora.cohorts.phantom.parameters import VENDORS
-from med_duallora.volume import PreparedVolume
+from med_duallora.cohorts.volume import PreparedVolume
 from tests.unit.cohorts.phantom.measures import prepared
 
 ILL = ("DCM", "HCM", "MINF", "RV")

@@ -6,7 +6,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from med_duallora.cohorts.phantom import Phantom, Rendering
-from med_duallora.volume import PreparedVolume, prepare_volume
+from med_duallora.cohorts.volume import PreparedVolume, prepare_volume
 
 MASK_MM = 88
 LV_FIRST = (0, 3, 2, 1)  # a rendering's label numbers as prepare_volume wants them

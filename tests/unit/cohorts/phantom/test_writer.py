@@ -13,7 +13,7 @@ from med_duallora.cohorts.phantom import Recipe, draw_subject, layouts, plan_coh
 from med_duallora.cohorts.phantom.layouts import frame_shares
 from med_duallora.cohorts.phantom.solve import solve_phases
 from med_duallora.errors import CohortError, ConfigError, MedDualLoRAError
-from med_duallora.files import sha256_of_file
+from med_duallora.support.files import sha256_of_file
 
 RECIPE = Recipe("demo", seed=5, n_per_vendor=4)
 

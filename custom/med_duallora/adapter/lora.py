@@ -1,0 +1,113 @@
+"""The dual-LoRA linear layer and the shared head: mathematics only.
+
+Source: Med-DualLoRA (arXiv 2603.10967), additive decomposition of the weight update into a global and a
+local low-rank term; LoRA (arXiv 2106.09685) for initialisation and scaling.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from med_duallora.adapter.roles import Role
+
+
+class DualLoRALinear(nn.Module):
+    """A frozen linear layer with a global and a local low-rank adapter.
+
+    Computes ``y = W0 x + b0 + (alpha_g / r_g) B_g A_g x + (alpha_l / r_l) B_l A_l x`` with both paths fused into
+    one pair of matrix products of rank ``r_g + r_l``. A (rank, in) starts random, B (out, rank) starts at zero, so
+    that a new layer equals its frozen layer bit for bit. An adapter of rank 0 has no parameters.
+
+    Args:
+        base: the frozen layer; its parameters stop requiring gradients.
+        rank_global: r_g.
+        alpha_global: alpha_g.
+        rank_local: r_l.
+        alpha_local: alpha_l.
+    """
+
+    global_a: nn.Parameter | None
+    global_b: nn.Parameter | None
+    local_a: nn.Parameter | None
+    local_b: nn.Parameter | None
+
+    def __init__(
+        self, base: nn.Linear, rank_global: int, alpha_global: float, rank_local: int, alpha_local: float
+    ) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.global_active = True
+        self.local_active = True
+        self.scale_global = alpha_global / rank_global if rank_global else 0.0
+        self.scale_local = alpha_local / rank_local if rank_local else 0.0
+        self._add_pair("global", rank_global)
+        self._add_pair("local", rank_local)
+
+    def _add_pair(self, adapter: str, rank: int) -> None:
+        like = self.base.weight
+        a = b = None
+        if rank:
+            a = nn.Parameter(torch.empty(rank, self.base.in_features, device=like.device, dtype=like.dtype))
+            b = nn.Parameter(torch.zeros(self.base.out_features, rank, device=like.device, dtype=like.dtype))
+            nn.init.kaiming_uniform_(a, a=5**0.5)
+        self.register_parameter(f"{adapter}_a", a)
+        self.register_parameter(f"{adapter}_b", b)
+
+    def declared_roles(self) -> dict[str, Role]:
+        """Declare the adapters' roles (see ``names``)."""
+        roles = {"global_a": Role.GLOBAL, "global_b": Role.GLOBAL, "local_a": Role.LOCAL, "local_b": Role.LOCAL}
+        return {name: role for name, role in roles.items() if getattr(self, name) is not None}
+
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """Return the active adapters as one pair: A (rank, in) and B (out, rank) with the scales folded into B."""
+        pairs: list[tuple[Tensor, Tensor]] = []
+        if self.global_active and self.global_a is not None and self.global_b is not None:
+            pairs.append((self.global_a, self.global_b * self.scale_global))
+        if self.local_active and self.local_a is not None and self.local_b is not None:
+            pairs.append((self.local_a, self.local_b * self.scale_local))
+        if not pairs:
+            return None
+        return torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., in) to (..., out)."""
+        y: Tensor = self.base(x)
+        factors = self.factors()
+        if factors is None:
+            return y
+        a, b = factors
+        return y + functional.linear(functional.linear(x, a), b)
+
+
+class SharedHead(nn.Module):
+    """A classification head that the sites learn together: its weights are a global adapter, its bias stays.
+
+    Computes ``y = b + (alpha_g / r) B_g A_g x`` with r one less than the number of classes, more than which a softmax
+    does not see. A (r, in) starts at zero and B (n_classes, r) as the contrasts of the last class, so that the first
+    steps move all weights of the head; behind a random A they would see a few random directions of x.
+
+    Args:
+        n_features: length of x.
+        n_classes: number of logits, at least 2.
+        scale: alpha_g / r_g of the job's global adapter.
+    """
+
+    def __init__(self, n_features: int, n_classes: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.global_a = nn.Parameter(torch.zeros(n_classes - 1, n_features))
+        self.global_b = nn.Parameter(contrasts(n_classes))
+        self.bias = nn.Parameter(torch.zeros(n_classes))
+
+    def declared_roles(self) -> dict[str, Role]:
+        """Declare the roles (see ``names``)."""
+        return {"global_a": Role.GLOBAL, "global_b": Role.GLOBAL, "bias": Role.HEAD}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., n_features) to logits (..., n_classes)."""
+        return functional.linear(functional.linear(x, self.global_a), self.global_b * self.scale, self.bias)
+
+
+def contrasts(n_classes: int) -> Tensor:
+    """Return (n_classes, n_classes - 1): every class but the last against the last one, columns that sum to zero."""
+    return torch.cat([torch.eye(n_classes - 1), -torch.ones(1, n_classes - 1)])

@@ -1,0 +1,202 @@
+"""Backbone, adapters and head as one model, split at the cut into a frozen trunk and a trained tail."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from med_duallora.adapter.head_norm import HeadNorm
+from med_duallora.adapter.lora import DualLoRALinear, SharedHead, contrasts
+from med_duallora.adapter.methods import method_of
+from med_duallora.adapter.roles import Role, parameter_roles
+from med_duallora.backbone import BackboneConfig, CineMAClassifier
+from med_duallora.errors import ConfigError
+from med_duallora.settings.config import JobConfig, LoRAConfig
+from med_duallora.support.seeds import derived_seed
+
+N_CLASSES = 2
+OWNERS = {"q": "attn", "kv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
+"""Which part of a transformer block holds each target."""
+
+
+@dataclass(frozen=True)
+class TrunkFeatures:
+    """What the frozen trunk gives for a batch.
+
+    Args:
+        tokens: (batch, 1 + n_tokens, dim), the tokens that enter block ``cut``, class token first.
+        fusion_term: (batch, n_tokens, dim), the stem's skip term that is added to the patch tokens after the encoder.
+    """
+
+    tokens: Tensor
+    fusion_term: Tensor
+
+
+class DualLoRAModel(nn.Module):
+    """The CineMA classifier with dual-LoRA layers in its last blocks.
+
+    Everything is frozen except the adapters and the classification heads. The initial values of what trains
+    depend only on the seed and the parameter's name, so every site starts from the same point.
+
+    Args:
+        classifier: the backbone with its heads; it is adapted in place.
+        lora: what is adapted, and how.
+        seed: of the experiment.
+
+    Raises:
+        ConfigError: more blocks shall be adapted than the backbone has.
+        TypeError: the classifier is adapted already.
+    """
+
+    def __init__(self, classifier: CineMAClassifier, lora: LoRAConfig, seed: int) -> None:
+        super().__init__()
+        depth = len(classifier.blocks)
+        if lora.n_blocks > depth:
+            raise ConfigError(f"lora.n_blocks = {lora.n_blocks}, but the backbone has {depth} blocks")
+        self.classifier = classifier.requires_grad_(False)
+        self.cut = depth - lora.n_blocks
+        for block in list(classifier.blocks)[self.cut :]:
+            _adapt(block, lora)
+        if lora.head_policy == "shared":
+            scale = lora.alpha_global / lora.rank_global
+            for name in classifier.pred_head_dict:
+                classifier.pred_head_dict[name] = SharedHead(classifier.config.embed_dim, N_CLASSES, scale)
+        self.classifier.pred_head_dict.requires_grad_(True)
+        self.head_norm = HeadNorm(2 * classifier.config.embed_dim, active=lora.head_norm == "site")
+        for name, parameter in self.trained().items():
+            parameter.data.copy_(self.first_value(name, seed))
+
+    def declared_roles(self) -> dict[str, Role]:
+        """Declare the sites' own heads (see ``names``); adapters and shared heads declare themselves."""
+        heads = {name: head for name, head in self.classifier.pred_head_dict.items() if isinstance(head, nn.Linear)}
+        return {
+            f"classifier.pred_head_dict.{name}.{value}": Role.HEAD
+            for name, head in heads.items()
+            for value, _ in head.named_parameters()
+        }
+
+    def first_value(self, name: str, seed: int) -> Tensor:
+        """Return the value that a trained parameter starts with; it depends on its name and the seed only.
+
+        An A factor of a layer is uniform within +-1/sqrt(fan-in), the bound of LoRA's A (Kaiming-uniform with
+        a = sqrt(5)). B factors start at zero (no change to the backbone), and so do heads: a random head is noise
+        that a federation's few steps do not unlearn.
+        """
+        owner_name, _, attribute = name.rpartition(".")
+        owner = self.get_submodule(owner_name)
+        shape = tuple(self.get_parameter(name).shape)
+        if isinstance(owner, DualLoRALinear) and attribute in ("global_a", "local_a"):
+            generator = torch.Generator().manual_seed(derived_seed(seed, "initial", name))
+            bound = shape[-1] ** -0.5
+            return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        if isinstance(owner, SharedHead) and attribute == "global_b":
+            return contrasts(N_CLASSES)
+        return torch.zeros(shape)
+
+    def of_roles(self, roles: Iterable[Role]) -> dict[str, nn.Parameter]:
+        """Return the parameters of some roles by name, in the model's order."""
+        wanted = set(roles)
+        declared = parameter_roles(self)
+        return {name: parameter for name, parameter in self.named_parameters() if declared[name] in wanted}
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return every parameter that trains, by name."""
+        return self.of_roles({Role.GLOBAL, Role.LOCAL, Role.HEAD})
+
+    def global_pairs(self) -> tuple[tuple[str, str], ...]:
+        """Return the names of the global factors that belong together, as (B, A)."""
+        kinds = (DualLoRALinear, SharedHead)
+        layers = [name for name, module in self.named_modules() if isinstance(module, kinds)]
+        return tuple((f"{name}.global_b", f"{name}.global_a") for name in layers)
+
+    def values(self, roles: Iterable[Role]) -> dict[str, np.ndarray]:
+        """Return copies of the parameters of some roles as float32 arrays."""
+        found = self.of_roles(roles)
+        return {name: value.detach().to("cpu", torch.float32, copy=True).numpy() for name, value in found.items()}
+
+    def load_values(self, roles: Iterable[Role], values: Mapping[str, np.ndarray]) -> None:
+        """Set the parameters of some roles; ``values`` must hold exactly these (ValueError names the first other)."""
+        parameters = self.of_roles(roles)
+        differing = sorted(set(parameters) ^ set(values))
+        if differing:
+            raise ValueError(f"{differing[0]} is {'missing' if differing[0] in parameters else 'unexpected'}")
+        for name, parameter in parameters.items():
+            if tuple(values[name].shape) != tuple(parameter.shape):
+                raise ValueError(f"{name} has shape {values[name].shape}, expected {tuple(parameter.shape)}")
+            parameter.data.copy_(torch.from_numpy(np.array(values[name])))
+
+    @contextmanager
+    def using(self, global_adapter: bool, local_adapter: bool) -> Iterator[None]:
+        """Evaluate with some adapters of the blocks switched off inside the block; heads always act."""
+        layers = [module for module in self.modules() if isinstance(module, DualLoRALinear)]
+        before = [(layer.global_active, layer.local_active) for layer in layers]
+        for layer in layers:
+            layer.global_active, layer.local_active = global_adapter, local_adapter
+        try:
+            yield
+        finally:
+            for layer, active in zip(layers, before, strict=True):
+                layer.global_active, layer.local_active = active
+
+    @torch.no_grad()
+    def trunk(self, x: Tensor) -> TrunkFeatures:
+        """Run the frozen part on x (batch, n_frames * in_chans, X, Y, Z), in evaluation mode."""
+        backbone = self.classifier
+        was_training = backbone.training
+        backbone.eval()
+        try:
+            tokens, skips = backbone.embed(x)
+            tokens = backbone.with_cls(tokens)
+            for block in list(backbone.blocks)[: self.cut]:
+                tokens = block(tokens)
+            return TrunkFeatures(tokens, backbone.fusion_term(skips))
+        finally:
+            backbone.train(was_training)
+
+    def features(self, trunk: TrunkFeatures) -> tuple[Tensor, Tensor]:
+        """Run the adapted blocks: class token (batch, 1, dim) and fused patch tokens (batch, n_tokens, dim)."""
+        tokens = trunk.tokens
+        for block in list(self.classifier.blocks)[self.cut :]:
+            tokens = block(tokens)
+        return self.classifier.finish(tokens, trunk.fusion_term)
+
+    def summaries(self, trunk: TrunkFeatures) -> Tensor:
+        """Return what the heads read (batch, 2 * dim): the class token, then the mean of the fused patch tokens."""
+        cls, patches = self.features(trunk)
+        return torch.cat([cls[:, 0], patches.mean(dim=1)], dim=1)
+
+    def tail(self, trunk: TrunkFeatures) -> Tensor:
+        """Return the logits (batch, n_classes) of trunk features."""
+        cls, patches = self.head_norm(self.summaries(trunk)).chunk(2, dim=1)
+        return self.classifier.head(cls[:, None], patches[:, None], reduce="all")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (batch, n_classes) of x (batch, n_frames * in_chans, X, Y, Z)."""
+        return self.tail(self.trunk(x))
+
+
+def _adapt(block: nn.Module, lora: LoRAConfig) -> None:
+    for target in lora.targets:
+        parent = block.get_submodule(OWNERS[target])
+        base = getattr(parent, target)
+        if not isinstance(base, nn.Linear):
+            raise TypeError(f"{OWNERS[target]}.{target} is a {type(base).__name__}, expected an unadapted nn.Linear")
+        adapted = DualLoRALinear(base, lora.rank_global, lora.alpha_global, lora.rank_local, lora.alpha_local)
+        setattr(parent, target, adapted)
+
+
+def skeleton(job: JobConfig) -> DualLoRAModel:
+    """Return the job's model without backbone weights or memory (on torch's meta device): names and shapes only."""
+    with torch.device("meta"):
+        classifier = CineMAClassifier(BackboneConfig.preset(job.backbone), n_classes=N_CLASSES)
+        return DualLoRAModel(classifier, method_of(job).lora(job.lora), job.train.seed)
+
+
+def initial_global_state(job: JobConfig) -> dict[str, np.ndarray]:
+    """Return what the server sends in round 0; needs no backbone weights."""
+    model = skeleton(job)
+    sent = model.of_roles(method_of(job).sent_roles(job.lora))
+    return {name: model.first_value(name, job.train.seed).numpy() for name in sent}

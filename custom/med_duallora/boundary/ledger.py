@@ -1,0 +1,228 @@
+"""The ledger of a site: one line for everything that left, or was kept from leaving.
+
+A ledger is a JSONL file that only grows. Every line holds the hash of the line before it, and a small head file beside
+it (``<ledger>.head``) holds the number of lines, the size and the hash of the last one. So an edit, a removal or a
+reorder breaks the chain at a known line, and a cut tail disagrees with the head. Who can rewrite both files from some
+line on can only be found by comparing with a noted hash (``ledger verify --noted``) or with the server's record of what
+it received (``ledger match``); see docs/privacy.md.
+
+Appending is safe for several processes (an advisory lock) and against a crash: a torn last line is set aside and said.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from med_duallora.errors import LedgerError
+from med_duallora.support.files import canonical_json, parsed_json, read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+START = "0" * 64
+"""Stands for the line before the first one."""
+ALLOWED, BLOCKED, NOTED = "allowed", "blocked", "noted"
+"""Verdicts: it left; it was kept back; a remark about the ledger itself."""
+KINDS = ("tensors", "metrics", "error", "event", "ledger")
+MAX_TEXT = 300
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is recorded of one payload.
+
+    Args:
+        job: FLARE's job id.
+        site: name of the site.
+        task: of the federation, or the name of the event.
+        kind: ``tensors`` (a train reply), ``metrics`` (a validate reply), ``error`` (a reply without data), ``event``
+            (one scalar of a fed event) or ``ledger`` (a remark about the ledger).
+        verdict: ``allowed``, ``blocked`` or ``noted``.
+        reason: why it was blocked, or the remark; never a value of the payload.
+        round_index: the round, where there is one.
+        tensors: ``[shape, dtype]`` by tensor name.
+        n_bytes: bytes of the tensors alone, without framing.
+        sha256: digest of the content, see ``content_digest``; empty for what was blocked before it could be read.
+    """
+
+    job: str
+    site: str
+    task: str
+    kind: str
+    verdict: str
+    reason: str = ""
+    round_index: int | None = None
+    tensors: Mapping[str, Any] = field(default_factory=dict)
+    n_bytes: int = 0
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind = {self.kind!r}, but it must be one of {', '.join(KINDS)}")
+        if self.verdict not in (ALLOWED, BLOCKED, NOTED):
+            raise ValueError(f"verdict = {self.verdict!r}, but it must be {ALLOWED}, {BLOCKED} or {NOTED}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; texts are cut at 300 characters."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["tensors"] = dict(self.tensors)
+        return {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in values.items()}
+
+
+def described(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return ``[shape, dtype]`` by name, as an entry holds it."""
+    return {name: [list(value.shape), str(value.dtype)] for name, value in tensors.items()}
+
+
+def line_hash(line: Mapping[str, Any]) -> str:
+    """Return the hash of a ledger line: of everything in it but the hash itself."""
+    content = {name: value for name, value in line.items() if name != "hash"}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Head:
+    """The end of a ledger as its head file knows it.
+
+    Args:
+        n_lines: number of complete lines.
+        n_bytes: size of the file up to there.
+        sha256: hash of the last line; zeros for an empty ledger.
+    """
+
+    n_lines: int = 0
+    n_bytes: int = 0
+    sha256: str = START
+
+
+class Ledger:
+    """One ledger file, opened for appending; several processes may append to the same one.
+
+    Args:
+        path: of the JSONL file; it and its head and lock file are created, mode 0600, with the first entry.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.head_path = path.with_name(path.name + ".head")
+        self._lock_path = path.with_name(path.name + ".lock")
+
+    def append(self, entry: Entry) -> str:
+        """Write one line, make it durable and return its hash.
+
+        A torn last line, and a head that a crash left one line behind, are repaired and noted in a line of their own.
+
+        Raises:
+            LedgerError: the ledger cannot be written, or its end is not the one that was written last.
+        """
+        try:
+            with self._locked():
+                head = self._recovered_head(entry)
+                return self._write(head, entry).sha256
+        except OSError as error:
+            raise LedgerError(f"ledger {self.path} cannot be written: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _write(self, head: Head, entry: Entry) -> Head:
+        line = {"n": head.n_lines, "time": utc_now(), **entry.to_dict(), "prev": head.sha256}
+        line["hash"] = line_hash(line)
+        data = canonical_json(line).encode() + b"\n"
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "ab") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        written = Head(head.n_lines + 1, head.n_bytes + len(data), str(line["hash"]))
+        write_json(self.head_path, vars(written), mode=0o600)
+        return written
+
+    def _recovered_head(self, entry: Entry) -> Head:
+        """Return the end to write at; repairs what a crash may leave, and refuses everything else."""
+        head = read_head(self.head_path) or Head()
+        n_bytes = self.path.stat().st_size if self.path.exists() else 0
+        if n_bytes == head.n_bytes:
+            return head
+        if n_bytes < head.n_bytes:
+            raise LedgerError(
+                f"ledger {self.path} has {n_bytes} bytes, but {head.n_bytes} were written: lines were removed from its "
+                "end. Keep both files for the audit, move them aside, and a new ledger begins"
+            )
+        return self._repaired(head, entry)
+
+    def _repaired(self, head: Head, entry: Entry) -> Head:
+        with self.path.open("rb") as stream:
+            stream.seek(head.n_bytes)
+            tail = stream.read()
+        complete, newline, torn = tail.partition(b"\n")
+        if newline and not torn and (found := _parsed(complete)) and _follows(found, head):
+            behind = Head(head.n_lines + 1, head.n_bytes + len(tail), str(found["hash"]))
+            return self._noted(behind, entry, "the head file was one line behind after a crash; the line is whole")
+        if newline:
+            raise LedgerError(
+                f"ledger {self.path} holds lines after line {head.n_lines} that were not written by this program. "
+                "Keep it for the audit, move it and its head file aside, and a new ledger begins"
+            )
+        aside = self._set_aside(tail)
+        os.truncate(self.path, head.n_bytes)
+        return self._noted(head, entry, f"a torn line of {len(tail)} bytes was set aside as {aside.name} after a crash")
+
+    def _set_aside(self, tail: bytes) -> Path:
+        number = 0
+        while (target := self.path.with_name(f"{self.path.name}.torn-{number}")).exists():
+            number += 1
+        target.write_bytes(tail)
+        target.chmod(0o600)
+        return target
+
+    def _noted(self, head: Head, entry: Entry, remark: str) -> Head:
+        logger.warning("the egress ledger was repaired: %s", remark)
+        return self._write(head, Entry(entry.job, entry.site, entry.task, "ledger", NOTED, remark))
+
+
+def read_head(path: Path) -> Head | None:
+    """Return the content of a head file; None where there is none (LedgerError where it is damaged)."""
+    try:
+        values = read_json(path)
+        head = Head(values["n_lines"], values["n_bytes"], values["sha256"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise LedgerError(f"the ledger's head file {path} is damaged") from error
+    if type(head.n_lines) is not int or type(head.n_bytes) is not int or type(head.sha256) is not str:
+        raise LedgerError(f"the ledger's head file {path} is damaged")
+    return head
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = parsed_json(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _follows(line: Mapping[str, Any], head: Head) -> bool:
+    found = (line.get("n"), line.get("prev"), line.get("hash"))
+    return found == (head.n_lines, head.sha256, line_hash(line))
+
+
+def utc_now() -> str:
+    """Return the present time in UTC as ISO 8601 with milliseconds and a final Z."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

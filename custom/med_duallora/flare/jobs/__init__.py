@@ -1,0 +1,1 @@
+"""Jobs as FLARE takes them: recipe, exported folders and submission."""

@@ -1,0 +1,137 @@
+"""The job as a recipe: the same object exports job folders and runs in SimEnv, PocEnv and ProdEnv."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.executors.learner_executor import LearnerExecutor
+from nvflare.app_common.shareablegenerators.full_model_shareable_generator import FullModelShareableGenerator
+from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
+from nvflare.job_config.api import FedJob
+from nvflare.job_config.defs import FilterType
+from nvflare.recipe.spec import Recipe
+
+from med_duallora.errors import ConfigError
+from med_duallora.flare.server.aggregator import DualLoRAAggregator
+from med_duallora.flare.server.evaluation import AdapterEvaluation
+from med_duallora.flare.server.persistor import SafetensorsPersistor
+from med_duallora.flare.server.selector import AdapterSelector
+from med_duallora.flare.server.tensorboard import TensorBoardRuns
+from med_duallora.flare.site.egress_filter import FILTERED_TASKS, EgressFilter
+from med_duallora.flare.site.learner import DualLoRALearner
+from med_duallora.flare.wire.job import JOB_COMPONENT, FederatedJob
+from med_duallora.settings.config import MAX_ROUNDS, JobConfig
+from med_duallora.settings.limits import between, check_limits, limited
+
+KEY_METRIC = "val_balanced_accuracy"
+PACKAGE = "med_duallora"
+MONTH_S = 31 * 24 * 3600
+TASK_INTERVAL_S = 0.5
+"""A site asks for its next task this long after an answer (FLARE's default of 2 s dominates short rounds)."""
+
+
+@dataclass(frozen=True)
+class WorkflowConfig:
+    """How the server waits for the sites.
+
+    Args:
+        min_sites: number of answers that a round needs.
+        wait_s: seconds that slower sites get after that; a round ends earlier when all sites answered.
+        round_timeout_s: seconds after which a round ends in any case; 0: no limit.
+        start_round: first round of this job, counted from 0 over the whole training; above 0 where an earlier job is
+            continued (``--resume-from`` sets it).
+        initial_adapter: global adapter that a new training begins with, a ``.safetensors`` file at the server; empty:
+            random initial values from ``train.seed`` (``--resume-from`` sets it, too).
+        stop_round: round before which the job ends, counted from 0, so that another job can continue it; 0: the job
+            runs to the last round.
+    """
+
+    min_sites: int = limited(2, between(1, 10_000))
+    wait_s: int = limited(600, between(0, MONTH_S))
+    round_timeout_s: int = limited(0, between(0, MONTH_S))
+    start_round: int = limited(0, between(0, MAX_ROUNDS))
+    initial_adapter: str = ""
+    stop_round: int = limited(0, between(0, MAX_ROUNDS).also("0, or above workflow.start_round"))
+
+    def __post_init__(self) -> None:
+        check_limits(self, "workflow.")
+        if 0 < self.stop_round <= self.start_round:
+            raise ConfigError(f"workflow.stop_round = {self.stop_round}, but the job starts with {self.start_round}")
+
+    def rounds(self, job: JobConfig) -> range:
+        """Return the rounds that a job runs; ConfigError where the plan, ``train.n_rounds``, does not hold them."""
+        planned = job.train.n_rounds
+        if self.start_round >= planned:
+            raise ConfigError(f"workflow.start_round = {self.start_round}, but train.n_rounds = {planned}")
+        if self.stop_round > planned:
+            raise ConfigError(f"workflow.stop_round = {self.stop_round}, but train.n_rounds = {planned}")
+        return range(self.start_round, self.stop_round or planned)
+
+
+class MedDualLoRARecipe(Recipe):
+    """Dual-LoRA federation of a job configuration.
+
+    Args:
+        name: of the job.
+        job: the job scope.
+        workflow: how the server waits.
+        code: folder that holds the package ``med_duallora`` and travels in the job; empty: the package is
+            installed at every site.
+
+    Raises:
+        ConfigError: the start or stop round lies behind the last round.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        job: JobConfig,
+        workflow: WorkflowConfig = WorkflowConfig(),
+        code: str = "",
+    ) -> None:
+        fed_job = FedJob(name=name, min_clients=workflow.min_sites)
+        fed_job.set_app_packages([PACKAGE])
+        _add_server(fed_job, job, workflow)
+        _add_sites(fed_job, job)
+        if code:
+            fed_job.add_file_to_clients(f"{code}/{PACKAGE}", dest_dir=PACKAGE, app_folder_type="custom")
+        super().__init__(fed_job)
+
+
+def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> None:
+    components: dict[str, Any] = {
+        JOB_COMPONENT: FederatedJob(job.to_dict()),
+        AppConstants.DEFAULT_AGGREGATOR_ID: DualLoRAAggregator(min_sites=workflow.min_sites),
+        "persistor": SafetensorsPersistor(workflow.initial_adapter),
+        AppConstants.DEFAULT_SHAREABLE_GENERATOR_ID: FullModelShareableGenerator(),
+        "model_selector": AdapterSelector(key_metric=KEY_METRIC),
+        "tensorboard": TensorBoardRuns(),
+    }
+    for component_id, component in components.items():
+        fed_job.to_server(component, id=component_id)
+    rounds = ScatterAndGather(
+        min_clients=workflow.min_sites,
+        num_rounds=len(workflow.rounds(job)),
+        start_round=workflow.start_round,
+        wait_time_after_min_received=workflow.wait_s,
+        train_timeout=workflow.round_timeout_s,
+        persistor_id="persistor",
+        task_check_period=0.2,
+    )
+    evaluation = AdapterEvaluation(
+        models=["best", "last"],
+        min_sites=workflow.min_sites,
+        wait_s=workflow.wait_s,
+        timeout_s=workflow.round_timeout_s,
+    )
+    fed_job.to_server(rounds, id="rounds")
+    fed_job.to_server(evaluation, id="evaluation")
+    fed_job.to_server({"server": {"task_request_interval": TASK_INTERVAL_S}})
+
+
+def _add_sites(fed_job: FedJob, job: JobConfig) -> None:
+    answered = [AppConstants.TASK_TRAIN, AppConstants.TASK_VALIDATION]
+    fed_job.to_clients(LearnerExecutor(learner_id="learner"), tasks=answered)
+    fed_job.to_clients(FederatedJob(job.to_dict()), id=JOB_COMPONENT)
+    fed_job.to_clients(DualLoRALearner(), id="learner")
+    fed_job.to_clients(EgressFilter(), filter_type=FilterType.TASK_RESULT, tasks=list(FILTERED_TASKS))

@@ -1,0 +1,194 @@
+"""The admin console's commands from Python, as a person with a role; FLARE's session API does the talking."""
+
+import contextlib
+import io
+import logging
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nvflare.apis.fl_exception import FLCommunicationError
+from nvflare.fuel.flare_api import api_spec
+from nvflare.fuel.flare_api.api_spec import (
+    AuthenticationError,
+    AuthorizationError,
+    InvalidJobDefinition,
+    JobNotFound,
+    JobNotRunning,
+    NoConnection,
+    TargetType,
+)
+from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
+
+from med_duallora.errors import FederationError
+from med_duallora.flare.local.rehearsal.record import Federation
+from med_duallora.flare.local.rehearsal.verdict import explained, submission_refused
+from med_duallora.support.files import replace_folder
+
+T = TypeVar("T")
+
+CONNECT_S = 10.0
+ANSWERS = tuple(item for item in vars(api_spec).values() if isinstance(item, type) and issubclass(item, Exception))
+"""Every way in which FLARE's session says that a command was not carried out; they have no common base."""
+N_TRIES = 5
+RETRY_S = 1.0
+
+
+class Console:
+    """A logged-in person.
+
+    Args:
+        session: FLARE's session.
+        person: who is logged in.
+    """
+
+    def __init__(self, session: Session, person: str) -> None:
+        self._session = session
+        self.person = person
+
+    def connected_sites(self) -> set[str]:
+        """Return the names of the sites that the server lists, those that died in the last ten minutes included."""
+        return set(self.last_contacts())
+
+    def last_contacts(self) -> dict[str, float]:
+        """Return when the server last heard from each site that it lists, in seconds since the epoch by its clock."""
+        listed = _patiently(self._session.get_system_info).client_info
+        return {client.name: float(client.last_connect_time) for client in listed}
+
+    def server_start(self) -> float:
+        """Return when the server's process was started, in seconds since the epoch by its clock."""
+        return float(_patiently(self._session.get_system_info).server_info.start_time)
+
+    def submit(self, folder: Path) -> str:
+        """Submit a job folder and return the job's id.
+
+        FLARE writes the submitter's signature and certificate into the folder, so this must be a copy. A token lets
+        FLARE recognise a second try of the same submission.
+
+        Raises:
+            FederationError: refused; says FLARE's reason and what it means.
+        """
+        token = secrets.token_hex(16)
+        try:
+            return str(_patiently(lambda: self._session.submit_job(str(folder), token)))
+        except (AuthorizationError, InvalidJobDefinition) as error:
+            raise FederationError(submission_refused(str(error), self.person)) from error
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return id, name, status and times of every job, oldest first."""
+        jobs = _patiently(lambda: self._session.list_jobs(detailed=True))
+        return sorted(jobs, key=lambda job: str(job.get("submit_time", "")))
+
+    def running_jobs(self) -> list[str]:
+        """Return the ids of the jobs that have processes at the sites, or are about to."""
+        return [str(job["job_id"]) for job in self.jobs() if job.get("status") in ("DISPATCHED", "RUNNING")]
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Return FLARE's record of a job.
+
+        Raises:
+            FederationError: there is no such job.
+        """
+        try:
+            return dict(_patiently(lambda: self._session.get_job_meta(job_id)))
+        except JobNotFound as error:
+            raise FederationError(f"the server knows no job {job_id}") from error
+
+    def statistics(self, job_id: str) -> dict[str, Any]:
+        """Return what the server and the sites say about a running job; empty where it does not run (yet, any more)."""
+        try:
+            return dict(_patiently(lambda: self._session.show_stats(job_id, TargetType.ALL)))
+        except (JobNotFound, JobNotRunning):
+            return {}
+
+    def errors(self, job_id: str) -> dict[str, Any]:
+        """Return the errors that the server and the sites report of a running job."""
+        try:
+            return dict(_patiently(lambda: self._session.show_errors(job_id, TargetType.ALL)))
+        except (JobNotFound, JobNotRunning):
+            return {}
+
+    def abort(self, job_id: str) -> None:
+        """Abort a job."""
+        _patiently(lambda: self._session.abort_job(job_id))
+
+    def abort_if_possible(self, job_id: str) -> str:
+        """Abort a job; return FLARE's reason where it cannot, empty where it does.
+
+        FLARE lists the jobs of a server that was killed as running forever, and aborts none of them.
+        """
+        try:
+            self.abort(job_id)
+        except NoConnection:
+            raise
+        except ANSWERS as error:
+            return str(error)
+        return ""
+
+    def download(self, job_id: str, into: Path) -> Path:
+        """Download a finished job's result; it replaces an older download.
+
+        Returns:
+            ``into/<job id>``.
+
+        Raises:
+            FederationError: nothing came.
+        """
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=into) as scratch:
+            place = _patiently(lambda: self._session.download_job_result(job_id, scratch))
+            if not place or not Path(place).is_dir():
+                raise FederationError(f"the result of job {job_id} was not downloaded; is there room in {into}?")
+            return replace_folder(Path(place), into / job_id)
+
+    def shut_down(self, *sites: str) -> None:
+        """Ask some sites, or the server and all sites, to end, which takes some seconds; for project admins."""
+        self._session.shutdown(TargetType.CLIENT if sites else TargetType.ALL, list(sites), wait=False)
+
+
+def _patiently(question: Callable[[], T]) -> T:
+    """Ask again when the server, busy with other work, did not answer in FLARE's few seconds."""
+    for _ in range(N_TRIES - 1):
+        try:
+            return question()
+        except NoConnection:
+            time.sleep(RETRY_S)
+    return question()
+
+
+@contextlib.contextmanager
+def console(federation: Federation, role: str = "lead", timeout_s: float = CONNECT_S) -> Iterator[Console]:
+    """Log in as somebody with a role, and log out again.
+
+    Raises:
+        FederationError: nobody has the role, the server does not answer, or it does not accept the person.
+    """
+    person = federation.person(role)
+    kit = federation.kit(person)
+    # without a handler of its own, FLARE's library prints every lost connection to the terminal
+    logging.getLogger("nvflare").addHandler(logging.NullHandler())
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            session = new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
+    except (NoConnection, FLCommunicationError) as error:
+        raise FederationError(
+            f"no answer from the server at localhost:{federation.port}: {error}; "
+            f"`med-duallora federation status --workspace {federation.directory}` shows what runs, the server's log is "
+            f"{federation.log(federation.server)}"
+        ) from error
+    except AuthenticationError as error:
+        raise FederationError(f"the server does not accept {person}: {error}; was the kit {kit} replaced?") from error
+    try:
+        yield Console(session, person)
+    except NoConnection as error:
+        raise FederationError(
+            f"the connection to the server was lost ({error}); its log is {federation.log(federation.server)}"
+        ) from error
+    except ANSWERS as error:
+        raise FederationError(explained(f"the server refused: {error}")) from error
+    finally:
+        with contextlib.suppress(Exception):  # the server may be gone
+            session.close()

@@ -1,0 +1,70 @@
+"""What the administrators of the server and of the sites do to their kits before the first start."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from med_duallora.errors import FederationError
+from med_duallora.settings.config import SiteConfig, assigned
+from med_duallora.site_kit import SERVER_CLASSES, Change, harden
+from med_duallora.site_kit.passable import check_passable
+from med_duallora.site_kit.wanted import site_config_template
+from med_duallora.support.files import read_json, write_json
+
+SITE_CONFIG_FILE = Path("local") / "med_duallora_site.json"
+
+
+def install_server(kit: Path, storage: Path) -> Path:
+    """Let jobs use this package at the server, and keep its jobs below ``storage`` instead of in a shared folder.
+
+    FLARE's default keeps the jobs of all servers of a machine in one temporary folder.
+
+    Returns:
+        The written ``local/resources.json``.
+
+    Raises:
+        FederationError: the kit has no server resources, or none that this function understands.
+        InputError: FLARE does not pass the kit's path on to the processes of its jobs.
+    """
+    check_passable(kit.absolute(), "the startup kit")
+    values = _default_resources(kit)
+    try:
+        allowed = values["class_allow_list"]
+        values["class_allow_list"] = [*allowed, *(name for name in SERVER_CLASSES if name not in allowed)]
+        values["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(storage / "snapshots")
+        managers = [item for item in values["components"] if item["id"] == "job_manager"]
+        managers[0]["args"]["uri_root"] = str(storage / "jobs")
+    except (KeyError, TypeError, IndexError) as error:
+        raise FederationError(f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}") from error
+    written = kit / "local" / "resources.json"
+    write_json(written, values)
+    return written
+
+
+def install_site(kit: Path, places: Mapping[str, str | None], settings: Sequence[str] = ()) -> list[Change]:
+    """Write the site's configuration into its kit and close the kit's open channels.
+
+    Args:
+        kit: startup kit of the site.
+        places: ``data_dir``, ``state_dir`` and so on, for the places that the template leaves open.
+        settings: ``key=value`` changes of the template, whose privacy floor is strict.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range.
+        KitError: the kit is not understood; see ``site_kit.harden``.
+    """
+    values = assigned({**site_config_template(kit), **places}, settings)
+    SiteConfig.from_dict(values)
+    write_json(kit / SITE_CONFIG_FILE, values, mode=0o600)
+    return harden(kit, kit / SITE_CONFIG_FILE)
+
+
+def _default_resources(kit: Path) -> dict[str, Any]:
+    path = kit / "local" / "resources.json.default"
+    try:
+        values = read_json(path)
+    except (OSError, ValueError) as error:
+        raise FederationError(f"{path} cannot be read: {error}; is {kit} a startup kit of the server?") from error
+    if not isinstance(values, dict):
+        raise FederationError(f"{path} must hold one JSON object")
+    return values

@@ -1,0 +1,89 @@
+"""The folder of a simulator run, whatever the run: who is at work in it, what it holds, and how it is moved aside.
+
+A run's results may have cost hours, so nothing here deletes them: a workspace that holds some is renamed as a whole,
+and only the feature cache, which any run can use, is taken back from it.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from med_duallora.errors import InputError
+from med_duallora.server.rundir import EVALUATION_FILE, ROUNDS_FILE
+from med_duallora.support.files import read_json
+
+RUN_FILE = "run.json"
+LOG_FILE = "simulator.log"
+LOCK_FILE = ".lock"
+CACHE = "cache"
+SERVER = Path("flare") / "server" / "simulate_job" / "app_server"
+"""Where the simulated server writes its results."""
+
+
+@contextmanager
+def locked(workspace: Path) -> Iterator[None]:
+    """Keep the workspace for this process inside the block.
+
+    Raises:
+        InputError: another simulation is at work there.
+    """
+    workspace.mkdir(parents=True, exist_ok=True)
+    with (workspace / LOCK_FILE).open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another simulation is at work in {workspace}; choose another workspace") from None
+        yield
+
+
+def read_record(workspace: Path) -> dict[str, Any] | None:
+    """Return the workspace's run record; None in a new workspace.
+
+    Raises:
+        InputError: the record is damaged, or the workspace holds something else than a run.
+    """
+    path = workspace / RUN_FILE
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        # the lock and a cache alone are what is left where moving a run aside was broken off
+        if workspace.exists() and any(place.name not in (LOCK_FILE, CACHE) for place in workspace.iterdir()):
+            raise InputError(
+                f"{workspace} is not empty and holds no run ({RUN_FILE}); choose another workspace"
+            ) from None
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}; remove the workspace or choose another one") from error
+    return record if isinstance(record, dict) else {}
+
+
+def results_in(workspace: Path) -> str:
+    """Return in a few words what a run left that would be lost with it; empty where no round was finished."""
+    server = workspace / SERVER
+    rounds = server / ROUNDS_FILE
+    n_rounds = len(rounds.read_bytes().splitlines()) if rounds.is_file() else 0
+    plural = "" if n_rounds == 1 else "s"
+    if (server / EVALUATION_FILE).is_file():
+        return f"the results of {n_rounds} round{plural}"
+    return f"{n_rounds} finished round{plural}" if n_rounds else ""
+
+
+def set_aside(workspace: Path) -> Path:
+    """Move a workspace to ``WORKSPACE.previous-N`` by one rename, and take the feature cache back; return the place.
+
+    A crash leaves either the old run where it was, or the whole of it in the new place. The caller holds the lock,
+    which moves along: it has to be taken anew.
+
+    Raises:
+        OSError: it cannot be moved, because it is a mount point for example; it is as it was.
+    """
+    number = 1
+    while (previous := workspace.with_name(f"{workspace.name}.previous-{number}")).exists():
+        number += 1
+    workspace.rename(previous)
+    workspace.mkdir()
+    if (previous / CACHE).is_dir():
+        (previous / CACHE).rename(workspace / CACHE)
+    return previous

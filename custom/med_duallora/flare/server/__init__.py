@@ -1,0 +1,1 @@
+"""What runs in the server's FLARE process: aggregator, evaluation, persistor and selector."""

@@ -1,0 +1,1 @@
+"""What runs in a site's FLARE process: learner, gate, filter and guards."""

@@ -1,0 +1,1 @@
+"""What site and server say to each other: job settings, payloads, tracking and receipts."""

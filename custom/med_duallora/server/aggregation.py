@@ -1,0 +1,128 @@
+"""Aggregation of a round as a pure computation on dicts of arrays, one contribution at a time.
+
+Memory does not grow with the number of sites, and the result does not depend on the order in which they answer.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from med_duallora.boundary.contract import MAX_WEIGHT, EgressContract
+from med_duallora.errors import AggregationError, EgressViolation
+
+
+@dataclass(frozen=True)
+class AggregationResult:
+    """What a round gave.
+
+    Args:
+        tensors: the next global state (the previous one, unchanged, where nobody contributed).
+        sites: who contributed, in alphabetical order.
+        total_weight: sum of the weights.
+        residual: relative Frobenius norm of what averaging the factors loses against averaging their products,
+            ``|sum p B A - mean(B) mean(A)| / |sum p B A|`` over all pairs; None without contributions.
+    """
+
+    tensors: dict[str, np.ndarray]
+    sites: tuple[str, ...]
+    total_weight: float
+    residual: float | None
+
+
+class CompensatedSum:
+    """A running sum of arrays in double-double precision, so that the rounded result forgets the order of terms.
+
+    Source: Knuth's TwoSum; the error of every addition is kept beside the sum.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._high = np.zeros(shape)
+        self._low = np.zeros(shape)
+
+    def add(self, term: np.ndarray) -> None:
+        """Add one term (any float dtype, the sum's shape)."""
+        total = self._high + term
+        part = total - self._high
+        self._low += (self._high - (total - part)) + (term - part)
+        self._high = total
+
+    def value(self) -> np.ndarray:
+        """Return the sum as float64."""
+        return self._high + self._low
+
+
+class RoundAccumulator:
+    """Weighted federated averaging of the factors (the paper's FedAvg), in time.
+
+    Args:
+        contract: what a contribution must hold.
+        round_index: the round that is being collected.
+    """
+
+    def __init__(self, contract: EgressContract, round_index: int) -> None:
+        self.contract = contract
+        self.round_index = round_index
+        self._weights: dict[str, float] = {}
+        self._sums = {name: CompensatedSum(spec.shape) for name, spec in contract.tensors.items()}
+        self._products = {
+            pair: CompensatedSum((contract.tensors[pair[0]].shape[0], contract.tensors[pair[1]].shape[1]))
+            for pair in contract.pairs
+        }
+
+    @property
+    def n_sites(self) -> int:
+        """Return how many contributions were taken."""
+        return len(self._weights)
+
+    def add(self, site: str, round_index: int, weight: float, tensors: Mapping[str, np.ndarray]) -> None:
+        """Take one site's contribution, or leave everything as it was.
+
+        Raises:
+            AggregationError: another round than the current one; a second contribution of the site; a weight that
+                is not a number above 0 and at most ``MAX_WEIGHT``; tensors outside the contract.
+        """
+        self.take(site, weight, self.checked(site, round_index, weight, tensors))
+
+    def checked(
+        self, site: str, round_index: int, weight: float, tensors: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Return copies of a contribution's tensors, and take nothing (AggregationError: see ``add``)."""
+        if round_index != self.round_index:
+            raise AggregationError(f"{site} answers round {round_index}, but round {self.round_index} is open")
+        if site in self._weights:
+            raise AggregationError(f"{site} has already contributed to round {round_index}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
+            raise AggregationError(f"{site} has weight {weight!r}, expected a number above 0, at most {MAX_WEIGHT:g}")
+        try:
+            return self.contract.check_tensors(dict(tensors))
+        except EgressViolation as violation:
+            raise AggregationError(f"{site}: {violation}") from violation
+
+    def take(self, site: str, weight: float, checked: Mapping[str, np.ndarray]) -> None:
+        """Take a contribution that ``checked`` returned."""
+        self._weights[site] = weight
+        for name, value in checked.items():
+            self._sums[name].add(weight * value.astype(np.float64))
+        for pair, total in self._products.items():
+            b, a = (checked[name].astype(np.float64) for name in pair)
+            total.add(weight * (b @ a))
+
+    def result(self, previous: Mapping[str, np.ndarray]) -> AggregationResult:
+        """Return the weighted mean, or ``previous`` unchanged where nobody contributed."""
+        sites = tuple(sorted(self._weights))
+        if not sites:
+            return AggregationResult(dict(previous), (), 0.0, None)
+        total = math.fsum(self._weights.values())
+        means = {name: running.value() / total for name, running in self._sums.items()}
+        tensors = {name: mean.astype(self.contract.tensors[name].dtype) for name, mean in means.items()}
+        return AggregationResult(tensors, sites, total, self._residual(means, total))
+
+    def _residual(self, means: Mapping[str, np.ndarray], total: float) -> float:
+        lost = whole = 0.0
+        for (b, a), running in self._products.items():
+            product = running.value() / total
+            lost += float(np.square(product - means[b] @ means[a]).sum())
+            whole += float(np.square(product).sum())
+        return math.sqrt(lost / whole) if whole else 0.0

@@ -1,0 +1,285 @@
+"""Every setting, its default and its check, in one place; JSON files hold values only.
+
+Three scopes that never mix: the job (``JobConfig``: the same for every site, travels with the job), the
+site (``SiteConfig``: paths, device, threads, cache budget; never travels) and the backbone preset
+(``backbone.BackboneConfig``, pinned by its checkpoint's hash).
+"""
+
+import dataclasses
+import json
+import os
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from med_duallora.errors import ConfigError
+from med_duallora.settings.limits import (
+    Limit,
+    above,
+    below,
+    between,
+    check_limits,
+    limited,
+    one_of,
+    refuse,
+    sha256_or_empty,
+    some_of,
+)
+from med_duallora.settings.policy import SitePolicy
+from med_duallora.settings.reading import assigned, built
+from med_duallora.support.files import read_json
+
+__all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfig", "assigned"]
+
+TARGETS = ("q", "kv", "proj", "fc1", "fc2")
+HEAD_POLICIES = ("local", "shared", "global")
+SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
+MAX_ROUNDS = 10_000
+"""The upper limits are generous: what lies beyond is a slip, and would only be noticed after hours of training."""
+
+
+def _are_decays(values: tuple[float, ...]) -> bool:
+    return len(values) == 2 and all(0 <= value < 1 for value in values)
+
+
+def _are_range(values: tuple[float, ...]) -> bool:
+    return len(values) == 2 and 0 < values[0] <= values[1] <= 100
+
+
+def _is_name(text: str) -> bool:
+    plain = text.replace("-", "").replace("_", "")
+    return plain.isascii() and plain.isalnum() and len(text) <= 64
+
+
+def _is_device(text: str) -> bool:
+    return text in ("auto", "cpu", "cuda") or re.fullmatch(r"cuda:[0-9]+", text) is not None
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """What is adapted, and how.
+
+    Args:
+        rank_global: rank of the global adapter, the one that is sent.
+        alpha_global: scale of the global adapter, whose output is multiplied by ``alpha_global / rank_global``.
+        rank_local: rank of the local adapter, the one that stays.
+        alpha_local: scale of the local adapter, whose output is multiplied by ``alpha_local / rank_local``.
+        targets: which linear layers of a block are adapted: q, kv, proj, fc1, fc2.
+        n_blocks: how many of the last transformer blocks are adapted (Med-DualLoRA finds that two suffice).
+        head_policy: ``local``: the classification head stays at the site; ``shared``: its weights are part of the
+            global adapter (a pair of factors, sent and averaged) and its bias stays; ``global``: all of it is sent and
+            averaged alongside the adapter.
+        head_norm: ``site``: the head reads features that are standardised with the site's own statistics; ``none``:
+            it reads them as they are, as CineMA's does.
+    """
+
+    rank_global: int = limited(8, between(0, 256).also("above 0 if lora.rank_local is 0"))
+    alpha_global: float = limited(16.0, above(0, 1024))
+    rank_local: int = limited(8, between(0, 256))
+    alpha_local: float = limited(16.0, above(0, 1024))
+    targets: tuple[str, ...] = limited(("q", "kv"), some_of(*TARGETS))
+    n_blocks: int = limited(2, between(1, 64))
+    head_policy: str = limited("local", one_of(*HEAD_POLICIES))
+    head_norm: str = limited("site", one_of("site", "none"))
+
+    def __post_init__(self) -> None:
+        check_limits(self, "lora.")
+        if self.rank_global + self.rank_local == 0:
+            refuse(self, "rank_global", "lora.")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a site trains in a round.
+
+    Args:
+        n_rounds: rounds of the whole federation; the learning-rate schedule spans all of them.
+        local_epochs: passes over the site's training subjects in a round.
+        batch_size: subjects per step.
+        lr: peak learning rate of AdamW.
+        local_lr_factor: learning rate of what stays at the site (local adapter, head), as a fraction of the rate of
+            what is shared. Where a site has few subjects, what stays fits them before the sites have learnt anything
+            together; a small factor prevents that.
+        min_lr: learning rate at the end of the cosine schedule.
+        warmup_fraction: fraction of the whole training's steps in which the learning rate rises linearly.
+        betas: AdamW's two decay rates, of the mean and of the mean square of the gradient.
+        weight_decay: AdamW's decoupled weight decay.
+        clip_norm: largest norm of the gradient; a longer one is shortened to it.
+        label_smoothing: label smoothing of the cross-entropy loss.
+        class_weight_threshold: class imbalance (larger class over smaller) above which the loss weighs classes by their
+            inverse frequency.
+        n_views: augmented views per subject in the feature cache besides view 0, which is unaugmented.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (bf16 where a CUDA device has it, else fp32).
+        feature_dtype: how trunk features are kept: float32, or float16 for half the space.
+        drop_path: probability that an adapted block is skipped in a training step (stochastic depth).
+        seed: random seed of the whole experiment; every random stream derives from it.
+    """
+
+    n_rounds: int = limited(12, between(1, MAX_ROUNDS))
+    local_epochs: int = limited(2, between(1, 1000))
+    batch_size: int = limited(8, between(1, 4096))
+    lr: float = limited(5e-3, above(0, 1))
+    local_lr_factor: float = limited(1.0, between(0, 1))
+    min_lr: float = limited(1e-5, Limit("between 0 and train.lr", lambda value: value >= 0))
+    warmup_fraction: float = limited(0.1, below(0, 1))
+    betas: tuple[float, ...] = limited((0.9, 0.95), Limit("two numbers, each at least 0 and below 1", _are_decays))
+    weight_decay: float = limited(0.05, between(0, 10))
+    clip_norm: float = limited(5.0, above(0, 1e6))
+    label_smoothing: float = limited(0.1, below(0, 1))
+    class_weight_threshold: float = limited(1.2, between(1, 1e6))
+    n_views: int = limited(4, between(0, 256))
+    precision: str = limited("auto", one_of("auto", "fp32", "bf16", "fp16"))
+    feature_dtype: str = limited("float32", one_of("float32", "float16"))
+    drop_path: float = limited(0.0, below(0, 1))
+    seed: int = limited(0, between(0, 2**31 - 1))
+
+    def __post_init__(self) -> None:
+        check_limits(self, "train.")
+        if self.min_lr > self.lr:
+            refuse(self, "min_lr", "train.")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random image changes of the augmented views, drawn before the frozen trunk (CineMA's classifier recipe).
+
+    Args:
+        probability: probability of each of the two transforms, intensity and geometry.
+        gamma: range of the intensity exponent on [0, 1] images.
+        rotation_degrees: largest rotation about the slice axis.
+        shift_mm: largest in-plane shift along each axis.
+        scale: largest relative zoom.
+    """
+
+    probability: float = limited(0.5, between(0, 1))
+    gamma: tuple[float, ...] = limited((0.5, 1.5), Limit("two increasing positive numbers of at most 100", _are_range))
+    rotation_degrees: float = limited(180.0, between(0, 180))
+    shift_mm: float = limited(20.0, between(0, 96))
+    scale: float = limited(0.1, below(0, 1))
+
+    def __post_init__(self) -> None:
+        check_limits(self, "augment.")
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """The job scope: what every site of a federation agrees on. It travels with the job and holds no path.
+
+    Args:
+        experiment: name of the experiment; it is also the folder of the local states that each site keeps for it.
+        method: the federated method: ``med-duallora`` sends the global adapter and keeps the local one (and the head);
+            ``fedavg-lora`` has one adapter and sends it with the head (FedIT).
+        backbone: preset of the frozen backbone.
+        backbone_sha256: hash of the only checkpoint that sites may train with; empty: the one shipped for the preset,
+            where there is one, else any.
+        weighting: a site's weight in the average: its number of training subjects (``subjects``), or 1 (``uniform``).
+    """
+
+    experiment: str = limited("demo", Limit("1 to 64 letters, digits, '-' or '_'", _is_name))
+    method: str = "med-duallora"
+    backbone: str = "cinema-mini"
+    backbone_sha256: str = limited("", sha256_or_empty())
+    weighting: str = limited("subjects", one_of("subjects", "uniform"))
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        check_limits(self, "")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "JobConfig":
+        """Build from nested plain values; unknown keys and wrong types raise ConfigError with the key's path."""
+        return built(cls, values, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain JSON values; ``from_dict`` gives an equal configuration back."""
+        return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
+
+    def with_overrides(self, assignments: Iterable[str]) -> "JobConfig":
+        """Apply ``key=value`` texts, see ``assigned``."""
+        return JobConfig.from_dict(assigned(self.to_dict(), assignments))
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """The site scope: where things are on this machine. It never travels and never leaves.
+
+    Args:
+        data_dir: folder of this site's prepared cohort, the one that holds cohort.csv.
+        state_dir: folder that keeps the local adapter, the head and the optimizer state between rounds and jobs.
+        cache_dir: folder that keeps computed trunk features; it may be deleted at any time.
+        backbone_checkpoint: file of the backbone's weights (safetensors); null: the one shipped for the job's preset.
+        device: where this site computes; ``auto`` is the first GPU where there is one, else the CPU.
+        n_threads: CPU threads of the training; results depend on it in their last digits.
+        cache_budget_mb: largest size of the feature cache in MiB; what was unused for longest is removed first.
+        policy: the site's privacy floor.
+        ledger: file that records everything that leaves; null: ``egress_ledger.jsonl`` in ``state_dir``.
+    """
+
+    data_dir: Path
+    state_dir: Path
+    cache_dir: Path
+    backbone_checkpoint: Path | None = None
+    device: str = limited("auto", Limit("auto, cpu, cuda or cuda:N", _is_device))
+    n_threads: int = limited(1, between(1, 1024))
+    cache_budget_mb: int = limited(4096, between(1, 2**30))
+    policy: SitePolicy = field(default_factory=SitePolicy)
+    ledger: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self, "")
+
+    @property
+    def ledger_path(self) -> Path:
+        """Return where this site's egress ledger is."""
+        return self.ledger or self.state_dir / "egress_ledger.jsonl"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "SiteConfig":
+        """Build from plain values; unknown keys and wrong types raise ConfigError."""
+        return built(cls, values, "")
+
+    @classmethod
+    def from_file(cls, path: Path) -> "SiteConfig":
+        """Read a site's JSON configuration; errors name the file, the key and the limit."""
+        where = f"site configuration {path.name} in {path.parent}"
+        try:
+            values = read_json(path)
+        except OSError as error:
+            raise ConfigError(f"{where}: {error.strerror or error}; make it readable, or correct its path") from error
+        except ValueError as error:
+            raise ConfigError(f"{where}: it is not JSON: {error}; correct it there") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{where}: it must hold one JSON object, {{...}}")
+        try:
+            return cls.from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+
+    @classmethod
+    def find(cls, site: str, scope_properties: Mapping[str, Any] | None = None) -> "SiteConfig":
+        """Find and read this site's configuration, see ``place`` and ``from_file``."""
+        return cls.from_file(cls.place(site, scope_properties))
+
+    @staticmethod
+    def place(site: str, scope_properties: Mapping[str, Any] | None = None) -> Path:
+        """Return this site's configuration file: FLARE scope property ``med_duallora_site_config``, else environment.
+
+        Args:
+            site: name of the site; replaces ``{site}`` in the path, so that one variable serves a whole simulator.
+            scope_properties: properties of the FLARE privacy scope, if any.
+
+        Raises:
+            ConfigError: neither names a file.
+        """
+        place = (scope_properties or {}).get("med_duallora_site_config") or os.environ.get(SITE_CONFIG_VARIABLE)
+        if not place:
+            raise ConfigError(
+                f"site {site} has no configuration: set the environment variable {SITE_CONFIG_VARIABLE} or the "
+                "privacy scope property med_duallora_site_config to the path of its JSON file"
+            )
+        return Path(str(place).replace("{site}", site))

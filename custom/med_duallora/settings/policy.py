@@ -1,0 +1,96 @@
+"""The site's privacy floor: what no job can ask for, whatever its author writes into it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from med_duallora.errors import ConfigError
+from med_duallora.measures import COUNTS, split_of
+from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, sha256_or_empty
+
+
+def _are_hashes(values: tuple[str, ...]) -> bool:
+    return all(SHA256.fullmatch(value) for value in values)
+
+
+@dataclass(frozen=True)
+class SitePolicy:
+    """The privacy floor of a site, part of its own configuration and never of a job.
+
+    The defaults suit a study on one machine; the site kit writes stricter ones (see docs/privacy.md).
+
+    Args:
+        metrics_leave: whether any metric leaves at all, counts and scores alike.
+        min_subjects: a score or loss leaves only where it was computed from at least this many subjects.
+        metric_decimals: scores, losses and times are rounded to this many decimals.
+        head_leaves: whether a job may ask for the classification head, or for its weights within the adapter.
+        max_rank: highest rank of the global adapter that a job may ask for.
+        max_blocks: largest number of adapted blocks that a job may ask for.
+        backbone_sha256: hash of the only backbone checkpoint that this site trains with; empty: any.
+        contract_sha256: hashes of the egress contracts that this site agreed to; empty: any within the limits above.
+
+    Raises:
+        ConfigError: a value is out of range; quotes the value and the limit.
+    """
+
+    metrics_leave: bool = True
+    min_subjects: int = limited(1, between(1, 1_000_000))
+    metric_decimals: int = limited(6, between(0, 6))
+    head_leaves: bool = True
+    max_rank: int = limited(256, between(1, 256))
+    max_blocks: int = limited(64, between(1, 64))
+    backbone_sha256: str = limited("", sha256_or_empty())
+    contract_sha256: tuple[str, ...] = limited(
+        (), Limit("a list of hashes, each of 64 lower-case hexadecimal digits", _are_hashes)
+    )
+
+    def __post_init__(self) -> None:
+        check_limits(self, "policy.")
+
+    def check_job(self, rank: int, n_blocks: int, sends_head: bool, contract_sha256: str) -> None:
+        """Refuse a job that asks for more than this site gives; called before anything is loaded or trained.
+
+        Args:
+            rank: of the global adapter.
+            n_blocks: number of adapted blocks.
+            sends_head: whether the job sends the classification head, or its weights as a part of the global adapter.
+            contract_sha256: of the egress contract that follows from the job.
+
+        Raises:
+            ConfigError: names the setting of this site's configuration that refuses, and what would change it.
+        """
+        if rank > self.max_rank:
+            raise _refused("max_rank", f"{self.max_rank}, but the job asks for rank {rank}")
+        if n_blocks > self.max_blocks:
+            raise _refused("max_blocks", f"{self.max_blocks}, but the job adapts {n_blocks} blocks")
+        if sends_head and not self.head_leaves:
+            raise _refused("head_leaves", "false, but the job sends the classification head or shares its weights")
+        if self.contract_sha256 and contract_sha256 not in self.contract_sha256:
+            raise _refused("contract_sha256", f"pinned, but the job's egress contract is {contract_sha256}")
+
+    def check_backbone(self, sha256: str) -> None:
+        """Refuse another backbone than the pinned one (ConfigError)."""
+        if self.backbone_sha256 and sha256 != self.backbone_sha256:
+            raise _refused("backbone_sha256", f"pinned, but the job's backbone checkpoint is {sha256}")
+
+    def allowed_metrics(self, metrics: Mapping[str, float], n_subjects: Mapping[str, int]) -> dict[str, float]:
+        """Return what of a site's metrics may leave it; applying it twice gives the same.
+
+        Args:
+            metrics: by the contract's names.
+            n_subjects: number of subjects by split: train, val, test.
+        """
+        if not self.metrics_leave:
+            return {}
+        enough = {split for split, n in n_subjects.items() if n >= self.min_subjects}
+        return {
+            name: value if name in COUNTS else round(value, self.metric_decimals)
+            for name, value in metrics.items()
+            if (split := split_of(name)) is None or split in enough
+        }
+
+
+def _refused(key: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"this site refuses the job: policy.{key} of the site configuration is {why}. "
+        f"Change the job, or policy.{key} where this site agrees to it"
+    )

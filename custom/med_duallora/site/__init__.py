@@ -1,0 +1,1 @@
+"""A site at work: features, training, evaluation and the state that stays there."""

@@ -1,0 +1,69 @@
+"""The start of the comparison: the frozen backbone with nothing but a fitted head."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.cohorts.prepared import PreparedSubject
+from med_duallora.settings.config import TrainConfig
+from med_duallora.site.features import FeatureSource
+
+RIDGE_C = 0.1
+"""Inverse regularisation; fixed beforehand, because a site has too few subjects to choose it."""
+
+
+def backbone_probabilities(
+    model: DualLoRAModel,
+    source: FeatureSource,
+    train: Sequence[PreparedSubject],
+    test: Sequence[PreparedSubject],
+    settings: TrainConfig,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> np.ndarray:
+    """Fit a logistic head on frozen features of the training subjects and return the test subjects' probabilities.
+
+    The head sees what the model's own heads see, the class token and the mean of the fused patch tokens, and the same
+    augmented views as the adapters' training, so that the comparison shows what the adapters add.
+
+    Returns:
+        (n_test,) probability of disease.
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so before a subject.
+    """
+    if not test:
+        return np.zeros(0)
+    views = range(settings.n_views + 1)
+    seen = np.concatenate([pooled_features(model, source, train, view, should_stop) for view in views])
+    labels = np.tile([subject.label for subject in train], len(views))
+    head = make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE_C, class_weight="balanced", max_iter=2000))
+    head.fit(seen, labels)
+    chances: np.ndarray = head.predict_proba(pooled_features(model, source, test, 0, should_stop))[:, 1]
+    return chances
+
+
+@torch.no_grad()
+def pooled_features(
+    model: DualLoRAModel,
+    source: FeatureSource,
+    subjects: Sequence[PreparedSubject],
+    view: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> np.ndarray:
+    """Return the backbone's features without adapters: class token and mean patch token (n_subjects, 2 * dim).
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so before a subject.
+    """
+    model.eval()
+    rows = []
+    with model.using(False, False):
+        for subject in subjects:
+            rows.append(model.summaries(source.batch([subject], [view], should_stop)))
+    return torch.cat(rows).cpu().numpy().astype(np.float64)

@@ -1,0 +1,242 @@
+"""The site state store: what a site keeps between rounds, and never sends.
+
+One safetensors file holds the local adapter, the head and the optimizer's moments together with the round they
+belong to and a checksum, so that a crash can never leave half of them and a flipped byte is noticed. The file before
+it is kept as well: it serves when the last one is damaged, and when a round has to be repeated. No generator state is
+stored, because every random stream is derived from the seed, the site and the round (see ``seeds``).
+
+Every run has a folder of its own, see ``lineage``.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from med_duallora.boundary.lineage import Lineage
+from med_duallora.errors import StateError
+from med_duallora.support.digest import content_digest
+from med_duallora.support.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "2"
+LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True)
+class SiteState:
+    """What a site keeps after a round.
+
+    Args:
+        round_index: the last finished round.
+        kept: local adapter and, by default, the head, by parameter name.
+        moments: optimizer state, see ``training.RoundResult``.
+        cohort: hash of the cohort's table that the round was trained on.
+    """
+
+    round_index: int
+    kept: Mapping[str, np.ndarray]
+    moments: Mapping[str, np.ndarray]
+    cohort: str = ""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What a state must agree with to be continued.
+
+    Args:
+        identity: hash of the site's name and the job's settings, but for the number of rounds.
+        backbone: hash of the backbone checkpoint.
+    """
+
+    identity: str
+    backbone: str
+
+
+class _OtherBackboneError(StateError):
+    """A whole state of this training that another backbone was trained with."""
+
+
+class SiteStateStore:
+    """The states of one run at one site.
+
+    Args:
+        directory: of this run; created with mode 0700 when something is stored.
+        owner: whose states can be continued.
+    """
+
+    def __init__(self, directory: Path, owner: Owner) -> None:
+        self.directory = directory
+        self.owner = owner
+        self._current = directory / "state.safetensors"
+        self._previous = directory / "state.previous.safetensors"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the run's state for this process inside the block; also shows that the directory can be written.
+
+        Raises:
+            StateError: another process is at work with it, or nothing can be written there.
+        """
+        private_folder(self.directory)
+        try:
+            descriptor = os.open(self.directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise _not_writable(error) from error
+        try:
+            _lock(descriptor)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def save(self, state: SiteState) -> None:
+        """Store a state atomically, mode 0600; the newest one of an earlier round stays readable.
+
+        A repeated round replaces its first attempt, never the state that it started from, so that it can be repeated
+        again. What the run left of this or later rounds goes.
+
+        Raises:
+            StateError: it cannot be written; what was stored before is intact.
+        """
+        # safetensors writes an array's memory as it lies, so it must lie in C order
+        tensors = {f"kept/{name}": np.array(value, order="C") for name, value in state.kept.items()}
+        tensors |= {f"moments/{name}": np.array(value, order="C") for name, value in state.moments.items()}
+        facts = {"format": FORMAT, **vars(self.owner), "round": str(state.round_index), "cohort": state.cohort}
+        facts["checksum"] = content_digest(tensors, facts)
+        private_folder(self.directory)
+        try:
+            with atomic_path(self._current, mode=0o600) as partial:
+                save_file(tensors, partial, metadata=facts)
+                if self._precedes(self._current, state):
+                    self._current.replace(self._previous)
+                elif not self._precedes(self._previous, state):
+                    self._previous.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
+            raise _not_writable(error) from error
+
+    def latest(self, before_round: int | None = None) -> SiteState | None:
+        """Return the newest state, or the newest that finished before a round; None where there is none.
+
+        A damaged state, or one of another configuration, is set aside under a new name, said in the log, and the one
+        before it is used.
+
+        Raises:
+            StateError: the state was trained with another backbone. It is left where it is: going on without it would
+                train a global adapter for a backbone that the other sites do not have. Or a damaged one cannot be set
+                aside, because nothing can be written there.
+        """
+        for path in (self._current, self._previous):
+            try:
+                state = self._read(path)
+            except FileNotFoundError:
+                continue
+            except _OtherBackboneError:
+                raise
+            except StateError as error:
+                kept_as = self._set_aside(path)
+                logger.warning("a saved state was set aside as %s: %s", kept_as.name, error)
+                continue
+            if before_round is None or state.round_index < before_round:
+                return state
+        return None
+
+    def _precedes(self, path: Path, state: SiteState) -> bool:
+        """Tell whether the state in a file can still be used and is of an earlier round than ``state``."""
+        try:
+            return self._read(path).round_index < state.round_index
+        except (FileNotFoundError, StateError):
+            return False
+
+    def _read(self, path: Path) -> SiteState:
+        if not path.exists():
+            raise FileNotFoundError(path)
+        try:
+            with safe_open(path, framework="numpy") as stream:
+                facts = stream.metadata() or {}
+                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise StateError("the file is damaged") from error
+        if facts.get("format") != FORMAT or not facts.get("round", "").isdigit():
+            raise StateError("it was not written by this version of med-duallora")
+        if facts.pop("checksum", "") != content_digest(tensors, facts):
+            raise StateError("its bytes are not those that were written (the checksum differs)")
+        if facts.get("identity") != self.owner.identity:
+            raise StateError("it belongs to another site, method or configuration")
+        if facts.get("backbone") != self.owner.backbone:
+            raise _OtherBackboneError(
+                "this site's local state was trained with another backbone checkpoint "
+                f"(sha256 {facts['backbone'][:12]}, not {self.owner.backbone[:12]}); "
+                "put the former one back, or start a new experiment"
+            )
+        kept, moments = (_under(prefix, tensors) for prefix in ("kept/", "moments/"))
+        return SiteState(int(facts["round"]), kept, moments, facts.get("cohort", ""))
+
+    def _set_aside(self, path: Path) -> Path:
+        number = 0
+        while (target := path.with_name(f"{path.name}.set-aside-{number}")).exists():
+            number += 1
+        try:
+            path.rename(target)
+        except OSError as error:
+            raise _not_writable(error) from error
+        return target
+
+
+def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round: int | None) -> SiteState | None:
+    """Return a site's newest state from before a round, in the running run or in those that it continues.
+
+    Args:
+        experiment: folder that holds a folder per run.
+        owner: whose states can be continued.
+        lineage: of the running run.
+        before_round: None: the newest of all.
+
+    Raises:
+        StateError: see ``SiteStateStore.latest``.
+    """
+    for run_id, limit in lineage.places(before_round):
+        state = SiteStateStore(experiment / run_id, owner).latest(limit)
+        if state:
+            return state
+    return None
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StateError(
+            "another process at this site trains with the local state of the same run; stop one of the two jobs, "
+            "or wait until the other one has ended"
+        ) from None
+    except OSError as error:  # a file system without locks
+        raise _not_writable(error) from error
+
+
+def private_folder(directory: Path) -> None:
+    """Make a run's folder and its experiment's, mode 0700 (StateError where that cannot be done)."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.mkdir(exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _not_writable(error) from error
+
+
+def _not_writable(error: OSError | SafetensorError) -> StateError:
+    reason = getattr(error, "strerror", None) or str(error).partition(" at path ")[0]
+    return StateError(
+        f"the site's local state cannot be written ({reason}); the state of the last finished round is intact. Make "
+        "room or fix the permissions of state_dir of the site configuration, then resume from the last global adapter"
+    )
+
+
+def _under(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+
+from med_duallora.adapter.head_norm import HeadNorm
+from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.settings.config import LoRAConfig
+from med_duallora.site.training import predict
+from tests.unit.tiny import shake, tiny_images, tiny_model
+from tests.unit.trainee import trainee
+
+
+@pytest.fixture
+def summaries() -> torch.Tensor:
+    """Features that vary by a hundredth of their mean, as pooled features of a masked autoencoder do."""
+    generator = torch.Generator().manual_seed(0)
+    return 1 + 0.01 * torch.randn(12, 6, generator=generator)
+
+
+def test_training_standardises_over_the_batch(summaries):
+    found = HeadNorm(6, active=True).train()(summaries)
+    assert found.mean(0).abs().max() < 1e-4
+    assert ((found.std(0, correction=0) - 1).abs() < 0.1).all()
+
+
+def test_evaluation_uses_the_fitted_statistics(summaries):
+    norm = HeadNorm(6, active=True).eval()
+    norm.fit(summaries[:8])
+    expected = (summaries - summaries[:8].mean(0)) / torch.sqrt(summaries[:8].var(0, correction=0) + 1e-5)
+    assert torch.allclose(norm(summaries), expected, atol=1e-4)
+    assert torch.equal(norm(summaries[:1]), norm(summaries)[:1]), "a subject's value does not depend on the others"
+
+
+def test_evaluation_before_a_fit_changes_no_bit(summaries):
+    assert torch.equal(HeadNorm(6, active=True).eval()(summaries), summaries)
+
+
+def test_inactive_changes_nothing(summaries):
+    norm = HeadNorm(6, active=False).train()
+    norm.fit(summaries)
+    assert torch.equal(norm(summaries), summaries)
+    assert torch.equal(norm.eval()(summaries), summaries)
+
+
+def test_a_constant_feature_stays_finite(summaries):
+    summaries[:, 2] = 3.0
+    assert torch.isfinite(HeadNorm(6, active=True).train()(summaries)).all()
+    assert torch.isfinite(HeadNorm(6, active=True).train()(summaries[:1])).all(), "a batch of one"
+
+
+def test_statistics_are_neither_sent_nor_kept():
+    model = tiny_model()
+    assert not list(model.head_norm.parameters())
+    assert not [name for name in model.state_dict() if "head_norm" in name]
+
+
+def test_the_plain_head_is_that_of_cinema():
+    model = tiny_model(LoRAConfig(head_norm="none"))
+    shake(model)
+    x = tiny_images(4)
+    with torch.no_grad():
+        plain = model.classifier.head(*model.features(model.trunk(x)))
+        assert torch.equal(model(x), plain)
+        model.train()
+        assert torch.equal(model(x), plain), "the plain head sees no batch"
+
+
+def test_predictions_rest_on_the_reference_alone(tiny_cohorts):
+    cohort = PreparedCohort.read(tiny_cohorts["philips"])
+    train, test = cohort.split("train"), cohort.split("test")
+    it = trainee()
+    shake(it.model)
+    found = predict(it.model, it.source, test, it.job.train, reference=train)
+    alone = predict(it.model, it.source, test[:1], it.job.train, reference=train)
+    assert np.allclose(found[:1], alone, atol=1e-6)
+    other = predict(it.model, it.source, test, it.job.train, reference=train[: len(train) // 2])
+    assert not np.allclose(found, other), "other training subjects, other statistics"
+
+
+def test_every_variant_has_statistics_of_its_own(tiny_cohorts):
+    train = PreparedCohort.read(tiny_cohorts["philips"]).split("train")
+    it = trainee()
+    shake(it.model)
+    predict(it.model, it.source, train, it.job.train, reference=train)
+    both = it.model.head_norm.mean.clone()
+    with it.model.using(False, False):
+        predict(it.model, it.source, train, it.job.train, reference=train)
+    assert not torch.allclose(both, it.model.head_norm.mean)

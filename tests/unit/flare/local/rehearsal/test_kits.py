@@ -1,0 +1,113 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
+
+from med_duallora.errors import ConfigError, FederationError
+from med_duallora.flare.local.rehearsal.kits import SITE_CONFIG_FILE, install_server, install_site
+from med_duallora.settings.config import SiteConfig
+from med_duallora.site_kit import SERVER_CLASSES, inspect_kit
+
+SERVER = "fl-server.example.org"
+
+
+@pytest.fixture
+def site_kit(kits: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(kits / "siemens", tmp_path / "siemens"))
+
+
+@pytest.fixture
+def server_kit(kits: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(kits / SERVER, tmp_path / SERVER))
+
+
+def places(tmp_path: Path) -> dict[str, str | None]:
+    return {name: str(tmp_path / name) for name in ("data_dir", "state_dir", "cache_dir")}
+
+
+def test_the_server_allows_our_classes_and_flare_s(server_kit: Path, tmp_path: Path) -> None:
+    written = json.loads(install_server(server_kit, tmp_path / "store").read_text())
+    assert set(written["class_allow_list"]) == {*DEFAULT_CLASS_ALLOW_LIST, *SERVER_CLASSES}
+    assert written["class_list_enforcement_mode"] == "enforce"
+
+
+def test_the_server_keeps_its_jobs_to_itself(server_kit: Path, tmp_path: Path) -> None:
+    before = (server_kit / "local" / "resources.json.default").read_text()
+    assert "/tmp" in before, "FLARE's default, which all servers of a machine share"
+    text = install_server(server_kit, tmp_path / "store").read_text()
+    assert text.count(str(tmp_path / "store")) == 2
+
+
+def test_installing_the_server_twice_gives_the_same(server_kit: Path, tmp_path: Path) -> None:
+    first = install_server(server_kit, tmp_path / "store").read_text()
+    assert install_server(server_kit, tmp_path / "store").read_text() == first
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(None, r"resources\.json\.default cannot be read", id="no file"),
+        pytest.param("{", "cannot be read", id="no JSON"),
+        pytest.param("[]", "must hold one JSON object", id="no object"),
+        pytest.param("{}", "not a server kit of FLARE 2.9", id="another version"),
+    ],
+)
+def test_a_server_kit_that_is_not_understood_is_left_alone(
+    text: str | None, message: str, server_kit: Path, tmp_path: Path
+) -> None:
+    default = server_kit / "local" / "resources.json.default"
+    default.unlink() if text is None else default.write_text(text)
+    with pytest.raises(FederationError, match=message):
+        install_server(server_kit, tmp_path / "store")
+    assert not (server_kit / "local" / "resources.json").exists()
+
+
+def test_a_site_s_kit_is_no_server_kit(site_kit: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        FederationError, match=r"not a server kit of FLARE 2\.9: its resources have no 'snapshot_persistor'"
+    ):
+        install_server(site_kit, tmp_path / "store")
+
+
+def test_a_site_gets_its_places_and_a_strict_floor(site_kit: Path, tmp_path: Path) -> None:
+    assert install_site(site_kit, places(tmp_path))
+    config = SiteConfig.from_file(site_kit / SITE_CONFIG_FILE)
+    assert config.data_dir == tmp_path / "data_dir"
+    assert config.policy.min_subjects == 5
+    assert not config.policy.head_leaves
+
+
+def test_a_site_s_code_finds_the_configuration_through_the_privacy_scope(site_kit: Path, tmp_path: Path) -> None:
+    install_site(site_kit, places(tmp_path))
+    scope = json.loads((site_kit / "local" / "privacy.json").read_text())["scopes"][0]
+    assert SiteConfig.find("siemens", scope["properties"]).state_dir == tmp_path / "state_dir"
+
+
+def test_every_channel_of_a_site_is_closed(site_kit: Path, tmp_path: Path) -> None:
+    assert [channel for channel in inspect_kit(site_kit) if channel.is_open]
+    install_site(site_kit, places(tmp_path))
+    assert [channel for channel in inspect_kit(site_kit) if channel.is_open] == []
+
+
+def test_settings_change_every_site(site_kit: Path, tmp_path: Path) -> None:
+    install_site(site_kit, places(tmp_path), ["device=cpu", "policy.min_subjects=9"])
+    config = SiteConfig.from_file(site_kit / SITE_CONFIG_FILE)
+    assert (config.device, config.policy.min_subjects) == ("cpu", 9)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param("devise=cpu", id="unknown"),
+        pytest.param("device=gpu", id="out of range"),
+        pytest.param("policy.colour=blue", id="unknown in a group"),
+        pytest.param("device", id="no assignment"),
+    ],
+)
+def test_a_wrong_setting_changes_nothing(setting: str, site_kit: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        install_site(site_kit, places(tmp_path), [setting])
+    assert not (site_kit / SITE_CONFIG_FILE).exists()
+    assert not (site_kit / "local" / "resources.json").exists()

@@ -1,0 +1,210 @@
+"""Tests of federation.processes; its own name tells it from the simulator's test_processes."""
+
+import io
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from med_duallora.errors import FederationError
+from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.record import StartedProcess
+from med_duallora.settings.config import SITE_CONFIG_VARIABLE
+
+MakeKit = Callable[..., Path]
+
+
+def started(kit: Path, identity: str, n_members: int = 2) -> StartedProcess:
+    process = processes.start(kit, kit.parent / "logs" / "log.txt", identity)
+    processes.wait_until("starting", lambda: len(processes.members(identity)) == n_members, 10, 0.02)
+    return process
+
+
+def test_a_kit_runs_in_its_own_session_and_is_recognised(sleeping_kit: MakeKit, identity: str) -> None:
+    process = started(sleeping_kit(), identity)
+    assert process.name == "siemens"
+    assert processes.is_running(process, identity)
+    assert os.getsid(process.pid) == process.pid
+
+
+def test_a_process_that_replaces_its_program_runs_all_the_while(sleeping_kit: MakeKit, identity: str) -> None:
+    again = 'n=$((${n:-0} + 1)); export n\n[ $n -lt 200 ] && exec bash "$0" --once\n'
+    again += "echo ready; while true; do sleep 1; done\n"
+    process = processes.start(kit := sleeping_kit(script=again), log := kit / "log.txt", identity)
+    n_looks = 0
+    while "ready" not in log.read_text():
+        assert processes.is_running(process, identity), f"look {n_looks}: its environment is empty for a moment"
+        n_looks += 1
+    assert n_looks > 20
+    processes.stop(identity)
+
+
+def test_stopping_ends_orphans_in_sessions_of_their_own(sleeping_kit: MakeKit, identity: str) -> None:
+    process = started(sleeping_kit(), identity)
+    processes.kill(process, identity)
+    processes.wait_until("dying", lambda: not processes.is_running(process, identity), 10, 0.02)
+    (orphan,) = processes.members(identity)
+    assert processes.stop(identity) == [orphan.pid]
+    assert processes.members(identity) == []
+
+
+def test_what_does_not_listen_is_killed(sleeping_kit: MakeKit, identity: str) -> None:
+    deaf = "trap '' TERM\necho ready\nwhile true; do sleep 1; done\n"
+    process = processes.start(kit := sleeping_kit(script=deaf), kit / "log.txt", identity)
+    processes.wait_until("starting", lambda: "ready" in (kit / "log.txt").read_text(), 10, 0.02)
+    assert process.pid in processes.stop(identity, grace_s=0.2)
+    assert not processes.is_running(process, identity)
+
+
+def test_another_federation_is_left_alone(sleeping_kit: MakeKit, identity: str) -> None:
+    other = processes.new_identity()
+    process = started(sleeping_kit(), identity)
+    assert processes.members(other) == []
+    assert processes.stop(other) == []
+    assert processes.is_running(process, identity)
+    assert not processes.is_running(process, other)
+
+
+def test_a_reused_process_id_is_not_taken_for_ours(sleeping_kit: MakeKit, identity: str) -> None:
+    process = started(sleeping_kit(), identity)
+    older = replace(process, started=process.started - 60)
+    assert not processes.is_running(older, identity)
+    with pytest.raises(FederationError, match="does not run"):
+        processes.kill(older, identity)
+    assert processes.is_running(process, identity)
+
+
+def test_this_program_is_never_a_member(identity: str) -> None:
+    me = psutil.Process()
+    assert not processes.is_running(StartedProcess("me", me.pid, me.create_time()), identity)
+
+
+def test_a_kit_without_start_script_is_refused(tmp_path: Path, identity: str) -> None:
+    with pytest.raises(FederationError, match=r"not a startup kit of a server or site: .*sub_start\.sh is missing"):
+        processes.start(tmp_path, tmp_path / "log", identity)
+
+
+def test_the_log_is_extended(sleeping_kit: MakeKit, identity: str) -> None:
+    kit = sleeping_kit(script="echo again; exec sleep 300\n")
+    log = kit / "log.txt"
+    log.write_text("before\n")
+    processes.start(kit, log, identity)
+    processes.wait_until("printing", lambda: log.read_text() == "before\nagain\n", 10, 0.02)
+
+
+def test_a_kit_s_process_gets_its_configuration_from_the_kit_only(
+    sleeping_kit: MakeKit, identity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SITE_CONFIG_VARIABLE, "elsewhere.json")
+    processes.start(kit := sleeping_kit(script="env\necho ready\nexec sleep 300\n"), log := kit / "log.txt", identity)
+    processes.wait_until("starting", lambda: "ready" in log.read_text(), 10, 0.02)
+    lines = log.read_text().splitlines()
+    assert not any(line.startswith(f"{SITE_CONFIG_VARIABLE}=") for line in lines)
+    assert "NVFLARE_SECURE_LOGGING=1" in lines
+
+
+def test_a_free_port_is_free() -> None:
+    processes.check_port(processes.free_port())
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1"])
+def test_a_taken_port_is_refused(host: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as gRPC does
+        taken.bind((host, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(FederationError, match=f"port {port} is in use .*--port"):
+            processes.check_port(port)
+
+
+def test_the_connections_of_a_server_that_ended_do_not_hold_its_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            connection, _ = server.accept()
+            connection.close()  # who closes first keeps the port in TIME_WAIT
+            assert client.recv(1) == b""
+    processes.check_port(port)
+
+
+def test_waiting_ends_with_what_was_waited_for() -> None:
+    with pytest.raises(FederationError, match="spring took longer than 0 s"):
+        processes.wait_until("spring", lambda: False, 0.05, 0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_polite_signal_interrupts(number: int) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), processes.signals_interrupt():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopping_is_not_interrupted(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with processes.not_interrupted():
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+    assert "please wait" in capsys.readouterr().err
+
+
+def test_a_second_signal_does_not_break_off_what_the_first_one_set_off(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = False
+    with pytest.raises(KeyboardInterrupt), processes.signals_interrupt():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+            ended = True
+    assert ended
+    assert capsys.readouterr().err.count("please wait") == 3
+
+
+def test_a_later_signal_interrupts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one may be lost: Python drops what is raised while it collects garbage."""
+    monkeypatch.setattr(processes, "REPEATED_S", 0.0)
+    n_interrupts = 0
+    with processes.signals_interrupt():
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            n_interrupts += 1
+    assert n_interrupts == 2
+
+
+def test_waiting_is_reported_to_nobody_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    with processes.not_interrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    seen: list[bool] = []
+
+    def work() -> None:
+        with processes.signals_interrupt(), processes.not_interrupted():
+            seen.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [True]

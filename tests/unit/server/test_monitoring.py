@@ -1,0 +1,60 @@
+import pytest
+
+from med_duallora.boundary.contract import EgressContract
+from med_duallora.measures import TAGS, TRAIN_METRICS, evaluation_metrics, tag_of
+from med_duallora.server.monitoring import configuration_text, round_summary
+from med_duallora.settings.config import JobConfig
+
+
+def record(*sites: dict[str, float], n_refused: int = 0) -> dict:
+    return {
+        "round": 3,
+        "seconds": 2.5,
+        "residual": 0.125 if sites else None,
+        "refused": [{"site": "x", "reason": "y"}] * n_refused,
+        "sites": {str(i): {"metrics": values, "payload_bytes": 100 + i, "weight": 1} for i, values in enumerate(sites)},
+    }
+
+
+def test_a_round_in_the_server_s_words() -> None:
+    found = round_summary(record({"train_loss": 0.5, "val_balanced_accuracy": 0.5}, {"train_loss": 1.0}, n_refused=1))
+    assert found == {
+        "n_contributions": 2,
+        "n_refused": 1,
+        "seconds": 2.5,
+        "payload_bytes_max": 101,
+        "residual": 0.125,
+        "train_loss": 0.75,
+        "val_balanced_accuracy": 0.5,
+    }
+
+
+def test_a_round_without_contributions_has_no_number_that_was_not_computed() -> None:
+    assert round_summary(record(n_refused=2)) == {"n_contributions": 0, "n_refused": 2, "seconds": 2.5}
+
+
+def test_every_number_has_a_tag_of_its_own_in_a_group() -> None:
+    names = {*TRAIN_METRICS, *evaluation_metrics(), *round_summary(record({"train_loss": 1.0}))}
+    tags = [tag_of(name) for name in names - {"n_positive", "n_negative"}]
+    assert len(set(tags)) == len(tags)
+    assert all(tag.count("/") >= 1 and not tag.startswith("/") for tag in tags)
+    assert set(TRAIN_METRICS) <= set(TAGS), "none of them is a test score"
+    assert tag_of("both.balanced_accuracy") == "test/both/balanced_accuracy"
+
+
+def test_the_configuration_is_a_table_of_every_setting() -> None:
+    job = JobConfig(backbone="cinema-tiny", experiment="study-1")
+    contract = EgressContract.for_job(job)
+    lines = configuration_text(job, contract, job_id="7|7").splitlines()
+    assert lines[2:4] == ["| setting | value |", "|---|---|"]
+    assert "| job_id | 7\\|7 |" in lines
+    assert "| experiment | study-1 |" in lines
+    assert "| lora.targets | q, kv |" in lines
+    assert "| train.lr | 0.005 |" in lines
+    assert any(contract.sha256 in line for line in lines)
+    assert "not for diagnosis" in lines[0]
+
+
+@pytest.mark.parametrize("name", [name for name in TAGS if name.startswith("val_")])
+def test_scores_of_the_incoming_adapter_stand_in_one_group(name: str) -> None:
+    assert tag_of(name).startswith("validation/")

@@ -1,0 +1,183 @@
+"""The site's privacy floor: the job cannot ask for more, and what is too small or not agreed does not leave."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from med_duallora.boundary.contract import EgressContract, demands_of
+from med_duallora.errors import ConfigError
+from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
+from med_duallora.site.runtime import SiteRuntime
+from med_duallora.support.files import sha256_of_file
+
+A, B = "a" * 64, "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"min_subjects": 0}, "policy.min_subjects = 0"),
+        ({"metric_decimals": 7}, "policy.metric_decimals = 7"),
+        ({"metric_decimals": -1}, "policy.metric_decimals = -1"),
+        ({"max_rank": 0}, "policy.max_rank = 0"),
+        ({"max_rank": 257}, "policy.max_rank = 257"),
+        ({"max_blocks": 0}, "policy.max_blocks = 0"),
+        ({"backbone_sha256": "abc"}, "policy.backbone_sha256 = 'abc'"),
+        ({"backbone_sha256": "A" * 64}, "policy.backbone_sha256"),
+        ({"contract_sha256": [A, "x"]}, "but it must be a list of hashes, each of 64 lower-case hexadecimal digits"),
+        ({"metrics_leave": "no"}, "policy.metrics_leave = 'no', but it must be true or false"),
+        ({"metrics_leave": 0}, "policy.metrics_leave = 0, but it must be true or false"),
+        ({"min_subjects": True}, "policy.min_subjects = True, but it must be a whole number"),
+        ({"everything": True}, "unknown setting 'policy.everything'"),
+    ],
+)
+def test_a_bad_policy_names_its_key(values: dict[str, Any], named: str):
+    paths = {"data_dir": "d", "state_dir": "s", "cache_dir": "c"}
+    with pytest.raises(ConfigError) as caught:
+        SiteConfig.from_dict({**paths, "policy": values})
+    assert named in str(caught.value)
+
+
+def test_a_site_configuration_file_carries_its_policy(tmp_path):
+    path = tmp_path / "site.json"
+    paths = {"data_dir": "d", "state_dir": "s", "cache_dir": "c"}
+    path.write_text(json.dumps({**paths, "policy": {"contract_sha256": [A]}}))
+    assert SiteConfig.from_file(path).policy == SitePolicy(contract_sha256=(A,))
+    path.write_text(json.dumps({**paths, "policy": {"max_rank": 0}}))
+    with pytest.raises(ConfigError, match=r"site\.json in .*: policy\.max_rank = 0, but it must be between 1 and 256"):
+        SiteConfig.from_file(path)
+
+
+MODEST: dict[str, Any] = {"rank": 8, "n_blocks": 2, "sends_head": False, "contract_sha256": A}
+STRICT = SitePolicy(
+    metrics_leave=True,
+    min_subjects=5,
+    metric_decimals=3,
+    head_leaves=False,
+    max_rank=8,
+    max_blocks=2,
+    contract_sha256=(A,),
+)
+
+
+def test_a_modest_job_is_taken():
+    STRICT.check_job(**MODEST)
+    SitePolicy().check_job(rank=256, n_blocks=64, sends_head=True, contract_sha256=B)
+
+
+@pytest.mark.parametrize(
+    ("asks", "key"),
+    [
+        ({"rank": 9}, "policy.max_rank"),
+        ({"n_blocks": 3}, "policy.max_blocks"),
+        ({"sends_head": True}, "policy.head_leaves"),
+        ({"contract_sha256": B}, "policy.contract_sha256"),
+    ],
+)
+def test_a_job_that_asks_for_more_is_refused_by_key(asks: dict[str, Any], key: str):
+    with pytest.raises(ConfigError, match=key) as caught:
+        STRICT.check_job(**{**MODEST, **asks})
+    assert "Change the job, or" in str(caught.value)
+
+
+def test_another_backbone_is_refused():
+    SitePolicy().check_backbone(B)
+    SitePolicy(backbone_sha256=A).check_backbone(A)
+    with pytest.raises(ConfigError, match=r"policy\.backbone_sha256"):
+        SitePolicy(backbone_sha256=A).check_backbone(B)
+
+
+FOUND = {
+    "train_loss": 0.123456,
+    "val_loss": 0.65,
+    "val_balanced_accuracy": 0.7777,
+    "both.auroc": 0.98765,
+    "n_positive": 3.0,
+    "n_subjects": 14.0,
+    "seconds": 1.23456,
+}
+
+
+@pytest.mark.parametrize(
+    ("policy", "n", "names", "reason"),
+    [
+        (SitePolicy(), {"train": 1, "val": 1, "test": 1}, set(FOUND), "no floor"),
+        (SitePolicy(metrics_leave=False), {"train": 99, "val": 99, "test": 99}, set(), "no metric leaves"),
+        (
+            SitePolicy(min_subjects=5),
+            {"train": 14, "val": 4, "test": 5},
+            set(FOUND) - {"val_loss", "val_balanced_accuracy"},
+            "too few in val",
+        ),
+        (
+            SitePolicy(min_subjects=5),
+            {"train": 14, "val": 5, "test": 4},
+            set(FOUND) - {"both.auroc", "n_positive"},
+            "too few in test",
+        ),
+        (
+            SitePolicy(min_subjects=5),
+            {"train": 4, "val": 5, "test": 5},
+            set(FOUND) - {"train_loss"},
+            "too few in train",
+        ),
+        (SitePolicy(min_subjects=2), {}, {"n_subjects", "seconds"}, "unknown splits count as empty"),
+    ],
+)
+def test_the_floor_keeps_scores_of_too_few_subjects(policy: SitePolicy, n: dict, names: set, reason: str):
+    assert set(policy.allowed_metrics(FOUND, n)) == names, reason
+
+
+def test_scores_are_rounded_and_counts_are_not():
+    n = dict.fromkeys(("train", "val", "test"), 9)
+    found = SitePolicy(metric_decimals=2).allowed_metrics({**FOUND, "n_subjects": 14.25}, n)
+    assert found["both.auroc"] == 0.99 and found["train_loss"] == 0.12 and found["seconds"] == 1.23
+    assert found["n_subjects"] == 14.25
+    assert SitePolicy(metric_decimals=2).allowed_metrics(found, n) == found
+
+
+def strict(config: SiteConfig, **changes: Any) -> SiteConfig:
+    return replace(config, policy=replace(config.policy, **changes))
+
+
+def test_a_site_refuses_before_it_reads_anything(tiny_job: JobConfig, tiny_sites, tmp_path):
+    config = replace(strict(tiny_sites["ge"], contract_sha256=(A,)), data_dir=tmp_path / "not there")
+    with pytest.raises(ConfigError, match=r"policy\.contract_sha256"):
+        SiteRuntime("ge", tiny_job, config)
+
+
+def test_a_site_trains_with_the_pinned_backbone_and_contract_only(tiny_job: JobConfig, tiny_sites, tiny_checkpoint):
+    pinned = {
+        "backbone_sha256": sha256_of_file(tiny_checkpoint),
+        "contract_sha256": (EgressContract.for_job(tiny_job).sha256,),
+    }
+    assert SiteRuntime("ge", tiny_job, strict(tiny_sites["ge"], **pinned)).backbone_sha256 == pinned["backbone_sha256"]
+    with pytest.raises(ConfigError, match=r"policy\.backbone_sha256"):
+        SiteRuntime("ge", tiny_job, strict(tiny_sites["ge"], backbone_sha256=A))
+    longer = tiny_job.with_overrides(["train.n_rounds=3"])
+    with pytest.raises(ConfigError, match=r"policy\.contract_sha256"):
+        SiteRuntime("ge", longer, strict(tiny_sites["ge"], **pinned))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sends_head", "rank"),
+    [([], False, 8), (["lora.head_policy=global"], True, 8), (["method=fedavg-lora", "lora.rank_global=4"], True, 4)],
+)
+def test_what_a_job_asks_for(tiny_job: JobConfig, settings: list, sends_head: bool, rank: int):
+    job = tiny_job.with_overrides(settings)
+    asked = demands_of(job, EgressContract.for_job(job))
+    assert (asked["sends_head"], asked["rank"], asked["n_blocks"]) == (sends_head, rank, job.lora.n_blocks)
+
+
+def test_what_a_site_reports_obeys_its_policy(tiny_job: JobConfig, tiny_sites):
+    from med_duallora.adapter.model import initial_global_state
+
+    runtime = SiteRuntime("ge", tiny_job, strict(tiny_sites["ge"], min_subjects=3, metric_decimals=1))
+    state = initial_global_state(tiny_job)
+    assert runtime.validate(state, 0) == {}, "the tiny cohort validates on two subjects"
+    update = runtime.train_round(state, 0)
+    assert update.metrics["train_loss"] == round(update.metrics["train_loss"], 1)
+    assert set(runtime.evaluate(update.tensors)) == {"n_subjects"}
