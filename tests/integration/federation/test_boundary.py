@@ -15,6 +15,7 @@ from med_duallora.flare.local.rehearsal.verdict import COMPLETED
 from med_duallora.flare.site.public_context import PUBLIC_PROPERTIES
 from med_duallora.flare.wire.payload import TrainReply, read_reply
 from med_duallora.flare.wire.receipts import train_entry
+from med_duallora.measures import Place
 from med_duallora.site_kit import inspect_kit
 from tests.integration.captured import Captured, kept_of, ledger_of, lines_of
 from tests.integration.harness import SITES, RunningFederation

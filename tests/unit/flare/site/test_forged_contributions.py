@@ -17,6 +17,7 @@ from med_duallora.boundary.contract import EgressContract
 from med_duallora.flare.server.aggregator import DualLoRAAggregator
 from med_duallora.flare.server.selector import AdapterSelector
 from med_duallora.flare.wire.payload import TrainReply
+from med_duallora.measures import KEY_MEASURE
 from med_duallora.settings.config import JobConfig
 from tests.unit.flare.server.test_aggregator import Server
 from tests.unit.flare.standin import Engine, client, from_site, sent_by, server_context
