@@ -15,7 +15,7 @@ import numpy as np
 from med_duallora.adapter.methods import method_of
 from med_duallora.adapter.model import skeleton
 from med_duallora.errors import EgressViolation
-from med_duallora.measures import REPLIES, STATEMENTS, Place, may_stand, standing_in
+from med_duallora.measures import MEASURES, REPLIES, STATEMENTS, Place, may_stand, standing_in
 from med_duallora.settings.config import JobConfig
 from med_duallora.support.files import sha256_of_json
 
@@ -165,10 +165,10 @@ class EgressContract:
 
     def _statistic_limits(self, name: str) -> tuple[float, float] | None:
         """Return the range of a number that may be told at the console; None where it may not."""
-        measure = standing_in(Place.CONSOLE).get(name)
-        if measure is None or measure.is_replied:
-            return self.metrics.get(name) if measure else None
-        return measure.limits
+        measure = MEASURES.get(name)
+        if measure is None or Place.CONSOLE not in measure.places:
+            return None
+        return self.metrics.get(name) if measure.is_replied else measure.limits
 
     def check_weight(self, weight: object) -> float:
         """Return a contribution's weight, a number above 0 and at most ``MAX_WEIGHT`` (else EgressViolation)."""

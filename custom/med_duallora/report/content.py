@@ -22,7 +22,7 @@ PAYLOADS = {
 """What leaves, by head policy."""
 HEADS_THAT_STAY = {"local": ["classification head"], "shared": ["bias of the head"], "global": []}
 
-GLOSSARY = (
+TERMS = (
     ("site", "a client of the federation; here, one hospital or the scanners of one vendor"),
     ("backbone", "the frozen foundation model; it is the same at every site and is never trained here"),
     ("backbone + head", "the frozen backbone, with a logistic head fitted to the site's own training subjects"),
@@ -31,7 +31,8 @@ GLOSSARY = (
     ("global / local adapter only", "the trained model with the other adapter switched off; its head stays on"),
     ("payload", "what a site sends in a round, as it is serialised; its tensors alone are a little smaller"),
     ("round", "one training task at every site, then one aggregation; counted from 1 here, from 0 in FLARE's logs"),
-    *((score.heading, score.meaning) for score in SCORES.values() if score.in_report),
+)  # fmt: skip
+SUMMARIES = (
     ("macro, pooled", "mean over sites, each counting the same; over all subjects together"),
     ("worst site, spread", "the lowest value over sites; the highest minus the lowest"),
     ("aggregation residual", "relative size of what is lost by averaging the factors instead of their products"),
@@ -195,4 +196,5 @@ def _n_subjects(run: Run) -> int:
 
 
 def _glossary() -> list[Block]:
-    return [Table("Terms used above", ["term", "meaning"], [list(entry) for entry in GLOSSARY])]
+    scores = [(score.heading, score.meaning) for score in SCORES.values() if score.in_report]
+    return [Table("Terms used above", ["term", "meaning"], [list(entry) for entry in (*TERMS, *scores, *SUMMARIES)])]

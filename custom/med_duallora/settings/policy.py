@@ -83,13 +83,11 @@ class SitePolicy:
         """
         if not self.metrics_leave:
             return {}
-        enough = {split for split, n in n_subjects.items() if n >= self.min_subjects}
+        enough = {split for split in Subjects if n_subjects.get(split.value, 0) >= self.min_subjects} | {Subjects.NONE}
         return {
             name: round(value, self.metric_decimals) if measure.kind is Kind.SCORE else value
             for name, value in metrics.items()
-            if (measure := MEASURES.get(name))
-            and measure.leaves
-            and (measure.subjects is Subjects.NONE or measure.subjects.value in enough)
+            if (measure := MEASURES.get(name)) and measure.leaves and measure.subjects in enough
         }
 
 
