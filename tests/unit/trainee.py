@@ -7,7 +7,7 @@ from med_duallora.settings.config import JobConfig
 from med_duallora.site.features import FeatureCache, FeatureSource
 from med_duallora.site.training import RoundResult, train_round
 
-from .tiny import tiny_model
+from .tiny import model_of
 
 JOB = JobConfig(backbone="cinema-tiny").with_overrides(
     ["train.n_rounds=4", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1"]
@@ -37,5 +37,5 @@ class Trainee:
 
 def trainee(*assignments: str, cache: FeatureCache | None = None) -> Trainee:
     job = JOB.with_overrides(assignments)
-    model = tiny_model(job.lora, job.train.seed, job.train.drop_path)
+    model = model_of(job, job.train.drop_path)
     return Trainee(model, FeatureSource(model, job, "0" * 64, cache), job)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from med_duallora.adapter.aggregations import AGGREGATIONS
 from med_duallora.adapter.methods import METHODS
 from med_duallora.backbone.config import PRESETS
 from med_duallora.errors import InputError
@@ -20,7 +21,11 @@ from med_duallora.settings.limits import KEY
 TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
 PLURALS = {str: "texts", float: "numbers"}
 REQUIRED = "(required)"
-ELSEWHERE = {"method": f"one of {', '.join(METHODS)}", "backbone": f"one of {', '.join(PRESETS)}"}
+ELSEWHERE = {
+    "method": f"one of {', '.join(METHODS)}",
+    "backbone": f"one of {', '.join(PRESETS)}",
+    "aggregation": f"empty, or one of {', '.join(AGGREGATIONS)}",
+}
 """Limits that are checked where the values are used, not in the constructor."""
 
 

@@ -1,6 +1,6 @@
 """Puts a run's report in order: what is said first, and how each number is explained."""
 
-from med_duallora.adapter.methods import method_of
+from med_duallora.adapter.methods import plan_of
 from med_duallora.cohorts.origin import CITATIONS, Origin
 from med_duallora.measures import SCORES
 from med_duallora.report import drawing, plots, tables
@@ -128,7 +128,7 @@ def _citations(run: Run) -> list[Block]:
 
 def boundary_picture(run: Run) -> Picture:
     """Return the picture of what stays and what leaves in this job."""
-    payload = PAYLOADS[method_of(run.job).lora(run.job.lora).head_policy]
+    payload = PAYLOADS[plan_of(run.job).lora.head_policy]
     payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
     detail = f"{tables.kib(max(payloads))} KiB a round, and metrics" if payloads else "and metrics"
     svg = drawing.boundary(run.sites, _staying(run.job), payload, detail)
@@ -142,11 +142,11 @@ def boundary_picture(run: Run) -> Picture:
 
 
 def _staying(job: JobConfig) -> list[str]:
-    method = method_of(job)
+    plan = plan_of(job)
     lines = ["scans, labels, predictions", "frozen backbone, feature cache"]
-    if method.has_local_adapter:
+    if plan.lora.rank_local:
         lines.append("local adapter")
-    return [*lines, *HEADS_THAT_STAY[method.lora(job.lora).head_policy], "optimizer state"]
+    return [*lines, *HEADS_THAT_STAY[plan.lora.head_policy], "optimizer state"]
 
 
 def _leaving(run: Run) -> str:

@@ -176,6 +176,7 @@ class JobConfig:
         backbone_sha256: hash of the only checkpoint that sites may train with; empty: the one shipped for the preset,
             where there is one, else any.
         weighting: a site's weight in the average: its number of training subjects (``subjects``), or 1 (``uniform``).
+        aggregation: how the server forms the next global adapter; empty: as the method does by default.
     """
 
     experiment: str = limited("demo", Limit("1 to 64 letters, digits, '-' or '_'", _is_name))
@@ -183,6 +184,7 @@ class JobConfig:
     backbone: str = "cinema-mini"
     backbone_sha256: str = limited("", sha256_or_empty())
     weighting: str = limited("subjects", one_of("subjects", "uniform"))
+    aggregation: str = ""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from med_duallora.adapter.methods import method_of
+from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.model import N_CLASSES, DualLoRAModel
 from med_duallora.backbone import (
     BackboneConfig,
@@ -79,7 +79,7 @@ class SiteRuntime:
         torch.set_num_threads(config.n_threads)
         self.site = site
         self.job = job
-        self.method = method_of(job)
+        self.plan = plan_of(job)
         self.contract = EgressContract.for_job(job)
         self.policy = config.policy
         self.policy.check_job(**demands_of(job, self.contract))
@@ -93,14 +93,14 @@ class SiteRuntime:
         check_agreed(job.backbone, job.backbone_sha256, self.backbone_sha256)
         backbone = BackboneConfig.preset(job.backbone)
         classifier = load_classifier(checkpoint, backbone, n_classes=N_CLASSES, drop_path=job.train.drop_path)
-        self.model = DualLoRAModel(classifier, self.method.lora(job.lora), job.train.seed)
+        self.model = DualLoRAModel(classifier, self.plan, job.train.seed)
         self.model.to(resolve_device(config.device)).eval()
         self.cache = FeatureCache(config.cache_dir, config.cache_budget_mb * 2**20)
         self.source = FeatureSource(self.model, job, self.backbone_sha256, self.cache)
         self._owner = Owner(self._identity(), self.backbone_sha256)
         self._experiment = config.state_dir / job.experiment
         self._cohort_sha256 = sha256_of_file(config.data_dir / COHORT_TABLE)
-        self._start = self.model.values(self.method.kept_roles(job.lora))
+        self._start = self.model.values(self.plan.kept)
         private_folder(self._experiment)  # not after hours of training
         self.follow(ALONE)
         self.offered: tuple[int, float] | None = None
@@ -114,11 +114,11 @@ class SiteRuntime:
 
     def sent_state(self) -> dict[str, np.ndarray]:
         """Return what the model now holds of the parameters that leave."""
-        return self.model.values(self.method.sent_roles(self.job.lora))
+        return self.model.values(self.plan.sent)
 
     def kept_state(self) -> dict[str, np.ndarray]:
         """Return what the model now holds of the trained parameters that stay."""
-        return self.model.values(self.method.kept_roles(self.job.lora))
+        return self.model.values(self.plan.kept)
 
     def n_subjects(self) -> dict[str, int]:
         """Return the number of subjects by split."""
@@ -276,8 +276,8 @@ class SiteRuntime:
     def _restore(self, global_state: State, round_index: int | None) -> SiteState | None:
         """Put the incoming global state and the site's newest state from before ``round_index`` into the model."""
         state = newest_state(self._experiment, self._owner, self.lineage, round_index)
-        self.model.load_values(self.method.sent_roles(self.job.lora), global_state)
-        self.model.load_values(self.method.kept_roles(self.job.lora), state.kept if state else self._start)
+        self.model.load_values(self.plan.sent, global_state)
+        self.model.load_values(self.plan.kept, state.kept if state else self._start)
         return state
 
     def _say_what_changed(self, state: SiteState | None, round_index: int) -> None:

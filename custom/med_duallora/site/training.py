@@ -6,7 +6,7 @@ class weights); see TrainConfig. The schedule spans the whole federation: a roun
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from med_duallora.adapter.methods import method_of
+from med_duallora.adapter.methods import AdapterPlan
 from med_duallora.adapter.model import DualLoRAModel, TrunkFeatures
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.errors import ConfigError, TrainingDiverged
@@ -74,30 +74,37 @@ def train_round(
         TrainingAborted: ``should_stop`` said so; the model is then in the middle of a round.
         TrainingDiverged: a loss or gradient is not finite; the model is then in the middle of a round.
     """
-    settings = job.train
+    settings, plan = job.train, model.plan
     torch.manual_seed(derived_seed(settings.seed, "torch", site, round_index))
     parameters = model.trained()
-    kept = model.of_roles(method_of(job).kept_roles(job.lora))
-    optimizer = _optimizer(parameters, set(kept), moments, settings)
+    optimizer = _optimizer(model, moments, settings)
     criterion = _criterion(subjects, settings).to(source.device)
     scaler = _scaler(source.device, moments, settings)
     batches = list(_batches(len(subjects), settings, site, round_index))
+    phases = phase_of_steps(plan, len(batches))
+    incoming = {name: value.detach().clone() for name, value in parameters.items()} if plan.loss_terms else {}
     losses: list[float] = []
     model.train()
     for step, (indices, views) in enumerate(batches):
+        if step == 0 or phases[step] != phases[step - 1]:
+            model.train_only(plan.of_phase(phases[step]))
+        phase = plan.phases[phases[step]]
         chosen = [subjects[index] for index in indices]
         progress = (round_index + step / len(batches)) / settings.n_rounds
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(progress, settings) * group["factor"]
         labels = torch.tensor([subject.label for subject in chosen], device=source.device)
-        with interruptible(model, should_stop):
+        with interruptible(model, should_stop), model.using(phase.global_acts, phase.local_acts):
             trunk = source.batch(chosen, views, should_stop)
             with autocast(source.device, settings.precision):
                 loss = criterion(model.tail(trunk), labels)
+                for term in plan.loss_terms:
+                    loss = loss + term(model, incoming)
             _step(loss, optimizer, parameters, scaler, settings)
         losses += [loss.item()] * len(chosen)
         on_progress({"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "step": float(step + 1)})
     model.eval()
+    model.train_only(plan.trained)
     return RoundResult(float(np.mean(losses)), len(batches), _moments(optimizer, parameters, scaler))
 
 
@@ -187,6 +194,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
+def phase_of_steps(plan: AdapterPlan, n_steps: int) -> list[int]:
+    """Return the index of the plan's phase for each step of a round; a phase gets its share, give or take a step."""
+    ends = np.cumsum([phase.share for phase in plan.phases])
+    return [int(np.searchsorted(ends[:-1], step / n_steps, side="right")) for step in range(n_steps)]
+
+
 def _batches(n: int, settings: TrainConfig, site: str, round_index: int) -> Iterator[tuple[list[int], list[int]]]:
     """Yield (subject indices, views) of every step of a round; the batches of an epoch are of one size, give or take 1.
 
@@ -227,10 +240,12 @@ def _step(
     scaler.update()
 
 
-def _optimizer(
-    parameters: Mapping[str, nn.Parameter], kept: Set[str], moments: Mapping[str, np.ndarray], settings: TrainConfig
-) -> torch.optim.AdamW:
-    """Return the optimizer in its last state: first the group of what is sent, then of what is ``kept``."""
+def _optimizer(model: DualLoRAModel, moments: Mapping[str, np.ndarray], settings: TrainConfig) -> torch.optim.AdamW:
+    """Return the optimizer in its last state: first the group of what is sent, then of what is kept.
+
+    The moments of what is sent are forgotten where the server returns other factors than those they belong to.
+    """
+    parameters, kept = model.trained(), model.of_roles(model.plan.kept)
     sent = [parameter for name, parameter in parameters.items() if name not in kept]
     stays = [parameter for name, parameter in parameters.items() if name in kept]
     optimizer = torch.optim.AdamW(
@@ -239,9 +254,9 @@ def _optimizer(
         betas=(settings.betas[0], settings.betas[1]),
         weight_decay=settings.weight_decay,
     )
-    continues = any(not name.startswith(":") for name in moments)
-    for name, parameter in parameters.items():
-        if continues:
+    continued = kept if model.plan.resets_moments else parameters
+    for name, parameter in continued.items():
+        if f"{name}:step" in moments:
             optimizer.state[parameter] = {
                 # AdamW counts its steps on the CPU whatever the parameter's device
                 kind: torch.from_numpy(np.array(moments[f"{name}:{kind}"])).to(

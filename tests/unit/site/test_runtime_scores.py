@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from med_duallora.adapter.model import initial_global_state
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.roles import GLOBAL
 from med_duallora.settings.config import SiteConfig
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import TRAINED, random_payload, same
@@ -29,7 +29,7 @@ def test_validation_scores_the_incoming_global_with_the_sites_own_local_adapter(
     kept = runtime.kept_state()
     incoming = random_payload(runtime.contract, scale=0.5)
     found = runtime.validate(incoming, 1)
-    assert same(runtime.model.values([Role.GLOBAL]), incoming)
+    assert same(runtime.model.values(GLOBAL), incoming)
     assert same(runtime.kept_state(), kept)
     assert set(found) == {"val_loss", "val_balanced_accuracy"}
     assert runtime.contract.check_metrics(found) == found

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.roles import LOCAL, Role
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import TrainConfig
@@ -241,5 +241,5 @@ def test_no_gradient_is_kept_by_predictions(subjects):
 
 def test_a_job_without_a_local_adapter_trains(subjects):
     it = trainee("lora.rank_local=0")
-    assert not it.model.of_roles([Role.LOCAL])
+    assert not it.model.of_roles(LOCAL)
     assert np.isfinite(it.train(subjects).loss)

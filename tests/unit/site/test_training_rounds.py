@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import ConfigError, TrainingDiverged
 from med_duallora.settings.config import TrainConfig
@@ -32,7 +32,7 @@ def continuous_reference(subjects, n_rounds: int) -> dict[str, np.ndarray]:
     it = trainee()
     settings = it.job.train
     parameters = it.model.trained()
-    sent = it.model.of_roles([Role.GLOBAL])
+    sent = it.model.of_roles(GLOBAL)
     groups = [sent.values(), [value for name, value in parameters.items() if name not in sent]]
     optimizer = torch.optim.AdamW(
         [{"params": group} for group in groups], betas=settings.betas, weight_decay=settings.weight_decay

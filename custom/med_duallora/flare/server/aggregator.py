@@ -18,6 +18,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
+from med_duallora.adapter.methods import plan_of
 from med_duallora.boundary.ledger import ALLOWED, BLOCKED, utc_now
 from med_duallora.errors import AggregationError, EgressViolation
 from med_duallora.flare.server.directory import keep_receipt, server_directory
@@ -37,7 +38,7 @@ DECIMALS = 6
 
 
 class DualLoRAAggregator(Aggregator):
-    """Takes contributions one by one, checks each against the contract again, and averages the factors.
+    """Takes contributions one by one, checks each against the contract again, and aggregates them by the job's rule.
 
     A refused contribution never spoils a round; a round with too few of them leaves the global adapter as it was.
     Memory is that of one accumulator, however many sites there are. What arrives is recorded in ``received.jsonl``,
@@ -121,7 +122,9 @@ class DualLoRAAggregator(Aggregator):
     def _open(self, fl_ctx: FLContext) -> None:
         with self._lock:
             round_index = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
-            self._round = ScreenedRound(job_of(fl_ctx).contract, round_index, self._rules)
+            job = job_of(fl_ctx)
+            rule = plan_of(job.settings).aggregation
+            self._round = ScreenedRound(job.contract, round_index, self._rules, rule)
             self._started = time.monotonic()
             self._n_refused_before += len(self._refused)
             self._sites, self._refused = {}, []
