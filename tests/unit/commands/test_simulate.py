@@ -15,10 +15,10 @@ from med_duallora.boundary.lineage import Lineage
 from med_duallora.cli import build_parser, main
 from med_duallora.commands.simulate import _simulation
 from med_duallora.flare.jobs.export import JobSpec, export_job
-from med_duallora.flare.jobs.recipe import WorkflowConfig
 from med_duallora.flare.local import simulation as simulations
 from med_duallora.server.artifact import adapter_manifest, save_adapter
 from med_duallora.settings.config import JobConfig
+from med_duallora.settings.workflow import WorkflowConfig
 from med_duallora.support.files import sha256_of_file
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import random_payload
