@@ -249,7 +249,7 @@ def _default_project() -> Path:
         if (place / "custom" / "med_duallora").is_dir() and (place / PROJECT).is_file():
             return place / PROJECT
     raise ConfigError(
-        f"there is no {PROJECT}: this package is installed without its checkout, and {places[-1]} is none; "
+        f"there is no {PROJECT}: this package is installed without its checkout, and {places[-1]} is not a checkout; "
         "run the command in a checkout, or name a project file with --project"
     )
 

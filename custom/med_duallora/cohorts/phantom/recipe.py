@@ -59,7 +59,7 @@ def claim(out: Path, recipe: Recipe) -> None:
             raise CohortError(f"{out} holds another phantom cohort ({found}); choose another folder or remove it")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CohortError(f"{out} exists and is no phantom cohort; choose a new folder")
+        raise CohortError(f"{out} exists and is not a phantom cohort; choose a new folder")
     write_json(path, recipe.to_dict())
 
 

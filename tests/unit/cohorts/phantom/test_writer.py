@@ -135,7 +135,7 @@ def test_a_foreign_place_is_left_alone(tmp_path: Path, kind: str) -> None:
         (place / "thesis.txt").write_text("keep")
     else:
         place.write_text("keep")
-    with pytest.raises(CohortError, match="is no phantom cohort"):
+    with pytest.raises(CohortError, match="is not a phantom cohort"):
         write_cohort(place, RECIPE)
 
 
