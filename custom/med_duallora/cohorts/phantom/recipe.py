@@ -30,11 +30,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise ConfigError(f"preset = {self.preset!r}, but it must be one of {', '.join(PRESETS)}")
+            raise ConfigError.of("preset", self.preset, f"one of {', '.join(PRESETS)}")
         if self.seed < 0:
-            raise ConfigError(f"seed = {self.seed}, but it must be at least 0")
+            raise ConfigError.of("seed", self.seed, "at least 0")
         if not 4 <= self.n <= LARGEST_COHORT:
-            raise ConfigError(f"n_per_vendor = {self.n}, but it must be between 4 and {LARGEST_COHORT}")
+            raise ConfigError.of("n_per_vendor", self.n, f"between 4 and {LARGEST_COHORT}")
 
     @property
     def n(self) -> int:
