@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from med_duallora.commands.options import add_resume_argument, add_site_settings_argument
+from med_duallora.commands.options import add_resume_argument, add_settings_argument, add_site_settings_argument
 from med_duallora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,14 +94,7 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--job", default="production", metavar="JOB", help="a known job or a job folder (default: production)"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="assignments",
-        help="change a setting of the job, e.g. train.n_rounds=20 or workflow.min_sites=3; repeatable",
-    )
+    add_settings_argument(parser)
     add_resume_argument(parser)
 
 
