@@ -85,7 +85,8 @@ BAD = [
     (["--set", "lora=" + "[" * 100_000], "'lora' is a group of settings"),
     (["--set", "workflow.wait_s=1e9"], "workflow.wait_s = 1000000000.0, but it must be a whole number"),
     (["--set", "workflow.wait_s=1000000000"], "workflow.wait_s = 1000000000, but it must be between 0 and"),
-    (["--set", "backbone=cinema-huge"], "cinema-huge"),
+    (["--set", "backbone=cinema-huge"], "backbone = 'cinema-huge', but it must be one of cinema-base, cinema-mini"),
+    (["--set", "method=fedsgd"], "method = 'fedsgd', but it must be one of med-duallora, fedavg-lora"),
     (["--data", "nowhere"], "no prepared cohort below nowhere"),
     (["--device", "tpu"], "device = 'tpu'"),
 ]
