@@ -18,10 +18,10 @@ from med_duallora.flare.server.tensorboard import TensorBoardRuns
 from med_duallora.flare.site.egress_filter import FILTERED_TASKS, EgressFilter
 from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import JOB_COMPONENT, FederatedJob
+from med_duallora.measures import KEY_MEASURE
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.workflow import WorkflowConfig
 
-KEY_METRIC = "val_balanced_accuracy"
 PACKAGE = "med_duallora"
 TASK_INTERVAL_S = 0.5
 """A site asks for its next task this long after an answer (FLARE's default of 2 s dominates short rounds)."""
@@ -64,7 +64,7 @@ def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> No
         AppConstants.DEFAULT_AGGREGATOR_ID: DualLoRAAggregator(min_sites=workflow.min_sites),
         "persistor": SafetensorsPersistor(workflow.initial_adapter),
         AppConstants.DEFAULT_SHAREABLE_GENERATOR_ID: FullModelShareableGenerator(),
-        "model_selector": AdapterSelector(key_metric=KEY_METRIC),
+        "model_selector": AdapterSelector(key_metric=KEY_MEASURE),
         "tensorboard": TensorBoardRuns(),
     }
     for component_id, component in components.items():
