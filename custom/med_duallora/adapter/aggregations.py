@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from med_duallora.settings.config import AGGREGATION_NAMES
+
 Tensors = Mapping[str, np.ndarray]
 Pairs = Sequence[tuple[str, str]]
 
@@ -93,3 +95,4 @@ AGGREGATIONS = {
         Aggregation("factors", "the weighted mean of each factor (the paper's FedAvg)", False, False, MeanOfFactors),
     )
 }
+AGGREGATION_NAMES.stand_in(AGGREGATIONS)

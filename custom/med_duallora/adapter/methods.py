@@ -13,7 +13,7 @@ from torch import Tensor
 from med_duallora.adapter.aggregations import AGGREGATIONS, Aggregation
 from med_duallora.adapter.roles import Role, Start
 from med_duallora.errors import ConfigError
-from med_duallora.settings.config import JobConfig, LoRAConfig
+from med_duallora.settings.config import AGGREGATION_NAMES, METHOD_NAMES, JobConfig, LoRAConfig
 
 if TYPE_CHECKING:
     from med_duallora.adapter.model import DualLoRAModel
@@ -154,9 +154,10 @@ class Method:
     def _aggregation(self, job: JobConfig) -> Aggregation:
         name = job.aggregation or self.aggregation
         if name not in AGGREGATIONS:
-            raise ConfigError(f"aggregation = {name!r}, but it must be one of {', '.join(AGGREGATIONS)}")
+            raise ConfigError.of("aggregation", name, AGGREGATION_NAMES.text)
         if AGGREGATIONS[name].needs_pairs and not (self.global_a.sent and self.global_b.sent):
-            raise ConfigError(f"aggregation = {name!r}, but it needs both factors, and method {self.name} sends one")
+            limit = f"a rule that does without pairs, because method {self.name} sends one factor of each"
+            raise ConfigError.of("aggregation", name, limit)
         return AGGREGATIONS[name]
 
 
@@ -167,6 +168,7 @@ METHODS = {
         Method("fedavg-lora", "one adapter and the head, both sent and averaged (FedIT)", False, True),
     )
 }
+METHOD_NAMES.stand_in(METHODS)
 
 
 def method_of(job: JobConfig) -> Method:
@@ -176,9 +178,10 @@ def method_of(job: JobConfig) -> Method:
         ConfigError: the method is unknown, or needs an adapter that the job gives rank 0.
     """
     if job.method not in METHODS:
-        raise ConfigError(f"method = {job.method!r}, but it must be one of {', '.join(METHODS)}")
+        raise ConfigError.of("method", job.method, METHOD_NAMES.text)
     if job.lora.rank_global == 0:
-        raise ConfigError(f"lora.rank_global = 0, but method {job.method} sends a global adapter; use 1 or more")
+        limit = f"above 0 for method {job.method}, which sends a global adapter"
+        raise ConfigError.of("lora.rank_global", 0, limit)
     return METHODS[job.method]
 
 

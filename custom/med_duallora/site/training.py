@@ -197,7 +197,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 def phase_of_steps(plan: AdapterPlan, n_steps: int) -> list[int]:
     """Return the index of the plan's phase for each step of a round; a phase gets its share, give or take a step."""
     ends = np.cumsum([phase.share for phase in plan.phases])
-    return [int(np.searchsorted(ends[:-1], step / n_steps, side="right")) for step in range(n_steps)]
+    return [int(np.searchsorted(ends[:-1], step / n_steps + 1e-9, side="right")) for step in range(n_steps)]
 
 
 def _batches(n: int, settings: TrainConfig, site: str, round_index: int) -> Iterator[tuple[list[int], list[int]]]:
