@@ -166,6 +166,9 @@ METHODS = {
     for method in (
         Method("med-duallora", "global adapter sent and averaged, local adapter (and head) stay", True, False),
         Method("fedavg-lora", "one adapter and the head, both sent and averaged (FedIT)", False, True),
+        Method(
+            "fedsa-lora", "one adapter: A sent and averaged, B and head stay (FedSA-LoRA)", False, False, global_b=KEPT
+        ),
     )
 }
 METHOD_NAMES.stand_in(METHODS)

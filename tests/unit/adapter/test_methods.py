@@ -21,6 +21,7 @@ HEAD = frozenset({Role.HEAD})
         ("med-duallora", "global", GLOBAL | HEAD, LOCAL, "the job may share the head"),
         ("fedavg-lora", "local", GLOBAL | HEAD, LOCAL, "FedIT shares the head whatever the policy says"),
         ("fedavg-lora", "global", GLOBAL | HEAD, LOCAL, "likewise"),
+        ("fedsa-lora", "local", {Role.GLOBAL_A}, {Role.GLOBAL_B} | LOCAL | HEAD, "A is what the sites have in common"),
     ],
 )
 def test_what_is_sent_and_what_stays(method, policy, sent, kept, reason):
