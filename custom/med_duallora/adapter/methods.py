@@ -169,6 +169,9 @@ METHODS = {
         Method(
             "fedsa-lora", "one adapter: A sent and averaged, B and head stay (FedSA-LoRA)", False, False, global_b=KEPT
         ),
+        Method(
+            "ffa-lora", "one adapter: A fixed, B and head sent and averaged (FFA-LoRA)", False, True, global_a=FIXED
+        ),
     )
 }
 METHOD_NAMES.stand_in(METHODS)

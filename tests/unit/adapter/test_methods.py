@@ -22,6 +22,7 @@ HEAD = frozenset({Role.HEAD})
         ("fedavg-lora", "local", GLOBAL | HEAD, LOCAL, "FedIT shares the head whatever the policy says"),
         ("fedavg-lora", "global", GLOBAL | HEAD, LOCAL, "likewise"),
         ("fedsa-lora", "local", {Role.GLOBAL_A}, {Role.GLOBAL_B} | LOCAL | HEAD, "A is what the sites have in common"),
+        ("ffa-lora", "local", {Role.GLOBAL_B} | HEAD, LOCAL, "A follows from the seed: it neither trains nor leaves"),
     ],
 )
 def test_what_is_sent_and_what_stays(method, policy, sent, kept, reason):
