@@ -89,10 +89,63 @@ class MeanOfFactors:
         return {name: running.value() / total for name, running in self._sums.items()}
 
 
+class BestOfProducts:
+    """The best approximation of the weighted mean of the products B A that its rank allows; other tensors are averaged.
+
+    ``sum p B A`` is the product of the factors of all sites side by side, so QR of these and the SVD of the small core
+    between them give its singular values without forming it. B takes the singular values and A keeps rows of length 1:
+    a direction that carries nothing yet can still be learnt along, which equal shares for both would end for good.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], pairs: Pairs) -> None:
+        self._pairs = pairs
+        paired = {name for pair in pairs for name in pair}
+        self._means = MeanOfFactors({name: shape for name, shape in shapes.items() if name not in paired}, ())
+        self._taken: dict[str, tuple[float, Tensors]] = {}
+
+    def take(self, site: str, weight: float, tensors: Tensors) -> None:
+        """Take one site's tensors; the memory is that of the adapters of all sites."""
+        self._means.take(site, weight, tensors)
+        self._taken[site] = weight, {name: tensors[name].astype(np.float64) for pair in self._pairs for name in pair}
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Return the best factors of every pair, and the means of the rest."""
+        taken = [self._taken[site] for site in sorted(self._taken)]
+        total = math.fsum(weight for weight, _ in taken)
+        found = self._means.result()
+        for b, a in self._pairs:
+            side_by_side = np.concatenate([weight / total * tensors[b] for weight, tensors in taken], axis=1)
+            stacked = np.concatenate([tensors[a] for _, tensors in taken])
+            found[b], found[a] = best_factors(side_by_side, stacked, rank=taken[0][1][a].shape[0])
+        return found
+
+
+def best_factors(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return B (out, rank) and A (rank, in) with the product of rank ``rank`` that is closest to ``b @ a``.
+
+    Args:
+        b: (out, n), with n at least ``rank``.
+        a: (n, in).
+        rank: of the result.
+    """
+    (q_b, r_b), (q_a, r_a) = np.linalg.qr(b), np.linalg.qr(a.T)
+    left, values, right = np.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    n = min(rank, len(values))
+    new_b, new_a = (q_b @ left[:, :n]) * values[:n], right[:n] @ q_a.T
+    signs = np.where(new_a[np.arange(n), np.abs(new_a).argmax(axis=1)] < 0, -1.0, 1.0)
+    new_b, new_a = new_b * signs, new_a * signs[:, None]
+    # a rank above both dimensions of the layer has no more directions
+    missing = rank - n
+    return np.pad(new_b, ((0, 0), (0, missing))), np.pad(new_a, ((0, missing), (0, 0)))
+
+
 AGGREGATIONS = {
     rule.name: rule
     for rule in (
         Aggregation("factors", "the weighted mean of each factor (the paper's FedAvg)", False, False, MeanOfFactors),
+        Aggregation(
+            "svd", "the best of its rank for the weighted mean of the products B A", True, True, BestOfProducts
+        ),
     )
 }
 AGGREGATION_NAMES.stand_in(AGGREGATIONS)
