@@ -28,7 +28,7 @@ ARROWS = {
     "site_kit": "errors settings support backbone cohorts adapter boundary site",
     "reference": "errors settings backbone adapter boundary",
     "report": "errors measures settings support cohorts adapter server",
-    "engine": "errors settings adapter boundary site server",
+    "engine": "errors settings support adapter boundary site server",
     "flare.wire": "errors settings support boundary",
     "flare.site": "errors settings support boundary site site_kit flare.wire",
     "flare.server": "errors measures support adapter boundary server flare.wire",

@@ -29,3 +29,8 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
     return device
+
+
+def use_threads(n_threads: int) -> None:
+    """Let this process compute with so many CPU threads; whoever starts a process decides, no object in it does."""
+    torch.set_num_threads(n_threads)

@@ -154,7 +154,10 @@ def test_a_site_trains_with_the_pinned_backbone_and_contract_only(tiny_job: JobC
         "backbone_sha256": sha256_of_file(tiny_checkpoint),
         "contract_sha256": (EgressContract.for_job(tiny_job).sha256,),
     }
-    assert SiteRuntime("ge", tiny_job, strict(tiny_sites["ge"], **pinned)).backbone_sha256 == pinned["backbone_sha256"]
+    assert (
+        SiteRuntime("ge", tiny_job, strict(tiny_sites["ge"], **pinned)).model.backbone_sha256
+        == pinned["backbone_sha256"]
+    )
     with pytest.raises(ConfigError, match=r"policy\.backbone_sha256"):
         SiteRuntime("ge", tiny_job, strict(tiny_sites["ge"], backbone_sha256=A))
     longer = tiny_job.with_overrides(["train.n_rounds=3"])

@@ -57,9 +57,9 @@ def test_another_backbone_than_the_job_s_is_refused(config):
 
 def test_pinning_the_backbone_keeps_the_state(config):
     runtime = runtime_of(config)
-    pinned = runtime_of(config, JOB.with_overrides([f"backbone_sha256={runtime.backbone_sha256}"]))
+    pinned = runtime_of(config, JOB.with_overrides([f"backbone_sha256={runtime.model.backbone_sha256}"]))
     runtime.train_round(START, 0)
-    assert pinned.store.latest(before_round=1) is not None
+    assert pinned.model.store.latest(before_round=1) is not None
 
 
 def test_unusable_jobs_are_refused(config):

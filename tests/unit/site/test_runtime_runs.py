@@ -26,7 +26,7 @@ def config(tiny_sites) -> SiteConfig:
 
 def runtime_in(config: SiteConfig, lineage: Lineage):
     runtime = runtime_of(config)
-    runtime.follow(lineage)
+    runtime.model.follow(lineage)
     return runtime
 
 
@@ -58,7 +58,7 @@ def test_two_processes_of_one_run_do_not_train_at_once(config):
     runtime = runtime_of(config)
     runtime.train_round(START, 0)
     before = files_of(runtime)
-    other = SiteStateStore(runtime.directory, runtime.store.owner)
+    other = SiteStateStore(runtime.model.directory, runtime.model.store.owner)
     with other.locked(), pytest.raises(StateError, match="another process at this site"):
         runtime.train_round(START, 1)
     assert files_of(runtime) == before

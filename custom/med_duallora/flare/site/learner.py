@@ -22,7 +22,7 @@ from med_duallora.flare.wire.tracking import publish_statistics, stream_from_sit
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site.runtime import SiteRuntime
 from med_duallora.site_kit.places import check_places, without_paths
-from med_duallora.support.devices import check_device
+from med_duallora.support.devices import check_device, use_threads
 from med_duallora.support.usage import peak_memory_mb
 
 State = dict[str, np.ndarray]
@@ -73,12 +73,13 @@ class DualLoRALearner(Learner):
             config = SiteConfig.from_file(place)
             check_places(config, place)
             check_device(config.device, place)
+            use_threads(config.n_threads)
             self._runtime = SiteRuntime(site, job_of(fl_ctx).settings, config)
         except Exception as error:
             self._report("initialisation", error, fl_ctx)
             self._now(phase="not initialised")
             return
-        self._now(phase="waiting", device=self._runtime.source.device.type)
+        self._now(phase="waiting", device=self._runtime.model.source.device.type)
 
     def validate(self, data: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Score the incoming global adapter: on the validation split before training, on the test split after."""
@@ -123,7 +124,7 @@ class DualLoRALearner(Learner):
             "train_loss": progress["loss"],
             "n_steps": progress["step"],
             "steps_per_second": progress["step"] / max(time.monotonic() - self._round_began, 1e-9),
-            "peak_memory_mb": peak_memory_mb(self._runtime.source.device),
+            "peak_memory_mb": peak_memory_mb(self._runtime.model.source.device),
         }
         self._now(**self._runtime.allowed_metrics(found))
 
@@ -137,7 +138,7 @@ class DualLoRALearner(Learner):
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
         try:
             state, round_index = _read_task(self._runtime.contract, data)
-            self._runtime.follow(task_lineage(data))
+            self._runtime.model.follow(task_lineage(data))
         except EgressViolation as violation:
             self._report(f"reading the task for {what}", violation, fl_ctx)
             return make_reply(ReturnCode.BAD_TASK_DATA)

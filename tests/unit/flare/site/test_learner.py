@@ -52,6 +52,16 @@ def test_the_configuration_is_found_through_the_privacy_scope(
     assert answered(Site(engine, tiny_job).ask("train", **properties)) == ReturnCode.OK
 
 
+def test_the_learner_decides_how_many_threads_its_process_has(
+    site: Site, configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", used.append)
+    configured.write_text(json.dumps({**json.loads(configured.read_text()), "n_threads": 3}))
+    assert answered(site.ask("train")) == ReturnCode.OK
+    assert used == [3]
+
+
 def no_file(path: Path) -> None:
     path.unlink()
 
@@ -146,7 +156,7 @@ def test_a_task_s_run_decides_which_state_is_continued(site: Site) -> None:
     site.ask("train")
     runtime = site.learner.runtime
     assert runtime is not None
-    assert runtime.directory.name == site.lineage.run_id
+    assert runtime.model.directory.name == site.lineage.run_id
     kept = runtime.kept_state()
     first, site.lineage = site.lineage, Lineage.begin()
     site.ask("validate")
