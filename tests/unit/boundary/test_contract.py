@@ -165,6 +165,7 @@ def test_accepted_tensors_are_rebuilt_plain(change, reason):
 
 
 SHAPE = CONTRACT.tensors[NAME].shape
+DIAGONAL = np.eye(SHAPE[0], SHAPE[1])
 
 
 @pytest.mark.parametrize(
@@ -197,8 +198,12 @@ SHAPE = CONTRACT.tensors[NAME].shape
         (lambda p: {**p, NAME: p[NAME].T}, "has shape", "transposed"),
         (lambda p: {**p, NAME: p[NAME][:-1]}, "has shape", "a row less"),
         (lambda p: {**p, NAME: np.full(SHAPE, np.nan, np.float32)}, "not finite", "NaN"),
-        (lambda p: {**p, NAME: np.where(np.eye(*SHAPE), np.inf, 0).astype("f4")}, "not finite", "infinity"),
-        (lambda p: {**p, NAME: np.where(np.eye(*SHAPE), -np.inf, 0).astype("f4")}, "not finite", "minus infinity"),
+        (lambda p: {**p, NAME: np.where(DIAGONAL, np.inf, 0).astype("f4")}, "not finite", "infinity"),
+        (
+            lambda p: {**p, NAME: np.where(np.eye(SHAPE[0], SHAPE[1]), -np.inf, 0).astype("f4")},
+            "not finite",
+            "minus infinity",
+        ),
         (OrderedDict, "come as OrderedDict", "a subclass of dict can carry attributes"),
         (lambda p: list(p.items()), "come as list", "no dict"),
         (lambda _: None, "come as NoneType", "nothing"),

@@ -69,7 +69,7 @@ def test_a_weight_is_a_positive_number(weight: Any):
 
 
 def test_statistics_keep_what_is_allowed_and_drop_the_rest():
-    given = {
+    given: dict[object, object] = {
         "phase": "training",
         "device": "cuda:3",
         "round": 2,
@@ -78,7 +78,7 @@ def test_statistics_keep_what_is_allowed_and_drop_the_rest():
         "payload_bytes": 9,
         "both.auroc": 0.75,
     }
-    dropped = {
+    dropped: dict[object, object] = {
         "subject": "patient007",
         "phase ": "training",
         "n_subjects": "patient007",

@@ -32,7 +32,7 @@ class Server:
         return fl_ctx
 
     def receive(self, site: str, **metrics: float) -> None:
-        sender = Engine(self.engine.components["job"].settings, Path())  # type: ignore[attr-defined]
+        sender = Engine(self.engine.components["job"].settings, Path())
         stream_from_site(FLComponent(), self.contract, metrics, 1, sender.context(site))
         for data in sender.fired(FEDERATION_EVENT):
             self.arrive(site, data)
@@ -77,7 +77,7 @@ def test_the_server_s_own_numbers_stand_in_its_run(server: Server) -> None:
 def scalar(contract: EgressContract, job: Any, **metrics: float) -> Shareable:
     sender = Engine(job, Path())
     stream_from_site(FLComponent(), contract, metrics, 1, sender.context("ge"))
-    return sender.fired(FEDERATION_EVENT)[0]  # type: ignore[no-any-return]
+    return sender.fired(FEDERATION_EVENT)[0]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def scalar(contract: EgressContract, job: Any, **metrics: float) -> Shareable:
 def test_whatever_else_a_site_sends_is_not_written(
     reason: str, changes: dict[str, Any], site: str, server: Server, tmp_path: Path
 ) -> None:
-    job = server.engine.components["job"].settings  # type: ignore[attr-defined]
+    job = server.engine.components["job"].settings
     data = scalar(server.contract, job, train_loss=0.5)
     data["DXO"]["data"].update(changes)
     server.arrive(site, data)
