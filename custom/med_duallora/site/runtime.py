@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from med_duallora.backbone import check_agreed, checkpoint_sha256, packaged_checkpoint
-from med_duallora.boundary.contract import EgressContract, demands_of
-from med_duallora.cohorts.classes import lacking_class
+from med_duallora.boundary.contract import EgressContract
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
-from med_duallora.errors import CohortError, StateError
+from med_duallora.errors import StateError
 from med_duallora.measures import VARIANTS
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.baseline import backbone_probabilities
+from med_duallora.site.fitness import check
 from med_duallora.site.model import SiteModel, State
 from med_duallora.site.offer import Offer
 from med_duallora.site.scores import scores
@@ -57,10 +56,8 @@ class SiteRuntime:
         reported: the newest value of every metric that a step of this site offered.
 
     Raises:
-        ConfigError: the device is not there, a setting does not fit the backbone, or the job asks for more than this
-            site's policy gives.
-        CheckpointError: the backbone checkpoint is unusable.
-        CohortError: the prepared cohort is unusable for training.
+        UnfitError: the site cannot run this job, see ``fitness.problems``; nothing was loaded.
+        ConfigError: no site could run this job.
         StateError: the state directory cannot be written.
     """
 
@@ -69,14 +66,9 @@ class SiteRuntime:
         self.job = job
         self.contract = EgressContract.for_job(job)
         self.policy = config.policy
-        self.policy.check_job(**demands_of(job, self.contract))
+        check(config, job)
         self.cohort = PreparedCohort.read(config.data_dir)
         self.train_subjects = self.cohort.split("train")
-        if lack := lacking_class(self.cohort):
-            raise CohortError(f"training needs both classes, but {lack}")
-        backbone_sha256 = checkpoint_sha256(config.backbone_checkpoint or packaged_checkpoint(job.backbone))
-        self.policy.check_backbone(backbone_sha256)
-        check_agreed(job.backbone, job.backbone_sha256, backbone_sha256)
         self.model = SiteModel(site, job, config)
         self._cohort_sha256 = sha256_of_file(config.data_dir / COHORT_TABLE)
         self.offered: Offer | None = None

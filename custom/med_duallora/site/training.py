@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from med_duallora.adapter.methods import method_of
 from med_duallora.adapter.model import DualLoRAModel, TrunkFeatures
+from med_duallora.cohorts.classes import check_trainable
 from med_duallora.cohorts.prepared import PreparedSubject
-from med_duallora.errors import ConfigError, TrainingDiverged
+from med_duallora.errors import TrainingDiverged
 from med_duallora.settings.config import JobConfig, TrainConfig
 from med_duallora.site.features import FeatureSource
 from med_duallora.support.interruption import interruptible
@@ -69,7 +70,7 @@ def train_round(
         on_progress: called after each step with ``loss``, ``lr`` and ``step``.
 
     Raises:
-        ConfigError: the subjects are all of one class.
+        UnfitError: the subjects are all of one class.
         TrainingAborted: ``should_stop`` said so; the model is then in the middle of a round.
         TrainingDiverged: a loss or gradient is not finite; the model is then in the middle of a round.
     """
@@ -192,13 +193,10 @@ def class_weights(labels: Sequence[int], threshold: float) -> tuple[float, float
     """Return the loss weights of classes 0 and 1: inverse frequency above an imbalance of ``threshold``, else 1.
 
     Raises:
-        ConfigError: a class has no subject, so that its weight is undefined.
+        UnfitError: a class has no subject, so that its weight is undefined.
     """
+    check_trainable(labels)
     counts = Counter(labels)
-    if not counts[0] or not counts[1]:
-        raise ConfigError(
-            f"the training split holds {counts[0]} normal (NOR) and {counts[1]} diseased subjects; both needed"
-        )
     if max(counts.values()) / min(counts.values()) <= threshold:
         return 1.0, 1.0
     return len(labels) / (2 * counts[0]), len(labels) / (2 * counts[1])

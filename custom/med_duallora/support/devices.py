@@ -1,22 +1,8 @@
 """Where a site computes: the device that its configuration names, or an error; never another one silently."""
 
-from pathlib import Path
-
 import torch
 
 from med_duallora.errors import ConfigError
-
-
-def check_device(name: str, source: Path) -> None:
-    """Find out at a job's start whether the ``device`` of a site configuration is there.
-
-    Raises:
-        ConfigError: it is not; names the file, the setting and what to write instead.
-    """
-    try:
-        resolve_device(name)
-    except ConfigError as error:
-        raise ConfigError(f"site configuration {source.name} in {source.parent}: {error}") from error
 
 
 def resolve_device(name: str) -> torch.device:

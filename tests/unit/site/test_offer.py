@@ -54,6 +54,7 @@ def test_a_round_offers_what_it_returns(config: SiteConfig) -> None:
     assert runtime.offered is None, "scores offer no tensor"
     update = runtime.train_round(START, 0)
     offer = runtime.offered
+    assert offer is not None
     assert (offer.round_index, offer.weight, offer.metrics) == (0, update.weight, update.metrics)
     assert offer.is_of(update.tensors) and not offer.is_of(START)
     assert runtime.reported == {**validation, **update.metrics}

@@ -8,7 +8,7 @@ from torch import nn
 
 from med_duallora.adapter.roles import Role
 from med_duallora.cohorts.prepared import PreparedCohort
-from med_duallora.errors import ConfigError, TrainingDiverged
+from med_duallora.errors import TrainingDiverged, UnfitError
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site import training
 from med_duallora.site.features import FeatureCache
@@ -258,5 +258,5 @@ def test_a_gradient_that_is_not_finite_is_an_error(subjects, monkeypatch):
 
 
 def test_one_class_cannot_be_trained(subjects):
-    with pytest.raises(ConfigError, match="both needed"):
+    with pytest.raises(UnfitError, match="training needs both classes, and there are 0 normal"):
         trainee().train([subject for subject in subjects if subject.label])

@@ -15,14 +15,15 @@ from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
 from med_duallora.boundary.contract import EgressContract
-from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, StateError, TrainingAborted
+from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, StateError, TrainingAborted, UnfitError
 from med_duallora.flare.wire.job import job_of
 from med_duallora.flare.wire.payload import TrainReply, metrics_reply, task_lineage, task_tensors
 from med_duallora.flare.wire.tracking import publish_statistics, stream_from_site
 from med_duallora.settings.config import SiteConfig
+from med_duallora.site.fitness import check
+from med_duallora.site.places import without_paths
 from med_duallora.site.runtime import SiteRuntime
-from med_duallora.site_kit.places import check_places, without_paths
-from med_duallora.support.devices import check_device, use_threads
+from med_duallora.support.devices import use_threads
 from med_duallora.support.usage import peak_memory_mb
 
 State = dict[str, np.ndarray]
@@ -40,6 +41,8 @@ def loggable(error: BaseException) -> str:
     level DEBUG.
     """
     name = type(error).__name__
+    if isinstance(error, UnfitError):
+        return f"{name}: {error.in_log} ({HINT} to see it whole)"
     if not isinstance(error, QUOTABLE):
         return f"{name} ({HINT} to see the message)"
     whole = str(error)
@@ -71,10 +74,10 @@ class DualLoRALearner(Learner):
         try:
             place = SiteConfig.place(site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES))
             config = SiteConfig.from_file(place)
-            check_places(config, place)
-            check_device(config.device, place)
+            job = job_of(fl_ctx).settings
+            check(config, job, source=place)
             use_threads(config.n_threads)
-            self._runtime = SiteRuntime(site, job_of(fl_ctx).settings, config)
+            self._runtime = SiteRuntime(site, job, config)
         except Exception as error:
             self._report("initialisation", error, fl_ctx)
             self._now(phase="not initialised")

@@ -6,11 +6,11 @@ from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 
-from med_duallora.errors import MedDualLoRAError
+from med_duallora.errors import MedDualLoRAError, UnfitError
 from med_duallora.settings.config import SiteConfig
-from med_duallora.site_kit.places import without_paths
+from med_duallora.site.fitness import check
+from med_duallora.site.places import without_paths
 from med_duallora.site_kit.policy_channels import site_config_file
-from med_duallora.site_kit.usable import check_usable
 
 
 def say_whether_usable(component: FLComponent, fl_ctx: FLContext) -> None:
@@ -29,9 +29,10 @@ def say_whether_usable(component: FLComponent, fl_ctx: FLContext) -> None:
                 fl_ctx, "local/privacy.json names no site configuration: run site-kit", fire_event=False
             )
             return
-        check_usable(SiteConfig.from_file(place), place)
+        check(SiteConfig.from_file(place), source=place)
     except MedDualLoRAError as error:
-        text = f"every job will fail at this site: {without_paths(str(error))}"
+        reason = error.in_log if isinstance(error, UnfitError) else without_paths(str(error))
+        text = f"every job will fail at this site: {reason}"
         component.log_error(fl_ctx, text, fire_event=False)
         return
     component.log_info(fl_ctx, f"site configuration {place.name} is usable", fire_event=False)

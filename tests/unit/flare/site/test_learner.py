@@ -107,9 +107,7 @@ def test_an_unusable_place_is_reported_with_file_and_setting_but_without_paths(
     empty_cohort(configured)
     with caplog.at_level(logging.INFO):
         site.ask("train")
-    expected = (
-        "ConfigError: site configuration site_ge.json in <path>: data_dir = '<path>', but there is no such folder"
-    )
+    expected = "UnfitError: site configuration site_ge.json in <path>: data_dir = '<path>', but there is no such folder"
     assert expected in caplog.text
 
 
@@ -121,8 +119,8 @@ def test_a_device_that_is_not_there_is_reported_with_file_setting_and_fix(
     with caplog.at_level(logging.INFO):
         assert answered(site.ask("train")) == ReturnCode.EXECUTION_EXCEPTION
     expected = (
-        "ConfigError: site configuration site_ge.json in <path>: device = 'cuda', but this machine has no usable CUDA "
-        "device; use cpu or auto"
+        "UnfitError: site configuration site_ge.json in <path>: device = 'cuda', but this machine has no usable CUDA "
+        "device: use cpu or auto"
     )
     assert expected in caplog.text
 
