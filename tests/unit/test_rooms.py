@@ -29,11 +29,12 @@ ARROWS = {
     "reference": "errors settings backbone adapter boundary",
     "report": "errors measures settings support cohorts adapter server",
     "engine": "errors settings support adapter boundary site server",
-    "flare.wire": "errors settings support boundary",
-    "flare.site": "errors settings support boundary site site_kit flare.wire",
+    "flare.wire": "errors measures settings support boundary",
+    "flare.site": "errors measures settings support boundary site site_kit flare.wire",
     "flare.server": "errors measures support adapter boundary server flare.wire",
-    "flare.jobs": "__init__ errors settings support server flare.wire flare.site flare.server",
-    "flare.local": "__init__ errors settings support cohorts site server site_kit report flare.server flare.jobs",
+    "flare.jobs": "__init__ errors measures settings support server flare.wire flare.site flare.server",
+    "flare.local": "__init__ errors measures settings support cohorts site server site_kit report "
+    "flare.server flare.jobs",
     "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site site_kit reference "
     "report flare.jobs flare.local",
     "__main__": "cli",

@@ -13,7 +13,7 @@ from torch.nn import functional
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
 from med_duallora.errors import StateError
-from med_duallora.measures import VARIANTS
+from med_duallora.measures import VARIANTS, score_name
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.baseline import backbone_probabilities
 from med_duallora.site.fitness import check
@@ -201,7 +201,7 @@ class SiteRuntime:
         probabilities = self._variants(global_state, should_stop)
         metrics = {"n_subjects": len(labels), "n_positive": labels.sum(), "n_negative": (1 - labels).sum()}
         for variant, chances in probabilities.items():
-            metrics |= {f"{variant}.{name}": value for name, value in scores(labels, chances).items()}
+            metrics |= {score_name(variant, name): value for name, value in scores(labels, chances).items()}
         rows = [
             {
                 "subject": subject.subject,
@@ -227,9 +227,10 @@ class SiteRuntime:
         network, source, settings = self.model.network, self.model.source, self.job.train
         train, test = self.train_subjects, self.cohort.split("test")
         found = {"backbone": backbone_probabilities(network, source, train, test, settings, should_stop=should_stop)}
-        for variant, adapters in VARIANTS.items():
-            with network.using(*adapters):
-                found[variant] = self._predictions(test, should_stop)
+        for name, variant in VARIANTS.items():
+            if variant.adapters:
+                with network.using(*variant.adapters):
+                    found[name] = self._predictions(test, should_stop)
         if state:
             self.model.fit_head(train, should_stop)
             self.model.remember(state)

@@ -178,9 +178,9 @@ def test_the_trunk_runs_in_evaluation_mode_and_without_gradients():
 @pytest.mark.parametrize(
     ("adapters", "acting", "reason"),
     [
-        (VARIANTS["global"], [Role.GLOBAL], "the shared part"),
-        (VARIANTS["local"], [Role.LOCAL], "the private part"),
-        (VARIANTS["both"], [Role.GLOBAL, Role.LOCAL], "as trained"),
+        (VARIANTS["global"].adapters, [Role.GLOBAL], "the shared part"),
+        (VARIANTS["local"].adapters, [Role.LOCAL], "the private part"),
+        (VARIANTS["both"].adapters, [Role.GLOBAL, Role.LOCAL], "as trained"),
         ((False, False), [], "the backbone"),
     ],
 )
