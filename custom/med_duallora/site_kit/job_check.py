@@ -7,6 +7,7 @@ from med_duallora.errors import KitError
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.fitness import job_problems
 from med_duallora.site.problem import Problem
+from med_duallora.site_kit.layout import check_job_layout
 from med_duallora.support.files import read_json
 
 SETTINGS_PATH = "med_duallora.flare.wire.job.FederatedJob"
@@ -17,7 +18,7 @@ def job_settings(folder: Path) -> JobConfig:
     """Return the settings of a FLARE job folder, as every site will read them.
 
     Raises:
-        KitError: the folder holds no job of this package.
+        KitError: the folder holds no job of this package, or one of an earlier layout of it.
         ConfigError: its settings are not valid.
     """
     found = sorted(folder.glob(f"*/config/{CLIENT_CONFIG}")) or sorted(folder.glob(f"config/{CLIENT_CONFIG}"))
@@ -28,6 +29,7 @@ def job_settings(folder: Path) -> JobConfig:
         settings = [item["args"]["config"] for item in components if item.get("path") == SETTINGS_PATH]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise KitError(f"{found[0]} is not a client configuration of a FLARE job: {error}") from error
+    check_job_layout(folder, components)
     if len(settings) != 1:
         raise KitError(f"{found[0]} has {len(settings)} components {SETTINGS_PATH}, expected one")
     return JobConfig.from_dict(settings[0])

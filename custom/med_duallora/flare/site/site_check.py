@@ -10,6 +10,8 @@ from med_duallora.errors import MedDualLoRAError, UnfitError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site.fitness import check
 from med_duallora.site.places import without_paths
+from med_duallora.site_kit.kit import read_kit
+from med_duallora.site_kit.layout import check_site_layout
 from med_duallora.site_kit.policy_channels import site_config_file
 
 
@@ -23,7 +25,9 @@ def say_whether_usable(component: FLComponent, fl_ctx: FLContext) -> None:
     if workspace is None:
         return
     try:
-        place = site_config_file(Path(workspace.get_root_dir()))
+        kit = Path(workspace.get_root_dir())
+        check_site_layout(read_kit(kit.absolute()))
+        place = site_config_file(kit)
         if place is None:
             component.log_error(
                 fl_ctx, "local/privacy.json names no site configuration: run site-kit", fire_event=False

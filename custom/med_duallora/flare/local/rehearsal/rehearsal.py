@@ -17,6 +17,7 @@ from med_duallora.flare.local.rehearsal.record import PROVISIONED, RECORD, Feder
 from med_duallora.flare.local.rehearsal.registration import LOGIN_S, POLL_S, wait_for_sites
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site.fitness import check
+from med_duallora.site_kit.layout import check_server_layout
 from med_duallora.support.files import sha256_of_file
 
 START_TIMEOUT_S = 180.0
@@ -76,6 +77,7 @@ def up(plan: Plan, say: Say = announce) -> Federation:
         PreparedCohort.read(cohort)
     federation = _provisioned(plan, say)
     refuse_running(federation)
+    check_server_layout(federation.kit(federation.server))
     processes.check_port(federation.port)
     checkpoint = plan.backbone_checkpoint
     federation = replace(
