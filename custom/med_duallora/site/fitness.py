@@ -133,5 +133,4 @@ def _refused(asks: Callable[[], None]) -> Iterator[Problem]:
         asks()
     except ConfigError as error:
         what, _, todo = str(error).partition(". ")
-        key = what.partition("policy.")[2].partition(" ")[0]
-        yield Problem(f"policy.{key}", what, todo[:1].lower() + todo[1:])
+        yield Problem(error.key, what, todo[:1].lower() + todo[1:])

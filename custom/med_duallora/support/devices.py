@@ -10,13 +10,18 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device = {name!r}, but this machine has no usable CUDA device; use cpu or auto")
+        raise _absent(name, "no usable CUDA device; use cpu or auto")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
+        raise _absent(name, f"{torch.cuda.device_count()} CUDA device(s)")
     return device
 
 
 def use_threads(n_threads: int) -> None:
     """Let this process compute with so many CPU threads; whoever starts a process decides, no object in it does."""
     torch.set_num_threads(n_threads)
+
+
+def _absent(name: str, there: str) -> ConfigError:
+    message = f"device = {name!r}, but this machine has {there}"
+    return ConfigError(message, key="device", value=name, limit="a device of this machine")
