@@ -15,6 +15,7 @@ from med_duallora.server.resume import SavedRound
 from med_duallora.server.screening import RoundRules, ScreenedRound
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.runtime import SiteRuntime
+from med_duallora.support.devices import use_threads
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,10 @@ def run_federation(
     if not sites:
         raise ConfigError("a federation needs at least one site")
     first, state, lineage = _beginning(job, resume_from)
+    use_threads([config.n_threads for config in sites.values()][-1])  # a process has one number: the last site's
     runtimes = {site: SiteRuntime(site, job, config) for site, config in sites.items()}
     for runtime in runtimes.values():
-        runtime.follow(lineage)
+        runtime.model.follow(lineage)
     contract, rule = EgressContract.for_job(job), plan_of(job).aggregation
     rounds = []
     for round_index in range(first, job.train.n_rounds if stop_round is None else stop_round):

@@ -94,7 +94,7 @@ def _job(name: str | None) -> "JobConfig | None":
 def _site_problems(folder: Path, job: "JobConfig | None", site: "SiteConfig", is_own: bool) -> "Iterator[Finding]":
     """Give what the site's own configuration and the job say about a cohort."""
     from med_duallora.cohorts.examination import WARNING, Finding
-    from med_duallora.site_kit.usable import problems
+    from med_duallora.site.fitness import problems
 
     if is_own:
         for problem in problems(site):

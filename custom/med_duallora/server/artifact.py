@@ -79,7 +79,7 @@ def load_adapter(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read an adapter and its manifest.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or the two do not belong together.
+        ArtifactError: a file is missing or damaged, the two do not belong together, or another version wrote them.
     """
     manifest_path = path.with_suffix(".json")
     try:
@@ -95,6 +95,12 @@ def load_adapter(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if manifest is None:
         raise ArtifactError(
             f"adapter {path} is not the one its manifest {manifest_path.name} describes (sha256 differs)"
+        )
+    version = manifest.get("manifest_version", MANIFEST_VERSION)
+    if version != MANIFEST_VERSION:
+        raise ArtifactError(
+            f"adapter {path} was written by another version of med-duallora (manifest_version is {version!r}, this one "
+            f"reads {MANIFEST_VERSION!r}): use the version that its manifest names under versions, or train again"
         )
     return tensors, manifest
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 
 from med_duallora.adapter.methods import AdapterPlan
 from med_duallora.adapter.model import DualLoRAModel, TrunkFeatures
+from med_duallora.cohorts.classes import check_trainable
 from med_duallora.cohorts.prepared import PreparedSubject
-from med_duallora.errors import ConfigError, TrainingDiverged
+from med_duallora.errors import TrainingDiverged
 from med_duallora.settings.config import JobConfig, TrainConfig
 from med_duallora.site.features import FeatureSource
 from med_duallora.support.interruption import interruptible
@@ -70,7 +70,7 @@ def train_round(
         on_progress: called after each step with ``loss``, ``lr`` and ``step``.
 
     Raises:
-        ConfigError: the subjects are all of one class.
+        UnfitError: the subjects are all of one class.
         TrainingAborted: ``should_stop`` said so; the model is then in the middle of a round.
         TrainingDiverged: a loss or gradient is not finite; the model is then in the middle of a round.
     """
@@ -109,23 +109,52 @@ def train_round(
 
 
 @torch.no_grad()
+def fit_head_norm(
+    model: DualLoRAModel,
+    source: FeatureSource,
+    reference: Sequence[PreparedSubject],
+    settings: TrainConfig,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Fit the standardisation before the head to subjects' features of view 0; nothing where the head has none.
+
+    Args:
+        model: with the adapters active that are to be used.
+        source: trunk features of the subjects.
+        reference: the site's training subjects.
+        settings: batch size and precision.
+        should_stop: asked before every subject and every layer.
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so.
+    """
+    model.eval()
+    if model.head_norm.active:
+        summaries = model.summaries
+        model.head_norm.fit(
+            _unaugmented(model, summaries, reference, source=source, settings=settings, should_stop=should_stop)
+        )
+
+
+@torch.no_grad()
 def predict(
     model: DualLoRAModel,
     source: FeatureSource,
     subjects: Sequence[PreparedSubject],
     settings: TrainConfig,
     *,
-    reference: Sequence[PreparedSubject],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Return the probability of disease (n_subjects,) from view 0, in batches, in evaluation mode.
+
+    The head's statistics are those that were fitted last, see ``fit_head_norm``.
 
     Args:
         model: with the adapters active that are to be used.
         source: trunk features of all subjects.
         subjects: who is classified.
         settings: batch size and precision.
-        reference: the site's training subjects, whose features the head's standardisation is fitted to.
         should_stop: asked before every subject and every layer.
 
     Raises:
@@ -134,10 +163,7 @@ def predict(
     model.eval()
     if not subjects:
         return np.zeros(0)
-    computed = partial(_unaugmented, model, source=source, settings=settings, should_stop=should_stop)
-    if model.head_norm.active:
-        model.head_norm.fit(torch.cat(list(computed(model.summaries, reference))))
-    logits = torch.cat(list(computed(model.tail, subjects)))
+    logits = _unaugmented(model, model.tail, subjects, source=source, settings=settings, should_stop=should_stop)
     return torch.softmax(logits, dim=1)[:, 1].cpu().numpy().astype(np.float64)
 
 
@@ -149,15 +175,17 @@ def _unaugmented(
     source: FeatureSource,
     settings: TrainConfig,
     should_stop: Callable[[], bool],
-) -> Iterator[Tensor]:
-    """Yield float32 values of a function of the trunk features of view 0, batch by batch."""
+) -> Tensor:
+    """Return float32 values of a function of the trunk features of view 0, computed batch by batch."""
+    found = []
     for start in range(0, len(subjects), settings.batch_size):
         chosen = subjects[start : start + settings.batch_size]
         with interruptible(model, should_stop):
             trunk = source.batch(chosen, [0] * len(chosen), should_stop)
             with autocast(source.device, settings.precision):
                 values = function(trunk)
-        yield values.float()
+        found.append(values.float())
+    return torch.cat(found)
 
 
 def learning_rate(progress: float, settings: TrainConfig) -> float:
@@ -172,13 +200,10 @@ def class_weights(labels: Sequence[int], threshold: float) -> tuple[float, float
     """Return the loss weights of classes 0 and 1: inverse frequency above an imbalance of ``threshold``, else 1.
 
     Raises:
-        ConfigError: a class has no subject, so that its weight is undefined.
+        UnfitError: a class has no subject, so that its weight is undefined.
     """
+    check_trainable(labels)
     counts = Counter(labels)
-    if not counts[0] or not counts[1]:
-        raise ConfigError(
-            f"the training split holds {counts[0]} normal (NOR) and {counts[1]} diseased subjects; both needed"
-        )
     if max(counts.values()) / min(counts.values()) <= threshold:
         return 1.0, 1.0
     return len(labels) / (2 * counts[0]), len(labels) / (2 * counts[1])

@@ -54,13 +54,18 @@ class SiteKit:
         return sorted(path for part in ("startup", "local") for path in (self.directory / part).glob(EXTRA_RESOURCES))
 
 
+def is_of_server(directory: Path) -> bool:
+    """Return whether a startup kit is the server's."""
+    return (directory / "startup" / "fed_server.json").exists()
+
+
 def read_kit(directory: Path) -> SiteKit:
     """Read a site's startup kit without changing it.
 
     Raises:
         KitError: it is not a kit of a site, a file is missing or damaged, or FLARE 2.9 did not make it.
     """
-    if (directory / "startup" / "fed_server.json").exists():
+    if is_of_server(directory):
         raise KitError(f"{directory} is the server's startup kit; give the kit of a site")
     client = read_json(directory / "startup" / "fed_client.json", f"is {directory} the startup kit of a FLARE site?")
     default = read_json(directory / "local" / "resources.json.default", "the kit is not complete")

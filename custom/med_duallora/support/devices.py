@@ -1,22 +1,8 @@
 """Where a site computes: the device that its configuration names, or an error; never another one silently."""
 
-from pathlib import Path
-
 import torch
 
 from med_duallora.errors import ConfigError
-
-
-def check_device(name: str, source: Path) -> None:
-    """Find out at a job's start whether the ``device`` of a site configuration is there.
-
-    Raises:
-        ConfigError: it is not; names the file, the setting and what to write instead.
-    """
-    try:
-        resolve_device(name)
-    except ConfigError as error:
-        raise error.within(f"site configuration {source.name} in {source.parent}") from error
 
 
 def resolve_device(name: str) -> torch.device:
@@ -29,6 +15,11 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise _absent(name, f"{torch.cuda.device_count()} CUDA device(s)")
     return device
+
+
+def use_threads(n_threads: int) -> None:
+    """Let this process compute with so many CPU threads; whoever starts a process decides, no object in it does."""
+    torch.set_num_threads(n_threads)
 
 
 def _absent(name: str, there: str) -> ConfigError:

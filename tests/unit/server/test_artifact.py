@@ -157,3 +157,10 @@ def test_a_folder_is_no_adapter(tmp_path):
     (tmp_path / "a.safetensors").mkdir()
     with pytest.raises(ArtifactError):
         load_adapter(tmp_path / "a.safetensors")
+
+
+def test_an_adapter_of_another_version_is_refused_with_what_to_do(saved):
+    manifest = json.loads(saved.with_suffix(".json").read_text())
+    saved.with_suffix(".json").write_text(json.dumps({**manifest, "manifest_version": "0"}))
+    with pytest.raises(ArtifactError, match=r"written by another version .*'0', this one reads '1'\): use the version"):
+        load_adapter(saved)

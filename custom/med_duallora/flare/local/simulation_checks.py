@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from med_duallora.errors import CohortError, ConfigError
+from med_duallora.errors import ConfigError, UnfitError
 from med_duallora.support.files import read_json
 
 if TYPE_CHECKING:
@@ -15,38 +15,26 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def check_inputs(simulation: "Simulation") -> None:
-    """Refuse what no site, or one of them, could train with.
+    """Refuse what no site, or one of them, could run.
 
-    A site without both classes is only said where the job goes on without it (``workflow.min_sites``).
+    A site that cannot run the job is only said where the job goes on without it (``workflow.min_sites``).
 
     Raises:
         InputError: says what to change.
     """
-    from med_duallora.backbone import check_agreed, check_checkpoint, checkpoint_sha256, packaged_checkpoint
-    from med_duallora.boundary.contract import EgressContract
-    from med_duallora.cohorts.classes import lacking_class
-    from med_duallora.cohorts.prepared import PreparedCohort
-    from med_duallora.support.devices import resolve_device
+    from med_duallora.site.fitness import problems
 
     job = simulation.spec.job
-    EgressContract.for_job(job)
-    checkpoint = simulation.backbone_checkpoint or packaged_checkpoint(job.backbone)
-    check_agreed(job.backbone, job.backbone_sha256, checkpoint_sha256(checkpoint))
-    check_checkpoint(checkpoint, job.backbone)
-    lacks = {}
-    for site, folder in simulation.sites.items():
-        resolve_device(simulation.site_config(site).device)
-        if lack := lacking_class(PreparedCohort.read(folder)):
-            lacks[site] = lack
-    _check_classes(simulation, lacks)
-
-
-def _check_classes(simulation: "Simulation", lacks: dict[str, str]) -> None:
-    others = [site for site in simulation.sites if site not in lacks]
-    for site, lack in lacks.items():
-        text = f"{site} cannot train, which needs both classes: {lack}"
+    unfit = {}
+    for site in simulation.sites:
+        if found := problems(simulation.site_config(site), job):
+            unfit[site] = "; ".join(map(str, found))
+    others = [site for site in simulation.sites if site not in unfit]
+    for site, reasons in unfit.items():
+        text = f"{site} cannot run this job: {reasons}"
         if len(others) < simulation.spec.workflow.min_sites:
-            raise CohortError(text + (f" (--sites {','.join(others)} runs without it)" if others else ""))
+            hint = f" (--sites {','.join(others)} runs without it)" if others else ""
+            raise UnfitError(text + hint, f"{site} cannot run this job")
         print(text, file=sys.stderr)
 
 
