@@ -10,6 +10,8 @@ from med_duallora.support.files import parsed_json
 ROUNDS_FILE = "round_metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
 JOB_FILE = "job.json"
+ADAPTERS = {"best": "adapter_best", "last": "adapter_last"}
+"""Global adapters that are kept -> the name of their two files, without suffix."""
 RECEIVED_FILE = "received.jsonl"
 FLARE_MANIFEST_FILE = "artifact_manifest.json"
 TENSORBOARD_FOLDER = "tb_events"

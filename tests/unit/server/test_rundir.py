@@ -1,15 +1,16 @@
 from pathlib import Path
 
-from med_duallora.report import collect
+import med_duallora
 from med_duallora.server import rundir
 
 
-def test_server_and_report_agree_on_the_names() -> None:
-    assert (rundir.JOB_FILE, rundir.ROUNDS_FILE, rundir.EVALUATION_FILE) == (
-        collect.JOB,
-        collect.ROUNDS,
-        collect.EVALUATION,
-    )
+def test_a_file_of_a_run_is_named_in_one_place() -> None:
+    """Whoever writes or reads it takes the name from there, so that both always mean the same file."""
+    names = [rundir.JOB_FILE, rundir.ROUNDS_FILE, rundir.EVALUATION_FILE, *rundir.ADAPTERS.values()]
+    package = Path(med_duallora.__file__).parent
+    texts = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    found = {path.relative_to(package).as_posix() for path, text in texts.items() for n in names if f'"{n}"' in text}
+    assert found == {"server/rundir.py"}
 
 
 def test_a_round_s_record_is_the_newest_of_that_round(tmp_path: Path) -> None:

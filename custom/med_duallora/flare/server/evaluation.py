@@ -17,15 +17,12 @@ from med_duallora.boundary.ledger import utc_now
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import ArtifactError, EgressViolation
 from med_duallora.flare.server.directory import keep_receipt, server_directory
-from med_duallora.flare.server.persistor import BEST, LAST
 from med_duallora.flare.wire.job import job_of
 from med_duallora.flare.wire.payload import read_failure, read_metrics_reply, set_lineage
 from med_duallora.flare.wire.receipts import metrics_entry
 from med_duallora.server.artifact import load_adapter
-from med_duallora.server.rundir import EVALUATION_FILE
+from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE
 from med_duallora.support.files import write_json
-
-MODELS = {"best": BEST, "last": LAST}
 
 
 class AdapterEvaluation(Controller):
@@ -48,8 +45,8 @@ class AdapterEvaluation(Controller):
 
     def __init__(self, models: list[str], min_sites: int = 1, wait_s: int = 600, timeout_s: int = 0) -> None:
         super().__init__(task_check_period=0.2)
-        if not models or set(models) - set(MODELS) or len(set(models)) != len(models):
-            raise ValueError(f"models = {models!r}, but it must list one or more of {', '.join(MODELS)}, each once")
+        if not models or set(models) - set(ADAPTERS) or len(set(models)) != len(models):
+            raise ValueError(f"models = {models!r}, but it must list one or more of {', '.join(ADAPTERS)}, each once")
         for name, value, lowest in (("min_sites", min_sites, 1), ("wait_s", wait_s, 0), ("timeout_s", timeout_s, 0)):
             if type(value) is not int or value < lowest:
                 raise ValueError(f"{name} = {value!r}, but it must be a whole number from {lowest}")
@@ -71,7 +68,7 @@ class AdapterEvaluation(Controller):
         directory = server_directory(fl_ctx)
         found: dict[str, dict[str, Any]] = {}
         for model in self.models:
-            path = directory / f"{MODELS[model]}.safetensors"
+            path = directory / f"{ADAPTERS[model]}.safetensors"
             if model == "best" and not path.exists():
                 self.log_info(
                     fl_ctx, "no best adapter was selected: there were too few rounds, or no site could validate"
