@@ -3,8 +3,10 @@
 import contextlib
 import itertools
 import json
+import os
 import resource
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -243,7 +245,8 @@ class RunningFederation:
     def kill(self, name: str) -> None:
         """Kill the process of the server or a site, as an accident would; its job processes are left alone."""
         (process,) = [item for item in self.federation.processes if item.name == name]
-        processes.kill(process, self.federation.identity)
+        assert processes.is_running(process, self.federation.identity)
+        os.kill(process.pid, signal.SIGKILL)
 
 
 def round_of(adapter: Path) -> int:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from med_duallora.flare.local.detour import Detour
     from med_duallora.flare.local.simulation import Simulation
 
+POLL_S = 0.25
+"""How often the files of a running simulation are looked at."""
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
@@ -206,7 +209,7 @@ def _spec(name: str, n_sites: int, assignments: list[str], resume_from: Path | N
 
 
 def _run(simulation: "Simulation", record: dict[str, Any], by: "Detour") -> int:
-    from med_duallora.flare.local.descendants import family
+    from med_duallora.flare.local.processes import supervised
     from med_duallora.flare.local.rounds_shown import rounds_shown
     from med_duallora.flare.local.simulation import mark_origin, problems, read_rounds
     from med_duallora.flare.local.workspace import LOG_FILE, RUN_FILE
@@ -215,10 +218,12 @@ def _run(simulation: "Simulation", record: dict[str, Any], by: "Detour") -> int:
     started = time.monotonic()
     log = simulation.workspace / LOG_FILE
     with (
-        family(simulation.command(by), simulation.environment(by), log) as processes,
+        supervised(simulation.command(by), simulation.environment(by), log) as program,
         rounds_shown(simulation.spec.job.train.n_rounds, simulation.spec.workflow.rounds(simulation.spec.job)) as show,
     ):
-        code = processes.wait(lambda: show(read_rounds(simulation.server_directory)))
+        while (code := program.poll()) is None:
+            show(read_rounds(simulation.server_directory))
+            time.sleep(POLL_S)
         show(read_rounds(simulation.server_directory))
     missing = problems(simulation)
     if not missing:
