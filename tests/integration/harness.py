@@ -233,7 +233,7 @@ class RunningFederation:
         """Let a site log out from the server; its process ends some seconds later."""
         with console(self.federation, "project_admin") as admin:
             admin.shut_down(site)
-            self.until(f"{site} logs out", lambda: site not in admin.connected_sites())
+            self.until(f"{site} logs out", lambda: site not in admin.last_contacts())
 
     def restart(self, name: str) -> None:
         """Start the server or a site again that was stopped or killed, as soon as its former process has ended."""

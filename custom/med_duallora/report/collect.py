@@ -13,7 +13,7 @@ from med_duallora.server.artifact import load_adapter
 from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE, JOB_FILE, ROUNDS_FILE
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.reading import is_finite_number, shown
-from med_duallora.support.files import parsed_json, sha256_of_file
+from med_duallora.support.files import parsed_object, sha256_of_file
 
 
 def read_run(directory: Path) -> Run:
@@ -167,12 +167,9 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        value = parsed_json(text)
+        return parsed_object(text)
     except ValueError as error:
         raise ArtifactError(f"{where} is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise ArtifactError(f"{where} must hold one JSON object, not {type(value).__name__}")
-    return value
 
 
 def _mapping(record: Any, key: str, where: str) -> dict[str, Any]:

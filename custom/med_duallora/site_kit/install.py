@@ -6,7 +6,7 @@ from pathlib import Path
 from med_duallora.errors import KitError
 from med_duallora.settings.config import SiteConfig, assigned
 from med_duallora.site_kit.hardening import SITE_CONFIG_FILE, Change, harden
-from med_duallora.site_kit.kit import read_json
+from med_duallora.site_kit.kit import read_part
 from med_duallora.site_kit.passable import check_passable
 from med_duallora.site_kit.wanted import SERVER_CLASSES, site_config_template
 from med_duallora.support.files import write_json
@@ -29,7 +29,7 @@ def install_server(kit: Path, storage: Path) -> Path:
     """
     check_passable(kit.absolute(), "the startup kit")
     default = kit / "local" / "resources.json.default"
-    values = read_json(default, f"is {kit} the startup kit of a FLARE server?")
+    values = read_part(default, f"is {kit} the startup kit of a FLARE server?")
     try:
         allowed = values["class_allow_list"]
         values["class_allow_list"] = [*allowed, *(name for name in SERVER_CLASSES if name not in allowed)]

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import med_duallora
@@ -26,3 +27,18 @@ def test_contributions_are_counted_up_to_a_round(tmp_path: Path) -> None:
     (tmp_path / rundir.ROUNDS_FILE).write_text("\n".join([*lines, '{"round": 2, "sites": {"siemens": {}}}']))
     assert rundir.contributions(tmp_path, 1, {}) == {"canon": 1, "ge": 2}
     assert rundir.contributions(tmp_path, 1, {"philips": 3, "ge": 4}) == {"canon": 1, "ge": 6, "philips": 3}
+
+
+def test_a_line_that_is_being_written_waits(tmp_path: Path) -> None:
+    rundir.add_round(tmp_path, {"round": 0})
+    with (tmp_path / rundir.ROUNDS_FILE).open("a") as stream:
+        stream.write('{"rou')
+    assert rundir.read_rounds(tmp_path) == [{"round": 0}]
+
+
+def test_the_origin_of_the_data_is_noted_beside_the_scores(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text('{"model": "last"}')
+    for phantoms in ("none", "all"):
+        rundir.note_origin(tmp_path / "evaluation.json", {"phantoms": phantoms})
+        found = json.loads((tmp_path / "evaluation.json").read_text())
+        assert found == {"model": "last", "origin": {"phantoms": phantoms}}
