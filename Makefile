@@ -17,7 +17,7 @@ SOURCES := custom tests benchmarks
 
 help:
 	@echo "make demo    phantom cohort -> prepared cohorts -> FLARE simulator -> report, in $(DEMO)"
-	@echo "make test    ruff, mypy and pytest on $(WORKERS) workers"
+	@echo "make test    ruff, mypy and pytest with coverage on $(WORKERS) workers"
 	@echo "make lint    ruff and mypy only"
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make clean   remove the virtual environment and tool caches; $(DEMO) stays"
@@ -39,12 +39,12 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
-	@echo "make test: ruff, mypy and pytest passed"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=
+	@echo "make test: ruff, mypy and pytest passed; $$($(BIN)/coverage report --format=total) % of the lines ran in the tests' own processes"
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build custom/*.egg-info
+	rm -rf .coverage .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build custom/*.egg-info

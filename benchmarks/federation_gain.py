@@ -18,14 +18,14 @@ import numpy as np
 
 from med_duallora.cohorts.prepared import COHORT_TABLE, PreparedCohort
 from med_duallora.engine import run_federation
+from med_duallora.measures import SCORES, VARIANTS, score_name
 from med_duallora.pretraining.data import find_cohorts
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.support.files import write_json
 from med_duallora.support.progress import track
 from med_duallora.support.seeds import generator
 
-VARIANTS = ("backbone", "global", "local", "both")
-METRICS = ("balanced_accuracy", "auroc")
+METRICS = {name: score.heading for name, score in SCORES.items() if score.leading}
 
 Scores = dict[str, dict[str, float]]
 
@@ -64,7 +64,8 @@ def _repetition(cohorts: list[PreparedCohort], job: JobConfig, options: argparse
         evaluation = run_federation(job, sites).evaluation
     scores = {
         variant: {
-            metric: float(np.mean([site[f"{variant}.{metric}"] for site in evaluation.values()])) for metric in METRICS
+            metric: float(np.mean([site[score_name(variant, metric)] for site in evaluation.values()]))
+            for metric in METRICS
         }
         for variant in VARIANTS
     }
@@ -94,7 +95,7 @@ def _resplit(cohort: PreparedCohort, target: Path, n_train: int, seed: int) -> N
 
 def _show(found: list[Scores], options: argparse.Namespace) -> None:
     print(f"{options.n_train} training subjects per vendor, {len(found)} repetitions: mean (sd) [lowest, highest]")
-    print("| | balanced accuracy | AUROC |\n|---|---|---|")
+    print(f"| | {' | '.join(METRICS.values())} |\n|---{'|---' * len(METRICS)}|")
     for name in (*VARIANTS, "gain"):
         cells = []
         for metric in METRICS:

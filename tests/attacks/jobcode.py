@@ -66,7 +66,7 @@ def other_reply(_shareable: Shareable) -> Shareable:
 def other_class(shareable: Shareable) -> Subclass:
     found = Subclass()
     found.update(shareable)
-    found.note = SUBJECT  # type: ignore[attr-defined]
+    found.note = SUBJECT
     return found
 
 

@@ -12,8 +12,8 @@ from tests.attacks import test_doors as doors
 from tests.attacks import test_floor as floor
 from tests.attacks import test_results as results
 from tests.attacks import test_side_channels as side
-from tests.unit import test_ledger_audit as ledger
-from tests.unit.flare import test_forged_contributions as server
+from tests.unit.boundary import test_ledger_audit as ledger
+from tests.unit.flare.server import test_forged_contributions as server
 
 EMPTY = "an empty TASK_RESULT_FILTER_ERROR leaves"
 HEAD = """# The attack table

@@ -99,7 +99,7 @@ BLOCKED: list[tuple[str, str, Trick, str]] = [
     ("tensors", "an extra dimension", tricks.tensor(lambda v: v[None]), "has shape"),
     ("tensors", "a longer one", tricks.tensor(lambda v: np.concatenate([v, v])), "has shape"),
     ("tensors", "a name with attributes", tricks.tensors(tricks.renamed), "a tensor name is not text"),
-    ("tensors", "a number as name", tricks.tensors(lambda d, n: d.update({7: d.pop(n)})), "name is not text"),
+    ("tensors", "a number as name", tricks.tensors(lambda d, n: d.__setitem__(7, d.pop(n))), "name is not text"),
     ("tensors", "a name of a megabyte", tricks.tensors(lambda d, _: d.update({"x" * 10**6: PIXELS})), "outside the"),
     (
         "tensors",

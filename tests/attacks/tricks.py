@@ -29,6 +29,7 @@ class Named(str):
     """Text that carries attributes."""
 
     __slots__ = ("note",)
+    note: str
 
 
 class Marked(OrderedDict):
@@ -61,7 +62,7 @@ def metrics(group: str = "metrics", **entries: Any) -> Trick:
     return changed(meta=lambda reply: {**dxo(reply)["meta"], group: {**dxo(reply)["meta"][group], **entries}})
 
 
-def tensors(change: Callable[[dict[str, Any], str], Any]) -> Trick:
+def tensors(change: Callable[[dict[Any, Any], str], Any]) -> Trick:
     """Change the tensors; ``change`` gets a copy of them and the name of the first one."""
 
     def make(reply: TrainReply) -> Shareable:
@@ -190,7 +191,7 @@ def as_subclass(reply: TrainReply) -> Subclass:
     """The honest content in an object of another class."""
     found = Subclass()
     found.update(reply.to_shareable())
-    found.note = SUBJECT  # type: ignore[attr-defined]
+    found.note = SUBJECT
     return found
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from med_duallora.errors import ArtifactError, FederationError
 from med_duallora.flare.jobs.export import JOBS, JobSpec, export_job

@@ -15,7 +15,7 @@ import numpy as np
 from med_duallora.adapter.methods import method_of
 from med_duallora.adapter.model import skeleton
 from med_duallora.errors import EgressViolation
-from med_duallora.measures import INITIAL_METRICS, STATISTIC_TEXTS, STATISTICS, TRAIN_METRICS, evaluation_metrics
+from med_duallora.measures import MEASURES, REPLIES, STATEMENTS, Place, may_stand, standing_in
 from med_duallora.settings.config import JobConfig
 from med_duallora.support.files import sha256_of_json
 
@@ -57,7 +57,8 @@ class EgressContract:
     @classmethod
     def for_job(cls, job: JobConfig) -> "EgressContract":
         """Derive the contract from the job configuration alone, the same at every site and at the server."""
-        return cls(*_derived(job), {**TRAIN_METRICS, **evaluation_metrics()}, job.train.n_rounds)
+        metrics = {name: measure.limits for name, measure in standing_in(*REPLIES).items()}
+        return cls(*_derived(job), metrics, job.train.n_rounds)
 
     @property
     def n_parameters(self) -> int:
@@ -78,8 +79,12 @@ class EgressContract:
             "n_rounds": self.n_rounds,
             "headers": list(HEADERS),
             "replies": self.replies(),
-            "statistics": {name: list(limits) for name, limits in STATISTICS.items()},
-            "statistic_texts": {name: list(texts) for name, texts in STATISTIC_TEXTS.items()},
+            "statistics": {
+                name: list(measure.limits)
+                for name, measure in standing_in(Place.CONSOLE).items()
+                if not measure.is_replied
+            },
+            "statistic_texts": {name: list(statement.texts) for name, statement in STATEMENTS.items()},
         }
 
     def replies(self) -> dict[str, Any]:
@@ -87,24 +92,17 @@ class EgressContract:
         train = {
             "NUM_STEPS_CURRENT_ROUND": ["number", 0, MAX_WEIGHT],
             "current_round": ["integer", 0, self.n_rounds - 1],
-            "metrics": ["metrics", *self.metric_names("metrics")],
-            "initial_metrics": ["metrics", *self.metric_names("initial_metrics")],
+            "metrics": ["metrics", *self.metric_names(Place.TRAIN_REPLY)],
+            "initial_metrics": ["metrics", *self.metric_names(Place.INITIAL)],
         }
         return {
             "train": {"kind": "WEIGHTS", "data": "tensors", "meta": train},
-            "validate": {"kind": "METRICS", "data": ["metrics", *self.metric_names("evaluation")], "meta": {}},
+            "validate": {"kind": "METRICS", "data": ["metrics", *self.metric_names(Place.VALIDATE_REPLY)], "meta": {}},
         }
 
-    def metric_names(self, group: str) -> list[str]:
-        """Return the metrics that may stand in one place.
-
-        Args:
-            group: ``metrics`` or ``initial_metrics`` of a train reply, or ``evaluation`` for a validate reply.
-        """
-        if group == "initial_metrics":
-            return [name for name in self.metrics if name in INITIAL_METRICS]
-        wanted = TRAIN_METRICS if group == "metrics" else evaluation_metrics()
-        return [name for name in self.metrics if name in wanted and name not in INITIAL_METRICS]
+    def metric_names(self, *places: Place) -> list[str]:
+        """Return the metrics that may stand in any of these places; what the table of measures lacks is in none."""
+        return [name for name in self.metrics if may_stand(name, frozenset(places))]
 
     @cached_property
     def sha256(self) -> str:
@@ -127,19 +125,19 @@ class EgressContract:
                 raise EgressViolation(f"a tensor outside the contract: {name[:120]!r}")
         return {name: _checked_tensor(name, spec, tensors) for name, spec in self.tensors.items()}
 
-    def check_metrics(self, metrics: object, group: str | None = None) -> dict[str, float]:
+    def check_metrics(self, metrics: object, place: Place | None = None) -> dict[str, float]:
         """Return fresh floats of the given metrics, all of them inside the contract.
 
         Args:
             metrics: name -> value.
-            group: where they stand, see ``metric_names``; None: any metric of the contract.
+            place: in which reply, or which part of it, they stand; None: in any.
 
         Raises:
             EgressViolation: no mapping; an unknown name; not a plain number; not finite; out of range.
         """
         if type(metrics) is not dict:
             raise EgressViolation(f"metrics come as {type(metrics).__name__}, expected a plain dict")
-        names = self.metrics if group is None else self.metric_names(group)
+        names = self.metric_names(*(REPLIES if place is None else (place,)))
         checked = {}
         for name, value in metrics.items():
             limits = self.metrics.get(name) if type(name) is str and name in names else None
@@ -158,12 +156,19 @@ class EgressContract:
         for name, value in statistics.items():
             if type(name) is not str:
                 continue
-            limits = STATISTICS.get(name) or self.metrics.get(name)
+            limits = self._statistic_limits(name)
             if limits and type(value) in (int, float) and limits[0] <= value <= limits[1]:  # type: ignore[operator]
                 found[name] = float(value)  # type: ignore[arg-type]
-            elif type(value) is str and value in STATISTIC_TEXTS.get(name, ()):
+            elif type(value) is str and name in STATEMENTS and value in STATEMENTS[name].texts:
                 found[name] = value
         return found
+
+    def _statistic_limits(self, name: str) -> tuple[float, float] | None:
+        """Return the range of a number that may be told at the console; None where it may not."""
+        measure = MEASURES.get(name)
+        if measure is None or Place.CONSOLE not in measure.places:
+            return None
+        return self.metrics.get(name) if measure.is_replied else measure.limits
 
     def check_weight(self, weight: object) -> float:
         """Return a contribution's weight, a number above 0 and at most ``MAX_WEIGHT`` (else EgressViolation)."""

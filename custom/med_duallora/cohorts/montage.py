@@ -10,7 +10,9 @@ import numpy as np
 from med_duallora.cohorts.nifti import Array, read_nifti
 from med_duallora.cohorts.prepared import COHORT_TABLE, PreparedCohort, PreparedSubject, load_volume
 from med_duallora.cohorts.provenance import NOTICE, is_synthetic
+from med_duallora.cohorts.readers import LAYOUTS
 from med_duallora.cohorts.subject import ImageSource, RawSubject
+from med_duallora.cohorts.vocabulary import STANDARD
 from med_duallora.errors import CohortError, InputError, SubjectRefused
 from med_duallora.support.files import atomic_path
 
@@ -77,13 +79,12 @@ def _folder_rows(folder: Path, n_subjects: int) -> list[MontageRow]:
 
 
 def _raw_subjects(folder: Path) -> list[RawSubject]:
-    from med_duallora.cohorts import acdc, mnms, mnms2
-
+    layouts = [layout for layout in LAYOUTS if layout.place == "DIR"]
     found: list[RawSubject] = []
-    for place in (folder, folder / "acdc", folder / "mnms", folder / "mnms2"):
-        for reader in (acdc, mnms, mnms2):
+    for place in (folder, *(folder / layout.name for layout in layouts)):
+        for layout in layouts:
             try:
-                found.extend(reader.read(place)[0])
+                found.extend(layout.read(place, STANDARD)[0])
             except CohortError:  # not this layout; a folder of no layout at all is refused below
                 continue
     if not found:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from med_duallora.cohorts.readers import LAYOUTS
 from med_duallora.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,16 +101,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _add_source_arguments(parser: argparse.ArgumentParser) -> None:
     sources = parser.add_argument_group("sources, at least one")
-    sources.add_argument(
-        "--acdc", type=Path, metavar="DIR", help="raw ACDC: the folder 'database' or the one holding it"
-    )
-    sources.add_argument(
-        "--mnms", type=Path, metavar="DIR", help="raw M&Ms: the folder 'OpenDataset' or the one holding it"
-    )
-    sources.add_argument(
-        "--mnms2", type=Path, metavar="DIR", help="raw M&Ms-2: the folder 'MnM2' or the one holding it"
-    )
-    sources.add_argument("--table", type=Path, metavar="CSV", help="any other cohort, described by a table (see below)")
+    for layout in LAYOUTS:
+        sources.add_argument(f"--{layout.name}", type=Path, metavar=layout.place, help=layout.help)
     sources.add_argument(
         "--dicom",
         type=Path,
@@ -188,20 +181,18 @@ def _read(
     options: argparse.Namespace, words: "Vocabulary", temporary: ExitStack
 ) -> "tuple[list[RawSubject], list[Refusal]]":
     """Read all sources; what they hold for a while is let go with ``temporary``."""
-    from med_duallora.cohorts import acdc, mnms, mnms2, table
-
-    readers = {"acdc": acdc.read, "mnms": mnms.read, "mnms2": mnms2.read, "table": table.read}
-    given = {name: getattr(options, name) for name in readers if getattr(options, name) is not None}
+    given = [layout for layout in LAYOUTS if getattr(options, layout.name) is not None]
     if not given and options.dicom is None:
-        raise InputError("give at least one source: --acdc, --mnms, --mnms2, --table or --dicom")
+        raise InputError(f"give at least one source: {', '.join(f'--{it.name}' for it in LAYOUTS)} or --dicom")
     if options.dicom_table is not None and options.dicom is None:
         raise InputError("--dicom-table describes the studies of --dicom DIR, which is not given")
     subjects: list[RawSubject] = []
     refused: list[Refusal] = []
-    for name, place in given.items():
+    for layout in given:
+        place = getattr(options, layout.name)
         if not place.exists():
-            raise InputError(f"--{name} {place} does not exist")
-        found, unusable = readers[name](place, words)
+            raise InputError(f"--{layout.name} {place} does not exist")
+        found, unusable = layout.read(place, words)
         subjects += found
         refused += unusable
     if options.dicom is not None:

@@ -2,6 +2,7 @@
 
 from med_duallora.adapter.methods import method_of
 from med_duallora.cohorts.origin import CITATIONS, Origin
+from med_duallora.measures import SCORES
 from med_duallora.report import drawing, plots, tables
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
 from med_duallora.report.finished import Run
@@ -21,7 +22,7 @@ PAYLOADS = {
 """What leaves, by head policy."""
 HEADS_THAT_STAY = {"local": ["classification head"], "shared": ["bias of the head"], "global": []}
 
-GLOSSARY = (
+TERMS = (
     ("site", "a client of the federation; here, one hospital or the scanners of one vendor"),
     ("backbone", "the frozen foundation model; it is the same at every site and is never trained here"),
     ("backbone + head", "the frozen backbone, with a logistic head fitted to the site's own training subjects"),
@@ -30,9 +31,8 @@ GLOSSARY = (
     ("global / local adapter only", "the trained model with the other adapter switched off; its head stays on"),
     ("payload", "what a site sends in a round, as it is serialised; its tensors alone are a little smaller"),
     ("round", "one training task at every site, then one aggregation; counted from 1 here, from 0 in FLARE's logs"),
-    ("sensitivity, specificity", "share of diseased subjects that were found; of normal (NOR) ones recognised"),
-    ("balanced accuracy", "mean of sensitivity and specificity; 0.5 is chance"),
-    ("AUROC", "chance that a subject with disease scores above a normal one; it needs no threshold"),
+)  # fmt: skip
+SUMMARIES = (
     ("macro, pooled", "mean over sites, each counting the same; over all subjects together"),
     ("worst site, spread", "the lowest value over sites; the highest minus the lowest"),
     ("aggregation residual", "relative size of what is lost by averaging the factors instead of their products"),
@@ -104,11 +104,12 @@ def _run_label(run: Run) -> str:
 def _sections(run: Run) -> list[Section]:
     plot = plots.pictures(run)
     accuracy, *other_scores = tables.result_tables(run)
+    others = ", ".join([score.heading for score in SCORES.values() if score.in_report][1:])
     intervals = tables.interval_table(run, "both")
-    curves = [plot[name] for name in ("loss", "accuracy", "residual")]
+    curves = [*(plot[curve.picture] for _, curve in plots.curves()), plot["residual"]]
     return [
         Section("Result", [Paragraph(_coarseness(run)), plot["variants"], accuracy, intervals, *_failures(run)]),
-        Section("Sensitivity, specificity, AUROC", other_scores),
+        Section(others[0].upper() + others[1:], other_scores),
         Section("What left the sites", [boundary_picture(run), Paragraph(_leaving(run)), tables.payload_table(run)]),
         Section("Training", [*curves, *([tables.adapters_table(run)] if run.other_evaluations else [])]),
         Section("Time", [plot["time"], tables.time_table(run)]),
@@ -195,4 +196,5 @@ def _n_subjects(run: Run) -> int:
 
 
 def _glossary() -> list[Block]:
-    return [Table("Terms used above", ["term", "meaning"], [list(entry) for entry in GLOSSARY])]
+    scores = [(score.heading, score.meaning) for score in SCORES.values() if score.in_report]
+    return [Table("Terms used above", ["term", "meaning"], [list(entry) for entry in (*TERMS, *scores, *SUMMARIES)])]

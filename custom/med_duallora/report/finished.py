@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.cohorts.origin import Origin
-from med_duallora.measures import VARIANTS as ADAPTER_VARIANTS
 from med_duallora.settings.config import JobConfig
-
-VARIANTS = ("backbone", *ADAPTER_VARIANTS)
-"""What a site evaluates, from no adapter to both; the order of every table."""
 
 
 @dataclass(frozen=True)

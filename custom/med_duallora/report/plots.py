@@ -10,20 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from med_duallora.measures import MEASURES, VARIANTS, Curve, Measure
 from med_duallora.report.document import Picture
 from med_duallora.report.finished import Evaluation, Run, SiteRound
 from med_duallora.report.summary import by_site, macro, macro_interval, site_intervals
-from med_duallora.report.tables import VARIANT_LABELS, training_seconds, variants
+from med_duallora.report.tables import training_seconds, variants
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#8A6D00", "#3A3A3A")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 2)))
-VARIANT_STYLE: dict[str, dict[str, Any]] = {
-    "backbone": {"marker": "x", "color": "#5A5A5A"},
-    "global": {"marker": "s", "color": "#0072B2"},
-    "local": {"marker": "^", "color": "#D55E00"},
-    "both": {"marker": "o", "color": "#111111"},
-}
+VARIANT_STYLES: tuple[dict[str, Any], ...] = (
+    {"marker": "x", "color": "#5A5A5A"},
+    {"marker": "s", "color": "#0072B2"},
+    {"marker": "^", "color": "#D55E00"},
+    {"marker": "o", "color": "#111111"},
+)
+"""In the order of ``VARIANTS``."""
 WIDTH = 4.6
 """Inches, of 100 CSS pixels each: a picture that is drawn for a narrow page needs no magnifying glass on any."""
 MOST_LETTERS = 16
@@ -51,16 +53,20 @@ STYLE = {
 
 
 def pictures(run: Run) -> dict[str, Picture]:
-    """Return the report's plots by name: variants, loss, accuracy, residual, time."""
+    """Return the report's plots by name: variants, the curves of the measures that have one, residual, time."""
     label = "synthetic phantoms" if run.origin and run.origin.phantoms == "all" else ""
     with mpl.rc_context(STYLE):
         return {
             "variants": _variants(run, label),
-            "loss": _loss(run, label),
-            "accuracy": _accuracy(run, label),
+            **{curve.picture: _measure(run, measure, curve, label) for measure, curve in curves()},
             "residual": _residual(run, label),
             "time": _time(run, label),
         }
+
+
+def curves() -> list[tuple[Measure, Curve]]:
+    """Return the measures that are drawn over the rounds, in the order of the table."""
+    return [(measure, measure.curve) for measure in MEASURES.values() if measure.curve]
 
 
 def site_styles(run: Run) -> dict[str, dict[str, Any]]:
@@ -75,18 +81,19 @@ def site_styles(run: Run) -> dict[str, dict[str, Any]]:
 def _variants(run: Run, label: str) -> Picture:
     """Balanced accuracy of every variant with its 95 % interval: one line per site and one for the mean over sites."""
     evaluation = run.evaluation
+    styles = dict(zip(VARIANTS, itertools.cycle(VARIANT_STYLES), strict=False))
     rows, shown = [*evaluation.sites, "mean"], variants(evaluation)
     figure = Figure(figsize=(WIDTH, 1.3 + 0.17 * (len(shown) + 1) * len(rows)), layout="constrained")
     axes = figure.subplots()
     for offset, variant in enumerate(shown):
         shift = 0.19 * (offset - (len(shown) - 1) / 2)
         points = [(rows.index(name) + shift, value, interval) for name, value, interval in _scores(evaluation, variant)]
-        style = VARIANT_STYLE[variant]
+        style = styles[variant]
         for y, _, interval in points:
             if interval:
                 axes.plot(interval, (y, y), color=style["color"], linewidth=1.1, alpha=0.75, zorder=2)
         xs, ys = [value for _, value, _ in points], [y for y, _, _ in points]
-        axes.plot(xs, ys, linestyle="none", markersize=5.5, zorder=3, label=VARIANT_LABELS[variant], **style)
+        axes.plot(xs, ys, linestyle="none", markersize=5.5, zorder=3, label=VARIANTS[variant].heading, **style)
     axes.axvline(0.5, color="#777777", linewidth=1, linestyle="dashed", zorder=1)
     axes.axhline(len(rows) - 1.5, color="#555555", linewidth=0.8)
     axes.set(xlim=(-0.03, 1.03), ylim=(len(rows) - 0.5, -0.5), xlabel="test balanced accuracy (dashed: chance)")
@@ -117,31 +124,22 @@ def _short(name: str) -> str:
     return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
-def _loss(run: Run, label: str) -> Picture:
-    figure, axes = _curve("training loss")
-    _lines(axes, run, lambda part: part.metrics.get("train_loss"))
-    axes.set_ylim(0, None)
+def _measure(run: Run, measure: Measure, curve: Curve, label: str) -> Picture:
+    """Draw one measure over the rounds, one line per site."""
+    figure, axes = _axes(measure.heading)
+    _lines(axes, run, lambda part: part.metrics.get(measure.name))
+    if curve.chance is not None:
+        axes.axhline(curve.chance, color="#777777", linewidth=1, linestyle="dashed")
+    margin = 0.03 * (measure.highest - measure.lowest)
+    is_share = measure.highest <= 1
+    axes.set_ylim(*((measure.lowest - margin, measure.highest + margin) if is_share else (measure.lowest, None)))
     _site_legend(figure, axes)
-    alt = "Line plot over the rounds: training loss by site."
-    return _picture(figure, "loss.png", alt, "Mean training loss of a round.", label)
-
-
-def _accuracy(run: Run, label: str) -> Picture:
-    figure, axes = _curve("validation balanced accuracy")
-    _lines(axes, run, lambda part: part.metrics.get("val_balanced_accuracy"))
-    axes.axhline(0.5, color="#777777", linewidth=1, linestyle="dashed")
-    axes.set_ylim(-0.03, 1.03)
-    _site_legend(figure, axes)
-    alt = "Line plot over the rounds: validation balanced accuracy by site."
-    caption = (
-        "The global adapter that came in, with the site's own local adapter, scored before the round's training "
-        "(dashed: chance)."
-    )
-    return _picture(figure, "accuracy.png", alt, caption, label)
+    alt = f"Line plot over the rounds: {measure.heading} by site."
+    return _picture(figure, f"{curve.picture}.png", alt, curve.caption, label)
 
 
 def _residual(run: Run, label: str) -> Picture:
-    figure, axes = _curve("aggregation residual")
+    figure, axes = _axes(MEASURES["residual"].heading)
     known = [(item.number, item.residual) for item in run.rounds if item.residual is not None]
     axes.plot([x for x, _ in known], [y for _, y in known], color="#3A3A3A", marker="o")
     axes.set_ylim(0, None)
@@ -150,7 +148,7 @@ def _residual(run: Run, label: str) -> Picture:
     return _picture(figure, "residual.png", alt, caption, label)
 
 
-def _curve(title: str) -> tuple[Figure, Axes]:
+def _axes(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     axes = figure.subplots()
     axes.set(title=title, xlabel="round")

@@ -4,17 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from med_duallora.measures import score_name
 from med_duallora.report.finished import Evaluation
 
-METRICS = {
-    "balanced_accuracy": "balanced accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "auroc": "AUROC",
-}
-"""Metrics of the result tables and how they are written."""
-
-_POOLED = ("balanced_accuracy", "sensitivity", "specificity")
 _Z_95 = 1.959963984540054
 
 
@@ -60,7 +52,7 @@ class Extent:
 
 def by_site(evaluation: Evaluation, variant: str, metric: str) -> dict[str, float]:
     """Return the metric of every site for which it is defined (a test split with one class only has no AUROC)."""
-    name = f"{variant}.{metric}"
+    name = score_name(variant, metric)
     return {site: scores[name] for site, scores in evaluation.sites.items() if name in scores}
 
 
@@ -85,8 +77,8 @@ def counts(scores: Mapping[str, float], variant: str) -> Counts | None:
     if not {"n_positive", "n_negative"} <= set(scores):
         return None
     n_positive, n_negative = int(scores["n_positive"]), int(scores["n_negative"])
-    hits = _part(scores.get(f"{variant}.sensitivity"), n_positive)
-    rejections = _part(scores.get(f"{variant}.specificity"), n_negative)
+    hits = _part(scores.get(score_name(variant, "sensitivity")), n_positive)
+    rejections = _part(scores.get(score_name(variant, "specificity")), n_negative)
     return None if hits is None or rejections is None else Counts(hits, n_positive, rejections, n_negative)
 
 
@@ -104,17 +96,18 @@ def pooled_counts(evaluation: Evaluation, variant: str) -> Counts | None:
 def pooled(evaluation: Evaluation, variant: str, metric: str) -> float | None:
     """Return a metric over all test subjects together.
 
-    The AUROC has none: it needs every prediction on one scale, and predictions stay at the sites.
+    Only what follows from counts has one: the AUROC, say, needs every prediction on one scale, and predictions stay at
+    the sites.
     """
     total = pooled_counts(evaluation, variant)
-    if metric not in _POOLED or total is None or not total.n_positive or not total.n_negative:
+    if total is None or not total.n_positive or not total.n_negative:
         return None
     sensitivity, specificity = total.hits / total.n_positive, total.rejections / total.n_negative
     return {
         "balanced_accuracy": (sensitivity + specificity) / 2,
         "sensitivity": sensitivity,
         "specificity": specificity,
-    }[metric]
+    }.get(metric)
 
 
 def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:

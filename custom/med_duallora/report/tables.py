@@ -4,16 +4,11 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from med_duallora.cohorts.origin import Origin
+from med_duallora.measures import SCORES, VARIANTS, score_name
 from med_duallora.report.document import Table
-from med_duallora.report.finished import VARIANTS, Evaluation, Round, Run
-from med_duallora.report.summary import METRICS, by_site, counts, extent, macro, pooled, pooled_counts, wilson_interval
+from med_duallora.report.finished import Evaluation, Round, Run
+from med_duallora.report.summary import by_site, counts, extent, macro, pooled, pooled_counts, wilson_interval
 
-VARIANT_LABELS = {
-    "backbone": "backbone + head",
-    "global": "global adapter only",
-    "local": "local adapter only",
-    "both": "both adapters",
-}
 PROVENANCE = (
     "job_id",
     "manifest_version",
@@ -63,7 +58,7 @@ def kib(n_bytes: float) -> str:
 
 def result_tables(run: Run) -> list[Table]:
     """Return one table per metric: a row per variant, a column per site, then macro, pooled, worst, spread."""
-    return [_result_table(run.evaluation, metric) for metric in METRICS]
+    return [_result_table(run.evaluation, name) for name, score in SCORES.items() if score.in_report]
 
 
 def _result_table(evaluation: Evaluation, metric: str) -> Table:
@@ -71,15 +66,15 @@ def _result_table(evaluation: Evaluation, metric: str) -> Table:
     rows, shown = [], variants(evaluation)
     for variant in shown:
         values, reach = by_site(evaluation, variant, metric), extent(evaluation, variant, metric)
-        row = [VARIANT_LABELS[variant], *(number(values.get(site)) for site in sites)]
+        row = [VARIANTS[variant].heading, *(number(values.get(site)) for site in sites)]
         row += [number(macro(evaluation, variant, metric)), number(pooled(evaluation, variant, metric))]
         row += [f"{reach.worst:.2f} ({reach.where})", number(reach.spread)] if reach else [NONE, NONE]
         rows.append(row)
     return Table(
-        caption=f"Test {METRICS[metric]}",
+        caption=f"Test {SCORES[metric].heading}",
         header=["variant", *sites, "macro", "pooled", "worst site", "spread"],
         rows=rows,
-        note="No pooled AUROC: predictions never leave a site." if metric == "auroc" else "",
+        note=SCORES[metric].note,
         strong_rows=[index for index, variant in enumerate(shown) if variant == "both"],
     )
 
@@ -89,24 +84,22 @@ def variants(evaluation: Evaluation) -> list[str]:
     return [
         variant
         for variant in VARIANTS
-        if any(name.startswith(f"{variant}.") for scores in evaluation.sites.values() for name in scores)
+        if any(score_name(variant, score) in scores for scores in evaluation.sites.values() for score in SCORES)
     ]
 
 
 def adapters_table(run: Run) -> Table:
     """Return the mean scores of every evaluated global adapter: the one of the report first."""
+    leading = [name for name, score in SCORES.items() if score.leading]
+    shown = [(variant, metric) for variant in ("both", "global") for metric in leading]
     rows = []
     for item in (run.evaluation, *run.other_evaluations):
-        scores = [
-            number(macro(item, variant, metric))
-            for variant in ("both", "global")
-            for metric in ("balanced_accuracy", "auroc")
-        ]
+        scores = [number(macro(item, variant, metric)) for variant, metric in shown]
         rows.append([item.model, NONE if item.round_index is None else str(item.round_index + 1), *scores])
-    header = ["adapter", "after round", "both: balanced accuracy", "both: AUROC"]
+    headings = [f"{VARIANTS[variant].short}: {SCORES[metric].heading}" for variant, metric in shown]
     return Table(
         caption="Evaluated global adapters, test scores, mean over sites",
-        header=[*header, "global only: balanced accuracy", "global only: AUROC"],
+        header=["adapter", "after round", *headings],
         rows=rows,
         note="Best: highest validation score of an incoming global adapter. The sites' local adapters are those after "
         "the last round, so only the last global adapter is the one that they were trained with.",
@@ -126,7 +119,7 @@ def interval_table(run: Run, variant: str) -> Table:
         else:
             rows.append([name, _share(found.rejections, found.n_negative), _share(found.hits, found.n_positive)])
     return Table(
-        caption=f"{VARIANT_LABELS[variant].capitalize()}: test subjects classified correctly, with 95 % intervals",
+        caption=f"{VARIANTS[variant].heading.capitalize()}: test subjects classified correctly, with 95 % intervals",
         header=["site", "NOR recognised (specificity)", "disease found (sensitivity)"],
         rows=rows,
         note="Wilson score intervals; subjects are independent, sites are not a random sample.",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from med_duallora.boundary.contract import EgressContract
-from med_duallora.measures import AVERAGED
+from med_duallora.measures import MEASURES
 from med_duallora.settings.config import JobConfig
 
 
@@ -18,7 +18,7 @@ def round_summary(record: Mapping[str, Any]) -> dict[str, float]:
     found = {"n_contributions": len(sites), "n_refused": len(record["refused"]), "seconds": record["seconds"]}
     if sites:
         found |= {"payload_bytes_max": max(site["payload_bytes"] for site in sites), "residual": record["residual"]}
-    for name in AVERAGED:
+    for name in (name for name, measure in MEASURES.items() if measure.averaged):
         values = [site["metrics"][name] for site in sites if name in site["metrics"]]
         if values:
             found[name] = sum(values) / len(values)

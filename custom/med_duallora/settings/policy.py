@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from med_duallora.errors import ConfigError
-from med_duallora.measures import COUNTS, split_of
+from med_duallora.measures import MEASURES, Kind, Subjects
 from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, sha256_or_empty
 
 
@@ -75,17 +75,19 @@ class SitePolicy:
     def allowed_metrics(self, metrics: Mapping[str, float], n_subjects: Mapping[str, int]) -> dict[str, float]:
         """Return what of a site's metrics may leave it; applying it twice gives the same.
 
+        What the table of measures has no entry for does not leave, whoever lists it.
+
         Args:
-            metrics: by the contract's names.
+            metrics: by name.
             n_subjects: number of subjects by split: train, val, test.
         """
         if not self.metrics_leave:
             return {}
-        enough = {split for split, n in n_subjects.items() if n >= self.min_subjects}
+        enough = {split for split in Subjects if n_subjects.get(split.value, 0) >= self.min_subjects} | {Subjects.NONE}
         return {
-            name: value if name in COUNTS else round(value, self.metric_decimals)
+            name: round(value, self.metric_decimals) if measure.kind is Kind.SCORE else value
             for name, value in metrics.items()
-            if (split := split_of(name)) is None or split in enough
+            if (measure := MEASURES.get(name)) and measure.leaves and measure.subjects in enough
         }
 
 

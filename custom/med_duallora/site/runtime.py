@@ -24,7 +24,7 @@ from med_duallora.boundary.lineage import ALONE, Lineage
 from med_duallora.cohorts.classes import lacking_class
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
 from med_duallora.errors import CohortError, StateError
-from med_duallora.measures import VARIANTS
+from med_duallora.measures import VARIANTS, score_name
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.baseline import backbone_probabilities
 from med_duallora.site.features import FeatureCache, FeatureSource
@@ -232,7 +232,7 @@ class SiteRuntime:
         probabilities = self._variants(global_state, should_stop)
         metrics = {"n_subjects": len(labels), "n_positive": labels.sum(), "n_negative": (1 - labels).sum()}
         for variant, chances in probabilities.items():
-            metrics |= {f"{variant}.{name}": value for name, value in scores(labels, chances).items()}
+            metrics |= {score_name(variant, name): value for name, value in scores(labels, chances).items()}
         rows = [
             {
                 "subject": subject.subject,
@@ -256,9 +256,10 @@ class SiteRuntime:
         model, source, settings = self.model, self.source, self.job.train
         train, test = self.train_subjects, self.cohort.split("test")
         found = {"backbone": backbone_probabilities(model, source, train, test, settings, should_stop=should_stop)}
-        for variant, adapters in VARIANTS.items():
-            with model.using(*adapters):
-                found[variant] = self._predictions(test, should_stop)
+        for name, variant in VARIANTS.items():
+            if variant.adapters:
+                with model.using(*variant.adapters):
+                    found[name] = self._predictions(test, should_stop)
         return found
 
     def _predictions(self, subjects: Sequence[PreparedSubject], should_stop: Callable[[], bool]) -> np.ndarray:

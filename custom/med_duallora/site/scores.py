@@ -17,7 +17,7 @@ def scores(labels: Sequence[int] | np.ndarray, probabilities: Sequence[float] | 
         probabilities: (n_subjects,) predicted probability of disease.
 
     Returns:
-        Names of ``METRIC_RANGES``. Where one class is absent only the other class's recall is defined, so the
+        Names of ``measures.SCORES``. Where one class is absent only the other class's recall is defined, so the
         rest is left out rather than invented; without subjects the result is empty.
 
     Raises:

@@ -15,6 +15,7 @@ from med_duallora.flare.local.rehearsal.verdict import COMPLETED
 from med_duallora.flare.site.public_context import PUBLIC_PROPERTIES
 from med_duallora.flare.wire.payload import TrainReply, read_reply
 from med_duallora.flare.wire.receipts import train_entry
+from med_duallora.measures import Place
 from med_duallora.site_kit import inspect_kit
 from tests.integration.captured import Captured, kept_of, ledger_of, lines_of
 from tests.integration.harness import SITES, RunningFederation
@@ -44,7 +45,9 @@ def test_the_bytes_at_the_server_are_exactly_the_contract_s(captured: Captured) 
     for _site, data, result in captured.results("validate"):
         assert set(result) == {"__headers__", "DXO"}
         assert set(result["__headers__"]) <= {*HEADERS, *FRAMEWORK_HEADERS, *SERVER_HEADERS}
-        assert set(result["DXO"]["data"]["initial_metrics"]) <= set(captured.contract.metric_names("evaluation"))
+        assert set(result["DXO"]["data"]["initial_metrics"]) <= set(
+            captured.contract.metric_names(Place.VALIDATE_REPLY)
+        )
         assert len(data) < 8 * 1024
 
 

@@ -79,9 +79,9 @@ def test_the_first_step_of_a_shared_head_reaches_every_input():
     model = tiny_model(LoRAConfig(head_policy="shared"))
     assert not model(tiny_images()).any(), "it starts without an opinion"
     model(tiny_images())[:, 1].sum().backward()
-    head = model.classifier.pred_head_dict["sax"]
-    assert (head.global_a.grad != 0).all()
-    assert not head.global_b.grad.any()
+    a, b = (model.get_parameter(f"classifier.pred_head_dict.sax.global_{factor}").grad for factor in "ab")
+    assert a is not None and (a != 0).all()
+    assert b is not None and not b.any()
 
 
 def test_a_shared_head_acts_in_every_variant():
@@ -178,9 +178,9 @@ def test_the_trunk_runs_in_evaluation_mode_and_without_gradients():
 @pytest.mark.parametrize(
     ("adapters", "acting", "reason"),
     [
-        (VARIANTS["global"], [Role.GLOBAL], "the shared part"),
-        (VARIANTS["local"], [Role.LOCAL], "the private part"),
-        (VARIANTS["both"], [Role.GLOBAL, Role.LOCAL], "as trained"),
+        (VARIANTS["global"].adapters, [Role.GLOBAL], "the shared part"),
+        (VARIANTS["local"].adapters, [Role.LOCAL], "the private part"),
+        (VARIANTS["both"].adapters, [Role.GLOBAL, Role.LOCAL], "as trained"),
         ((False, False), [], "the backbone"),
     ],
 )

@@ -62,11 +62,11 @@ def test_autoencoder_of_both_frames_is_taken_as_it_is(tmp_path, tiny):
 
 
 def test_head_of_an_autoencoder_file_does_not_depend_on_the_global_random_state(mae_file, tiny):
-    heads = []
+    heads: list[torch.Tensor] = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        heads.append(load_classifier(mae_file, tiny).pred_head_dict["cls"].weight)
+        heads.append(load_classifier(mae_file, tiny).get_parameter("pred_head_dict.cls.weight"))
         assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(*heads)
     assert 0 < float(heads[0].detach().abs().max()) < 0.2

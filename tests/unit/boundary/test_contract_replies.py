@@ -7,7 +7,7 @@ import pytest
 
 from med_duallora.boundary.contract import HEADERS, MAX_WEIGHT, EgressContract
 from med_duallora.errors import EgressViolation
-from med_duallora.measures import STATISTIC_TEXTS, evaluation_metrics
+from med_duallora.measures import STATEMENTS, Place, standing_in
 from med_duallora.settings.config import JobConfig
 
 JOB = JobConfig(backbone="cinema-tiny")
@@ -15,26 +15,26 @@ CONTRACT = EgressContract.for_job(JOB)
 
 
 def test_every_metric_has_its_place_and_only_one():
-    groups = [CONTRACT.metric_names(group) for group in ("metrics", "initial_metrics", "evaluation")]
+    groups = [CONTRACT.metric_names(group) for group in (Place.TRAIN_REPLY, Place.INITIAL, Place.VALIDATE_REPLY)]
     assert set().union(*groups) == set(CONTRACT.metrics)
     assert set(groups[0]) & set(groups[1]) == set() == set(groups[1]) & set(groups[2])
-    assert set(groups[2]) == set(evaluation_metrics())
+    assert set(groups[2]) == set(standing_in(Place.VALIDATE_REPLY))
 
 
 @pytest.mark.parametrize(
-    ("metrics", "group"),
+    ("metrics", "place"),
     [
-        ({"both.auroc": 0.5}, "metrics"),
-        ({"val_loss": 0.5}, "metrics"),
-        ({"train_loss": 0.5}, "initial_metrics"),
-        ({"train_loss": 0.5}, "evaluation"),
-        ({"seconds": 1.0}, "evaluation"),
+        ({"both.auroc": 0.5}, Place.TRAIN_REPLY),
+        ({"val_loss": 0.5}, Place.TRAIN_REPLY),
+        ({"train_loss": 0.5}, Place.INITIAL),
+        ({"train_loss": 0.5}, Place.VALIDATE_REPLY),
+        ({"seconds": 1.0}, Place.VALIDATE_REPLY),
     ],
 )
-def test_a_metric_in_the_wrong_place_is_refused(metrics: dict, group: str):
+def test_a_metric_in_the_wrong_place_is_refused(metrics: dict, place: Place):
     assert CONTRACT.check_metrics(metrics) == metrics
     with pytest.raises(EgressViolation, match="outside the contract"):
-        CONTRACT.check_metrics(metrics, group)
+        CONTRACT.check_metrics(metrics, place)
 
 
 def test_the_whole_contract_is_plain_json_and_hashed():
@@ -69,7 +69,7 @@ def test_a_weight_is_a_positive_number(weight: Any):
 
 
 def test_statistics_keep_what_is_allowed_and_drop_the_rest():
-    given = {
+    given: dict[object, object] = {
         "phase": "training",
         "device": "cuda:3",
         "round": 2,
@@ -78,7 +78,7 @@ def test_statistics_keep_what_is_allowed_and_drop_the_rest():
         "payload_bytes": 9,
         "both.auroc": 0.75,
     }
-    dropped = {
+    dropped: dict[object, object] = {
         "subject": "patient007",
         "phase ": "training",
         "n_subjects": "patient007",
@@ -100,4 +100,4 @@ def test_the_learners_phases_are_allowed():
 
     source = (Path(med_duallora.__file__).parent / "flare" / "site" / "learner.py").read_text(encoding="utf-8")
     phases = set(re.findall(r'phase="?([a-z ]+)"', source)) | set(re.findall(r'"phase": "([a-z ]+)"', source))
-    assert phases and phases <= set(STATISTIC_TEXTS["phase"])
+    assert phases and phases <= set(STATEMENTS["phase"].texts)

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def beating(
 
 def off_mm(frames: np.ndarray, centre: tuple[float, float], spacing: tuple[float, float, float] = SPACING) -> float:
     found = find_heart(frames, spacing).centre
-    return float(np.hypot(*((f - c) * s for f, c, s in zip(found, centre, spacing, strict=False))))
+    return math.dist(*(np.multiply(place, spacing[:2]).tolist() for place in (found, centre)))
 
 
 @pytest.mark.parametrize("centre", [(60.0, 80.0), (35.0, 40.0), (110.0, 130.0)])

@@ -14,6 +14,7 @@ from med_duallora.cohorts import prepare as module
 from med_duallora.cohorts.csvfile import read_rows
 from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.prepare import prepare_cohorts
+from med_duallora.cohorts.prepare_one import prepare_one
 from med_duallora.cohorts.prepare_tables import Preparation, PrepareOptions
 from med_duallora.cohorts.prepared import PreparedCohort, load_volume
 from med_duallora.cohorts.subject import RawSubject, Refusal
@@ -217,7 +218,7 @@ def test_an_interrupted_run_is_continued(raw: Path, tmp_path: Path, monkeypatch:
         done.append(task)
         return original(*task)
 
-    original = module.prepare_one
+    original = prepare_one
     monkeypatch.setattr(module, "prepare_one", stop_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
         prepare(raw, tmp_path / "out")

@@ -29,8 +29,7 @@ def cine(tmp_path: Path) -> RawSubject:
     write_nifti(tmp_path / "raw" / "c.nii.gz", texture(1, (*SHAPE, 3)), oblique_affine())
     labels = np.stack([heart_es(), heart(), heart()], axis=3)
     write_nifti(tmp_path / "raw" / "g.nii.gz", labels, oblique_affine())
-    image, labels = tmp_path / "raw" / "c.nii.gz", tmp_path / "raw" / "g.nii.gz"
-    sources = [ImageSource(path, frame) for path in (image, labels) for frame in (2, 0)]
+    sources = [ImageSource(tmp_path / "raw" / name, frame) for name in ("c.nii.gz", "g.nii.gz") for frame in (2, 0)]
     return RawSubject("c1", "mnms", "DCM", "ge", "c", *sources)
 
 

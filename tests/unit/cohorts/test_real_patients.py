@@ -5,6 +5,7 @@ Data: ACDC, O. Bernard et al., IEEE TMI 37(11), 2018; M&Ms, V. M. Campello et al
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def mnms_subjects(shared: Path) -> list[RawSubject]:
         code: [ImageSource(folder / f"{code}_sa_{end}.nii.gz") for end in ("ED", "ES", "ED_gt", "ES_gt")]
         for code in MNMS
     }
-    return [RawSubject(code, "mnms", "HCM", MNMS[code], "1", *sources[code], MNMS_NUMBERS) for code in MNMS]
+    plain = [RawSubject(code, "mnms", "HCM", MNMS[code], "1", *sources[code]) for code in MNMS]
+    return [replace(subject, label_numbers=MNMS_NUMBERS) for subject in plain]
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,10 @@ def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server(tmp_path: Path) -> Path:
     """Return the server's folder inside a simulator-like workspace."""
+    return finished_run(tmp_path)
+
+
+def finished_run(tmp_path: Path) -> Path:
     folder = tmp_path / "workspace" / "server" / "simulate_job" / "app_server"
     folder.mkdir(parents=True)
     (folder / "job.json").write_text(json.dumps({"experiment": "demo", "train": {"n_rounds": 3}}))

@@ -21,7 +21,7 @@ from tests.unit.report.conftest import scores, site_evaluation
 @pytest.fixture
 def evaluation() -> Evaluation:
     record = evaluation_record()
-    return Evaluation("best", None, record["sites"], {})  # type: ignore[arg-type]
+    return Evaluation("best", None, record["sites"], {})
 
 
 @pytest.mark.parametrize(

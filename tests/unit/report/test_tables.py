@@ -94,18 +94,18 @@ def test_training_time_is_the_slowest_sites(
 
 
 def test_settings_are_named_as_set_takes_them(server: Path) -> None:
-    rows = dict(tables.configuration_table(read_run(server)).rows)  # type: ignore[arg-type]
+    rows = dict(tables.configuration_table(read_run(server)).rows)
     assert rows["train.n_rounds"] == "3"
     assert rows["lora.targets"] == "q, kv"
 
 
 def test_provenance_flattens_the_manifest_and_leaves_out_the_settings(server: Path) -> None:
-    rows = dict(tables.provenance_table(read_run(server)).rows)  # type: ignore[arg-type]
+    rows = dict(tables.provenance_table(read_run(server)).rows)
     assert rows["versions.python"] == "3.11"
     assert rows["backbone_sha256"] == "f" * 64
     assert len(rows["job.json sha256"]) == 64
     assert rows["started"] == "31 Jan 2026, 22:59 UTC"
-    settings = dict(tables.configuration_table(read_run(server)).rows)  # type: ignore[arg-type]
+    settings = dict(tables.configuration_table(read_run(server)).rows)
     assert not set(rows) & set(settings) - {"backbone_sha256"}
     assert not any(name.startswith(("lora", "job.")) and name != "job.json sha256" for name in rows)
 

@@ -134,16 +134,17 @@ def test_memory_does_not_grow_with_the_number_of_sites():
     assert peak(60) < peak(3) + 2 * CONTRACT.tensor_bytes
 
 
-def test_a_full_disk_refuses_the_contribution_not_the_round():
+def test_a_full_disk_refuses_the_contribution_not_the_round(monkeypatch: pytest.MonkeyPatch):
     class Full:
         def seek(self, _where: int) -> None:
             raise OSError(28, "No space left on device")
 
     collection = collected(RoundRules(), {"a": near(1)})
-    kept, collection._file = collection._file, Full()
+    kept = collection._file
+    monkeypatch.setattr(collection, "_file", Full())
     with pytest.raises(AggregationError, match="no room to keep the contribution of b: No space left"):
         collection.add("b", 3, 1.0, near(2))
-    collection._file = kept
+    monkeypatch.setattr(collection, "_file", kept)
     assert collection.result(PREVIOUS).aggregation.sites == ("a",)
 
 

@@ -6,7 +6,6 @@ import torch
 
 from med_duallora.errors import CheckpointError, CohortError, ConfigError
 from med_duallora.settings.config import SiteConfig
-from med_duallora.support import devices
 from med_duallora.support.devices import resolve_device
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny_site import JOB, START, cohort_with, runtime_of
@@ -91,8 +90,8 @@ def test_a_global_state_that_does_not_fit_is_refused(config, incoming, message, 
     ],
 )
 def test_devices(monkeypatch, name, n_devices, expected, reason):
-    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: n_devices > 0)
-    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: n_devices)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_devices)
     assert resolve_device(name) == torch.device(expected), reason
 
 
@@ -105,7 +104,7 @@ def test_devices(monkeypatch, name, n_devices, expected, reason):
     ],
 )
 def test_devices_that_are_not_there_are_refused_and_not_replaced(monkeypatch, config, name, n_devices, message):
-    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: n_devices > 0)
-    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: n_devices)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_devices)
     with pytest.raises(ConfigError, match=message):
         runtime_of(replace(config, device=name))

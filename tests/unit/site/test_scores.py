@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from med_duallora.measures import METRIC_RANGES
+from med_duallora.measures import SCORES
 from med_duallora.site.scores import scores
 
 
@@ -74,7 +74,8 @@ def test_what_cannot_be_scored_is_refused(labels, probabilities, message, reason
 def test_the_ranges_are_the_scores_own():
     unit = (0.0, 1.0)
     plain = {"balanced_accuracy": unit, "sensitivity": unit, "specificity": unit, "auroc": unit}
-    assert {**plain, "mcc": (-1.0, 1.0)} == METRIC_RANGES, "the egress contract refuses what lies outside"
+    ranges = {name: (score.lowest, score.highest) for name, score in SCORES.items()}
+    assert ranges == {**plain, "mcc": (-1.0, 1.0)}, "the egress contract refuses what lies outside"
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), max_size=40))
@@ -82,8 +83,7 @@ def test_scores_stay_in_their_ranges_and_do_not_depend_on_the_order(rows):
     labels, chances = np.array([r[0] for r in rows], dtype=int), np.array([r[1] for r in rows])
     found = scores(labels, chances)
     for name, value in found.items():
-        low, high = METRIC_RANGES[name]
-        assert low <= value <= high, name
+        assert SCORES[name].lowest <= value <= SCORES[name].highest, name
     assert scores(labels[::-1], chances[::-1]) == pytest.approx(found)
     both = len(set(labels.tolist())) == 2
-    assert set(found) == set(METRIC_RANGES) if both else set(found) <= {"sensitivity", "specificity"}
+    assert set(found) == set(SCORES) if both else set(found) <= {"sensitivity", "specificity"}

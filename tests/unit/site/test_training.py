@@ -9,7 +9,6 @@ from med_duallora.adapter.roles import Role
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import TrainConfig
-from med_duallora.site import training
 from med_duallora.site.features import FeatureSource
 from med_duallora.site.training import class_weights, learning_rate, predict
 from tests.unit.tiny import TRAINED, digest, shake
@@ -111,7 +110,7 @@ def test_a_missing_class_has_no_weight(labels, message):
 def test_training_uses_the_class_weights_and_label_smoothing(subjects, monkeypatch):
     made = []
     plain = nn.CrossEntropyLoss
-    monkeypatch.setattr(training.nn, "CrossEntropyLoss", lambda **options: made.append(options) or plain(**options))
+    monkeypatch.setattr(nn, "CrossEntropyLoss", lambda **options: made.append(options) or plain(**options))
     diseased = [subject for subject in subjects if subject.label]
     normal = [subject for subject in subjects if not subject.label]
     trainee("train.label_smoothing=0.3").train([*diseased, normal[0]])

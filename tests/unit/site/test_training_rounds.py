@@ -56,10 +56,11 @@ def continuous_reference(subjects, n_rounds: int) -> dict[str, np.ndarray]:
 
 def rebuilt(subjects, n_rounds: int, keep_moments: bool) -> dict[str, np.ndarray]:
     """The same rounds as a site runs them: model and optimizer are built anew in every round."""
-    values, moments = None, {}
+    values: dict[str, np.ndarray] = {}
+    moments: dict[str, np.ndarray] = {}
     for round_index in range(n_rounds):
         it = trainee()
-        if values is not None:
+        if values:
             it.model.load_values(TRAINED, values)
         result = it.train(subjects, round_index, moments)
         values, moments = it.model.values(TRAINED), result.moments if keep_moments else {}
@@ -251,7 +252,7 @@ def test_a_loss_that_is_not_finite_is_an_error_and_never_a_step(subjects, monkey
 
 def test_a_gradient_that_is_not_finite_is_an_error(subjects, monkeypatch):
     it = trainee()
-    monkeypatch.setattr(training.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
     with pytest.raises(TrainingDiverged):
         it.train(subjects)
 

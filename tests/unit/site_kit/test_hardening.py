@@ -81,7 +81,10 @@ def test_flare_itself_reads_the_rights_as_closed(site_kit: Path):
 
 @pytest.mark.parametrize("right", ["cat", "tail", " BYOC ", "Shell_Commands", "ls"])
 def test_a_single_right_does_not_win_over_its_category(right: str):
-    before = {"format_version": "1.0", "permissions": {"lead": {"shell_commands": "none", right: "any", "view": "any"}}}
+    before: dict[str, Any] = {
+        "format_version": "1.0",
+        "permissions": {"lead": {"shell_commands": "none", right: "any", "view": "any"}},
+    }
     (rights,) = authorization(before)["permissions"].values()
     assert open_rights(rights) == [] and rights["view"] == "any"
     assert open_rights(before["permissions"]["lead"]) == [right]
@@ -269,7 +272,7 @@ def test_a_missing_site_configuration_is_said_before_anything_is_written(site_ki
 
 
 def test_a_write_that_fails_leaves_the_kit_as_it_was(site_kit: Path, monkeypatch: pytest.MonkeyPatch):
-    from med_duallora.site_kit.hardening import write_text
+    from med_duallora.support.files import write_text
 
     def full_disk(path: Path, text: str, mode: int) -> None:
         if path.name == "privacy.json":

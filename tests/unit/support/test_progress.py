@@ -83,4 +83,4 @@ def test_an_error_in_the_work_is_not_hidden() -> None:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        list(track(failing(), "subjects"))  # type: ignore[call-overload]
+        list(track(failing(), "subjects"))

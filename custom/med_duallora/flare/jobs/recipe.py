@@ -20,10 +20,10 @@ from med_duallora.flare.server.tensorboard import TensorBoardRuns
 from med_duallora.flare.site.egress_filter import FILTERED_TASKS, EgressFilter
 from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import JOB_COMPONENT, FederatedJob
+from med_duallora.measures import KEY_MEASURE
 from med_duallora.settings.config import MAX_ROUNDS, JobConfig
 from med_duallora.settings.limits import between, check_limits, limited
 
-KEY_METRIC = "val_balanced_accuracy"
 PACKAGE = "med_duallora"
 MONTH_S = 31 * 24 * 3600
 TASK_INTERVAL_S = 0.5
@@ -104,7 +104,7 @@ def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> No
         AppConstants.DEFAULT_AGGREGATOR_ID: DualLoRAAggregator(min_sites=workflow.min_sites),
         "persistor": SafetensorsPersistor(workflow.initial_adapter),
         AppConstants.DEFAULT_SHAREABLE_GENERATOR_ID: FullModelShareableGenerator(),
-        "model_selector": AdapterSelector(key_metric=KEY_METRIC),
+        "model_selector": AdapterSelector(key_metric=KEY_MEASURE),
         "tensorboard": TensorBoardRuns(),
     }
     for component_id, component in components.items():

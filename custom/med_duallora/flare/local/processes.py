@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from med_duallora.errors import FederationError
 from med_duallora.flare.local.rehearsal.record import StartedProcess

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from med_duallora.measures import KEY_MEASURE
 from med_duallora.support.progress import Bar, display
 
 
@@ -40,7 +41,7 @@ def round_line(record: Mapping[str, Any], n_rounds: int) -> str:
     For example ``round  3/12  val. balanced accuracy ge 0.71  philips 0.65  mean 0.680  2.1 s``: the score of the
     adapters that the round started from.
     """
-    scores = {site: values["metrics"].get("val_balanced_accuracy") for site, values in record["sites"].items()}
+    scores = {site: values["metrics"].get(KEY_MEASURE) for site, values in record["sites"].items()}
     known = [score for score in scores.values() if score is not None]
     texts = [f"{site} {'-' if score is None else f'{score:.2f}'}" for site, score in scores.items()]
     mean = f"  mean {sum(known) / len(known):.3f}" if known else ""

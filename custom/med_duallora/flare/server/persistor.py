@@ -15,6 +15,7 @@ from med_duallora.errors import ArtifactError, ConfigError, EgressViolation, Med
 from med_duallora.flare.server.directory import server_directory
 from med_duallora.flare.wire.job import job_of
 from med_duallora.flare.wire.payload import set_lineage
+from med_duallora.measures import KEY_MEASURE
 from med_duallora.server.artifact import adapter_manifest, load_adapter, save_adapter
 from med_duallora.server.resume import SavedRound
 from med_duallora.server.rundir import ADAPTERS, FLARE_MANIFEST_FILE, JOB_FILE, contributions, round_record
@@ -49,7 +50,7 @@ class SafetensorsPersistor(ModelPersistor):
             incoming = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
             # what the sites scored is what the round before this one gave
             round_index = int(fl_ctx.get_prop(AppConstants.CURRENT_ROUND)) - 1
-            self._save("best", incoming, round_index, fl_ctx, val_balanced_accuracy=score)
+            self._save("best", incoming, round_index, fl_ctx, **{KEY_MEASURE: score})
 
     def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
         """Return the global state of the first round, and write ``job.json``; stops the job where it cannot."""

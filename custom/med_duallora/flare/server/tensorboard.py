@@ -13,7 +13,7 @@ from med_duallora.flare.server.directory import server_directory
 from med_duallora.flare.wire.job import job_of
 from med_duallora.flare.wire.payload import read_scalar
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT, LOCAL_EVENT
-from med_duallora.measures import tag_of
+from med_duallora.measures import MEASURES
 from med_duallora.server.artifact import versions
 from med_duallora.server.monitoring import configuration_text
 from med_duallora.server.rundir import TENSORBOARD_FOLDER
@@ -25,7 +25,8 @@ class TensorBoardRuns(TBAnalyticsReceiver):
     """Draws the agreed metrics of the sites and the server's own numbers under readable tags.
 
     FLARE's receiver writes whatever a site sends, under whatever name. Here a site's number must be one of the
-    contract's, in its range; anything else is dropped (the aggregator says so in the log).
+    contract's, in its range; anything else is dropped (the aggregator says so in the log), and so is a number of any
+    origin that the table of measures gives no tag.
     """
 
     def __init__(self) -> None:
@@ -51,8 +52,11 @@ class TensorBoardRuns(TBAnalyticsReceiver):
                 record_origin = SERVER_RUN
         except EgressViolation:
             return
+        measure = MEASURES.get(str(name))
+        if measure is None or not measure.tag:
+            return
         writer = self._writer(record_origin)
-        writer.add_scalar(tag_of(str(name)), value, step)
+        writer.add_scalar(measure.tag, value, step)
         writer.flush()
 
     def _writer(self, run: str) -> TensorBoardEventWriter:

@@ -20,6 +20,7 @@ from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import FederatedJob, job_of
 from med_duallora.flare.wire.payload import Failure, Scores, TrainReply, read_reply
 from med_duallora.flare.wire.receipts import blocked_entry, error_entry, metrics_entry, train_entry
+from med_duallora.measures import MEASURES, STATEMENTS, Kind, Subjects
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.runtime import SiteRuntime
 
@@ -103,11 +104,13 @@ class Boundary:
         the policy is not known, or lets no number out, texts and the running round are left.
         """
         found = self.contract.allowed_statistics(statistics)
-        plain = {name: value for name, value in found.items() if isinstance(value, str) or name == "round"}
+        free = {*STATEMENTS, *(name for name, measure in MEASURES.items() if measure.kind is Kind.ROUND)}
+        plain = {name: value for name, value in found.items() if name in free}
         if self.config is None or self.runtime is None:
             return plain
         n_subjects = self.runtime.n_subjects()
-        n_subjects["train"] = min(n_subjects["train"], self.job.train.batch_size)
+        train = Subjects.TRAINING.value
+        n_subjects[train] = min(n_subjects[train], self.job.train.batch_size)
         numbers = {name: float(value) for name, value in found.items() if name not in plain}
         return {**plain, **self.config.policy.allowed_metrics(numbers, n_subjects)}
 

@@ -18,6 +18,7 @@ from nvflare.app_common.app_constant import AppConstants
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import EgressViolation
+from med_duallora.measures import Place
 
 WEIGHT = MetaKey.NUM_STEPS_CURRENT_ROUND
 ROUND = MetaKey.CURRENT_ROUND
@@ -127,8 +128,8 @@ def read_train_reply(contract: EgressContract, reply: Shareable) -> TrainReply:
         tensors=contract.check_tensors(dxo.data),
         weight=contract.check_weight(dxo.meta[WEIGHT]),
         round_index=contract.check_round(dxo.meta[ROUND]),
-        metrics=contract.check_metrics(dxo.meta[METRICS], "metrics"),
-        initial_metrics=None if initial is None else contract.check_metrics(initial, "initial_metrics"),
+        metrics=contract.check_metrics(dxo.meta[METRICS], Place.TRAIN_REPLY),
+        initial_metrics=None if initial is None else contract.check_metrics(initial, Place.INITIAL),
     )
 
 
@@ -146,7 +147,7 @@ def read_metrics_reply(contract: EgressContract, reply: Shareable) -> dict[str, 
     dxo = _only_dxo(reply, DataKind.METRICS)
     _only_keys(dxo.meta, set(), set(), "meta entry")
     _only_keys(dxo.data, {INITIAL_METRICS}, set(), "data entry")
-    return contract.check_metrics(dxo.data[INITIAL_METRICS], "evaluation")
+    return contract.check_metrics(dxo.data[INITIAL_METRICS], Place.VALIDATE_REPLY)
 
 
 def read_scalar(data: Any) -> tuple[object, object, object]:

@@ -10,6 +10,7 @@ from nvflare.app_common.widgets.convert_to_fed_event import FED_EVENT_PREFIX
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
 from med_duallora.boundary.contract import EgressContract
+from med_duallora.measures import MEASURES
 
 FEDERATION_EVENT = FED_EVENT_PREFIX + ANALYTIC_EVENT_TYPE
 """Event under which a site's scalars reach the server."""
@@ -20,7 +21,7 @@ LOCAL_EVENT = ANALYTIC_EVENT_TYPE
 def stream_from_site(
     sender: FLComponent, contract: EgressContract, metrics: Mapping[str, float], step: int, fl_ctx: FLContext
 ) -> None:
-    """Send a site's metrics to the server's TensorBoard; this leaves the site, so the contract decides.
+    """Send a site's metrics to the server's TensorBoard, those that it draws; they leave, so the contract decides.
 
     Args:
         sender: component that sends.
@@ -32,7 +33,9 @@ def stream_from_site(
     Raises:
         EgressViolation: a metric that the contract does not name; nothing was sent.
     """
-    _send(sender, contract.check_metrics(dict(metrics)), step, fl_ctx, FEDERATION_EVENT)
+    checked = contract.check_metrics(dict(metrics))
+    drawn = {name: value for name, value in checked.items() if MEASURES[name].tag}
+    _send(sender, drawn, step, fl_ctx, FEDERATION_EVENT)
 
 
 def write_at_server(sender: FLComponent, scalars: Mapping[str, float], step: int, fl_ctx: FLContext) -> None:

@@ -65,4 +65,5 @@ def _wins(ill: np.ndarray, healthy: np.ndarray) -> np.ndarray:
 
 
 def _resampled(table: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return np.ix_(*(rng.integers(n, size=n) for n in table.shape))
+    ill, healthy = np.ix_(*(rng.integers(n, size=n) for n in table.shape))
+    return ill, healthy

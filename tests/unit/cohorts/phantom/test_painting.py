@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from med_duallora.cohorts.phantom.surroundings import paint_body
 
 
 @pytest.fixture(scope="module")
-def painted() -> dict[str, np.ndarray]:
+def painted() -> dict[str, Any]:
     """Signal, labels and body of one heart at ED, before the scanner."""
     phantom = draw_subject(Identity(0, 0, 0, "siemens", "NOR"))
     phantom = replace(phantom, pose=replace(phantom.pose, apex_first=True))

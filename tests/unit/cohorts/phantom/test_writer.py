@@ -70,6 +70,7 @@ def test_mnms_counts_frames_from_zero_and_labels_two_of_them(cohort: Path) -> No
     for subject in subjects[:4]:
         labels = np.asarray(nib.load(subject.ed_segmentation.path).dataobj)
         sizes = {frame: int((labels[..., frame] == 1).sum()) for frame in range(labels.shape[3])}
+        assert subject.ed.frame is not None and subject.es.frame is not None
         assert {frame for frame, size in sizes.items() if size} == {subject.ed.frame, subject.es.frame}
         assert sizes[subject.ed.frame] > sizes[subject.es.frame]
 

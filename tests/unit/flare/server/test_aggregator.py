@@ -17,6 +17,7 @@ from med_duallora.boundary.contract import EgressContract
 from med_duallora.flare.server.aggregator import DualLoRAAggregator
 from med_duallora.flare.wire.payload import TrainReply
 from med_duallora.flare.wire.tracking import LOCAL_EVENT
+from med_duallora.measures import Place, standing_in
 from med_duallora.settings.config import JobConfig
 from tests.unit.flare.standin import Engine, from_site, sent_by, server_context
 from tests.unit.tiny import random_payload, same
@@ -183,6 +184,7 @@ def test_the_console_sees_what_the_last_round_gave(server: Server, contract: Egr
     assert (shown["train_loss"], shown["val_balanced_accuracy"]) == (0.75, 0.75)
     assert (shown["round"], shown["n_contributions"], shown["best_round"]) == (1, 1, 0)
     assert (shown["n_refused"], shown["n_refused_in_all"]) == (0, 1)
+    assert set(shown) <= set(standing_in(Place.SERVER)), "every number of the server has an entry that says so"
 
 
 def test_tensorboard_sees_the_round(server: Server, reply: TrainReply) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.flare.server.tensorboard import TensorBoardRuns
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT, stream_from_site, write_at_server
+from med_duallora.measures import MEASURES
+from med_duallora.settings.config import JobConfig
 from tests.unit.flare.standin import Engine
 
 
@@ -32,7 +35,7 @@ class Server:
         return fl_ctx
 
     def receive(self, site: str, **metrics: float) -> None:
-        sender = Engine(self.engine.components["job"].settings, Path())  # type: ignore[attr-defined]
+        sender = Engine(self.engine.components["job"].settings, Path())
         stream_from_site(FLComponent(), self.contract, metrics, 1, sender.context(site))
         for data in sender.fired(FEDERATION_EVENT):
             self.arrive(site, data)
@@ -74,10 +77,28 @@ def test_the_server_s_own_numbers_stand_in_its_run(server: Server) -> None:
     assert [event.value for event in server.runs()["server"].Scalars("round/aggregation_residual")] == [0.125]
 
 
+def test_a_number_without_an_entry_or_without_a_tag_is_not_drawn(server: Server) -> None:
+    ours = {"residual": 0.125, "cohort_name": 0.5, "best_round": 1}
+    write_at_server(FLComponent(), ours, 0, server.engine.context("fl-server.example.org"))
+    assert server.runs()["server"].Tags()["scalars"] == ["round/aggregation_residual"]
+
+
+def test_an_entry_alone_makes_a_number_of_a_site_be_drawn(
+    engine: Engine, tiny_job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = dataclasses.replace(MEASURES["train_loss"], name="train_margin", tag="train/margin")
+    plain = dataclasses.replace(drawn, name="train_spread", tag="")
+    for entry in (drawn, plain):
+        monkeypatch.setitem(MEASURES, entry.name, entry)
+    server = Server(engine, EgressContract.for_job(tiny_job))
+    server.receive("ge", train_margin=0.5, train_spread=0.25)
+    assert server.runs()["ge"].Tags()["scalars"] == ["train/margin"]
+
+
 def scalar(contract: EgressContract, job: Any, **metrics: float) -> Shareable:
     sender = Engine(job, Path())
     stream_from_site(FLComponent(), contract, metrics, 1, sender.context("ge"))
-    return sender.fired(FEDERATION_EVENT)[0]  # type: ignore[no-any-return]
+    return sender.fired(FEDERATION_EVENT)[0]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +116,7 @@ def scalar(contract: EgressContract, job: Any, **metrics: float) -> Shareable:
 def test_whatever_else_a_site_sends_is_not_written(
     reason: str, changes: dict[str, Any], site: str, server: Server, tmp_path: Path
 ) -> None:
-    job = server.engine.components["job"].settings  # type: ignore[attr-defined]
+    job = server.engine.components["job"].settings
     data = scalar(server.contract, job, train_loss=0.5)
     data["DXO"]["data"].update(changes)
     server.arrive(site, data)

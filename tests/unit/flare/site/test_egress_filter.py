@@ -73,7 +73,7 @@ def test_the_replies_of_two_tasks_are_not_interchangeable(contract: EgressContra
 
 def test_something_that_is_no_shareable_is_refused(contract: EgressContract) -> None:
     with pytest.raises(EgressViolation, match="dict"):
-        rebuilt("train", {"DXO": 1}, contract)  # type: ignore[arg-type]
+        rebuilt("train", {"DXO": 1}, contract)
 
 
 def test_no_message_holds_a_value(contract: EgressContract, reply: TrainReply) -> None:

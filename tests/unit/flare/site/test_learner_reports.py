@@ -1,6 +1,7 @@
 """What a learner tells while it works: to TensorBoard, to the console and in the site's log."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from med_duallora.errors import CheckpointError, CohortError, ConfigError, State
 from med_duallora.flare.site.learner import loggable
 from med_duallora.flare.wire.payload import read_train_reply
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT
+from med_duallora.measures import Place, standing_in
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.runtime import SiteRuntime
 from tests.unit.flare.learning import Site
 from tests.unit.flare.standin import answered
@@ -40,6 +43,22 @@ def test_a_round_reports_to_the_console(site: Site, contract: EgressContract) ->
     # LearnerExecutor adds the validation metrics to what the learner serialised
     assert 0 < len(fobs.dumps(reply)) - statistics["payload_bytes"] < 1024
     assert contract.allowed_statistics(statistics) == statistics, "nothing that the contract does not name"
+
+
+def test_every_number_that_the_learner_tells_has_an_entry(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: set[str] = set()
+    whole = SitePolicy.allowed_metrics
+
+    def noted(policy: SitePolicy, metrics: Mapping[str, float], n_subjects: Mapping[str, int]) -> dict[str, float]:
+        computed.update(metrics)
+        return whole(policy, metrics, n_subjects)
+
+    monkeypatch.setattr(SitePolicy, "allowed_metrics", noted)
+    site.ask("train")
+    site.ask("validate")
+    told = standing_in(Place.CONSOLE)
+    assert computed <= set(told), "the policy drops what has none"
+    assert set(told) - computed == {"round"}, "an entry of a number that nobody computes"
 
 
 def test_the_console_sees_what_the_site_is_doing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,33 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from med_duallora.flare.local.rehearsal.verdict import waits_because
+from med_duallora.measures import MEASURES, STATEMENTS, Kind, Measure, Statement
 from med_duallora.support.progress import display
 
 GROUP = "med_duallora"
 """Under this name our components answer FLARE's show_stats, at the server and at the sites."""
 ROUNDS = "ScatterAndGather"
-COLUMNS = {
-    "phase": "phase",
-    "round": "round",
-    "train_loss": "loss",
-    "val_balanced_accuracy": "bal. accuracy",
-    "n_subjects": "subjects",
-    "steps_per_second": "steps/s",
-    "seconds": "s per round",
-    "device": "device",
-    "peak_memory_mb": "peak MiB",
-}
-"""Statistics of a site that a terminal shows, and their headings."""
-SERVER_WORDS = {
-    "phase": "phase",
-    "round": "round",
-    "n_contributions": "contributions",
-    "n_refused_in_all": "refused so far",
-    "residual": "aggregation residual",
-    "val_balanced_accuracy": "mean bal. accuracy",
-    "best_round": "best adapter after round",
-}
-"""Likewise of the server, in this order."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +103,7 @@ def line(progress: JobProgress) -> str:
     """Return a moment as one line."""
     sites = []
     for site, values in progress.sites.items():
-        numbers = [f"{COLUMNS[name]} {_text(name, values[name])}" for name in ("train_loss",) if name in values]
+        numbers = [f"{MEASURES[name].column} {_text(name, values[name])}" for name in ("train_loss",) if name in values]
         sites.append(" ".join([site, str(values.get("phase", "starting")), *numbers]))
     return f"{progress.status}: {progress.stage}" + (f" ({'; '.join(sites)})" if sites else "")
 
@@ -132,12 +111,14 @@ def line(progress: JobProgress) -> str:
 def table(progress: JobProgress, seconds: float) -> RenderableType:
     """Return a moment as a table: a row per site."""
     head = Text(f"{progress.name} {progress.job_id}  {progress.status}  {progress.stage}  {seconds:.0f} s")
-    columns = [name for name in COLUMNS if name == "phase" or any(name in site for site in progress.sites.values())]
-    sites = Table("site", *(COLUMNS[name] for name in columns))
+    given = {"phase", *(name for site in progress.sites.values() for name in site)}
+    columns = {name: about.column for name, about in _told().items() if about.column and name in given}
+    sites = Table("site", *columns.values())
     for site, values in progress.sites.items():
         sites.add_row(site, *(_text(name, values.get(name, "-")) for name in columns))
     known = progress.server
-    server = ", ".join(f"{says} {_text(name, known[name])}" for name, says in SERVER_WORDS.items() if name in known)
+    words = {name: about.server_word for name, about in _told().items() if about.server_word and name in known}
+    server = ", ".join(f"{says} {_text(name, known[name])}" for name, says in words.items())
     return Group(head, sites, Text(f"server: {server}")) if progress.sites else head
 
 
@@ -154,12 +135,17 @@ def shown() -> Iterator[Callable[[JobProgress], None]]:
         yield follow
 
 
+def _told() -> dict[str, Statement | Measure]:
+    """Return what sites and server may say of themselves, in words and in numbers."""
+    return {**STATEMENTS, **MEASURES}
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _text(name: str, value: Any) -> str:
     """Return a value as people read it: rounds count from one."""
-    if name in ("round", "best_round") and isinstance(value, int | float):
+    if name in MEASURES and MEASURES[name].kind is Kind.ROUND and isinstance(value, int | float):
         return str(int(value) + 1)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -14,10 +14,10 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 
 from med_duallora.boundary.contract import EgressContract
-from med_duallora.flare.jobs.recipe import KEY_METRIC
 from med_duallora.flare.server.aggregator import DualLoRAAggregator
 from med_duallora.flare.server.selector import AdapterSelector
 from med_duallora.flare.wire.payload import TrainReply
+from med_duallora.measures import KEY_MEASURE
 from med_duallora.settings.config import JobConfig
 from tests.unit.flare.server.test_aggregator import Server
 from tests.unit.flare.standin import Engine, client, from_site, sent_by, server_context
@@ -194,7 +194,7 @@ def test_an_outlier_leaves_too_few_and_the_adapter_stays(
 @pytest.fixture
 def workflow(tiny_job: JobConfig, contract: EgressContract, tmp_path: Any) -> tuple[ScatterAndGather, Engine]:
     """Round 1 of FLARE's ScatterAndGather, with our aggregator and our selector."""
-    engine = Engine(tiny_job, tmp_path, aggregator=DualLoRAAggregator(), selector=AdapterSelector(KEY_METRIC))
+    engine = Engine(tiny_job, tmp_path, aggregator=DualLoRAAggregator(), selector=AdapterSelector(KEY_MEASURE))
     rounds = ScatterAndGather(min_clients=2, num_rounds=2)
     rounds._engine, rounds.aggregator = engine, engine.components["aggregator"]
     rounds._phase, rounds._current_round = AppConstants.PHASE_TRAIN, 1
@@ -212,7 +212,7 @@ def arrives(rounds: ScatterAndGather, engine: Engine, site: str, reply: TrainRep
 
 
 def scored(contract: EgressContract, seed: int, score: float) -> TrainReply:
-    return TrainReply(random_payload(contract, seed), 6.0, 1, {"train_loss": 0.5}, {KEY_METRIC: score})
+    return TrainReply(random_payload(contract, seed), 6.0, 1, {"train_loss": 0.5}, {KEY_MEASURE: score})
 
 
 def test_a_late_result_cannot_be_sent_for_another_site(workflow: Any, contract: EgressContract) -> None:
