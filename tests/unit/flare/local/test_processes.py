@@ -236,13 +236,15 @@ def test_a_program_s_exit_code_and_output_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "me\n"
 
 
-def test_an_interrupt_ends_the_program_and_all_that_it_started(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_ends_the_program_and_all_that_it_started(number: int, tmp_path: Path) -> None:
+    before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), processes.supervised(parent(60), {}, tmp_path / "log"):
         child = child_of(tmp_path / "log")
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(5)
     assert gone(child), "a descendant in a session of its own was left"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(number) == before
 
 
 def test_what_outlives_the_program_is_ended(tmp_path: Path) -> None:
