@@ -4,4 +4,4 @@ Research software, not for diagnosis. The core (everything outside ``med_duallor
 imports nvflare.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             _flush()
     except BrokenPipeError:
-        if not _reader_left():  # another pipe or socket broke, which is no reason to be silent
+        if not _reader_left():  # another pipe or socket broke, which is not a reason to be silent
             raise
         _mute()
         return READER_LEFT

@@ -17,6 +17,14 @@ MedDualLoRAError                 exit code 1: the work was understood but could 
 └── TrainingAborted              the federation asked to stop; the last saved state is intact
 """
 
+MAX_SHOWN = 60
+
+
+def shown(value: object) -> str:
+    """Return a value as a message quotes it: whole where it is short."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
 
 class MedDualLoRAError(Exception):
     """Base of all errors this package raises on purpose; ``exit_code`` is the command line's."""
@@ -31,7 +39,37 @@ class InputError(MedDualLoRAError):
 
 
 class ConfigError(InputError):
-    """A setting is unknown, of the wrong type or out of range."""
+    """A setting is unknown, of the wrong type or out of range.
+
+    Args:
+        message: the whole sentence.
+        key: whole name of the setting that is at fault, such as ``"train.lr"``; empty where it is not one setting.
+        value: what it is set to.
+        limit: completes "it must be ..."; empty where no other value would help, as for an unknown name.
+    """
+
+    def __init__(self, message: str, *, key: str = "", value: object = None, limit: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+        self.value = value
+        self.limit = limit
+
+    @classmethod
+    def of(cls, key: str, value: object, limit: str, hint: str = "") -> "ConfigError":
+        """Return the error of a setting out of its limit.
+
+        Args:
+            key: see above.
+            value: likewise.
+            limit: likewise.
+            hint: what else to say, such as how the value is written.
+        """
+        more = f": {hint}" if hint else ""
+        return cls(f"{key} = {shown(value)}, but it must be {limit}{more}", key=key, value=value, limit=limit)
+
+    def within(self, where: str) -> "ConfigError":
+        """Return the same error with the place in front of its message, such as the file that holds the setting."""
+        return ConfigError(f"{where}: {self}", key=self.key, value=self.value, limit=self.limit)
 
 
 class CheckpointError(InputError):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from nvflare.recipe import PocEnv, SimEnv
 
-from med_duallora.flare.jobs.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.jobs.recipe import MedDualLoRARecipe
 from med_duallora.settings.config import JobConfig
+from med_duallora.settings.workflow import WorkflowConfig
 
 SITES = ["siemens", "philips"]
 ADMIN = "project-admin@coordination.example.org"

@@ -18,11 +18,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.engine import FederationResult, run_federation
 from med_duallora.flare.jobs.export import JobSpec, export_job
-from med_duallora.flare.jobs.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.jobs.recipe import MedDualLoRARecipe
 from med_duallora.flare.local.simulation import Simulation
 from med_duallora.report import read_run
 from med_duallora.server.artifact import load_adapter
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.workflow import WorkflowConfig
 from tests.conftest import SITES, write_tiny_cohort
 from tests.integration.capture_filter import CaptureFilter
 from tests.integration.programs import med_duallora, output_of, repeated

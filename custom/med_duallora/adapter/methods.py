@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from med_duallora.adapter.roles import Role
 from med_duallora.errors import ConfigError
-from med_duallora.settings.config import JobConfig, LoRAConfig
+from med_duallora.settings.config import METHOD_NAMES, JobConfig, LoRAConfig
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ METHODS = {
         Method("fedavg-lora", "one adapter and the head, both sent and averaged (FedIT)", False, True),
     )
 }
+METHOD_NAMES.stand_in(METHODS)
 
 
 def method_of(job: JobConfig) -> Method:
@@ -58,7 +59,8 @@ def method_of(job: JobConfig) -> Method:
         ConfigError: the method is unknown, or needs an adapter that the job gives rank 0.
     """
     if job.method not in METHODS:
-        raise ConfigError(f"method = {job.method!r}, but it must be one of {', '.join(METHODS)}")
+        raise ConfigError.of("method", job.method, METHOD_NAMES.text)
     if job.lora.rank_global == 0:
-        raise ConfigError(f"lora.rank_global = 0, but method {job.method} sends a global adapter; use 1 or more")
+        limit = f"above 0 for method {job.method}, which sends a global adapter"
+        raise ConfigError.of("lora.rank_global", 0, limit)
     return METHODS[job.method]

@@ -55,7 +55,8 @@ class DualLoRAModel(nn.Module):
         super().__init__()
         depth = len(classifier.blocks)
         if lora.n_blocks > depth:
-            raise ConfigError(f"lora.n_blocks = {lora.n_blocks}, but the backbone has {depth} blocks")
+            message = f"lora.n_blocks = {lora.n_blocks}, but the backbone has {depth} blocks"
+            raise ConfigError(message, key="lora.n_blocks", value=lora.n_blocks, limit=f"at most {depth}")
         self.classifier = classifier.requires_grad_(False)
         self.cut = depth - lora.n_blocks
         for block in list(classifier.blocks)[self.cut :]:

@@ -239,7 +239,7 @@ class CineMAClassifier(Backbone):
             ConfigError: ``reduce`` is unknown.
         """
         if reduce not in REDUCTIONS:
-            raise ConfigError(f"reduce = {reduce!r}, but it must be one of {', '.join(REDUCTIONS)}")
+            raise ConfigError.of("reduce", reduce, f"one of {', '.join(REDUCTIONS)}")
         logits = []
         if reduce != "cls":
             logits.append(self.pred_head_dict[VIEW](features_sax.mean(1)))

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from med_duallora.errors import ConfigError
+from med_duallora.settings.config import BACKBONE_NAMES
 
 N_AXES = 3
 
 
 def _check(good: bool, name: str, value: object, limit: str) -> None:
     if not good:
-        raise ConfigError(f"backbone.{name} = {value!r}, but it must be {limit}")
+        raise ConfigError.of(f"backbone.{name}", value, limit)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class BackboneConfig:
     def preset(cls, name: str) -> "BackboneConfig":
         """Return a preset by name; ConfigError lists the known ones."""
         if name not in PRESETS:
-            raise ConfigError(f"unknown backbone preset {name!r}; known: {', '.join(PRESETS)}")
+            raise ConfigError.of("backbone", name, BACKBONE_NAMES.text)
         return PRESETS[name]
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,3 +113,4 @@ PRESETS = {
         image_size=(32, 32, 4), conv_chans=(4, 8), conv_n_blocks=1, embed_dim=24, depth=3, n_heads=3, in_plane_mm=6.0
     ),
 }
+BACKBONE_NAMES.stand_in(PRESETS)

@@ -100,7 +100,7 @@ def itk_geometry(header: Mapping[str, Any]) -> Geometry:
     if (pixdim < 0).any():
         remarks.append(f"{NEGATIVE_SIZE}: {_sizes(pixdim)}")
     if not (np.abs(form.origin) <= MAX_ORIGIN).all():
-        raise SubjectRefused("bad-geometry", f"the origin {form.origin.tolist()} is no place near a scanner")
+        raise SubjectRefused("bad-geometry", f"the origin {form.origin.tolist()} is not a place near a scanner")
     spacing = np.abs(pixdim) * unit
     if not ((spacing >= SPACING_LIMITS[0]) & (spacing <= SPACING_LIMITS[1])).all():
         raise SubjectRefused("bad-geometry", f"voxels of {_sizes(spacing)} mm are not those of a scan")
@@ -125,7 +125,9 @@ def _chosen(sform: _Form | None, qform: _Form | None, has_sform: bool) -> tuple[
             raise SubjectRefused("bad-geometry", "two of the sform's axes are almost parallel and there is no qform")
         return sform, [f"{NO_RIGHT_ANGLES}: up to {_skew(sform.directions):.2g} degrees off"]
     if has_sform:
-        raise SubjectRefused("bad-geometry", "the sform's axes are no axes (zero or no numbers) and there is no qform")
+        raise SubjectRefused(
+            "bad-geometry", "the sform's axes are not axes (zero, or not numbers) and there is no qform"
+        )
     return _Form(ITK_AXES, np.zeros(3), 0), [NO_FORM]
 
 

@@ -23,7 +23,7 @@ Window = tuple[tuple[int, int], tuple[int, int]]
 
 
 def check_stack(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
-    """Refuse a stack whose voxels or extent are no short-axis stack's.
+    """Refuse a stack whose voxels or extent are not those of a short-axis stack.
 
     Args:
         shape: (X, Y, Z).

@@ -85,7 +85,7 @@ def dicom_lines(result: Preparation) -> list[str]:
     if n_renamed := sum(row["subject"].startswith("dicom-") for row in rows):
         lines.append(
             f"{n_renamed} subject(s) are called dicom-... because their folder's name says who the patient is, by the "
-            "headers, or is no name for a folder here; the column 'name' of --dicom-table gives them your own."
+            "headers, or is not a name for a folder here; the column 'name' of --dicom-table gives them your own."
         )
     return lines
 

@@ -246,7 +246,7 @@ def _optional_digest(row: Mapping[str, str], column: str, place: str) -> str:
 
 
 def _spacing(row: Mapping[str, str]) -> tuple[float, float, float] | None:
-    """Return the raw voxel size in mm; it is only shown, so an odd cell is no reason to refuse a cohort."""
+    """Return the raw voxel size in mm; it is only shown, so an odd cell is not a reason to refuse a cohort."""
     try:
         x, y, z = (float(row[f"spacing_{axis}"]) for axis in "xyz")
     except ValueError:

@@ -38,8 +38,8 @@ REASONS = {
     "unlabelled": "ED and ES are not marked",
     "bad-metadata": "an entry of the cohort's table or Info.cfg is missing or unusable",
     "no-metadata": "a folder of images is not in the cohort's table",
-    "unknown-pathology": "the pathology is none of the known ones",
-    "unknown-vendor": "the vendor is none of the known ones, or two entries contradict each other",
+    "unknown-pathology": "the pathology is not one of the known ones",
+    "unknown-vendor": "the vendor is not one of the known ones, or two entries contradict each other",
     "no-cine": "a DICOM study holds no short-axis cine, or nothing tells which of several it is",
     "incomplete-cine": "pictures of a DICOM cine are missing or there twice",
     "unsupported-dicom": "a DICOM study is stored in a form that cannot be read here",
@@ -79,7 +79,7 @@ class RawSubject:
         es_segmentation: segmentation of ``es``, if there is one.
         label_numbers: what the segmentation's labels 0 to 3 are in CineMA's numbers.
         official_split: train, val or test as the cohort's makers assigned, None where they did not.
-        cine: the 4-D file with all frames, if there is one; it helps to find the heart, and is no part of the
+        cine: the 4-D file with all frames, if there is one; it helps to find the heart, and is not a part of the
             subject's prepared images.
         frames: ``given``, or ``automatic`` where ED and ES were chosen by a rule.
         found_at: what messages call its place, where its files are temporary; else empty.

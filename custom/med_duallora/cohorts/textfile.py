@@ -5,7 +5,7 @@ from pathlib import Path
 
 from med_duallora.errors import CohortError
 
-# A million blank rows of a spreadsheet are about 6 MB; what is larger than this is no table of subjects.
+# A million blank rows of a spreadsheet are about 6 MB; what is larger than this is not a table of subjects.
 MAX_BYTES = 30_000_000
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -24,7 +24,9 @@ def read_text(path: Path) -> tuple[str, str]:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise CohortError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB, so it is no table or list of facts")
+            raise CohortError(
+                f"{path} is larger than {MAX_BYTES // 1_000_000} MB, so it is not a table or list of facts"
+            )
         content = path.read_bytes()
     except FileNotFoundError:
         raise
@@ -40,7 +42,9 @@ def read_text(path: Path) -> tuple[str, str]:
             f"{path} cannot be read: byte {error.start} is no {encoding} text; save the file as UTF-8"
         ) from error
     if "\0" in text:
-        raise CohortError(f"{path} cannot be read: it holds zero bytes, so it is no text; save it as CSV in UTF-8")
+        raise CohortError(
+            f"{path} cannot be read: it holds zero bytes, so it is not a text file; save it as CSV in UTF-8"
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
 
 

@@ -102,7 +102,7 @@ COMPANY_WORDS = frozenset(
 def pathology_key(text: str) -> str:
     """Return ``text`` as pathologies are compared: any case, and blanks, hyphens and underscores alike.
 
-    Other marks stay, so that ``HCM/DCM`` or ``healthy?`` are no known word.
+    Other marks stay, so that ``HCM/DCM`` or ``healthy?`` are not known words.
     """
     return " ".join(re.sub(r"[-_\s]+", " ", text.replace("’", "'")).casefold().split())
 

@@ -51,12 +51,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def scopes() -> "list[Scope]":
-    """Return all scopes; the workflow's settings belong to FLARE's side."""
-    from med_duallora.flare.jobs.recipe import WorkflowConfig
-    from med_duallora.reference.entries import JOB, SITE, Scope
+    """Return all scopes."""
+    from med_duallora.reference.entries import JOB, SITE, WORKFLOW
 
-    summary = "How the server waits for the sites; it travels with the job."
-    return [JOB, Scope("workflow", "Workflow settings", summary, WorkflowConfig, "workflow.", "--set"), SITE]
+    return [JOB, WORKFLOW, SITE]
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from med_duallora.commands.options import add_settings_argument
+
 SETTINGS = ("lora.head_policy=shared", "train.local_lr_factor=0.1")
 """A site of the demo has some forty subjects to train on, too few for a head of its own (README, "Limits")."""
 N_PER_VENDOR = 60
@@ -31,14 +33,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="phantoms per vendor (default: %(default)s; with phantom's preset of 28 it is done in half the time, and "
         "too few test subjects are left to see a gain)",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="assignments",
-        help="change a setting of the job, e.g. train.n_rounds=20; repeatable",
-    )
+    add_settings_argument(parser)
     parser.add_argument(
         "--fresh",
         action="store_true",

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from med_duallora.commands.options import add_resume_argument, add_site_settings_argument
+from med_duallora.commands.options import add_resume_argument, add_settings_argument, add_site_settings_argument
 from med_duallora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,14 +94,7 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--job", default="production", metavar="JOB", help="a known job or a job folder (default: production)"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="assignments",
-        help="change a setting of the job, e.g. train.n_rounds=20 or workflow.min_sites=3; repeatable",
-    )
+    add_settings_argument(parser)
     add_resume_argument(parser)
 
 
@@ -237,7 +230,7 @@ def _default_project() -> Path:
         if (place / "custom" / "med_duallora").is_dir() and (place / PROJECT).is_file():
             return place / PROJECT
     raise ConfigError(
-        f"there is no {PROJECT}: this package is installed without its checkout, and {places[-1]} is none; "
+        f"there is no {PROJECT}: this package is installed without its checkout, and {places[-1]} is not a checkout; "
         "run the command in a checkout, or name a project file with --project"
     )
 

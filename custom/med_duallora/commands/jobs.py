@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from med_duallora.commands.options import add_resume_argument
+from med_duallora.commands.options import add_resume_argument, add_settings_argument
 from med_duallora.errors import ConfigError
 
 
@@ -26,14 +26,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--out", type=Path, required=True, metavar="DIR", help="folder that the job folders are written to"
     )
     export.add_argument("--job", metavar="JOB", help="export only this known job (default: every known job)")
-    export.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="assignments",
-        help="change a setting, e.g. train.n_rounds=20, lora.rank_global=4 or workflow.min_sites=3; repeatable",
-    )
+    add_settings_argument(export)
     add_resume_argument(export)
     export.set_defaults(run=_export)
     check = actions.add_parser(

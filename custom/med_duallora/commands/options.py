@@ -46,6 +46,19 @@ def add_resume_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_settings_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--set``."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="change a setting of the job, e.g. train.n_rounds=20, lora.rank_global=4 or workflow.min_sites=3; "
+        "repeatable; `med-duallora config show` lists them",
+    )
+
+
 def add_site_settings_argument(parser: argparse.ArgumentParser) -> None:
     """Declare ``--site-set``."""
     parser.add_argument(

@@ -197,7 +197,7 @@ def _read(
         refused += unusable
     if options.dicom is not None:
         if not options.dicom.is_dir():
-            raise InputError(f"--dicom {options.dicom} is no folder")
+            raise InputError(f"--dicom {options.dicom} is not a folder")
         from med_duallora.cohorts.dicom.reader import dicom_subjects
 
         studies = dicom_subjects(options.dicom, options.dicom_table, options.out, words)

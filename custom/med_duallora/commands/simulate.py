@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from med_duallora.commands.options import add_resume_argument, add_site_settings_argument
+from med_duallora.commands.options import add_resume_argument, add_settings_argument, add_site_settings_argument
 from med_duallora.errors import ConfigError, MedDualLoRAError
 
 if TYPE_CHECKING:
@@ -46,14 +46,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--job", default="simulator", metavar="JOB", help="a known job or a job folder (default: simulator)"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="assignments",
-        help="change a setting, e.g. train.n_rounds=20 or lora.rank_global=4; repeatable",
-    )
+    add_settings_argument(parser)
     add_resume_argument(parser)
     parser.add_argument(
         "--states",

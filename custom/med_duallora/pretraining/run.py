@@ -101,7 +101,7 @@ class PretrainConfig:
 
 def _check(good: bool, name: str, value: object, limit: str) -> None:
     if not good:
-        raise ConfigError(f"pretrain.{name} = {value!r}, but it must be {limit}")
+        raise ConfigError.of(f"pretrain.{name}", value, limit)
 
 
 class Trainer:

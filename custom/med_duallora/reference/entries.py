@@ -3,25 +3,18 @@
 import dataclasses
 import difflib
 import json
-import types
-import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from med_duallora.adapter.methods import METHODS
-from med_duallora.backbone.config import PRESETS
 from med_duallora.errors import InputError
 from med_duallora.reference.docstrings import described
 from med_duallora.settings.config import JobConfig, SiteConfig
-from med_duallora.settings.limits import KEY
+from med_duallora.settings.kinds import is_group, kinds_of, named
+from med_duallora.settings.limits import limit_of
+from med_duallora.settings.workflow import WorkflowConfig
 
-TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
-PLURALS = {str: "texts", float: "numbers"}
 REQUIRED = "(required)"
-ELSEWHERE = {"method": f"one of {', '.join(METHODS)}", "backbone": f"one of {', '.join(PRESETS)}"}
-"""Limits that are checked where the values are used, not in the constructor."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +73,14 @@ JOB = Scope(
     "",
     "--set",
 )
+WORKFLOW = Scope(
+    "workflow",
+    "Workflow settings",
+    "How the server waits for the sites; it travels with the job.",
+    WorkflowConfig,
+    "workflow.",
+    "--set",
+)
 SITE = Scope(
     "site",
     "Site settings",
@@ -97,24 +98,15 @@ def settings_of(scope: Scope) -> list[Setting]:
 
 
 def _settings(scope: Scope, cls: type[Any], prefix: str) -> Iterator[Setting]:
-    hints, meanings = typing.get_type_hints(cls), described(cls)
+    kinds, meanings = kinds_of(cls), described(cls)
     for item in dataclasses.fields(cls):
-        hint = hints[item.name]
-        if dataclasses.is_dataclass(hint):
-            yield from _settings(scope, typing.cast(type[Any], hint), f"{prefix}{item.name}.")
+        kind, key = kinds[item.name], prefix + item.name
+        if is_group(kind):
+            yield from _settings(scope, kind, f"{key}.")
             continue
-        key = prefix + item.name
-        limit = item.metadata[KEY].text if KEY in item.metadata else ELSEWHERE.get(key, "")
-        yield Setting(key, scope, _kind(hint), _default(item), limit, meanings[item.name])
-
-
-def _kind(hint: Any) -> str:
-    if isinstance(hint, types.UnionType):
-        inner = next(option for option in typing.get_args(hint) if option is not types.NoneType)
-        return f"{_kind(inner)} or null"
-    if typing.get_origin(hint) is tuple:
-        return f"list of {PLURALS[typing.get_args(hint)[0]]}"
-    return TYPES[hint]
+        limit = limit_of(item)
+        words = named(kind).removeprefix("a ").replace("finite ", "")  # the limit of each number is a range
+        yield Setting(key, scope, words, _default(item), limit.text if limit else "", meanings[item.name])
 
 
 def _default(item: "dataclasses.Field[Any]") -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.cohorts.origin import CITATIONS, PHANTOMS, Origin
-from med_duallora.errors import ArtifactError, ConfigError
+from med_duallora.errors import ArtifactError, ConfigError, shown
 from med_duallora.report.finished import Evaluation, Round, Run, SiteRound
 from med_duallora.server.artifact import load_adapter
 from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE, JOB_FILE, ROUNDS_FILE
 from med_duallora.settings.config import JobConfig
-from med_duallora.settings.reading import is_finite_number, shown
+from med_duallora.settings.kinds import is_finite_number
 from med_duallora.support.files import parsed_object, sha256_of_file
 
 

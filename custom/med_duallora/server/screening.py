@@ -12,8 +12,14 @@ from statistics import median
 import numpy as np
 
 from med_duallora.boundary.contract import EgressContract
-from med_duallora.errors import AggregationError, ConfigError
+from med_duallora.errors import AggregationError
 from med_duallora.server.aggregation import AggregationResult, RoundAccumulator
+from med_duallora.settings.limits import Limit, between, check_limits, limited
+from med_duallora.settings.workflow import MAX_SITES
+
+
+def _is_norm_limit(value: float) -> bool:
+    return value == 0 or 2 <= value <= 1e6
 
 
 @dataclass(frozen=True)
@@ -31,15 +37,12 @@ class RoundRules:
         ConfigError: a limit is out of range.
     """
 
-    norm_limit: float = 10.0
-    min_sites: int = 1
-    sites: frozenset[str] = frozenset()
+    norm_limit: float = limited(10.0, Limit("0 (off), or between 2 and 1e+06", _is_norm_limit))
+    min_sites: int = limited(1, between(1, MAX_SITES))
+    sites: frozenset[str] = limited(frozenset(), Limit("a list of names, none of them empty", all))
 
     def __post_init__(self) -> None:
-        if not (self.norm_limit == 0 or 2 <= self.norm_limit <= 1e6):
-            raise ConfigError(f"norm_limit = {self.norm_limit!r}, but it must be 0 (off) or between 2 and 1e6")
-        if self.min_sites < 1:
-            raise ConfigError(f"min_sites = {self.min_sites!r}, but it must be at least 1")
+        check_limits(self, "")
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from typing import Any
 from med_duallora.errors import ConfigError
 from med_duallora.settings.limits import (
     Limit,
+    Names,
     above,
     below,
     between,
     check_limits,
     limited,
     one_of,
-    refuse,
     sha256_or_empty,
     some_of,
 )
@@ -39,6 +39,9 @@ HEAD_POLICIES = ("local", "shared", "global")
 SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
 MAX_ROUNDS = 10_000
 """The upper limits are generous: what lies beyond is a slip, and would only be noticed after hours of training."""
+METHOD_NAMES = Names("a federated method")
+BACKBONE_NAMES = Names("a backbone preset")
+"""Handed down by ``adapter.methods`` and ``backbone.config``, whose tables are the only lists of these names."""
 
 
 def _are_decays(values: tuple[float, ...]) -> bool:
@@ -56,6 +59,10 @@ def _is_name(text: str) -> bool:
 
 def _is_device(text: str) -> bool:
     return text in ("auto", "cpu", "cuda") or re.fullmatch(r"cuda:[0-9]+", text) is not None
+
+
+def _has_a_rank(lora: "LoRAConfig") -> bool:
+    return lora.rank_global + lora.rank_local > 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class LoRAConfig:
             it reads them as they are, as CineMA's does.
     """
 
-    rank_global: int = limited(8, between(0, 256).also("above 0 if lora.rank_local is 0"))
+    rank_global: int = limited(8, between(0, 256).also("above 0 if lora.rank_local is 0", _has_a_rank))
     alpha_global: float = limited(16.0, above(0, 1024))
     rank_local: int = limited(8, between(0, 256))
     alpha_local: float = limited(16.0, above(0, 1024))
@@ -87,8 +94,6 @@ class LoRAConfig:
 
     def __post_init__(self) -> None:
         check_limits(self, "lora.")
-        if self.rank_global + self.rank_local == 0:
-            refuse(self, "rank_global", "lora.")
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,9 @@ class TrainConfig:
     batch_size: int = limited(8, between(1, 4096))
     lr: float = limited(5e-3, above(0, 1))
     local_lr_factor: float = limited(1.0, between(0, 1))
-    min_lr: float = limited(1e-5, Limit("between 0 and train.lr", lambda value: value >= 0))
+    min_lr: float = limited(
+        1e-5, Limit("between 0 and train.lr", lambda value: value >= 0, lambda train: train.min_lr <= train.lr)
+    )
     warmup_fraction: float = limited(0.1, below(0, 1))
     betas: tuple[float, ...] = limited((0.9, 0.95), Limit("two numbers, each at least 0 and below 1", _are_decays))
     weight_decay: float = limited(0.05, between(0, 10))
@@ -138,8 +145,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_limits(self, "train.")
-        if self.min_lr > self.lr:
-            refuse(self, "min_lr", "train.")
 
 
 @dataclass(frozen=True)
@@ -179,8 +184,8 @@ class JobConfig:
     """
 
     experiment: str = limited("demo", Limit("1 to 64 letters, digits, '-' or '_'", _is_name))
-    method: str = "med-duallora"
-    backbone: str = "cinema-mini"
+    method: str = limited("med-duallora", METHOD_NAMES)
+    backbone: str = limited("cinema-mini", BACKBONE_NAMES)
     backbone_sha256: str = limited("", sha256_or_empty())
     weighting: str = limited("subjects", one_of("subjects", "uniform"))
     lora: LoRAConfig = field(default_factory=LoRAConfig)
@@ -256,7 +261,7 @@ class SiteConfig:
         try:
             return cls.from_dict(values)
         except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from error
+            raise error.within(where) from error
 
     @classmethod
     def find(cls, site: str, scope_properties: Mapping[str, Any] | None = None) -> "SiteConfig":

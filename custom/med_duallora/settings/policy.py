@@ -59,18 +59,22 @@ class SitePolicy:
             ConfigError: names the setting of this site's configuration that refuses, and what would change it.
         """
         if rank > self.max_rank:
-            raise _refused("max_rank", f"{self.max_rank}, but the job asks for rank {rank}")
+            raise self._refusal("max_rank", f"{self.max_rank}, but the job asks for rank {rank}", f"at least {rank}")
         if n_blocks > self.max_blocks:
-            raise _refused("max_blocks", f"{self.max_blocks}, but the job adapts {n_blocks} blocks")
+            why = f"{self.max_blocks}, but the job adapts {n_blocks} blocks"
+            raise self._refusal("max_blocks", why, f"at least {n_blocks}")
         if sends_head and not self.head_leaves:
-            raise _refused("head_leaves", "false, but the job sends the classification head or shares its weights")
+            why = "false, but the job sends the classification head or shares its weights"
+            raise self._refusal("head_leaves", why, "true")
         if self.contract_sha256 and contract_sha256 not in self.contract_sha256:
-            raise _refused("contract_sha256", f"pinned, but the job's egress contract is {contract_sha256}")
+            why = f"pinned, but the job's egress contract is {contract_sha256}"
+            raise self._refusal("contract_sha256", why, f"empty, or hold {contract_sha256}")
 
     def check_backbone(self, sha256: str) -> None:
         """Refuse another backbone than the pinned one (ConfigError)."""
         if self.backbone_sha256 and sha256 != self.backbone_sha256:
-            raise _refused("backbone_sha256", f"pinned, but the job's backbone checkpoint is {sha256}")
+            why = f"pinned, but the job's backbone checkpoint is {sha256}"
+            raise self._refusal("backbone_sha256", why, f"empty, or {sha256}")
 
     def allowed_metrics(self, metrics: Mapping[str, float], n_subjects: Mapping[str, int]) -> dict[str, float]:
         """Return what of a site's metrics may leave it; applying it twice gives the same.
@@ -90,9 +94,12 @@ class SitePolicy:
             if (measure := MEASURES.get(name)) and measure.leaves and measure.subjects in enough
         }
 
-
-def _refused(key: str, why: str) -> ConfigError:
-    return ConfigError(
-        f"this site refuses the job: policy.{key} of the site configuration is {why}. "
-        f"Change the job, or policy.{key} where this site agrees to it"
-    )
+    def _refusal(self, name: str, why: str, limit: str) -> ConfigError:
+        key = f"policy.{name}"
+        return ConfigError(
+            f"this site refuses the job: {key} of the site configuration is {why}. "
+            f"Change the job, or {key} where this site agrees to it",
+            key=key,
+            value=getattr(self, name),
+            limit=limit,
+        )

@@ -1,23 +1,40 @@
-"""From plain JSON values and ``key=value`` texts to configuration dataclasses; every error names the key."""
+"""From plain JSON values and ``key=value`` texts to configuration dataclasses; every error names the key.
+
+``--set`` and ``--site-set`` have one grammar, ``parsed``, whatever the setting belongs to. Reading only brings a value
+into the form that its field has; whether it may be that value is the constructor's to say (``limits.check_limits``).
+"""
 
 import copy
 import dataclasses
 import difflib
 import json
-import math
 import shlex
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from med_duallora.errors import ConfigError
+from med_duallora.settings.kinds import GROUP, holds, is_finite_number, is_group, items_of, kinds_of, without_none
+from med_duallora.settings.limits import limit_of
 from med_duallora.support.files import parsed_json
 
 C = TypeVar("C")
-TYPES = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false", Path: "a path"}
-MAX_SHOWN = 60
+
+
+def parsed(assignments: Iterable[str]) -> dict[str, str]:
+    """Return ``key=value`` texts as key -> text of the value; of a key that comes twice, the later text counts.
+
+    Raises:
+        ConfigError: a text has no ``=``.
+    """
+    found = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"{assignment!r} is not an assignment; write key=value, for example train.n_rounds=4")
+        found[key.strip()] = text.strip()
+    return found
 
 
 def assigned(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
@@ -30,11 +47,8 @@ def assigned(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
         ConfigError: a text has no ``=``, or names a setting that is not in ``values``; suggests the one that was meant.
     """
     changed = copy.deepcopy(dict(values))
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"{assignment!r} is not an assignment; write key=value, for example train.n_rounds=4")
-        _assign(changed, key.strip(), text.strip())
+    for key, text in parsed(assignments).items():
+        _assign(changed, key, text)
     return changed
 
 
@@ -44,10 +58,10 @@ def _assign(values: dict[str, Any], key: str, text: str) -> None:
     for parent in parents:
         group = group.get(parent) if isinstance(group, dict) else None
     if not isinstance(group, dict) or last not in group:
-        raise ConfigError(unknown_setting(key, full_keys(values)))
+        raise ConfigError(unknown_setting(key, full_keys(values)), key=key, value=text)
     if isinstance(group[last], dict) and group[last]:
         inner = ", ".join(f"{key}.{name}" for name in group[last])
-        raise ConfigError(f"{key!r} is a group of settings; write one of them: {inner}")
+        raise ConfigError(f"{key!r} is a group of settings; write one of them: {inner}", key=key, value=text)
     value = _parse(text)
     # experiment=2024 is a text, as are 64 hexadecimal digits without a letter among them
     group[last] = text if isinstance(group[last], str) and not isinstance(value, str) else value
@@ -87,7 +101,7 @@ def _parse(text: str) -> Any:
 
 
 def built(cls: type[C], values: Mapping[str, Any], prefix: str) -> C:
-    """Build a configuration dataclass from plain values, checking names and types.
+    """Build a configuration dataclass from plain values; its constructor checks them.
 
     Args:
         cls: which one; its field types say how values are converted.
@@ -95,75 +109,62 @@ def built(cls: type[C], values: Mapping[str, Any], prefix: str) -> C:
         prefix: path of the group, for messages, e.g. ``"train."``.
 
     Raises:
-        ConfigError: an unknown, missing or wrongly typed setting; names its whole path.
+        ConfigError: an unknown or missing setting, or one out of its limit; names its whole path.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix or 'the configuration'} must be an object, not {type(values).__name__}")
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
+        raise ConfigError.of(prefix.removesuffix(".") or "the configuration", values, GROUP)
+    kinds = kinds_of(cls)
+    unknown = sorted(set(values) - set(kinds))
     if unknown:
-        raise ConfigError(unknown_setting(prefix + unknown[0], _keys_of(cls, prefix)))
-    missing = [
-        item.name
-        for item in dataclasses.fields(typing.cast(Any, cls))
-        if item.name not in values
-        and item.default is dataclasses.MISSING
-        and item.default_factory is dataclasses.MISSING
-    ]
+        key = prefix + unknown[0]
+        raise ConfigError(unknown_setting(key, _keys_of(cls, prefix)), key=key, value=values[unknown[0]])
+    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
+    missing = [name for name, field in fields.items() if name not in values and _is_required(field)]
     if missing:
-        raise ConfigError(f"setting {prefix + missing[0]!r} is missing; add it")
-    limits = {item.name: item.metadata.get("limit") for item in dataclasses.fields(typing.cast(Any, cls))}
-    return cls(**{name: _convert(hints[name], value, prefix + name, limits[name]) for name, value in values.items()})
+        key = prefix + missing[0]
+        raise ConfigError(f"setting {key!r} is missing; add it", key=key)
+    return cls(**{name: _converted(kinds[name], value, prefix, fields[name]) for name, value in values.items()})
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _keys_of(cls: Any, prefix: str) -> list[str]:
     """Return the whole names of all settings of a dataclass and of the groups in it."""
     found = []
-    for name, hint in typing.get_type_hints(cls).items():
-        found += _keys_of(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
+    for name, kind in kinds_of(cls).items():
+        found += _keys_of(kind, f"{prefix}{name}.") if is_group(kind) else [prefix + name]
     return found
 
 
-def _convert(hint: Any, value: Any, name: str, limit: Any = None) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return built(typing.cast(type[Any], hint), value, name + ".")
-    if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
-        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
-    if typing.get_origin(hint) is tuple:
-        inner = typing.get_args(hint)[0]
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name} = {shown(value)}, but it must be a list: {_how(name, inner, value, limit)}")
-        return tuple(_convert(inner, item, name) for item in value)
-    if hint is Path and isinstance(value, str | Path) and str(value) and "\0" not in str(value):
-        return Path(value).expanduser()
-    if hint is float and is_finite_number(value):
+def _converted(kind: Any, value: Any, prefix: str, field: "dataclasses.Field[Any]") -> Any:
+    """Return a plain value in the form that a field has; unchanged where it has none, which the constructor refuses."""
+    kind, _ = without_none(kind)
+    key = prefix + field.name
+    if is_group(kind):
+        return built(typing.cast(type[Any], kind), value, f"{key}.")
+    items = items_of(kind)
+    if items is None:
+        return _one(kind, value)
+    if isinstance(value, list | tuple):
+        found = [_one(items, item) for item in value]
+        return typing.get_origin(kind)(found) if all(holds(items, item) for item in found) else found
+    raise ConfigError.of(key, value, "a list", _how(key, items, value, field))
+
+
+def _one(kind: Any, value: Any) -> Any:
+    if kind is float and is_finite_number(value):
         return float(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    raise ConfigError(f"{name} = {shown(value)}, but it must be {TYPES.get(hint, f'of type {hint}')}")
+    if kind is Path and isinstance(value, str | Path) and str(value):
+        return Path(value).expanduser()
+    return value
 
 
-def is_finite_number(value: object) -> bool:
-    """Return whether a JSON value is a number that a float can hold: neither infinite, nor NaN, nor too long a row."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
-        return False
-
-
-def shown(value: object) -> str:
-    """Return a value as a message quotes it: whole where it is short."""
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _how(name: str, inner: Any, value: object, limit: Any) -> str:
+def _how(key: str, items: Any, value: object, field: "dataclasses.Field[Any]") -> str:
     """Return how a list is written, with what was given where that can be guessed, and what may stand in it."""
-    items = [item.strip() for item in value.split(",")] if isinstance(value, str) else [value]
-    example = items if inner is str else [0.9, 0.95]
-    text = shlex.quote(f"{name}={json.dumps(example, separators=(',', ':'))}")
+    given = [item.strip() for item in value.split(",")] if isinstance(value, str) else [value]
+    example = given if items is str else [0.9, 0.95]
+    text = shlex.quote(f"{key}={json.dumps(example, separators=(',', ':'))}")
+    limit = limit_of(field)
     return f"write {text}" + (f"; it must be {limit.text}" if limit else "")

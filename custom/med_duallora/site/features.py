@@ -66,7 +66,8 @@ class FeatureCache:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             if error.errno not in NO_ROOM:
-                raise ConfigError(f"cache_dir {directory} cannot be used: {error.strerror or error}") from error
+                message = f"cache_dir {directory} cannot be used: {error.strerror or error}"
+                raise ConfigError(message, key="cache_dir", value=directory) from error
             self._say_full(error)
         self._remove_abandoned()
         self._count()
@@ -250,7 +251,10 @@ class FeatureSource:
         if not all(torch.isfinite(value).all() for value in found.values()):
             raise ConfigError(
                 f"trunk features are not finite in {self.job.train.feature_dtype}: check the backbone checkpoint, or "
-                "set train.feature_dtype to float32"
+                "set train.feature_dtype to float32",
+                key="train.feature_dtype",
+                value=self.job.train.feature_dtype,
+                limit="float32",
             )
         return found
 

@@ -16,7 +16,7 @@ def check_device(name: str, source: Path) -> None:
     try:
         resolve_device(name)
     except ConfigError as error:
-        raise ConfigError(f"site configuration {source.name} in {source.parent}: {error}") from error
+        raise error.within(f"site configuration {source.name} in {source.parent}") from error
 
 
 def resolve_device(name: str) -> torch.device:
@@ -24,8 +24,13 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device = {name!r}, but this machine has no usable CUDA device; use cpu or auto")
+        raise _absent(name, "no usable CUDA device; use cpu or auto")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
+        raise _absent(name, f"{torch.cuda.device_count()} CUDA device(s)")
     return device
+
+
+def _absent(name: str, there: str) -> ConfigError:
+    message = f"device = {name!r}, but this machine has {there}"
+    return ConfigError(message, key="device", value=name, limit="a device of this machine")

@@ -14,12 +14,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from med_duallora.cli import main
 from med_duallora.errors import FederationError
-from med_duallora.flare.jobs.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.jobs.recipe import MedDualLoRARecipe
 from med_duallora.flare.local import processes
 from med_duallora.flare.local.rehearsal.verdict import COMPLETED
 from med_duallora.report import read_run
 from med_duallora.server.artifact import load_adapter
 from med_duallora.settings.config import JobConfig
+from med_duallora.settings.workflow import WorkflowConfig
 from med_duallora.support.files import sha256_of_file
 from tests.integration.federation.conftest import Submitted
 from tests.integration.harness import PATIENCE_S, SETTINGS, SITES, FinishedJob, RunningFederation

@@ -4,8 +4,8 @@ import pytest
 
 from med_duallora.adapter.methods import METHODS, method_of
 from med_duallora.adapter.roles import Role
-from med_duallora.errors import ConfigError
 from med_duallora.settings.config import JobConfig, LoRAConfig
+from tests.unit.refused import refused
 
 GLOBAL, LOCAL, HEAD = Role.GLOBAL, Role.LOCAL, Role.HEAD
 
@@ -43,17 +43,6 @@ def test_the_table_is_consistent():
     assert all(name == method.name and method.summary for name, method in METHODS.items())
 
 
-@pytest.mark.parametrize(
-    ("job", "message", "reason"),
-    [
-        (JobConfig(method="fedsgd"), "method = 'fedsgd'.*med-duallora, fedavg-lora", "unknown: the known are named"),
-        (
-            JobConfig(lora=LoRAConfig(rank_global=0)),
-            "lora.rank_global = 0, but method med-duallora sends",
-            "there would be nothing to send",
-        ),
-    ],
-)
-def test_unusable_methods_are_refused(job, message, reason):
-    with pytest.raises(ConfigError, match=message):
-        method_of(job)
+def test_a_job_without_a_global_adapter_is_refused():
+    with refused("lora.rank_global", 0, "above 0 for method med-duallora, which sends a global adapter"):
+        method_of(JobConfig(lora=LoRAConfig(rank_global=0)))

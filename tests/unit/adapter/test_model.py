@@ -11,9 +11,9 @@ from med_duallora.adapter.methods import METHODS
 from med_duallora.adapter.model import DualLoRAModel, initial_global_state, skeleton
 from med_duallora.adapter.roles import Role
 from med_duallora.backbone import BackboneConfig, build_classifier, load_classifier
-from med_duallora.errors import ConfigError
 from med_duallora.measures import VARIANTS
 from med_duallora.settings.config import JobConfig, LoRAConfig
+from tests.unit.refused import refused
 from tests.unit.tiny import TINY, TRAINED, digest, same, shake, tiny_images, tiny_model
 
 BLOCK = "classifier.encoder.blocks.2"
@@ -277,7 +277,7 @@ def test_global_pairs_are_b_and_a_of_every_adapted_layer():
 
 @pytest.mark.parametrize("make", [tiny_model, lambda lora: skeleton(tiny_job_with(lora))])
 def test_more_blocks_than_the_backbone_has_are_refused(make):
-    with pytest.raises(ConfigError, match=r"lora.n_blocks = 4, but the backbone has 3 blocks"):
+    with refused("lora.n_blocks", 4, "at most 3"):
         make(LoRAConfig(n_blocks=4))
 
 

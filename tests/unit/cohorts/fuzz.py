@@ -93,7 +93,7 @@ def chain(block: bytes, n_bytes: int) -> bytes:
 
 
 def largest_frame(image: bytes, rng: Generator) -> bytes:
-    """A frame as large as is read, of doubles, all of them there: this one is no bomb and is prepared."""
+    """A frame as large as is read, of doubles, all of them there: this one is not a bomb and is prepared."""
     header = nib.Nifti1Header(image[:348])
     header.set_data_dtype(np.float64)
     header.set_data_shape(FRAME)

@@ -52,7 +52,7 @@ def test_the_index_and_optional_columns_may_be_missing(tmp_path: Path) -> None:
     [
         ({"ED": "0", "ES": "0"}, "unlabelled"),  # the 25 GE subjects of the challenge
         ({"ED": "", "ES": ""}, "unlabelled"),
-        ({"ED": "4", "ES": "4"}, "unlabelled"),  # one frame is no pair
+        ({"ED": "4", "ES": "4"}, "unlabelled"),  # one frame is not a pair
         ({"ED": "-1"}, "bad-metadata"),
         ({"ES": "x"}, "bad-metadata"),
         ({"Pathology": ""}, "unknown-pathology"),

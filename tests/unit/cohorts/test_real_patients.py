@@ -129,7 +129,7 @@ def differences(out: Path, subjects: Sequence[RawSubject]) -> list[str]:
 
 def test_every_real_patient_is_prepared(real: tuple[Path, list[RawSubject], Preparation]) -> None:
     out, subjects, result = real
-    # One of them is another one's scan, which is no fault of its files: alone it is prepared.
+    # One of them is another one's scan, which is not a fault of its files: alone it is prepared.
     assert [(item.subject, item.reason) for item in result.refused] == [(COPY, "duplicate-subject")]
     assert (out / "siemens" / COPY).is_dir()
     assert (result.n_prepared, len(subjects)) == (102, 103)

@@ -45,7 +45,7 @@ def test_optional_columns(tmp_path: Path) -> None:
         ({"ed_frame": "1.5"}, "bad-metadata"),
         ({"split": "training"}, "bad-metadata"),
         ({"segmentation_labels": "3-2-1"}, "bad-metadata"),
-        ({"subject": "NA"}, "bad-metadata"),  # in a column that must be filled, empty is no value
+        ({"subject": "NA"}, "bad-metadata"),  # in a column that must be filled, empty is not a value
         ({"ed": "n/a"}, "missing-file"),
         ({"pathology": "none"}, "unknown-pathology"),  # not healthy: nobody filled it in
         ({"pathology": "1"}, "unknown-pathology"),

@@ -250,7 +250,7 @@ IN_THE_BORDER = {
         ({"ed": NAN}, "non-finite"),
         ({"es": INFINITE}, "non-finite"),
         ({"ed": np.zeros(SHAPE, np.int16)}, "constant-image"),  # an empty export
-        ({"es": ALMOST_CONSTANT}, "constant-image"),  # one bright voxel is no contrast
+        ({"es": ALMOST_CONSTANT}, "constant-image"),  # one bright voxel is not contrast
         ({"ed_labels": EXTRA_LABEL}, "bad-segmentation"),  # scar as a fourth label
         ({"es_labels": FRACTION}, "bad-segmentation"),  # resampled linearly by someone
         ({"ed_labels": NO_LV}, "empty-lv"),

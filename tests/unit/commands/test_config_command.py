@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,15 @@ def test_the_values_of_a_job_are_shown(tmp_path: Path, capsys: pytest.CaptureFix
     folder = export_job(JOBS["production"].with_overrides(["train.n_rounds=33"]), tmp_path / "mine")
     assert main(["config", "show", "--job", str(folder)]) == 0
     assert "33  (default: 12)" in capsys.readouterr().out
+
+
+def test_the_reference_of_the_settings_needs_no_flare() -> None:
+    code = (
+        "import sys; from med_duallora.cli import main; "
+        "assert main(['config', 'show']) == main(['config', 'explain', 'workflow.wait_s']) == 0; "
+        "sys.exit('nvflare' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_without_a_table_every_study_says_what_is_needed(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--dicom", "/does/not/exist"], "--dicom /does/not/exist is no folder"),
+        (["--dicom", "/does/not/exist"], "--dicom /does/not/exist is not a folder"),
         (["--dicom-table", "x.csv"], "at least one source"),
         (["--acdc", ".", "--dicom-table", "x.csv"], "which is not given"),
     ],

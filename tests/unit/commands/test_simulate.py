@@ -15,10 +15,10 @@ from med_duallora.boundary.lineage import Lineage
 from med_duallora.cli import build_parser, main
 from med_duallora.commands.simulate import _simulation
 from med_duallora.flare.jobs.export import JobSpec, export_job
-from med_duallora.flare.jobs.recipe import WorkflowConfig
 from med_duallora.flare.local import simulation as simulations
 from med_duallora.server.artifact import adapter_manifest, save_adapter
 from med_duallora.settings.config import JobConfig
+from med_duallora.settings.workflow import WorkflowConfig
 from med_duallora.support.files import sha256_of_file
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import random_payload
@@ -85,7 +85,8 @@ BAD = [
     (["--set", "lora=" + "[" * 100_000], "'lora' is a group of settings"),
     (["--set", "workflow.wait_s=1e9"], "workflow.wait_s = 1000000000.0, but it must be a whole number"),
     (["--set", "workflow.wait_s=1000000000"], "workflow.wait_s = 1000000000, but it must be between 0 and"),
-    (["--set", "backbone=cinema-huge"], "cinema-huge"),
+    (["--set", "backbone=cinema-huge"], "backbone = 'cinema-huge', but it must be one of cinema-base, cinema-mini"),
+    (["--set", "method=fedsgd"], "method = 'fedsgd', but it must be one of med-duallora, fedavg-lora"),
     (["--data", "nowhere"], "no prepared cohort below nowhere"),
     (["--device", "tpu"], "device = 'tpu'"),
 ]

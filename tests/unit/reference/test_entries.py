@@ -1,5 +1,6 @@
 import pytest
 
+from med_duallora.adapter.methods import METHODS
 from med_duallora.commands.config import scopes
 from med_duallora.errors import InputError
 from med_duallora.reference.entries import REQUIRED, Setting, find_setting, settings_of, values_of
@@ -24,7 +25,7 @@ def test_the_entries_are_the_settings_of_a_job_with_their_defaults() -> None:
         ("lora.rank_global", "whole number", "8", "between 0 and 256; above 0 if lora.rank_local is 0"),
         ("lora.targets", "list of texts", '["q", "kv"]', "one or more of q, kv, proj, fc1, fc2, without repetition"),
         ("train.min_lr", "number", "1e-05", "between 0 and train.lr"),
-        ("method", "text", '"med-duallora"', "one of med-duallora, fedavg-lora"),
+        ("method", "text", '"med-duallora"', f"one of {', '.join(METHODS)}"),
         ("workflow.min_sites", "whole number", "2", "between 1 and 10000"),
         ("data_dir", "path", REQUIRED, ""),
         ("backbone_checkpoint", "path or null", "null", ""),

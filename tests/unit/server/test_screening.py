@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from med_duallora.boundary.contract import EgressContract
-from med_duallora.errors import AggregationError, ConfigError
+from med_duallora.errors import AggregationError
 from med_duallora.server.aggregation import RoundAccumulator
 from med_duallora.server.screening import RoundRules, ScreenedRound
 from med_duallora.settings.config import JobConfig
+from tests.unit.refused import refused
 from tests.unit.tiny import random_payload, same
 
 CONTRACT = EgressContract.for_job(JobConfig(backbone="cinema-tiny"))
@@ -149,13 +150,18 @@ def test_a_full_disk_refuses_the_contribution_not_the_round(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "limit"),
     [
-        ({"norm_limit": 1.0}, "norm_limit = 1.0"),
-        ({"norm_limit": -1}, "norm_limit = -1"),
-        ({"min_sites": 0}, "min_sites = 0"),
+        ({"norm_limit": 1.0}, "0 (off), or between 2 and 1e+06"),
+        ({"norm_limit": -1}, "0 (off), or between 2 and 1e+06"),
+        ({"norm_limit": float("inf")}, "a finite number"),
+        ({"min_sites": 0}, "between 1 and 10000"),
+        ({"min_sites": "2"}, "a whole number"),
+        ({"sites": frozenset({""})}, "a list of names, none of them empty"),
+        ({"sites": "ge"}, "a list of texts"),
     ],
 )
-def test_rules_out_of_range_are_refused(values: dict[str, Any], message: str):
-    with pytest.raises(ConfigError, match=message):
+def test_rules_out_of_range_are_refused(values: dict[str, Any], limit: str):
+    ((key, value),) = values.items()
+    with refused(key, value, limit):
         RoundRules(**values)

@@ -5,13 +5,13 @@ import pytest
 from med_duallora.errors import ConfigError
 from med_duallora.settings.limits import (
     Limit,
+    Names,
     above,
     below,
     between,
     check_limits,
     limited,
     one_of,
-    refuse,
     sha256_or_empty,
     some_of,
 )
@@ -40,13 +40,11 @@ def test_a_limit_says_what_it_tests(limit: Limit, good: list[object], bad: list[
 @dataclass(frozen=True)
 class Pair:
     low: int = limited(0, between(0, 9))
-    high: int = limited(5, between(0, 9).also("above low"))
+    high: int = limited(5, between(0, 9).also("above low", lambda pair: pair.high > pair.low))
     free: str = ""
 
     def __post_init__(self) -> None:
         check_limits(self, "pair.")
-        if self.high <= self.low:
-            refuse(self, "high", "pair.")
 
 
 @pytest.mark.parametrize(
@@ -58,10 +56,20 @@ class Pair:
     ],
 )
 def test_the_constructor_refuses_with_the_same_text(values: dict[str, int], message: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as caught:
         Pair(**values)
-    assert str(refused.value) == message
+    assert str(caught.value) == message
+    assert f"{caught.value.key} = {caught.value.value}, but it must be {caught.value.limit}" == message
 
 
 def test_what_is_within_its_limits_passes() -> None:
     assert (Pair(low=4).high, Pair().free) == (5, "")
+
+
+def test_names_are_those_of_the_table_that_was_handed_down() -> None:
+    names, table = Names("a metal"), {"iron": 26}
+    assert names.text == "the name of a metal" and names.holds("gold"), "whoever looks a name up has the table"
+    names.stand_in(table)
+    assert (names.text, names.holds("iron"), names.holds("gold")) == ("one of iron", True, False)
+    table["gold"] = 79
+    assert (names.text, names.holds("gold")) == ("one of iron, gold", True)

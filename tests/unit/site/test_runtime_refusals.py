@@ -8,6 +8,7 @@ from med_duallora.errors import CheckpointError, CohortError, ConfigError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.support.devices import resolve_device
 from tests.conftest import write_tiny_cohort
+from tests.unit.refused import refused
 from tests.unit.tiny_site import JOB, START, cohort_with, runtime_of
 
 
@@ -62,7 +63,7 @@ def test_pinning_the_backbone_keeps_the_state(config):
 
 
 def test_unusable_jobs_are_refused(config):
-    with pytest.raises(ConfigError, match=r"lora\.n_blocks = 9"):
+    with refused("lora.n_blocks", 9, "at most 3"):
         runtime_of(config, JOB.with_overrides(["lora.n_blocks=9"]))
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.cli import main
-from med_duallora.errors import ConfigError, KitError
+from med_duallora.errors import KitError
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.site_kit import harden
 from med_duallora.site_kit.job_check import job_settings, judge
+from tests.unit.refused import refused
 from tests.unit.site_kit.conftest import places
 from tests.unit.site_kit.test_hardening import REPOSITORY, change
 
@@ -66,7 +67,7 @@ def test_settings_out_of_range_are_named(job: Path):
     values = json.loads(path.read_text())
     next(item for item in values["components"] if item["id"] == "job")["args"]["config"]["lora"]["rank_global"] = 999
     path.write_text(json.dumps(values))
-    with pytest.raises(ConfigError, match=r"lora\.rank_global = 999"):
+    with refused("lora.rank_global", 999):
         job_settings(job)
 
 

@@ -198,7 +198,7 @@ def _picture(path: Path, dataset: Any) -> Picture:
         raise NoPicture(f"pictures with no or more than {MAX_SIDE} pixels along a side")
     lengths = np.linalg.norm([x, y], axis=1)
     if not (np.isfinite(numbers).all() and (numbers[9:] > 0).all() and np.abs(lengths - 1).max() < 0.01):
-        raise NoPicture("pictures whose position, orientation or pixel spacing is no usable number")
+        raise NoPicture("pictures whose position, orientation or pixel spacing is not a usable number")
     if abs(float(x @ y)) > 0.01:
         raise NoPicture("pictures whose rows and columns are not at right angles")
     return Picture(

@@ -127,7 +127,7 @@ def _from_body_axes(slices: Sequence[Slice]) -> float:
 def _completed(members: Sequence[Slice], cine: Sequence[Slice]) -> list[Slice]:
     """Return the cine slices with those that should be: of their series, or where a next slice would lie.
 
-    A slice that lost frames is no cine by itself; without this it would go unnoticed at the end of the stack.
+    A slice that lost frames is not a cine by itself; without this it would go unnoticed at the end of the stack.
     """
     step = float(np.median(np.diff([item.at for item in cine])))
     series = {picture.series for item in cine for picture in item.pictures}
@@ -222,7 +222,7 @@ def _ordered(slices: Sequence[Slice]) -> list[Slice]:
             return [
                 Slice(item.at, tuple(sorted(item.pictures, key=lambda one: one.times[kind] or 0.0))) for item in slices
             ]
-        # Few different times are no times of frames; many of which one comes twice are a repeated picture.
+        # Few different times are not times of frames; many of which one comes twice are a repeated picture.
         for number, (n, of_slice) in enumerate(zip(distinct, values, strict=True), 1):
             if MIN_FRAMES <= n < len(of_slice):
                 detail = (

@@ -78,7 +78,7 @@ class LabelMaps:
     Args:
         ed_ml: its volume at ED, None where there is no usable label map.
         es_ml: likewise at ES.
-        doubts: about the label maps; training does not read them, so they are no reason to stop.
+        doubts: about the label maps; training does not read them, so they are not a reason to stop.
     """
 
     ed_ml: float | None

@@ -30,11 +30,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise ConfigError(f"preset = {self.preset!r}, but it must be one of {', '.join(PRESETS)}")
+            raise ConfigError.of("preset", self.preset, f"one of {', '.join(PRESETS)}")
         if self.seed < 0:
-            raise ConfigError(f"seed = {self.seed}, but it must be at least 0")
+            raise ConfigError.of("seed", self.seed, "at least 0")
         if not 4 <= self.n <= LARGEST_COHORT:
-            raise ConfigError(f"n_per_vendor = {self.n}, but it must be between 4 and {LARGEST_COHORT}")
+            raise ConfigError.of("n_per_vendor", self.n, f"between 4 and {LARGEST_COHORT}")
 
     @property
     def n(self) -> int:
@@ -59,7 +59,7 @@ def claim(out: Path, recipe: Recipe) -> None:
             raise CohortError(f"{out} holds another phantom cohort ({found}); choose another folder or remove it")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CohortError(f"{out} exists and is no phantom cohort; choose a new folder")
+        raise CohortError(f"{out} exists and is not a phantom cohort; choose a new folder")
     write_json(path, recipe.to_dict())
 
 

@@ -15,7 +15,7 @@ def stream(seed: int, pool: int, index: int, name: str) -> np.random.Generator:
         name: one of ``STREAMS``.
 
     Raises:
-        ValueError: ``name`` is no stream.
+        ValueError: ``name`` is not a stream.
     """
     if name not in STREAMS:
         raise ValueError(f"stream {name!r} is none of {', '.join(STREAMS)}")

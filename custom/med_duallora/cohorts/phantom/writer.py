@@ -35,7 +35,7 @@ def write_cohort(out: Path, recipe: Recipe, n_processes: int = 1) -> int:
         MedDualLoRAError: writing failed, or a process died.
     """
     if n_processes < 1:
-        raise ConfigError(f"--processes = {n_processes}, but it must be at least 1")
+        raise ConfigError.of("--processes", n_processes, "at least 1")
     entries = plan_cohort(recipe.preset, recipe.seed, recipe.n)
     make = partial(_make, out, recipe.preset != "pretrain")
     try:

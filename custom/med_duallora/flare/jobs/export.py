@@ -14,11 +14,12 @@ from nvflare.recipe.secrets import PotentialSecretWarning
 
 import med_duallora
 from med_duallora.errors import ConfigError
-from med_duallora.flare.jobs.recipe import PACKAGE, MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.jobs.recipe import PACKAGE, MedDualLoRARecipe
 from med_duallora.flare.wire.job import JOB_COMPONENT
 from med_duallora.server.resume import SavedRound
 from med_duallora.settings.config import JobConfig
-from med_duallora.settings.reading import assigned, built
+from med_duallora.settings.reading import assigned, built, parsed
+from med_duallora.settings.workflow import WorkflowConfig
 from med_duallora.support.files import read_object, replace_folder, write_json
 
 WORKFLOW = "workflow"
@@ -74,9 +75,11 @@ class JobSpec:
         if adapter is None:
             return self.with_overrides(assignments)
         assignments = list(assignments)
+        given = parsed(assignments)
         for key in ("workflow.start_round", "workflow.initial_adapter"):
-            if any(item.partition("=")[0].strip() == key for item in assignments):
-                raise ConfigError(f"{key} follows from the adapter that the job resumes from; leave it out")
+            if key in given:
+                why = f"{key} follows from the adapter that the job resumes from; leave it out"
+                raise ConfigError(why, key=key, value=given[key])
         saved = SavedRound.read(adapter)
         # which checkpoint the sites have is of the place, not of the settings
         pinned = self.job.backbone_sha256

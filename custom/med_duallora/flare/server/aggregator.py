@@ -29,6 +29,7 @@ from med_duallora.server.aggregation import AggregationResult
 from med_duallora.server.monitoring import round_summary
 from med_duallora.server.rundir import add_round
 from med_duallora.server.screening import RoundRules, ScreenedResult, ScreenedRound
+from med_duallora.settings.reading import built
 
 DECIMALS = 6
 """Of the means that the console shows."""
@@ -55,7 +56,7 @@ class DualLoRAAggregator(Aggregator):
         self.norm_limit = norm_limit
         self.min_sites = min_sites
         self.sites = sites or []
-        self._rules = RoundRules(norm_limit, min_sites, frozenset(self.sites))
+        self._rules = built(RoundRules, {"norm_limit": norm_limit, "min_sites": min_sites, "sites": self.sites}, "")
         self._lock = Lock()
         self._round: ScreenedRound | None = None
         self._started = 0.0

@@ -15,13 +15,15 @@ from nvflare.app_common.app_constant import AppConstants
 
 from med_duallora.boundary.ledger import utc_now
 from med_duallora.boundary.lineage import Lineage
-from med_duallora.errors import ArtifactError, EgressViolation
+from med_duallora.errors import ArtifactError, ConfigError, EgressViolation
 from med_duallora.flare.server.directory import keep_receipt, server_directory
 from med_duallora.flare.wire.job import job_of
 from med_duallora.flare.wire.payload import read_failure, read_metrics_reply, set_lineage
 from med_duallora.flare.wire.receipts import metrics_entry
 from med_duallora.server.artifact import load_adapter
 from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE
+from med_duallora.settings.limits import some_of
+from med_duallora.settings.workflow import WorkflowConfig
 from med_duallora.support.files import write_json
 
 
@@ -40,16 +42,15 @@ class AdapterEvaluation(Controller):
         timeout_s: seconds after which an evaluation ends in any case; 0: no limit.
 
     Raises:
-        ValueError: an argument is out of range.
+        ConfigError: an argument is out of range.
     """
 
     def __init__(self, models: list[str], min_sites: int = 1, wait_s: int = 600, timeout_s: int = 0) -> None:
         super().__init__(task_check_period=0.2)
-        if not models or set(models) - set(ADAPTERS) or len(set(models)) != len(models):
-            raise ValueError(f"models = {models!r}, but it must list one or more of {', '.join(ADAPTERS)}, each once")
-        for name, value, lowest in (("min_sites", min_sites, 1), ("wait_s", wait_s, 0), ("timeout_s", timeout_s, 0)):
-            if type(value) is not int or value < lowest:
-                raise ValueError(f"{name} = {value!r}, but it must be a whole number from {lowest}")
+        known = some_of(*ADAPTERS)
+        if not known.holds(models):
+            raise ConfigError.of("models", models, known.text)
+        WorkflowConfig(min_sites=min_sites, wait_s=wait_s, round_timeout_s=timeout_s)  # has the same limits
         self.models = models
         self.min_sites = min_sites
         self.wait_s = wait_s

@@ -59,7 +59,7 @@ class Checked:
 
 
 class EgressGuard(FLComponent):
-    """Clears what violates the contract, drops fed events that are no contract metrics, and keeps the ledger."""
+    """Clears what violates the contract, drops fed events that are not contract metrics, and keeps the ledger."""
 
     def __init__(self) -> None:
         super().__init__()

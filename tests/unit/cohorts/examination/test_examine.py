@@ -240,7 +240,7 @@ def test_a_class_that_can_be_told_by_the_centre_is_a_warning(cohort: Path) -> No
     (text,) = texts(found, WARNING)
     assert text.startswith("no centre has both normal (NOR) and diseased subjects: a model can learn the centre")
     edit(cohort, lambda rows: rows[0].update(centre="centre 1"))
-    assert examined(cohort)[0].findings == (), "one subject of the other class there, and it is no rule any more"
+    assert examined(cohort)[0].findings == (), "one subject of the other class there, and it is not a rule any more"
 
 
 def test_words_of_another_program_are_not_judged(cohort: Path) -> None:

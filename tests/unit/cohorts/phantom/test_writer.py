@@ -14,6 +14,7 @@ from med_duallora.cohorts.phantom.layouts import frame_shares
 from med_duallora.cohorts.phantom.solve import solve_phases
 from med_duallora.errors import CohortError, ConfigError, MedDualLoRAError
 from med_duallora.support.files import sha256_of_file
+from tests.unit.refused import refused as refused_setting
 
 RECIPE = Recipe("demo", seed=5, n_per_vendor=4)
 
@@ -28,16 +29,17 @@ def copy(cohort: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("settings", "match"),
+    ("settings", "limit"),
     [
-        ({"preset": "huge"}, "preset = 'huge', but it must be one of demo, study, pretrain"),
-        ({"seed": -1}, "seed = -1"),
-        ({"n_per_vendor": 3}, "n_per_vendor = 3, but it must be between 4 and"),
-        ({"n_per_vendor": 5001}, "n_per_vendor = 5001"),
+        ({"preset": "huge"}, "one of demo, study, pretrain"),
+        ({"seed": -1}, "at least 0"),
+        ({"n_per_vendor": 3}, "between 4 and 5000"),
+        ({"n_per_vendor": 5001}, "between 4 and 5000"),
     ],
 )
-def test_recipes_are_checked(settings: dict[str, object], match: str) -> None:
-    with pytest.raises(ConfigError, match=match):
+def test_recipes_are_checked(settings: dict[str, object], limit: str) -> None:
+    ((key, value),) = settings.items()
+    with refused_setting(key, value, limit):
         Recipe(**settings)
 
 
@@ -136,7 +138,7 @@ def test_a_foreign_place_is_left_alone(tmp_path: Path, kind: str) -> None:
         (place / "thesis.txt").write_text("keep")
     else:
         place.write_text("keep")
-    with pytest.raises(CohortError, match="is no phantom cohort"):
+    with pytest.raises(CohortError, match="is not a phantom cohort"):
         write_cohort(place, RECIPE)
 
 

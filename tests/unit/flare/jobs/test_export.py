@@ -24,10 +24,11 @@ from med_duallora.flare.jobs.export import (
     read_spec,
     write_committed,
 )
-from med_duallora.flare.jobs.recipe import WorkflowConfig
 from med_duallora.server.artifact import adapter_manifest, save_adapter
 from med_duallora.settings.config import JobConfig
+from med_duallora.settings.workflow import WorkflowConfig
 from tests.conftest import REPOSITORY
+from tests.unit.refused import refused
 from tests.unit.tiny import random_payload
 
 PACKAGE = Path(med_duallora.__file__).parent
@@ -158,17 +159,30 @@ def test_settings_go_to_the_job_or_to_the_workflow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("assignment", "message"),
+    ("assignment", "value", "limit"),
     [
-        ("workflow.patience=3", "unknown setting 'workflow.patience'"),
-        ("workflow.wait_s=soon", "whole number"),
-        ("workflow.min_sites=0", "between 1 and 10000"),
-        ("train.n_rounds=none", "n_rounds"),
+        ("workflow.patience=3", "3", ""),
+        ("workflow.wait_s=soon", "soon", "a whole number"),
+        ("workflow.min_sites=0", 0, "between 1 and 10000"),
+        ("workflow.stop_round=-1", -1, "between 0 and 10000; 0, or above workflow.start_round"),
+        ("train.n_rounds=none", "none", "a whole number"),
+        ("train.n_rounds=0", 0, "between 1 and 10000"),
+        ("rounds=3", "3", ""),
     ],
 )
-def test_a_bad_setting_is_named(assignment: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_a_bad_setting_of_the_job_or_the_workflow_is_named(assignment: str, value: object, limit: str) -> None:
+    with refused(assignment.partition("=")[0], value, limit):
         CANONICAL.with_overrides([assignment])
+
+
+@pytest.mark.parametrize("assignment", ["workflow.wait_s", "train.n_rounds"])
+def test_what_is_not_an_assignment_is_refused_alike(assignment: str, adapter: Path) -> None:
+    for spec in (CANONICAL.with_overrides, lambda texts: CANONICAL.resumed(adapter, texts)):
+        with pytest.raises(ConfigError) as caught:
+            spec([assignment])
+        assert (
+            str(caught.value) == f"{assignment!r} is not an assignment; write key=value, for example train.n_rounds=4"
+        )
 
 
 def test_a_pinned_backbone_is_no_secret(tmp_path: Path) -> None:
@@ -222,7 +236,7 @@ def test_a_job_can_be_planned_in_parts(adapter: Path) -> None:
         ("train.n_rounds=2", "no round is left"),
         ("workflow.start_round=1", "workflow.start_round follows from the adapter"),
         ("workflow.initial_adapter=x", "workflow.initial_adapter follows from the adapter"),
-        ("workflow.stop_round=2", "stop_round = 2, but the job starts with 2"),
+        ("workflow.stop_round=2", "stop_round = 2, but it must be .* above workflow.start_round"),
     ],
 )
 def test_what_contradicts_the_adapter_is_refused(assignment: str, message: str, adapter: Path) -> None:
@@ -235,11 +249,12 @@ def test_another_job_s_adapter_is_refused(adapter: Path) -> None:
         JobSpec("mine", "", JobConfig(experiment="mine")).resumed(adapter)
 
 
-@pytest.mark.parametrize(("stop", "start"), [(5, 0), (0, 4)])
-def test_rounds_outside_the_plan_are_refused(stop: int, start: int) -> None:
+def test_rounds_outside_the_plan_are_refused() -> None:
     job = JobConfig().with_overrides(["train.n_rounds=4"])
-    with pytest.raises(ConfigError, match=r"train\.n_rounds = 4"):
-        WorkflowConfig(start_round=start, stop_round=stop).rounds(job)
+    with refused("workflow.stop_round", 5, "at most train.n_rounds = 4"):
+        WorkflowConfig(stop_round=5).rounds(job)
+    with refused("workflow.start_round", 4, "below train.n_rounds = 4"):
+        WorkflowConfig(start_round=4).rounds(job)
 
 
 @pytest.mark.parametrize("name", ["my job", "", "-job", "jöb", "a/b"])

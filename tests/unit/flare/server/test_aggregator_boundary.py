@@ -14,13 +14,13 @@ from nvflare.apis.utils.analytix_utils import create_analytic_dxo
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.ledger import Ledger
 from med_duallora.boundary.ledger_audit import match, read_lines, verify
-from med_duallora.errors import ConfigError
 from med_duallora.flare.server.aggregator import DualLoRAAggregator
 from med_duallora.flare.wire.payload import TrainReply
 from med_duallora.flare.wire.receipts import train_entry
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT
 from tests.unit.flare.server.test_aggregator import Server
 from tests.unit.flare.standin import Engine
+from tests.unit.refused import refused
 from tests.unit.tiny import random_payload, same
 
 
@@ -69,9 +69,17 @@ def test_a_site_that_is_not_of_the_job_is_refused(server: Server, contract: Egre
     assert server.records()[0]["refused"] == [{"site": "mallory", "reason": "mallory is not a site of this job"}]
 
 
-@pytest.mark.parametrize("values", [{"norm_limit": 1.0}, {"min_sites": 0}])
-def test_limits_out_of_range_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("values", "limit"),
+    [
+        ({"norm_limit": 1.0}, "0 (off), or between 2 and 1e+06"),
+        ({"min_sites": 0}, "between 1 and 10000"),
+        ({"sites": "ge,canon"}, "a list"),
+        ({"sites": [["ge"]]}, "a list of texts"),
+    ],
+)
+def test_arguments_out_of_their_limits_are_refused(values: dict[str, Any], limit: str) -> None:
+    with refused(next(iter(values)), limit=limit):
         DualLoRAAggregator(**values)
 
 

@@ -16,7 +16,10 @@ from med_duallora.flare.server.evaluation import AdapterEvaluation
 from med_duallora.flare.wire.payload import metrics_reply, task_lineage, task_tensors
 from med_duallora.server.artifact import save_adapter
 from tests.unit.flare.standin import Engine, client, failure
+from tests.unit.refused import refused
 from tests.unit.tiny import random_payload, same
+
+MODELS = "one or more of best, last, without repetition"
 
 Replies = Mapping[str, Shareable]
 LINEAGE = Lineage.begin().continued(1)
@@ -124,16 +127,16 @@ def test_a_late_result_is_dropped(adapters: dict[str, Any], engine: Engine, tmp_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "key", "limit"),
     [
-        ({"models": []}, "models"),
-        ({"models": ["worst"]}, "models"),
-        ({"models": ["last", "last"]}, "each once"),
-        ({"models": ["last"], "min_sites": 0}, "min_sites = 0"),
-        ({"models": ["last"], "wait_s": -1}, "wait_s = -1"),
-        ({"models": ["last"], "timeout_s": 1.5}, "timeout_s = 1.5"),
+        ({"models": []}, "models", MODELS),
+        ({"models": ["worst"]}, "models", MODELS),
+        ({"models": ["last", "last"]}, "models", MODELS),
+        ({"models": ["last"], "min_sites": 0}, "workflow.min_sites", "between 1 and 10000"),
+        ({"models": ["last"], "wait_s": -1}, "workflow.wait_s", "between 0 and 2678400"),
+        ({"models": ["last"], "timeout_s": 1.5}, "workflow.round_timeout_s", "a whole number"),
     ],
 )
-def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_arguments_have_the_limits_of_settings(arguments: dict[str, Any], key: str, limit: str) -> None:
+    with refused(key, list(arguments.values())[-1], limit):
         AdapterEvaluation(**arguments)

@@ -83,7 +83,7 @@ FORGED: list[tuple[str, Change, str]] = [
     ("another dtype", tensors(lambda v: v.astype(np.float64)), "has dtype float64"),
     ("another shape", tensors(lambda v: v.T), "has shape"),
     ("a tensor more", one("pixels", np.zeros(3, np.float32)), "a tensor outside the contract: 'pixels'"),
-    ("a name that is no text", one(7, np.zeros(3, np.float32)), "a tensor name is not text"),
+    ("a name that is not text", one(7, np.zeros(3, np.float32)), "a tensor name is not text"),
     ("no tensors", lambda reply: reply["DXO"]["data"].clear(), "is missing"),
     ("an unknown metric", meta(metrics={"age": 61.0}), "a metric outside the contract"),
     ("a metric out of range", meta(initial_metrics={"val_balanced_accuracy": 1e300}), "is out of range"),

@@ -25,7 +25,7 @@ def result(**headers: Any) -> Shareable:
     [
         ({}, {}, "nothing was added"),
         ({"__audit_event_id__": EVENT}, {"__audit_event_id__": EVENT}, "FLARE's audit event"),
-        ({"__audit_event_id__": "of patient 7"}, {}, "a sentence is no identifier"),
+        ({"__audit_event_id__": "of patient 7"}, {}, "a sentence is not an identifier"),
         ({"__audit_event_id__": "x" * 65}, {}, "too long"),
         ({"__audit_event_id__": b"x"}, {}, "no text"),
         ({"note": "x", "__rc__": "OK", "__peer_props__": {"a": 1}}, {}, "headers that others set"),
