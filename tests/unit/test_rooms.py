@@ -33,10 +33,9 @@ ARROWS = {
     "flare.site": "errors measures settings support boundary site site_kit flare.wire",
     "flare.server": "errors measures settings support adapter boundary server flare.wire",
     "flare.jobs": "__init__ errors measures settings support server site_kit flare.wire flare.site flare.server",
-    "flare.local": "__init__ errors measures settings support cohorts site server site_kit report "
-    "flare.server flare.jobs",
-    "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site site_kit reference "
-    "report flare.jobs flare.local",
+    "flare.local": "__init__ errors measures settings support cohorts site server site_kit flare.jobs",
+    "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site server site_kit "
+    "reference report flare.jobs flare.local",
     "__main__": "cli",
 }
 """Every room, from the ground up, with the rooms that it may import: only such as stand above it in this table."""

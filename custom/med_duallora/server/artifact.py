@@ -15,7 +15,7 @@ from med_duallora.backbone import agreed_sha256
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.errors import ArtifactError
 from med_duallora.settings.config import JobConfig
-from med_duallora.support.files import atomic_path, read_json, sha256_of_file, write_json
+from med_duallora.support.files import atomic_path, read_object, sha256_of_file, write_json
 
 INTENDED_USE = "Research use only, not for diagnosis."
 MANIFEST_VERSION = "1"
@@ -84,14 +84,14 @@ def load_adapter(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     manifest_path = path.with_suffix(".json")
     try:
         tensors: dict[str, np.ndarray] = load_file(path)
-        manifest = read_json(manifest_path)
+        found = read_object(manifest_path)
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{error.filename or path} is missing; an adapter is a .safetensors file and its .json"
         ) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"adapter {path} or its manifest is damaged: {error}") from error
-    manifest = _describing(path, manifest)
+    manifest = _describing(path, found)
     if manifest is None:
         raise ArtifactError(
             f"adapter {path} is not the one its manifest {manifest_path.name} describes (sha256 differs)"
@@ -116,6 +116,6 @@ def _describing(path: Path, manifest: object) -> dict[str, Any] | None:
 def _manifest_beside(path: Path) -> dict[str, Any] | None:
     """Return the manifest of the adapter that is about to be replaced; None where there is none that fits."""
     try:
-        return _describing(path, read_json(path.with_suffix(".json")))
+        return _describing(path, read_object(path.with_suffix(".json")))
     except (OSError, ValueError):
         return None

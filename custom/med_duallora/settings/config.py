@@ -30,7 +30,7 @@ from med_duallora.settings.limits import (
 )
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.settings.reading import assigned, built
-from med_duallora.support.files import read_json
+from med_duallora.support.files import read_object
 
 __all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfig", "assigned"]
 
@@ -256,13 +256,11 @@ class SiteConfig:
         """Read a site's JSON configuration; errors name the file, the key and the limit."""
         where = f"site configuration {path.name} in {path.parent}"
         try:
-            values = read_json(path)
+            values = read_object(path)
         except OSError as error:
             raise ConfigError(f"{where}: {error.strerror or error}; make it readable, or correct its path") from error
         except ValueError as error:
-            raise ConfigError(f"{where}: it is not JSON: {error}; correct it there") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{where}: it must hold one JSON object, {{...}}")
+            raise ConfigError(f"{where}: {error}; correct it there") from error
         try:
             return cls.from_dict(values)
         except ConfigError as error:

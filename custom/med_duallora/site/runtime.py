@@ -180,7 +180,7 @@ class SiteRuntime:
         """Score a global adapter on the test split with the site's own local state, in every variant.
 
         ``backbone`` is the frozen backbone with a head fitted to this site's training subjects; ``global``, ``local``
-        and ``both`` are the trained model with these adapters. Predictions stay at the site (evaluation.json).
+        and ``both`` are the trained model with these adapters. Predictions stay at the site (predictions.json).
 
         Returns:
             ``<variant>.<metric>`` where defined, and ``n_subjects``, ``n_positive``, ``n_negative``.
@@ -216,9 +216,8 @@ class SiteRuntime:
     def _keep_predictions(self, rows: list[dict[str, Any]]) -> None:
         private_folder(self.model.directory)
         try:
-            write_json(
-                self.model.directory / "evaluation.json", {"not_for_diagnosis": True, "predictions": rows}, mode=0o600
-            )
+            path = self.model.directory / "predictions.json"
+            write_json(path, {"not_for_diagnosis": True, "predictions": rows}, 0o600)
         except OSError as error:
             raise StateError(f"the predictions cannot be kept in state_dir ({error.strerror}); make room") from error
 

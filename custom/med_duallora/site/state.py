@@ -10,9 +10,7 @@ Every run has a folder of its own, see ``lineage``.
 """
 
 import contextlib
-import fcntl
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +22,8 @@ from safetensors.numpy import save_file
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import StateError
 from med_duallora.support.digest import content_digest
-from med_duallora.support.files import atomic_path
+from med_duallora.support.files import atomic_path, unused
+from med_duallora.support.locks import locked
 
 logger = logging.getLogger(__name__)
 
@@ -95,15 +94,16 @@ class SiteStateStore:
             StateError: another process is at work with it, or nothing can be written there.
         """
         private_folder(self.directory)
-        try:
-            descriptor = os.open(self.directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise _not_writable(error) from error
-        try:
-            _lock(descriptor)
+        busy = StateError(
+            "another process at this site trains with the local state of the same run; stop one of the two jobs, "
+            "or wait until the other one has ended"
+        )
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.directory / LOCK_FILE, busy))
+            except OSError as error:  # a file system without locks, for example
+                raise _not_writable(error) from error
             yield
-        finally:
-            os.close(descriptor)
 
     def save(self, state: SiteState) -> None:
         """Store a state atomically, mode 0600; the newest one of an earlier round stays readable.
@@ -188,14 +188,10 @@ class SiteStateStore:
         return SiteState(round_index=int(facts["round"]), cohort=facts.get("cohort", ""), **parts)
 
     def _set_aside(self, path: Path) -> Path:
-        number = 0
-        while (target := path.with_name(f"{path.name}.set-aside-{number}")).exists():
-            number += 1
         try:
-            path.rename(target)
+            return path.rename(unused(path, "set-aside"))
         except OSError as error:
             raise _not_writable(error) from error
-        return target
 
 
 def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round: int | None) -> SiteState | None:
@@ -215,18 +211,6 @@ def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round:
         if state:
             return state
     return None
-
-
-def _lock(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StateError(
-            "another process at this site trains with the local state of the same run; stop one of the two jobs, "
-            "or wait until the other one has ended"
-        ) from None
-    except OSError as error:  # a file system without locks
-        raise _not_writable(error) from error
 
 
 def private_folder(directory: Path) -> None:

@@ -8,7 +8,7 @@ from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.fitness import job_problems
 from med_duallora.site.problem import Problem
 from med_duallora.site_kit.layout import check_job_layout
-from med_duallora.support.files import read_json
+from med_duallora.support.files import read_object
 
 SETTINGS_PATH = "med_duallora.flare.wire.job.FederatedJob"
 CLIENT_CONFIG = "config_fed_client.json"
@@ -25,7 +25,7 @@ def job_settings(folder: Path) -> JobConfig:
     if len(found) != 1:
         raise KitError(f"{folder} holds {len(found)} client configurations, expected one: give a job folder")
     try:
-        components = read_json(found[0])["components"]
+        components = read_object(found[0])["components"]
         settings = [item["args"]["config"] for item in components if item.get("path") == SETTINGS_PATH]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise KitError(f"{found[0]} is not a client configuration of a FLARE job: {error}") from error

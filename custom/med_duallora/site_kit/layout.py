@@ -11,7 +11,7 @@ from typing import Any
 
 import med_duallora
 from med_duallora.errors import KitError
-from med_duallora.site_kit.kit import SiteKit, read_json
+from med_duallora.site_kit.kit import SiteKit, read_part
 
 PACKAGE = Path(med_duallora.__file__).parent
 OURS = f"{PACKAGE.name}."
@@ -45,7 +45,7 @@ def check_server_layout(kit: Path) -> None:
     """Refuse a server's kit that was prepared for an earlier layout (KitError)."""
     path = kit / "local" / "resources.json"
     if path.exists():
-        _check({path.name: read_json(path, "")}, f"med-duallora server-kit --startup-kit {kit} --storage DIR")
+        _check({path.name: read_part(path, "")}, f"med-duallora server-kit --startup-kit {kit} --storage DIR")
 
 
 def check_job_layout(folder: Path, components: Any) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -106,6 +107,12 @@ def replace_folder(fresh: Path, target: Path) -> Path:
     return target
 
 
+def unused(place: Path, word: str, first: int = 0) -> Path:
+    """Return ``PLACE.word-N`` beside a place with the first N that nothing has: what is set aside replaces nothing."""
+    numbered = (place.with_name(f"{place.name}.{word}-{number}") for number in itertools.count(first))
+    return next(free for free in numbered if not free.exists())
+
+
 def sentence(error: OSError) -> str:
     """Return what an operating system refused as one sentence: the place, the reason, and what to do."""
     if isinstance(error, shutil.Error):  # of copytree, which goes on after an error and lists all of them
@@ -127,9 +134,24 @@ def write_json(target: Path, value: Any, mode: int = 0o644) -> None:
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n", mode)
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file (OSError, or ValueError as ``parsed_json``)."""
-    return parsed_json(path.read_text(encoding="utf-8"))
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file (OSError, or ValueError as ``parsed_object``)."""
+    return parsed_object(path.read_bytes())
+
+
+def parsed_object(text: str | bytes) -> dict[str, Any]:
+    """Return the JSON object of a text.
+
+    Raises:
+        ValueError: it is not JSON, see ``parsed_json``, or another value than an object; ends a sentence on the file.
+    """
+    try:
+        value = parsed_json(text.decode() if isinstance(text, bytes) else text)
+    except ValueError as error:
+        raise ValueError(f"it is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"it must hold one JSON object, not {type(value).__name__}")
+    return value
 
 
 def parsed_json(text: str | bytes) -> Any:

@@ -5,7 +5,7 @@ import pytest
 
 import med_duallora
 from med_duallora.cli import build_parser, main
-from med_duallora.flare.local.rehearsal import actions
+from med_duallora.commands import federation_jobs
 from med_duallora.flare.local.rehearsal.record import Federation
 from tests.conftest import REPOSITORY
 
@@ -35,7 +35,7 @@ def test_a_federation_whose_server_does_not_run_is_said_at_once(
     """Nobody waits for a session with a server that is not there."""
     federation = Federation(tmp_path, "mark", "p", 8002, tmp_path / "kits", "server", ("ge",), {"lead": "lead"})
     federation.write()
-    monkeypatch.setattr(actions, "console", lambda _: pytest.fail("a session was opened"))
+    monkeypatch.setattr(federation_jobs, "console", lambda _: pytest.fail("a session was opened"))
     assert main(["federation", action, "--workspace", str(tmp_path)]) == 1
     assert f"the server of the federation in {tmp_path} does not run" in capsys.readouterr().err
 
@@ -76,7 +76,7 @@ def test_the_project_of_the_checkout_is_the_default(
     assert main(command) == 2
     error = capsys.readouterr().err
     assert "there is no poc/project.yml" in error
-    assert f"{tmp_path} is none; run the command in a checkout, or name a project file with --project" in error
+    assert f"{tmp_path} is not a checkout; run the command in a checkout, or name a project file with" in error
     monkeypatch.chdir(REPOSITORY)
     assert main([*command, "--port", "70000"]) == 2
     assert "--port 70000" in capsys.readouterr().err, "the project file was found"

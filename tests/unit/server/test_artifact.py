@@ -133,7 +133,7 @@ def rewritten(path, text):
         (lambda p: p.write_bytes(b""), "is damaged", "an empty file"),
         (lambda p: rewritten(p, "{"), "is damaged", "half a manifest"),
         (lambda p: p.with_suffix(".json").write_bytes(b"\xff\xfe"), "is damaged", "a manifest that is not text"),
-        (lambda p: rewritten(p, "[]"), "sha256 differs", "a manifest that is not an object"),
+        (lambda p: rewritten(p, "[]"), "is damaged: it must hold one JSON object", "a manifest that is not an object"),
         (lambda p: rewritten(p, '{"round": 3}'), "sha256 differs", "a manifest without a hash"),
         (
             lambda p: p.write_bytes(p.read_bytes()[:-1] + b"\x01"),

@@ -170,7 +170,7 @@ def test_scoring_can_be_stopped(config, task):
     arguments = (START, 0) if task == "validate" else (START,)
     with pytest.raises(TrainingAborted):
         getattr(runtime, task)(*arguments, should_stop=lambda: next(asked))
-    assert not (runtime.model.directory / "evaluation.json").exists()
+    assert not (runtime.model.directory / "predictions.json").exists()
 
 
 def test_a_diverged_round_saves_nothing(config):

@@ -100,7 +100,7 @@ def test_evaluation_scores_every_variant_and_keeps_predictions_private(config):
     assert set(found) == expected | {"n_subjects", "n_positive", "n_negative"}
     assert (found["n_subjects"], found["n_positive"], found["n_negative"]) == (2, 1, 1)
     assert runtime.contract.check_metrics(found) == found
-    path = runtime.model.directory / "evaluation.json"
+    path = runtime.model.directory / "predictions.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(runtime.model.directory.stat().st_mode) == 0o700
     stored = json.loads(path.read_text())
@@ -115,7 +115,7 @@ def test_variants_are_the_trained_model_with_adapters_switched_off(config):
     state = random_payload(runtime.contract, scale=0.5)
     runtime.train_round(state, 0)
     runtime.evaluate(state)
-    rows = json.loads((runtime.model.directory / "evaluation.json").read_text())["predictions"]
+    rows = json.loads((runtime.model.directory / "predictions.json").read_text())["predictions"]
     values = runtime.model.network.values(TRAINED)
     test = runtime.cohort.split("test")
     for variant, off in (("both", ""), ("global", "local_b"), ("local", "global_b")):

@@ -8,7 +8,7 @@ from pathlib import Path
 from med_duallora.errors import ConfigError
 from med_duallora.flare.jobs.export import JOBS, SITE_CONFIG, JobSpec, export_job, read_spec
 from med_duallora.site_kit.layout import check_job_layout
-from med_duallora.support.files import read_json
+from med_duallora.support.files import read_object
 
 SIGNATURES = ".__nvfl_*"
 """FLARE signs a job where it lies, and leaves these files there."""
@@ -68,7 +68,7 @@ def _has_code(folder: Path) -> bool:
 def _components(folder: Path) -> object:
     """Return what a folder's site configuration names; nothing where FLARE itself will say what is wrong with it."""
     try:
-        return read_json(folder / SITE_CONFIG)
+        return read_object(folder / SITE_CONFIG)
     except (OSError, ValueError):
         return None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from med_duallora.errors import ConfigError, UnfitError
-from med_duallora.support.files import read_json
+from med_duallora.support.files import read_object
 
 if TYPE_CHECKING:
     from med_duallora.flare.local.simulation import Simulation
@@ -50,13 +50,11 @@ def known_log_config(text: str) -> str:
         return text
     place = Path(text).resolve()
     try:
-        is_whole = isinstance(read_json(place), dict)
-    except (OSError, ValueError):
-        is_whole = False
-    if not is_whole:
+        read_object(place)
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"--log-config {text}: it must be {', '.join(LOG_MODES)}, a level ({', '.join(LOG_LEVELS)}), or the JSON "
             "file of a logging configuration"
-        )
+        ) from error
     check_passable(place, "--log-config")
     return str(place)

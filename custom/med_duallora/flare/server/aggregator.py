@@ -1,7 +1,6 @@
 """The server's aggregator: in-time weighted accumulation, and the record of every round."""
 
 import time
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -29,10 +28,9 @@ from med_duallora.flare.wire.receipts import event_entry, train_entry
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT, publish_statistics, write_at_server
 from med_duallora.server.aggregation import AggregationResult
 from med_duallora.server.monitoring import round_summary
-from med_duallora.server.rundir import ROUNDS_FILE
+from med_duallora.server.rundir import add_round
 from med_duallora.server.screening import RoundRules, ScreenedResult, ScreenedRound
 from med_duallora.settings.reading import built
-from med_duallora.support.files import canonical_json
 
 DECIMALS = 6
 """Of the means that the console shows."""
@@ -116,7 +114,7 @@ class DualLoRAAggregator(Aggregator):
             self.log_error(fl_ctx, f"contribution of {site} left out: {reason}")
         if screened.remark:
             self.log_warning(fl_ctx, screened.remark)
-        _append_line(server_directory(fl_ctx) / ROUNDS_FILE, canonical_json(record))
+        add_round(server_directory(fl_ctx), record)
         write_at_server(self, self._summary, int(record["round"]), fl_ctx)
         return DXO(DataKind.WEIGHTS, data=result.tensors).to_shareable()
 
@@ -210,8 +208,3 @@ def _site_record(reply: TrainReply, payload_bytes: int) -> dict[str, Any]:
         "payload_bytes": payload_bytes,
         "weight": reply.weight,
     }
-
-
-def _append_line(target: Path, line: str) -> None:
-    with target.open("a", encoding="utf-8") as stream:
-        stream.write(line + "\n")

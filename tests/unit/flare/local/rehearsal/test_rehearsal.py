@@ -221,7 +221,7 @@ def test_down_ends_everything_although_nobody_listens(asleep: Federation, monkey
 
 def test_a_killed_parent_leaves_nothing_behind(asleep: Federation) -> None:
     for process in asleep.processes:
-        processes.kill(process, asleep.identity, signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
     assert (asleep.directory / RECORD).is_file()
     down(Federation.read(asleep.directory), polite=False)
     assert processes.members(asleep.identity) == []

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from med_duallora.errors import FederationError
+from med_duallora.errors import KitError
 from med_duallora.settings.config import SiteConfig, assigned
-from med_duallora.site_kit import SERVER_CLASSES, Change, harden
+from med_duallora.site_kit.hardening import SITE_CONFIG_FILE, Change, harden
+from med_duallora.site_kit.kit import read_part
 from med_duallora.site_kit.passable import check_passable
-from med_duallora.site_kit.wanted import site_config_template
-from med_duallora.support.files import read_json, write_json
+from med_duallora.site_kit.wanted import SERVER_CLASSES, site_config_template
+from med_duallora.support.files import write_json
 
-SITE_CONFIG_FILE = Path("local") / "med_duallora_site.json"
+SITE_CONFIG_PLACE = Path("local") / SITE_CONFIG_FILE
+"""Of the site's configuration in its kit."""
 
 
 def install_server(kit: Path, storage: Path) -> Path:
@@ -23,11 +24,12 @@ def install_server(kit: Path, storage: Path) -> Path:
         The written ``local/resources.json``.
 
     Raises:
-        FederationError: the kit has no server resources, or none that this function understands.
+        KitError: the kit has no server resources, or none that this function understands.
         InputError: FLARE does not pass the kit's path on to the processes of its jobs.
     """
     check_passable(kit.absolute(), "the startup kit")
-    values = _default_resources(kit)
+    default = kit / "local" / "resources.json.default"
+    values = read_part(default, f"is {kit} the startup kit of a FLARE server?")
     try:
         allowed = values["class_allow_list"]
         values["class_allow_list"] = [*allowed, *(name for name in SERVER_CLASSES if name not in allowed)]
@@ -35,7 +37,7 @@ def install_server(kit: Path, storage: Path) -> Path:
         managers = [item for item in values["components"] if item["id"] == "job_manager"]
         managers[0]["args"]["uri_root"] = str(storage / "jobs")
     except (KeyError, TypeError, IndexError) as error:
-        raise FederationError(f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}") from error
+        raise KitError(f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}") from error
     written = kit / "local" / "resources.json"
     write_json(written, values)
     return written
@@ -51,20 +53,9 @@ def install_site(kit: Path, places: Mapping[str, str | None], settings: Sequence
 
     Raises:
         ConfigError: a setting is unknown or out of range.
-        KitError: the kit is not understood; see ``site_kit.harden``.
+        KitError: the kit is not understood; see ``harden``.
     """
     values = assigned({**site_config_template(kit), **places}, settings)
     SiteConfig.from_dict(values)
-    write_json(kit / SITE_CONFIG_FILE, values, mode=0o600)
-    return harden(kit, kit / SITE_CONFIG_FILE)
-
-
-def _default_resources(kit: Path) -> dict[str, Any]:
-    path = kit / "local" / "resources.json.default"
-    try:
-        values = read_json(path)
-    except (OSError, ValueError) as error:
-        raise FederationError(f"{path} cannot be read: {error}; is {kit} a startup kit of the server?") from error
-    if not isinstance(values, dict):
-        raise FederationError(f"{path} must hold one JSON object")
-    return values
+    write_json(kit / SITE_CONFIG_PLACE, values, mode=0o600)
+    return harden(kit, kit / SITE_CONFIG_PLACE)
