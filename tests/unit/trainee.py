@@ -9,7 +9,8 @@ from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.settings.config import JobConfig, TrainConfig
 from med_duallora.site.features import FeatureCache, FeatureSource
-from med_duallora.site.training import RoundResult, fit_head_norm, predict, train_round
+from med_duallora.site.prediction import fit_head_norm, predict
+from med_duallora.site.training import RoundResult, train_round
 
 from .tiny import model_of
 

@@ -17,8 +17,8 @@ from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.errors import StateError
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.features import FeatureCache, FeatureSource
+from med_duallora.site.prediction import fit_head_norm, predict
 from med_duallora.site.state import Owner, SiteState, SiteStateStore, newest_state, private_folder
-from med_duallora.site.training import fit_head_norm, predict
 from med_duallora.support.devices import resolve_device
 from med_duallora.support.files import sha256_of_json
 

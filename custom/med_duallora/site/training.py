@@ -1,4 +1,4 @@
-"""One round of training at a site, and predictions: functions of a model, features and a configuration.
+"""One round of training at a site: a function of a model, features and a configuration.
 
 The recipe follows CineMA's classifiers (AdamW, warm-up and cosine, label smoothing, clipping, inverse-frequency
 class weights); see TrainConfig. The schedule spans the whole federation: a round continues it, never restarts it.
@@ -7,7 +7,6 @@ class weights); see TrainConfig. The schedule spans the whole federation: a roun
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from med_duallora.adapter.methods import AdapterPlan
-from med_duallora.adapter.model import DualLoRAModel, TrunkFeatures
+from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.cohorts.classes import check_trainable
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.errors import TrainingDiverged
 from med_duallora.settings.config import JobConfig, TrainConfig
 from med_duallora.site.features import FeatureSource
+from med_duallora.support.devices import autocast
 from med_duallora.support.interruption import interruptible
 from med_duallora.support.seeds import derived_seed, generator
 
@@ -108,86 +108,6 @@ def train_round(
     return RoundResult(float(np.mean(losses)), len(batches), _moments(optimizer, parameters, scaler))
 
 
-@torch.no_grad()
-def fit_head_norm(
-    model: DualLoRAModel,
-    source: FeatureSource,
-    reference: Sequence[PreparedSubject],
-    settings: TrainConfig,
-    *,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> None:
-    """Fit the standardisation before the head to subjects' features of view 0; nothing where the head has none.
-
-    Args:
-        model: with the adapters active that are to be used.
-        source: trunk features of the subjects.
-        reference: the site's training subjects.
-        settings: batch size and precision.
-        should_stop: asked before every subject and every layer.
-
-    Raises:
-        TrainingAborted: ``should_stop`` said so.
-    """
-    model.eval()
-    if model.head_norm.active:
-        summaries = model.summaries
-        model.head_norm.fit(
-            _unaugmented(model, summaries, reference, source=source, settings=settings, should_stop=should_stop)
-        )
-
-
-@torch.no_grad()
-def predict(
-    model: DualLoRAModel,
-    source: FeatureSource,
-    subjects: Sequence[PreparedSubject],
-    settings: TrainConfig,
-    *,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> np.ndarray:
-    """Return the probability of disease (n_subjects,) from view 0, in batches, in evaluation mode.
-
-    The head's statistics are those that were fitted last, see ``fit_head_norm``.
-
-    Args:
-        model: with the adapters active that are to be used.
-        source: trunk features of all subjects.
-        subjects: who is classified.
-        settings: batch size and precision.
-        should_stop: asked before every subject and every layer.
-
-    Raises:
-        TrainingAborted: ``should_stop`` said so.
-    """
-    model.eval()
-    if not subjects:
-        return np.zeros(0)
-    logits = _unaugmented(model, model.tail, subjects, source=source, settings=settings, should_stop=should_stop)
-    return torch.softmax(logits, dim=1)[:, 1].cpu().numpy().astype(np.float64)
-
-
-def _unaugmented(
-    model: DualLoRAModel,
-    function: Callable[[TrunkFeatures], Tensor],
-    subjects: Sequence[PreparedSubject],
-    *,
-    source: FeatureSource,
-    settings: TrainConfig,
-    should_stop: Callable[[], bool],
-) -> Tensor:
-    """Return float32 values of a function of the trunk features of view 0, computed batch by batch."""
-    found = []
-    for start in range(0, len(subjects), settings.batch_size):
-        chosen = subjects[start : start + settings.batch_size]
-        with interruptible(model, should_stop):
-            trunk = source.batch(chosen, [0] * len(chosen), should_stop)
-            with autocast(source.device, settings.precision):
-                values = function(trunk)
-        found.append(values.float())
-    return torch.cat(found)
-
-
 def learning_rate(progress: float, settings: TrainConfig) -> float:
     """Return the learning rate at a part ``progress`` in [0, 1] of the whole federation: warm-up, then cosine."""
     if progress < settings.warmup_fraction:
@@ -207,16 +127,6 @@ def class_weights(labels: Sequence[int], threshold: float) -> tuple[float, float
     if max(counts.values()) / min(counts.values()) <= threshold:
         return 1.0, 1.0
     return len(labels) / (2 * counts[0]), len(labels) / (2 * counts[1])
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Return the autocast context of a precision setting; ``auto`` is bf16 on CUDA devices that have it."""
-    if precision == "auto":
-        # older devices emulate bf16, which is slower than fp32
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if has_bf16 else "fp32"
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
 def phase_of_steps(plan: AdapterPlan, n_steps: int) -> list[int]:

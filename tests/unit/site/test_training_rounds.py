@@ -13,6 +13,7 @@ from med_duallora.settings.config import TrainConfig
 from med_duallora.site import training
 from med_duallora.site.features import FeatureCache
 from med_duallora.site.training import learning_rate, train_round
+from med_duallora.support.devices import autocast
 from tests.unit.tiny import TRAINED, digest, same, shake
 from tests.unit.trainee import predicted, trainee
 
@@ -196,7 +197,7 @@ def test_autocast(monkeypatch, case, in_hardware, dtype, reason):
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or in_hardware
     )
-    training.autocast(torch.device(device), precision)
+    autocast(torch.device(device), precision)
     assert made == [{"device": device, "dtype": dtype or torch.float32, "enabled": dtype is not None}], reason
 
 
