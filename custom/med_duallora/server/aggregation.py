@@ -94,7 +94,8 @@ class RoundAccumulator:
             return AggregationResult(dict(previous), (), 0.0, None)
         total = math.fsum(self._weights.values())
         found = self._collected.result()
-        tensors = {name: value.astype(self.contract.tensors[name].dtype) for name, value in found.items()}
+        with np.errstate(over="ignore"):  # whoever uses the result asks whether it is finite
+            tensors = {name: value.astype(self.contract.tensors[name].dtype) for name, value in found.items()}
         return AggregationResult(tensors, sites, total, self._residual(found, total) if self._products else None)
 
     def _residual(self, found: Mapping[str, np.ndarray], total: float) -> float:

@@ -113,17 +113,21 @@ class ScreenedRound:
         self._weights[site] = weight
 
     def result(self, previous: Mapping[str, np.ndarray]) -> ScreenedResult:
-        """Return the aggregate of what counts, or ``previous`` unchanged where too little does."""
+        """Return the aggregate of what counts, or ``previous`` unchanged where too little counts or overflows."""
         refused = self._outliers(previous)
         accumulator = RoundAccumulator(self.contract, self.round_index, self.rule)
         for site, tensors in self._contributions():
             if site not in refused:
                 accumulator.take(site, self._weights[site], tensors)
         n_needed, n_left = self.rules.min_sites, accumulator.n_sites
-        if n_left < n_needed:
-            remark = f"{n_left} valid contributions, {n_needed} needed: the global adapter stays as it was"
-            return ScreenedResult(AggregationResult(dict(previous), (), 0.0, None), refused, remark)
-        return ScreenedResult(accumulator.result(previous), refused, "")
+        remark = f"{n_left} valid contributions, {n_needed} needed" if n_left < n_needed else ""
+        found = accumulator.result(previous)
+        if not remark and not all(np.isfinite(value).all() for value in found.tensors.values()):
+            remark = "the contributions are too large for an adapter of their kind"
+        if remark:
+            unmoved = AggregationResult(dict(previous), (), 0.0, None)
+            return ScreenedResult(unmoved, refused, f"{remark}: the global adapter stays as it was")
+        return ScreenedResult(found, refused, "")
 
     def _outliers(self, previous: Mapping[str, np.ndarray]) -> dict[str, str]:
         if not self.rules.norm_limit or not self._weights:

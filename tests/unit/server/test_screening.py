@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from med_duallora.adapter.aggregations import AGGREGATIONS
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.errors import AggregationError
 from med_duallora.server.aggregation import RoundAccumulator
@@ -84,6 +85,19 @@ def test_too_few_contributions_leave_the_adapter_and_say_so(n_sites: int, moves:
     if not moves:
         assert found.remark == f"{n_sites} valid contributions, 2 needed: the global adapter stays as it was"
         assert found.aggregation.sites == ()
+
+
+@pytest.mark.parametrize(("rule", "moves"), [("factors", True), ("svd", False)])
+def test_a_result_that_is_not_finite_leaves_the_adapter_and_says_so(rule: str, moves: bool):
+    """The largest numbers that a contract lets pass have a finite mean; their products have none in float32."""
+    largest = {name: np.full_like(value, np.finfo(np.float32).max) for name, value in PREVIOUS.items()}
+    collection = ScreenedRound(CONTRACT, 3, None, AGGREGATIONS[rule])
+    collection.add("a", 3, 1.0, largest)
+    found = collection.result(PREVIOUS)
+    assert all(np.isfinite(value).all() for value in found.aggregation.tensors.values())
+    assert same(found.aggregation.tensors, PREVIOUS) != moves
+    assert found.remark.startswith("the contributions are too large") != moves
+    assert bool(found.aggregation.sites) == moves
 
 
 def test_a_refused_outlier_does_not_count_towards_the_minimum():
