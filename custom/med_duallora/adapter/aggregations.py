@@ -56,8 +56,8 @@ class Aggregation:
         name: as in the job configuration.
         summary: one line for help texts and reports.
         needs_pairs: whether both factors of every pair must be sent.
-        new_factors: whether the result is other factors than the sites trained, so that the optimizer's moments of what
-            is sent no longer belong to them and are reset.
+        new_factors: whether the pairs of the result are other factors than the sites trained, so that the optimizer's
+            moments of these no longer belong to them and are reset.
         begin: makes the collection of a round from the shapes of all tensors and the pairs among them.
     """
 

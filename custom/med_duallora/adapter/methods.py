@@ -4,6 +4,7 @@ A method yields, once per job, an ``AdapterPlan``. Model, training loop, contrac
 them knows a method's name.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from med_duallora.adapter.aggregations import AGGREGATIONS, Aggregation
-from med_duallora.adapter.roles import Role, Start
+from med_duallora.adapter.roles import GLOBAL, Role, Start
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import AGGREGATION_NAMES, METHOD_NAMES, JobConfig, LoRAConfig
 
@@ -29,13 +30,13 @@ class Treatment:
     Args:
         trains: whether they are optimised at a site.
         sent: whether they leave the site; what trains and is not sent stays in the site's state.
-        phase: in which of the plan's phases they train, counted from 0.
+        phases: in which of the plan's phases they train, counted from 0; None: in all.
         start: how they start; None: as the layer declares.
     """
 
     trains: bool = True
     sent: bool = False
-    phase: int = 0
+    phases: tuple[int, ...] | None = None
     start: Start | None = None
 
 
@@ -70,6 +71,9 @@ class AdapterPlan:
         phases: of a round, in their order.
         loss_terms: added to the classification loss.
         aggregation: how the server forms the next global adapter.
+
+    Raises:
+        ValueError: the plan contradicts itself.
     """
 
     lora: LoRAConfig
@@ -77,6 +81,15 @@ class AdapterPlan:
     phases: tuple[Phase, ...]
     loss_terms: tuple[LossTerm, ...]
     aggregation: Aggregation
+
+    def __post_init__(self) -> None:
+        if not math.isclose(sum(phase.share for phase in self.phases), 1.0):
+            raise ValueError("the shares of a plan's phases do not sum to 1")
+        for role, treatment in self.treatments.items():
+            if treatment.sent and not treatment.trains:
+                raise ValueError(f"{role.value} does not train, so that sending it says nothing")
+            if not set(treatment.phases or ()) <= set(range(len(self.phases))):
+                raise ValueError(f"{role.value} trains in a phase that the plan does not have")
 
     @property
     def trained(self) -> frozenset[Role]:
@@ -94,13 +107,14 @@ class AdapterPlan:
         return self.trained - self.sent
 
     @property
-    def resets_moments(self) -> bool:
-        """Return whether the optimizer forgets its moments of what is sent, because the server returns new factors."""
-        return self.aggregation.new_factors
+    def renewed(self) -> frozenset[Role]:
+        """Return the roles whose moments the optimizer forgets each round, because the server returns new factors."""
+        return self.sent & GLOBAL if self.aggregation.new_factors else frozenset()
 
     def of_phase(self, index: int) -> frozenset[Role]:
         """Return the roles whose parameters train in a phase."""
-        return frozenset(role for role in self.trained if self.treatments[role].phase == index)
+        phases = {role: self.treatments[role].phases for role in self.trained}
+        return frozenset(role for role, own in phases.items() if own is None or index in own)
 
 
 @dataclass(frozen=True)

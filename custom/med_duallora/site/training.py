@@ -178,7 +178,7 @@ def _step(
 def _optimizer(model: DualLoRAModel, moments: Mapping[str, np.ndarray], settings: TrainConfig) -> torch.optim.AdamW:
     """Return the optimizer in its last state: first the group of what is sent, then of what is kept.
 
-    The moments of what is sent are forgotten where the server returns other factors than those they belong to.
+    The moments of the global factors are forgotten where the server returns others than those they belong to.
     """
     parameters, kept = model.trained(), model.of_roles(model.plan.kept)
     sent = [parameter for name, parameter in parameters.items() if name not in kept]
@@ -189,9 +189,9 @@ def _optimizer(model: DualLoRAModel, moments: Mapping[str, np.ndarray], settings
         betas=(settings.betas[0], settings.betas[1]),
         weight_decay=settings.weight_decay,
     )
-    continued = kept if model.plan.resets_moments else parameters
-    for name, parameter in continued.items():
-        if f"{name}:step" in moments:
+    renewed = model.of_roles(model.plan.renewed)
+    for name, parameter in parameters.items():
+        if name not in renewed and f"{name}:step" in moments:
             optimizer.state[parameter] = {
                 # AdamW counts its steps on the CPU whatever the parameter's device
                 kind: torch.from_numpy(np.array(moments[f"{name}:{kind}"])).to(

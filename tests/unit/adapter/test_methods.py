@@ -56,9 +56,7 @@ def test_the_tables_are_consistent():
     assert all(name == method.name and method.summary for name, method in METHODS.items())
     assert all(name == rule.name and rule.summary for name, rule in AGGREGATIONS.items())
     for method in METHODS.values():
-        assert sum(phase.share for phase in method.phases) == pytest.approx(1)
-        used = {treatment.phase for treatment in (method.global_a, method.global_b, method.local)}
-        assert used <= set(range(len(method.phases)))
+        assert method.plan(JobConfig(method=method.name)), "a plan that contradicts itself is refused"
 
 
 def test_a_method_that_sends_a_global_adapter_needs_a_rank():
@@ -92,8 +90,26 @@ def test_a_plan_says_how_a_factor_starts():
 
 def test_the_phases_share_a_round():
     phases = (Phase(0.25, local_acts=False), Phase(0.75))
-    local = Treatment(phase=1)
-    method = Method("other", "local after global", True, False, local=local, phases=phases)
+    first, local = Treatment(sent=True, phases=(0,)), Treatment(phases=(1,))
+    method = Method("other", "local after global", True, False, first, first, local=local, phases=phases)
     plan = method.plan(JobConfig())
     assert plan.of_phase(0) == GLOBAL | HEAD
-    assert plan.of_phase(1) == LOCAL
+    assert plan.of_phase(1) == LOCAL | HEAD
+
+
+@pytest.mark.parametrize(
+    ("changed", "message", "reason"),
+    [
+        ({"phases": (Phase(0.3), Phase(0.3))}, "do not sum to 1", "steps that belong to no phase"),
+        (
+            {"global_a": Treatment(trains=False, sent=True)},
+            "A of the global adapter does not train",
+            "sent for nothing",
+        ),
+        ({"local": Treatment(phases=(1,))}, "A of the local adapter trains in a phase", "there is but phase 0"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(changed, message, reason):
+    method = Method("other", "", True, False, **changed)
+    with pytest.raises(ValueError, match=message):
+        method.plan(JobConfig())

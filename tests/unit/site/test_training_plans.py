@@ -43,7 +43,7 @@ def planned(**changes) -> Trainee:
 
 
 def in_turn(plan: AdapterPlan, later: frozenset[Role]) -> dict[Role, Treatment]:
-    return {role: replace(said, phase=int(role in later)) for role, said in plan.treatments.items()}
+    return {role: replace(said, phases=(int(role in later),)) for role, said in plan.treatments.items()}
 
 
 def test_what_belongs_to_a_later_phase_rests_until_then(subjects):
@@ -85,12 +85,31 @@ def test_a_loss_term_sees_the_rounds_start(subjects, factor, reason):
     assert same(free.model.values(TRAINED), held.model.values(TRAINED)) is (factor == 0), reason
 
 
-def test_new_factors_forget_the_moments_of_what_is_sent_and_no_other(subjects):
-    moments = trainee().train(subjects).moments
-    it = trainee()
-    it.model.plan = replace(it.model.plan, aggregation=replace(it.model.plan.aggregation, new_factors=True))
-    sent = set(it.model.of_roles(it.model.plan.sent))
-    forgotten = {name: value for name, value in moments.items() if name.partition(":")[0] not in sent}
-    other = trainee()
-    assert same(it.train(subjects, 1, moments).moments, other.train(subjects, 1, forgotten).moments)
-    assert it.model.plan.sent == GLOBAL
+@pytest.mark.parametrize("policy", ["local", "shared", "global"])
+def test_new_factors_forget_the_moments_of_the_global_factors_and_no_other(subjects, policy):
+    """A head that is averaged as it is goes on with its moments."""
+    head = f"lora.head_policy={policy}"
+    moments = trainee(head).train(subjects).moments
+    it, other = trainee(head, "aggregation=svd"), trainee(head)
+    renewed = set(it.model.of_roles(GLOBAL))
+    left = {name: value for name, value in moments.items() if name.partition(":")[0] not in renewed}
+    found = it.train(subjects, 1, moments).moments
+    assert same(found, other.train(subjects, 1, left).moments)
+    assert {float(found[f"{name}:step"]) for name in renewed} == {2}
+    assert {float(found[f"{name}:step"]) for name in set(it.model.trained()) - renewed} == {4}
+
+
+def test_what_belongs_to_no_phase_trains_in_all(subjects):
+    """FedDPA's local adapter first, then the global one alone: the head learns with either."""
+    it = trainee("train.local_epochs=2")
+    it.model.plan = replace(
+        it.model.plan,
+        phases=(Phase(0.5), Phase(0.5, local_acts=False)),
+        treatments={
+            role: said if role is Role.HEAD else replace(said, phases=(int(role in GLOBAL),))
+            for role, said in it.model.plan.treatments.items()
+        },
+    )
+    moments = it.train(subjects).moments
+    for roles, n_steps in ((GLOBAL, 2), (LOCAL, 2), ((Role.HEAD,), 4)):
+        assert {float(moments[f"{name}:step"]) for name in it.model.of_roles(roles)} == {n_steps}
