@@ -39,9 +39,13 @@ class CompensatedSum:
 
 
 class Collected(Protocol):
-    """The contributions of a round, as far as a rule needs them; the result does not depend on their order."""
+    """The contributions of a round, as far as a rule needs them.
 
-    def take(self, site: str, weight: float, tensors: Tensors) -> None:
+    Its memory does not grow with the number of sites. ``ScreenedRound`` hands the sites over in the order of their
+    names, so that the order in which they answer changes no bit.
+    """
+
+    def take(self, weight: float, tensors: Tensors) -> None:
         """Take one site's tensors, by the names that the rule was made for."""
 
     def result(self) -> dict[str, np.ndarray]:
@@ -69,16 +73,15 @@ class Aggregation:
 
 
 class MeanOfFactors:
-    """The weighted mean of every tensor (the paper's FedAvg); its memory does not grow with the number of sites."""
+    """The weighted mean of every tensor (the paper's FedAvg), the same to the bit in whatever order sites are taken."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], pairs: Pairs) -> None:
         del pairs  # each factor is averaged on its own
         self._weights: list[float] = []
         self._sums = {name: CompensatedSum(shape) for name, shape in shapes.items()}
 
-    def take(self, site: str, weight: float, tensors: Tensors) -> None:
+    def take(self, weight: float, tensors: Tensors) -> None:
         """Take one site's tensors."""
-        del site
         self._weights.append(weight)
         for name, running in self._sums.items():
             running.add(weight * tensors[name].astype(np.float64))
@@ -87,6 +90,26 @@ class MeanOfFactors:
         """Return the means."""
         total = math.fsum(self._weights)
         return {name: running.value() / total for name, running in self._sums.items()}
+
+
+class SideBySide:
+    """A sum of products B A as one product: all B side by side, all A below each other, never larger than the sum.
+
+    Attributes:
+        b: (out, n), n at most the smaller one of out and in.
+        a: (n, in).
+    """
+
+    def __init__(self, n_out: int, n_in: int) -> None:
+        self.b, self.a = np.zeros((n_out, 0)), np.zeros((0, n_in))
+
+    def add(self, b: np.ndarray, a: np.ndarray) -> None:
+        """Add the product of b (out, rank) and a (rank, in)."""
+        self.b, self.a = np.hstack([self.b, b]), np.vstack([self.a, a])
+        n_out, n_in = len(self.b), self.a.shape[1]
+        if len(self.a) > min(n_out, n_in):
+            whole = self.b @ self.a
+            self.b, self.a = (np.eye(n_out), whole) if n_out <= n_in else (whole, np.eye(n_in))
 
 
 class BestOfProducts:
@@ -98,25 +121,25 @@ class BestOfProducts:
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], pairs: Pairs) -> None:
-        self._pairs = pairs
+        self._weights: list[float] = []
         paired = {name for pair in pairs for name in pair}
         self._means = MeanOfFactors({name: shape for name, shape in shapes.items() if name not in paired}, ())
-        self._taken: dict[str, tuple[float, Tensors]] = {}
+        self._sums = {(b, a): SideBySide(shapes[b][0], shapes[a][1]) for b, a in pairs}
+        self._ranks = {(b, a): shapes[a][0] for b, a in pairs}
 
-    def take(self, site: str, weight: float, tensors: Tensors) -> None:
-        """Take one site's tensors; the memory is that of the adapters of all sites."""
-        self._means.take(site, weight, tensors)
-        self._taken[site] = weight, {name: tensors[name].astype(np.float64) for pair in self._pairs for name in pair}
+    def take(self, weight: float, tensors: Tensors) -> None:
+        """Take one site's tensors."""
+        self._weights.append(weight)
+        self._means.take(weight, tensors)
+        for (b, a), running in self._sums.items():
+            running.add(weight * tensors[b].astype(np.float64), tensors[a].astype(np.float64))
 
     def result(self) -> dict[str, np.ndarray]:
         """Return the best factors of every pair, and the means of the rest."""
-        taken = [self._taken[site] for site in sorted(self._taken)]
-        total = math.fsum(weight for weight, _ in taken)
+        total = math.fsum(self._weights)
         found = self._means.result()
-        for b, a in self._pairs:
-            side_by_side = np.concatenate([weight / total * tensors[b] for weight, tensors in taken], axis=1)
-            stacked = np.concatenate([tensors[a] for _, tensors in taken])
-            found[b], found[a] = best_factors(side_by_side, stacked, rank=taken[0][1][a].shape[0])
+        for (b, a), running in self._sums.items():
+            found[b], found[a] = best_factors(running.b / total, running.a, self._ranks[b, a])
         return found
 
 
@@ -124,7 +147,7 @@ def best_factors(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, n
     """Return B (out, rank) and A (rank, in) with the product of rank ``rank`` that is closest to ``b @ a``.
 
     Args:
-        b: (out, n), with n at least ``rank``.
+        b: (out, n).
         a: (n, in).
         rank: of the result.
     """

@@ -82,7 +82,7 @@ class RoundAccumulator:
     def take(self, site: str, weight: float, checked: Mapping[str, np.ndarray]) -> None:
         """Take a contribution that ``checked`` returned."""
         self._weights[site] = weight
-        self._collected.take(site, weight, checked)
+        self._collected.take(weight, checked)
         for pair, total in self._products.items():
             b, a = (checked[name].astype(np.float64) for name in pair)
             total.add(weight * (b @ a))

@@ -142,8 +142,10 @@ class ScreenedRound:
         }
 
     def _contributions(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-        self._file.seek(0)
-        for site in self._weights:
+        """Yield what was taken, in the order of the sites' names."""
+        places = {site: place for place, site in enumerate(self._weights)}
+        for site in sorted(places):
+            self._file.seek(places[site] * self.contract.tensor_bytes)
             tensors = {}
             for name, spec in self.contract.tensors.items():
                 dtype = np.dtype(spec.dtype)

@@ -23,8 +23,8 @@ def sites(n: int, seed: int = 0) -> list[tuple[str, float, dict[str, np.ndarray]
 
 def collected(given) -> dict[str, np.ndarray]:
     rule = BestOfProducts(SHAPES, PAIRS)
-    for site in given:
-        rule.take(*site)
+    for _, weight, tensors in given:
+        rule.take(weight, tensors)
     return rule.result()
 
 
@@ -33,7 +33,7 @@ def mean_product(given) -> np.ndarray:
     return sum(weight / total * t["b"].astype(np.float64) @ t["a"].astype(np.float64) for _, weight, t in given)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("n", [1, 2, 5, 40])
 def test_svd_is_the_best_of_its_rank(n):
     given = sites(n)
     found, mean = collected(given), mean_product(given)
@@ -56,12 +56,6 @@ def test_svd_averages_what_is_in_no_pair():
     total = sum(weight for _, weight, _ in given)
     expected = sum(weight / total * tensors["bias"].astype(np.float64) for _, weight, tensors in given)
     np.testing.assert_allclose(collected(given)["bias"], expected, rtol=0, atol=1e-12)
-
-
-def test_svd_forgets_the_order_of_the_answers():
-    given = sites(4)
-    one, other = collected(given), collected(given[::-1])
-    assert all(one[name].tobytes() == other[name].tobytes() for name in SHAPES)
 
 
 def test_a_product_of_zero_leaves_directions_to_learn_along():

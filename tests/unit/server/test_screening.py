@@ -1,5 +1,6 @@
 """A whole round at the server: one bad site never spoils it, and too few sites never move the adapter."""
 
+import itertools
 import tracemalloc
 from typing import Any
 
@@ -41,6 +42,19 @@ def test_it_aggregates_exactly_as_the_accumulator_does():
     assert same(found.aggregation.tensors, expected.tensors)
     assert found.aggregation.residual == expected.residual and found.aggregation.total_weight == expected.total_weight
     assert found.refused == {} and found.remark == ""
+
+
+@pytest.mark.parametrize("rule", AGGREGATIONS)
+def test_the_order_of_the_answers_changes_no_bit_whatever_the_rule(rule: str):
+    payloads = {site: near(seed, 1.0) for seed, site in enumerate("abcd")}
+    results = []
+    for order in itertools.permutations(payloads):
+        collection = ScreenedRound(CONTRACT, 3, None, AGGREGATIONS[rule])
+        for site in order:
+            collection.add(site, 3, 1.0 + ord(site), payloads[site])
+        results.append(collection.result(PREVIOUS).aggregation)
+    assert all(same(result.tensors, results[0].tensors) for result in results)
+    assert len({result.residual for result in results}) == 1
 
 
 def test_asking_twice_gives_the_same():
@@ -135,10 +149,11 @@ def test_a_bad_contribution_is_refused_and_changes_nothing(case: str, forged: di
     assert collection.n_sites == 2 and same(collection.result(PREVIOUS).aggregation.tensors, expected)
 
 
-def test_memory_does_not_grow_with_the_number_of_sites():
+@pytest.mark.parametrize("rule", AGGREGATIONS)
+def test_memory_does_not_grow_with_the_number_of_sites(rule: str):
     def peak(n_sites: int) -> int:
         tracemalloc.start()
-        collection = ScreenedRound(CONTRACT, 3)
+        collection = ScreenedRound(CONTRACT, 3, None, AGGREGATIONS[rule])
         for index in range(n_sites):
             collection.add(str(index), 3, 1.0, PREVIOUS)
         collection.result(PREVIOUS)
