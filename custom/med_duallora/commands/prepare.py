@@ -153,8 +153,8 @@ def run(options: argparse.Namespace) -> int:
         n_processes=options.processes or len(os.sched_getaffinity(0)),
     )
     with ExitStack() as temporary:
-        subjects, refused = _read(options, words, temporary)
-        result = prepare_cohorts(options.out, subjects, refused, settings)
+        subjects, refused, notes = _read(options, words, temporary)
+        result = prepare_cohorts(options.out, subjects, refused, settings, notes)
     print("\n".join(summary_lines(result, options.out, settings)))
     if not result.n_prepared:
         print("No subject could be prepared.")
@@ -182,8 +182,8 @@ def _words(label_map: Path | None) -> "Vocabulary":
 
 def _read(
     options: argparse.Namespace, words: "Vocabulary", temporary: ExitStack
-) -> "tuple[list[RawSubject], list[Refusal]]":
-    """Read all sources; what they hold for a while is let go with ``temporary``."""
+) -> "tuple[list[RawSubject], list[Refusal], list[str]]":
+    """Read all sources, with notes on them; what they hold for a while is let go with ``temporary``."""
     from med_duallora.cohorts import acdc, mnms, mnms2, table
 
     readers = {"acdc": acdc.read, "mnms": mnms.read, "mnms2": mnms2.read, "table": table.read}
@@ -194,6 +194,7 @@ def _read(
         raise InputError("--dicom-table describes the studies of --dicom DIR, which is not given")
     subjects: list[RawSubject] = []
     refused: list[Refusal] = []
+    notes: list[str] = []
     for name, place in given.items():
         if not place.exists():
             raise InputError(f"--{name} {place} does not exist")
@@ -206,10 +207,11 @@ def _read(
         from med_duallora.cohorts.dicom.reader import dicom_subjects
 
         studies = dicom_subjects(options.dicom, options.dicom_table, options.out, words)
-        found, unusable = temporary.enter_context(studies)
-        subjects += found
-        refused += unusable
-    return subjects, refused
+        of_dicom = temporary.enter_context(studies)
+        subjects += of_dicom.subjects
+        refused += of_dicom.refused
+        notes += of_dicom.notes
+    return subjects, refused, notes
 
 
 def _seed(text: str) -> int:
