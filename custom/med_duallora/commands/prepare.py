@@ -60,7 +60,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--table-template",
         type=Path,
         metavar="CSV",
-        help="write an example of the table for --table, explain its columns, and do nothing else",
+        help="write an example of the table for --table (with --dicom DIR: that for --dicom-table, with a row per "
+        "study), explain its columns, and do nothing else",
     )
     sources = parser.add_argument_group("sources, at least one")
     sources.add_argument(
@@ -133,7 +134,7 @@ def _add_site_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; see ``EPILOG`` for the exit code."""
     if options.table_template is not None:
-        return _template(options.table_template)
+        return _template(options.table_template, options.dicom)
     if options.out is None:
         raise InputError("--out is missing: say where the prepared cohorts go")
     from med_duallora.cohorts.prepare import prepare_cohorts
@@ -165,12 +166,24 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _template(path: Path) -> int:
-    from med_duallora.cohorts.table_template import explanation, write_template
+def _template(path: Path, dicom: Path | None) -> int:
+    if dicom is not None:
+        from med_duallora.cohorts.dicom.template import write_dicom_template
 
-    write_template(path)
-    print("\n".join(explanation(path)))
+        lines = write_dicom_template(path, _dicom_folder(dicom))
+    else:
+        from med_duallora.cohorts.table_template import explanation, write_template
+
+        write_template(path)
+        lines = explanation(path)
+    print("\n".join(lines))
     return 0
+
+
+def _dicom_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise InputError(f"--dicom {folder} is no folder")
+    return folder
 
 
 def _words(label_map: Path | None) -> "Vocabulary":
@@ -202,11 +215,9 @@ def _read(
         subjects += found
         refused += unusable
     if options.dicom is not None:
-        if not options.dicom.is_dir():
-            raise InputError(f"--dicom {options.dicom} is no folder")
         from med_duallora.cohorts.dicom.reader import dicom_subjects
 
-        studies = dicom_subjects(options.dicom, options.dicom_table, options.out, words)
+        studies = dicom_subjects(_dicom_folder(options.dicom), options.dicom_table, options.out, words)
         of_dicom = temporary.enter_context(studies)
         subjects += of_dicom.subjects
         refused += of_dicom.refused

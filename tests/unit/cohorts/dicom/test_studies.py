@@ -30,13 +30,6 @@ def test_a_folder_named_like_the_patient_gives_no_name(tmp_path: Path) -> None:
     assert (refusal.subject, refusal.source) == ("study-1", "study 1 in the order of folders")
 
 
-def test_studies_are_found_by_folder(tmp_path: Path) -> None:
-    for seed, place in enumerate(("a/p1", "a/p2/series1", "b/p1")):
-        write_study(tmp_path / "dicom" / place, seed=seed)
-    assert [study.place for study in find_studies(tmp_path / "dicom").studies] == ["a/p1", "a/p2/series1", "b/p1"]
-    assert [study.title for study in find_studies(tmp_path / "dicom/b/p1").studies] == ["p1"]
-
-
 def test_a_folder_without_pictures_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "dicom").mkdir()
     (tmp_path / "dicom/a.txt").write_text("a")
