@@ -65,7 +65,7 @@ def prepare_cohorts(
             places = {name: out / site / name for name, site in sites.items()}
             move_to_places(out, places)
             prepared = _prepare_into(result, unique, places, options)
-            result.refused[:0] = [*refused, *repeated]
+            result.refused = [_in_users_words(item, subjects) for item in (*refused, *repeated, *result.refused)]
             _assign(result, [item for item in unique if item.subject in prepared], sites, prepared, options)
             write_tables(out, result, options)
     except OSError as error:
