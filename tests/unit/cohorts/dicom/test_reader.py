@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
 
 from med_duallora.cohorts.dicom.reader import dicom_subjects
@@ -55,12 +57,17 @@ def test_a_row_without_a_study_is_refused(tmp_path: Path) -> None:
     assert len(outcome.subjects) == 1
 
 
-def test_the_real_study(shared: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def real_study(shared: Path) -> Path:
     folder = shared / "real_cmr/dicom"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
+    return folder
+
+
+def test_the_real_study(real_study: Path, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("subject,pathology,name\nSCD0000301,heart failure with infarct,s1\n")
-    with dicom_subjects(folder, tmp_path / "table.csv", tmp_path / "out") as found:
+    with dicom_subjects(real_study, tmp_path / "table.csv", tmp_path / "out") as found:
         (subject,) = found.subjects
         image = read_nifti(subject.ed.path)
     assert (found.refused, found.notes) == ([], [])
@@ -72,3 +79,28 @@ def test_the_real_study(shared: Path, tmp_path: Path) -> None:
         assert min((found - by_readers) % 20, (by_readers - found) % 20) <= 1
     chosen = f"ed_frame {subject.ed.frame}, es_frame {subject.es.frame} of 20, counted from 0"
     assert subject.remarks == (f"ED and ES were chosen by the size of the blood pool: {chosen}",)
+
+
+def test_the_real_study_is_what_itk_reads(real_study: Path, tmp_path: Path) -> None:
+    """Each frame in space and in every voxel: ITK's series reader on the files of one trigger time per slice."""
+    itk = pytest.importorskip("SimpleITK")
+    (tmp_path / "table.csv").write_text("subject,pathology\nSCD0000301,HCM\n")
+    with dicom_subjects(real_study, tmp_path / "table.csv", tmp_path / "out") as found:
+        image = read_nifti(found.subjects[0].ed.path)
+    slices: dict[tuple[float, ...], list[tuple[float, str]]] = {}
+    for path in sorted(real_study.rglob("*.dcm")):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        place = tuple(map(float, header.ImagePositionPatient))
+        slices.setdefault(place, []).append((float(header.TriggerTime), str(path)))
+    for frame in (0, 6, 19):
+        reader = itk.ImageSeriesReader()
+        names = [sorted(of_slice)[frame][1] for of_slice in slices.values()]
+        normal = np.cross(*np.reshape(header.ImageOrientationPatient, (2, 3)).astype(float))
+        places = [float(normal @ place) for place in slices]
+        reader.SetFileNames([names[k] for k in np.argsort(places)])
+        expected = reader.Execute()
+        np.testing.assert_array_equal(image.data[..., frame], itk.GetArrayFromImage(expected).transpose(2, 1, 0))
+        lps = np.diag([-1.0, -1, 1, 1]) @ image.affine
+        for index in ((0, 0, 0), (255, 0, 0), (0, 255, 9)):
+            point = expected.TransformIndexToPhysicalPoint(index)
+            np.testing.assert_allclose((lps @ [*index, 1])[:3], point, atol=0.01)
