@@ -57,7 +57,7 @@ class Preparation:
         n_reused: prepared subjects whose volumes were there already.
         notes: what a user should know about the sources and the splits, one sentence each without its full stop.
         synthetic: sites with a phantom among their subjects; pictures and reports of their cohorts say so.
-        told_by: of each site, the values of the columns by which it is told; none of a simulated one.
+        told_by: of each site, the values of the columns that make it; none of a simulated one.
     """
 
     n_read: dict[str, int]

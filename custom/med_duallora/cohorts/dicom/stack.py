@@ -1,6 +1,6 @@
 """The short-axis cine among all pictures of a study: its slices in order, each with its frames in order.
 
-It is told by geometry and counts alone, because each site and vendor names its series otherwise: at least
+It is recognised by geometry and counts alone, because each site and vendor names its series otherwise: at least
 ``MIN_SLICES`` parallel positions with at least ``MIN_FRAMES`` frames of one heartbeat each.
 """
 
