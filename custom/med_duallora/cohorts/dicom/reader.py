@@ -198,7 +198,10 @@ def _row(entries: Sequence[_Entry], table: Path | None) -> Row:
         places = " and ".join(entry.place for entry in entries)
         raise SubjectRefused("bad-metadata", f"{len(entries)} rows of the table mean this study: {places}")
     if not entries:
-        what = "a table is needed that says the diagnosis: --dicom-table CSV with the columns subject and pathology"
+        what = (
+            "a table is needed that says the diagnosis: --dicom-table CSV with the columns subject and pathology "
+            "(--table-template CSV instead of --out writes one to fill in)"
+        )
         if table is not None:
             what = f"{table} has no row for it"
         raise SubjectRefused("no-metadata", f"DICOM headers do not tell the diagnosis; {what}")

@@ -41,12 +41,12 @@ def subject_cells(studies: Sequence[Study]) -> list[str]:
 def explanation(path: Path, root: Path, n_rows: int, n_identities: int) -> list[str]:
     """Return what the columns mean, for whoever fills in the table at ``path``."""
     lines = [
-        f"Wrote {path} with {n_rows} row(s), one per study: fill in pathology or label, then run",
+        f"Wrote {path}; studies with a row: {n_rows}. Fill in pathology or label, then run",
         f"  med-duallora prepare --dicom {root} --dicom-table {path} --out DIR",
     ]
     if n_identities:
         lines.append(
-            f"{n_identities} study(ies) have no row, because their folders' names say who the patient is, by the "
-            "headers: add a row for each, with the folder's name in subject and a name of your own in name."
+            f"Studies without a row: {n_identities}, because their folders' names say who the patient is, by the "
+            "headers. Add a row for each, with the folder's name in subject and a name of your own in name."
         )
     return [*lines, "", *column_lines(COLUMNS, OPTIONAL_COLUMNS)]

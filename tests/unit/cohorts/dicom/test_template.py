@@ -37,7 +37,7 @@ def test_a_folder_that_tells_the_patient_gets_no_row(tmp_path: Path, capsys: pyt
     assert main(["prepare", "--dicom", str(tmp_path / "dicom"), "--table-template", str(path)]) == 0
     written = path.read_text() + capsys.readouterr().out
     assert SECRETS["PatientID"] not in written
-    assert "1 study(ies) have no row" in written
+    assert "Studies without a row: 1" in written
 
 
 def test_studies_are_called_by_their_folder(tmp_path: Path) -> None:
