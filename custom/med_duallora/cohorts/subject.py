@@ -83,6 +83,7 @@ class RawSubject:
             subject's prepared images.
         frames: ``given``, or ``automatic`` where ED and ES were chosen by a rule.
         found_at: what messages call its place, where its files are temporary; else empty.
+        remarks: what its reader noticed, one sentence each; what follows a colon in it is a detail of this subject.
     """
 
     subject: str
@@ -99,6 +100,7 @@ class RawSubject:
     cine: ImageSource | None = None
     frames: str = "given"
     found_at: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def label(self) -> int:

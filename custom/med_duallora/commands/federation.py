@@ -137,28 +137,39 @@ def _status(options: argparse.Namespace) -> int:
     return 0 if known >= set(federation.sites) and len(running) == len(federation.processes) else 1
 
 
+def _running(options: argparse.Namespace) -> "Federation":
+    """Return the federation, before anything is imported that takes seconds."""
+    from med_duallora.flare.local.rehearsal.running import running
+
+    return running(options.workspace)
+
+
 def _submit(options: argparse.Namespace) -> int:
+    federation = _running(options)
     from med_duallora.flare.local.rehearsal.actions import submit
 
-    return submit(options)
+    return submit(federation, options)
 
 
 def _monitor(options: argparse.Namespace) -> int:
+    federation = _running(options)
     from med_duallora.flare.local.rehearsal.actions import monitor
 
-    return monitor(options)
+    return monitor(federation, options)
 
 
 def _download(options: argparse.Namespace) -> int:
+    federation = _running(options)
     from med_duallora.flare.local.rehearsal.actions import download
 
-    return download(options)
+    return download(federation, options)
 
 
 def _abort(options: argparse.Namespace) -> int:
+    federation = _running(options)
     from med_duallora.flare.local.rehearsal.actions import abort
 
-    return abort(options)
+    return abort(federation, options)
 
 
 def _down(options: argparse.Namespace) -> int:

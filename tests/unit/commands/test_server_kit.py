@@ -21,7 +21,7 @@ def test_a_server_kit_is_prepared(kits: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_another_kit_is_refused(kits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kit = Path(shutil.copytree(kits / "ge", tmp_path / "ge"))
-    assert main(["server-kit", "--startup-kit", str(kit), "--storage", str(tmp_path)]) == 1
+    assert main(["server-kit", "--startup-kit", str(kit), "--storage", str(tmp_path)]) == 2
     assert "not a server kit of FLARE 2.9" in capsys.readouterr().err
 
 

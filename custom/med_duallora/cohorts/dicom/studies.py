@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -73,11 +73,21 @@ class Study:
         return self.own.as_posix() if self.own.name else self.title
 
 
-def find_studies(root: Path) -> list[Study]:
-    """Read the headers of all files below ``root`` and sort their pictures into studies.
+@dataclass(frozen=True)
+class Found:
+    """What lies below a folder.
 
-    Returns:
-        The studies in the order of their folders.
+    Args:
+        studies: in the order of their folders.
+        skipped: number of files without a picture of use, by what they are.
+    """
+
+    studies: list[Study]
+    skipped: Mapping[str, int]
+
+
+def find_studies(root: Path) -> Found:
+    """Read the headers of all files below ``root`` and sort their pictures into studies.
 
     Raises:
         InputError: pydicom is not installed.
@@ -109,7 +119,7 @@ def find_studies(root: Path) -> list[Study]:
     ordered = sorted(studies.values(), key=lambda study: (study.own.parts, min(study.identifiers, default="")))
     for number, study in enumerate(ordered, 1):
         study.number = number
-    return ordered
+    return Found(ordered, skipped)
 
 
 def _files(root: Path) -> list[Path]:

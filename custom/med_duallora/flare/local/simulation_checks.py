@@ -8,6 +8,7 @@ from med_duallora.errors import CohortError, ConfigError
 from med_duallora.support.files import read_json
 
 if TYPE_CHECKING:
+    from med_duallora.cohorts.prepared import PreparedCohort
     from med_duallora.flare.local.simulation import Simulation
 
 LOG_MODES = ("concise", "msg_only", "full", "verbose")
@@ -17,7 +18,8 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 def check_inputs(simulation: "Simulation") -> None:
     """Refuse what no site, or one of them, could train with.
 
-    A site without both classes is only said where the job goes on without it (``workflow.min_sites``).
+    A site without both classes is only said where the job goes on without it (``workflow.min_sites``), and so is a
+    score that a site will not have because a class is missing in its val or test split.
 
     Raises:
         InputError: says what to change.
@@ -36,9 +38,19 @@ def check_inputs(simulation: "Simulation") -> None:
     lacks = {}
     for site, folder in simulation.sites.items():
         resolve_device(simulation.site_config(site).device)
-        if lack := lacking_class(PreparedCohort.read(folder)):
+        cohort = PreparedCohort.read(folder)
+        if lack := lacking_class(cohort):
             lacks[site] = lack
+        _say_missing_scores(site, cohort)
     _check_classes(simulation, lacks)
+
+
+def _say_missing_scores(site: str, cohort: "PreparedCohort") -> None:
+    from med_duallora.cohorts.classes import lacking_class
+
+    for split, score in (("val", "validation"), ("test", "the test")):
+        if lack := lacking_class(cohort, split):
+            print(f"{site} will have no balanced accuracy in {score}: {lack}", file=sys.stderr)
 
 
 def _check_classes(simulation: "Simulation", lacks: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ progress.py       what a running job says about itself
 verdict.py        what FLARE's answers to a job mean
 following.py      a job from its submission to its result
 registration.py   which sites are registered with the server
+running.py        whether a federation runs, said before anything slow is imported
 rehearsal.py      up and down
 actions.py        what the command line does with jobs
 """

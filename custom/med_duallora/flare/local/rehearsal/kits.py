@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from med_duallora.errors import FederationError
+from med_duallora.errors import KitError
 from med_duallora.settings.config import SiteConfig, assigned
 from med_duallora.site_kit import SERVER_CLASSES, Change, harden
 from med_duallora.site_kit.passable import check_passable
@@ -23,7 +23,7 @@ def install_server(kit: Path, storage: Path) -> Path:
         The written ``local/resources.json``.
 
     Raises:
-        FederationError: the kit has no server resources, or none that this function understands.
+        KitError: the kit has no server resources, or none that this function understands.
         InputError: FLARE does not pass the kit's path on to the processes of its jobs.
     """
     check_passable(kit.absolute(), "the startup kit")
@@ -35,7 +35,7 @@ def install_server(kit: Path, storage: Path) -> Path:
         managers = [item for item in values["components"] if item["id"] == "job_manager"]
         managers[0]["args"]["uri_root"] = str(storage / "jobs")
     except (KeyError, TypeError, IndexError) as error:
-        raise FederationError(f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}") from error
+        raise KitError(f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}") from error
     written = kit / "local" / "resources.json"
     write_json(written, values)
     return written
@@ -64,7 +64,7 @@ def _default_resources(kit: Path) -> dict[str, Any]:
     try:
         values = read_json(path)
     except (OSError, ValueError) as error:
-        raise FederationError(f"{path} cannot be read: {error}; is {kit} a startup kit of the server?") from error
+        raise KitError(f"{path} cannot be read: {error}; is {kit} a startup kit of the server?") from error
     if not isinstance(values, dict):
-        raise FederationError(f"{path} must hold one JSON object")
+        raise KitError(f"{path} must hold one JSON object")
     return values

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 
-from med_duallora.errors import ConfigError, FederationError
+from med_duallora.errors import ConfigError, KitError
 from med_duallora.flare.local.rehearsal.kits import SITE_CONFIG_FILE, install_server, install_site
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site_kit import SERVER_CLASSES, inspect_kit
@@ -59,15 +59,13 @@ def test_a_server_kit_that_is_not_understood_is_left_alone(
 ) -> None:
     default = server_kit / "local" / "resources.json.default"
     default.unlink() if text is None else default.write_text(text)
-    with pytest.raises(FederationError, match=message):
+    with pytest.raises(KitError, match=message):
         install_server(server_kit, tmp_path / "store")
     assert not (server_kit / "local" / "resources.json").exists()
 
 
 def test_a_site_s_kit_is_no_server_kit(site_kit: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        FederationError, match=r"not a server kit of FLARE 2\.9: its resources have no 'snapshot_persistor'"
-    ):
+    with pytest.raises(KitError, match=r"not a server kit of FLARE 2\.9: its resources have no 'snapshot_persistor'"):
         install_server(site_kit, tmp_path / "store")
 
 
