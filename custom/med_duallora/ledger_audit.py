@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import InputError, LedgerError
-from med_duallora.files import canonical_json, parsed_json
+from med_duallora.files import canonical_json, open_regular, parsed_json
 from med_duallora.ledger import ALLOWED, START, line_hash, read_head
 
 Line = Mapping[str, Any]
@@ -189,7 +189,7 @@ def _rest(lines: Sequence[Line], wanted: Counter[tuple[Any, ...]]) -> tuple[Line
 
 def _texts(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             yield from enumerate(stream, start=1)
     except OSError as error:
         raise LedgerError(f"ledger {path}: {error.strerror or error}") from error
