@@ -120,9 +120,9 @@ def sentence(error: OSError) -> str:
 
 
 def write_text(target: Path, text: str, mode: int = 0o644) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; a file's name in it that is no text, as Linux allows, is written in escapes."""
     with atomic_path(target, mode) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(target: Path, value: Any, mode: int = 0o644) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import shlex
 import types
 import typing
@@ -136,13 +137,21 @@ def _convert(hint: Any, value: Any, name: str, limit: Any = None) -> Any:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{name} = {shown(value)}, but it must be a list: {_how(name, inner, value, limit)}")
         return tuple(_convert(inner, item, name) for item in value)
-    if hint is Path and isinstance(value, str | Path) and str(value) and "\0" not in str(value):
+    if hint is Path and isinstance(value, str | Path) and _names_a_file(str(value)):
         return Path(value).expanduser()
     if hint is float and is_finite_number(value):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
     raise ConfigError(f"{name} = {shown(value)}, but it must be {TYPES.get(hint, f'of type {hint}')}")
+
+
+def _names_a_file(text: str) -> bool:
+    """Return whether an operating system could know a file by this name; JSON can write texts that none can."""
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def is_finite_number(value: object) -> bool:

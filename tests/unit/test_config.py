@@ -215,3 +215,9 @@ def test_a_site_without_configuration_is_reported_where_to_put_it(monkeypatch: p
     monkeypatch.delenv(SITE_CONFIG_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match=f"site ge has no configuration: .*{SITE_CONFIG_VARIABLE}.*med_duallora_site"):
         SiteConfig.find("ge")
+
+
+@pytest.mark.parametrize("text", ["", "/a\0b", "/data/\ud800"])
+def test_a_path_that_no_file_can_have_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"data_dir = .* must be a path"):
+        SiteConfig.from_dict({"data_dir": text, "state_dir": "/s", "cache_dir": "/c", "ledger": "/l"})

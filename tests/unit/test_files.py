@@ -125,6 +125,11 @@ def test_json_as_deep_as_allowed_is_read_and_can_be_copied(tmp_path: Path) -> No
         read_json(tmp_path / "file.json")
 
 
+def test_a_name_that_is_no_text_is_written_in_escapes(tmp_path: Path) -> None:
+    write_text(tmp_path / "list.txt", os.fsdecode(b"M\xfcller/\xc3\xa4"))
+    assert (tmp_path / "list.txt").read_text(encoding="utf-8") == "M\\udcfcller/ä"
+
+
 def test_json_that_windows_wrote_is_read(tmp_path: Path) -> None:
     (tmp_path / "file.json").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
     assert read_json(tmp_path / "file.json") == {"a": 1}
