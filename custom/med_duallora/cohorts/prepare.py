@@ -22,6 +22,7 @@ from med_duallora.cohorts.site_names import in_order, site_values, sites_of
 from med_duallora.cohorts.split import official_splits, split_notes, stratified_splits
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.errors import CohortError, MedDualLoRAError
+from med_duallora.support.files import sentence
 from med_duallora.support.progress import track
 
 # Below this, starting processes takes longer than the work.
@@ -69,7 +70,7 @@ def prepare_cohorts(
             _assign(result, [item for item in unique if item.subject in prepared], sites, prepared, options)
             write_tables(out, result, options)
     except OSError as error:
-        raise MedDualLoRAError(f"cannot write below {out}: {error}") from error
+        raise MedDualLoRAError(f"cannot write below {out}: {sentence(error)}") from error
     return result
 
 

@@ -6,17 +6,20 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
 MAX_JSON_DEPTH = 64
 """Lists and objects inside each other that a JSON text may hold; what this package and FLARE write has less than 20."""
+MAX_JSON_BYTES = 2**28
+"""What a JSON file may hold; the longest, a run's settings and scores, have a few megabytes."""
 FULL = "make room there, or choose another place"
 CLOSED = "choose another place, or have it opened for this account"
 ADVICE = {
@@ -117,9 +120,9 @@ def sentence(error: OSError) -> str:
 
 
 def write_text(target: Path, text: str, mode: int = 0o644) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; a file's name in it that is no text, as Linux allows, is written in escapes."""
     with atomic_path(target, mode) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(target: Path, value: Any, mode: int = 0o644) -> None:
@@ -127,9 +130,31 @@ def write_json(target: Path, value: Any, mode: int = 0o644) -> None:
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n", mode)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read, if it has a content of its own.
+
+    Raises:
+        OSError: there is none, it cannot be read, or it is a pipe or device: a pipe would be waited for without end,
+            and a device read without end.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the operating system says what it is
+        raise OSError(errno.EINVAL, "it is a pipe or device; give a file", str(path))
+    return path.open("rb")
+
+
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file (OSError, or ValueError as ``parsed_json``)."""
-    return parsed_json(path.read_text(encoding="utf-8"))
+    """Return the content of a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: see ``open_regular``.
+        ValueError: as ``parsed_json``; or it is larger than ``MAX_JSON_BYTES``.
+    """
+    with open_regular(path) as stream:
+        content = stream.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MiB")
+    return parsed_json(content.decode("utf-8-sig"))
 
 
 def parsed_json(text: str | bytes) -> Any:

@@ -1,16 +1,18 @@
-"""Studies by the folders they lie in."""
+"""Studies by the folders they lie in, and what a folder's name may tell of a person, in whatever spelling."""
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from med_duallora.cohorts.dicom.studies import find_studies
+from med_duallora.cohorts.dicom.studies import Study, find_studies
 from med_duallora.errors import CohortError, InputError
 from tests.unit.cohorts.dicom.reading import read, without
 from tests.unit.cohorts.dicomfiles import (
     write_study,
 )
+
+IDENTIFIERS = {"Müllersten^Ägidia", "QX7719283", "19510203", "20190811", "Strøm Klinik", "Xu^Li"}
 
 
 def test_two_studies_in_one_folder_are_refused(tmp_path: Path) -> None:
@@ -42,3 +44,24 @@ def test_without_pydicom_the_message_says_what_to_install(tmp_path: Path, monkey
     with pytest.raises(InputError, match=r'pip install "med-duallora\[dicom\]"') as error:
         find_studies(tmp_path)
     assert error.value.exit_code == 2
+
+
+def study(folder: str) -> Study:
+    return Study(Path("/data"), PurePosixPath(folder), PurePosixPath(folder), identifiers=set(IDENTIFIERS))
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("Müllersten", "MUELLERSTEN_A", "mullersten-2", "pat_qx7719283", "Aegidia"),
+        *("1951-02-03", "03.02.1951", "born_03021951", "02-03-1951", "030251", "p510203", "11.08.19", "20190811_mr"),
+    ],
+)
+def test_a_folder_that_tells_who_or_when_names_nothing(folder: str) -> None:
+    assert study(folder).subject is None
+    assert study(folder).place == "study 0 in the order of folders"
+
+
+@pytest.mark.parametrize("folder", ["p1", "case_0412", "2019", "SAX-series", "subject.17", "Luxury"])
+def test_other_folders_name_their_subject(folder: str) -> None:
+    assert study(folder).subject == folder
