@@ -9,7 +9,8 @@ from pathlib import Path
 from nvflare.recipe import PocEnv, SimEnv
 
 from med_duallora.config import JobConfig
-from med_duallora.flare.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.recipe import MedDualLoRARecipe
+from med_duallora.flare.workflow import WorkflowConfig
 
 SITES = ["siemens", "philips"]
 ADMIN = "project-admin@coordination.example.org"

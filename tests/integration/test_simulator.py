@@ -20,8 +20,9 @@ from med_duallora.config import JobConfig, SiteConfig
 from med_duallora.egress import EgressContract
 from med_duallora.engine import FederationResult, run_federation
 from med_duallora.flare.export import JobSpec, export_job
-from med_duallora.flare.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.recipe import MedDualLoRARecipe
 from med_duallora.flare.simulation import Simulation
+from med_duallora.flare.workflow import WorkflowConfig
 from med_duallora.report import read_run
 from tests.conftest import SITES, write_tiny_cohort
 from tests.integration.capture_filter import CaptureFilter

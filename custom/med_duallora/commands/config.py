@@ -52,7 +52,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def scopes() -> "list[Scope]":
     """Return all scopes; the workflow's settings belong to FLARE's side."""
-    from med_duallora.flare.recipe import WorkflowConfig
+    from med_duallora.flare.workflow import WorkflowConfig
     from med_duallora.reference.entries import JOB, SITE, Scope
 
     summary = "How the server waits for the sites; it travels with the job."

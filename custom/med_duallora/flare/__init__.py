@@ -17,6 +17,7 @@ selector       server: which adapter was the best so far, by accepted contributi
 aggregator     server: takes the contributions of a round, writes round_metrics.jsonl
 persistor      server: the first, the last and the best global adapter as safetensors
 evaluation     server: asks every site for its test scores after the last round, writes evaluation.json
+workflow       how the server waits for the sites: the settings, which can be read without nvflare
 recipe, export how all of these become a job
 rundir         the names of what a run leaves at the server
 simulation     a whole federation in the FLARE simulator: workspace, command, completeness of the results

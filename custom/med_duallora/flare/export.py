@@ -17,7 +17,8 @@ from med_duallora.config import JobConfig
 from med_duallora.errors import ConfigError
 from med_duallora.files import read_json, replace_folder, write_json
 from med_duallora.flare.job import JOB_COMPONENT
-from med_duallora.flare.recipe import PACKAGE, MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.recipe import PACKAGE, MedDualLoRARecipe
+from med_duallora.flare.workflow import WorkflowConfig
 from med_duallora.resume import SavedRound
 from med_duallora.settings import assigned, built
 

@@ -1,6 +1,5 @@
 """The job as a recipe: the same object exports job folders and runs in SimEnv, PocEnv and ProdEnv."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from nvflare.app_common.app_constant import AppConstants
@@ -11,8 +10,7 @@ from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
 from nvflare.recipe.spec import Recipe
 
-from med_duallora.config import MAX_ROUNDS, JobConfig
-from med_duallora.errors import ConfigError
+from med_duallora.config import JobConfig
 from med_duallora.flare.aggregator import DualLoRAAggregator
 from med_duallora.flare.egress_filter import FILTERED_TASKS, EgressFilter
 from med_duallora.flare.evaluation import AdapterEvaluation
@@ -21,51 +19,12 @@ from med_duallora.flare.learner import DualLoRALearner
 from med_duallora.flare.persistor import SafetensorsPersistor
 from med_duallora.flare.selector import AdapterSelector
 from med_duallora.flare.tensorboard import TensorBoardRuns
-from med_duallora.reference.limits import between, check_limits, limited
+from med_duallora.flare.workflow import DEFAULTS, WorkflowConfig
 
 KEY_METRIC = "val_balanced_accuracy"
 PACKAGE = "med_duallora"
-MONTH_S = 31 * 24 * 3600
 TASK_INTERVAL_S = 0.5
 """A site asks for its next task this long after an answer (FLARE's default of 2 s dominates short rounds)."""
-
-
-@dataclass(frozen=True)
-class WorkflowConfig:
-    """How the server waits for the sites.
-
-    Args:
-        min_sites: number of answers that a round needs.
-        wait_s: seconds that slower sites get after that; a round ends earlier when all sites answered.
-        round_timeout_s: seconds after which a round ends in any case; 0: no limit.
-        start_round: first round of this job, counted from 0 over the whole training; above 0 where an earlier job is
-            continued (``--resume-from`` sets it).
-        initial_adapter: global adapter that a new training begins with, a ``.safetensors`` file at the server; empty:
-            random initial values from ``train.seed`` (``--resume-from`` sets it, too).
-        stop_round: round before which the job ends, counted from 0, so that another job can continue it; 0: the job
-            runs to the last round.
-    """
-
-    min_sites: int = limited(2, between(1, 10_000))
-    wait_s: int = limited(600, between(0, MONTH_S))
-    round_timeout_s: int = limited(0, between(0, MONTH_S))
-    start_round: int = limited(0, between(0, MAX_ROUNDS))
-    initial_adapter: str = ""
-    stop_round: int = limited(0, between(0, MAX_ROUNDS).also("0, or above workflow.start_round"))
-
-    def __post_init__(self) -> None:
-        check_limits(self, "workflow.")
-        if 0 < self.stop_round <= self.start_round:
-            raise ConfigError(f"workflow.stop_round = {self.stop_round}, but the job starts with {self.start_round}")
-
-    def rounds(self, job: JobConfig) -> range:
-        """Return the rounds that a job runs; ConfigError where the plan, ``train.n_rounds``, does not hold them."""
-        planned = job.train.n_rounds
-        if self.start_round >= planned:
-            raise ConfigError(f"workflow.start_round = {self.start_round}, but train.n_rounds = {planned}")
-        if self.stop_round > planned:
-            raise ConfigError(f"workflow.stop_round = {self.stop_round}, but train.n_rounds = {planned}")
-        return range(self.start_round, self.stop_round or planned)
 
 
 class MedDualLoRARecipe(Recipe):
@@ -86,7 +45,7 @@ class MedDualLoRARecipe(Recipe):
         self,
         name: str,
         job: JobConfig,
-        workflow: WorkflowConfig = WorkflowConfig(),
+        workflow: WorkflowConfig = DEFAULTS,
         code: str = "",
     ) -> None:
         fed_job = FedJob(name=name, min_clients=workflow.min_sites)

@@ -19,7 +19,8 @@ from med_duallora.errors import FederationError
 from med_duallora.files import sha256_of_file
 from med_duallora.flare.federation import processes
 from med_duallora.flare.federation.verdict import COMPLETED
-from med_duallora.flare.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.recipe import MedDualLoRARecipe
+from med_duallora.flare.workflow import WorkflowConfig
 from med_duallora.report import read_run
 from tests.integration.federation.conftest import Submitted
 from tests.integration.harness import PATIENCE_S, SETTINGS, SITES, FinishedJob, RunningFederation

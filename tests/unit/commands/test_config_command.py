@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,16 @@ def test_bad_usage_is_one_sentence(arguments: list[str], message: str, capsys: p
 def test_one_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "explain", "backbone_checkpoint"]) == 0
     assert "pretrained/cinema.safetensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--scope", "site"], ["explain", "train.n_rounds"]])
+def test_reading_about_a_setting_waits_for_nothing_heavy(arguments: list[str]) -> None:
+    """Importing FLARE and torch takes seconds, which a list of settings does not need."""
+    program = (
+        "import sys; from med_duallora.cli import main; main(sys.argv[1:]); "
+        "sys.exit(', '.join(sorted({'nvflare', 'torch', 'sklearn'} & set(sys.modules))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "config", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == ""

@@ -18,7 +18,7 @@ from med_duallora.egress import EgressContract
 from med_duallora.files import sha256_of_file
 from med_duallora.flare import simulation as simulations
 from med_duallora.flare.export import JobSpec, export_job
-from med_duallora.flare.recipe import WorkflowConfig
+from med_duallora.flare.workflow import WorkflowConfig
 from med_duallora.lineage import Lineage
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import random_payload

@@ -25,7 +25,7 @@ from med_duallora.flare.export import (
     read_spec,
     write_committed,
 )
-from med_duallora.flare.recipe import WorkflowConfig
+from med_duallora.flare.workflow import WorkflowConfig
 from med_duallora.lineage import Lineage
 from tests.conftest import REPOSITORY
 from tests.unit.tiny import random_payload

@@ -9,7 +9,8 @@ from nvflare.recipe.spec import Recipe
 
 from med_duallora.config import JobConfig
 from med_duallora.errors import ConfigError
-from med_duallora.flare.recipe import MedDualLoRARecipe, WorkflowConfig
+from med_duallora.flare.recipe import MedDualLoRARecipe
+from med_duallora.flare.workflow import WorkflowConfig
 
 
 @pytest.fixture
