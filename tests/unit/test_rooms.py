@@ -26,7 +26,7 @@ ARROWS = {
     "site": "errors measures settings support backbone cohorts adapter boundary",
     "server": "__init__ errors measures settings support backbone boundary",
     "site_kit": "errors settings support backbone cohorts adapter boundary site",
-    "reference": "errors settings backbone boundary",
+    "reference": "errors settings backbone adapter boundary",
     "report": "errors measures settings support cohorts adapter server",
     "engine": "errors settings adapter boundary site server",
     "flare.wire": "errors measures settings support boundary",

@@ -5,9 +5,10 @@ at how a parameter is called. Whatever nobody declared is frozen, so a forgotten
 """
 
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Role(str, Enum):
@@ -31,7 +32,7 @@ class DeclaresRoles(Protocol):
         """Return the role by parameter name, relative to this module."""
 
 
-def parameter_roles(model: nn.Module) -> dict[str, Role]:
+def parameter_roles(model: "nn.Module") -> dict[str, Role]:
     """Return the role of every parameter of ``model`` by its full name, in the model's order.
 
     Raises:

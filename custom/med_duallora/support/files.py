@@ -20,6 +20,8 @@ MAX_JSON_DEPTH = 64
 """Lists and objects inside each other that a JSON text may hold; what this package and FLARE write has less than 20."""
 MAX_JSON_BYTES = 2**28
 """What a JSON file may hold; the longest, a run's settings and scores, have a few megabytes."""
+PARTIAL = ".partial-"
+"""What the name of a file or folder begins with until it is whole."""
 FULL = "make room there, or choose another place"
 CLOSED = "choose another place, or have it opened for this account"
 ADVICE = {
@@ -47,9 +49,9 @@ def atomic_path(target: Path, mode: int = 0o644) -> Iterator[Path]:
     Raises:
         OSError: the place cannot be written, or is full; names ``target``, whatever the writer said.
     """
-    with _named(target):
+    with named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + target.name, dir=target.parent)
+        descriptor, name = tempfile.mkstemp(prefix=PARTIAL, suffix="-" + target.name, dir=target.parent)
         os.close(descriptor)
         partial = Path(name)
         try:
@@ -64,12 +66,16 @@ def atomic_path(target: Path, mode: int = 0o644) -> Iterator[Path]:
 
 
 @contextmanager
-def _named(target: Path) -> Iterator[None]:
-    """Let errors of the place name the file that was to be written: a write to a full disk names none at all."""
+def named(target: Path) -> Iterator[None]:
+    """Let errors of the place name what was to be written: a write to a full disk names nothing at all.
+
+    Args:
+        target: the file or folder; it also stands for everything in it whose path holds ``PARTIAL``.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is not None and (error.filename is None or ".partial-" in str(error.filename)):
+        if error.errno is not None and (error.filename is None or PARTIAL in str(error.filename)):
             raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
         raise
     except SafetensorError as error:  # its writer tells the number of the system's error in a text
@@ -86,7 +92,7 @@ def check_writable(folder: Path) -> None:
         OSError: they cannot; names the place.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _named(folder), tempfile.TemporaryFile(dir=folder):
+    with named(folder), tempfile.TemporaryFile(dir=folder):
         pass
 
 

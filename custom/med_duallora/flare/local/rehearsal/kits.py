@@ -1,5 +1,6 @@
 """What the administrators of the server and of the sites do to their kits before the first start."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,21 @@ SITE_CONFIG_FILE = Path("local") / "med_duallora_site.json"
 def install_server(kit: Path, storage: Path) -> Path:
     """Let jobs use this package at the server, and keep its jobs below ``storage`` instead of in a shared folder.
 
-    FLARE's default keeps the jobs of all servers of a machine in one temporary folder.
+    FLARE's default keeps the jobs of all servers of a machine in one temporary folder. Whatever else an administrator
+    wrote into ``local/resources.json`` stays as it is; where nothing is left to do, the file is not touched.
 
     Returns:
-        The written ``local/resources.json``.
+        The path of ``local/resources.json``.
 
     Raises:
-        KitError: the kit has no server resources, or none that this function understands.
+        KitError: the kit has no server resources, or none that this function understands; nothing was written.
         InputError: FLARE does not pass the kit's path on to the processes of its jobs.
     """
     check_passable(kit.absolute(), "the startup kit")
-    values = _default_resources(kit)
+    written = kit / "local" / "resources.json"
+    source = written if written.exists() else written.with_name("resources.json.default")
+    before = _resources(source, kit)
+    values = copy.deepcopy(before)
     try:
         allowed = values["class_allow_list"]
         values["class_allow_list"] = [*allowed, *(name for name in SERVER_CLASSES if name not in allowed)]
@@ -35,9 +40,11 @@ def install_server(kit: Path, storage: Path) -> Path:
         managers = [item for item in values["components"] if item["id"] == "job_manager"]
         managers[0]["args"]["uri_root"] = str(storage / "jobs")
     except (KeyError, TypeError, IndexError) as error:
-        raise KitError(f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}") from error
-    written = kit / "local" / "resources.json"
-    write_json(written, values)
+        raise KitError(
+            f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}; look at local/{source.name}"
+        ) from error
+    if values != before or source != written:
+        write_json(written, values)
     return written
 
 
@@ -59,8 +66,7 @@ def install_site(kit: Path, places: Mapping[str, str | None], settings: Sequence
     return harden(kit, kit / SITE_CONFIG_FILE)
 
 
-def _default_resources(kit: Path) -> dict[str, Any]:
-    path = kit / "local" / "resources.json.default"
+def _resources(path: Path, kit: Path) -> dict[str, Any]:
     try:
         values = read_json(path)
     except (OSError, ValueError) as error:
