@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.model import initial_global_state
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import ConfigError
-from med_duallora.server.aggregation import RoundAccumulator
 from med_duallora.server.resume import SavedRound
+from med_duallora.server.screening import RoundRules, ScreenedRound
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.runtime import SiteRuntime
+from med_duallora.support.devices import use_threads
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class RoundRecord:
         seconds: wall time of the whole round.
         sites: metrics by site, and each site's ``weight``.
         residual: see ``aggregation.AggregationResult``.
+        refused: site -> why its contribution was left out.
     """
 
     round_index: int
     seconds: float
     sites: Mapping[str, Mapping[str, float]]
     residual: float | None
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def run_federation(
     *,
     resume_from: SavedRound | None = None,
     stop_round: int | None = None,
+    rules: RoundRules | None = None,
 ) -> FederationResult:
     """Run all rounds and the final evaluation of a job.
 
@@ -66,6 +71,7 @@ def run_federation(
         on_round: called after each round.
         resume_from: go on from here, with the sites' local states; None: begin anew.
         stop_round: end before this round; None: after the last one.
+        rules: which contributions count; None: the same as in FLARE by default.
 
     Raises:
         ConfigError: no site is given.
@@ -75,23 +81,25 @@ def run_federation(
     if not sites:
         raise ConfigError("a federation needs at least one site")
     first, state, lineage = _beginning(job, resume_from)
+    use_threads([config.n_threads for config in sites.values()][-1])  # a process has one number: the last site's
     runtimes = {site: SiteRuntime(site, job, config) for site, config in sites.items()}
     for runtime in runtimes.values():
-        runtime.follow(lineage)
-    contract = EgressContract.for_job(job)
+        runtime.model.follow(lineage)
+    contract, rule = EgressContract.for_job(job), plan_of(job).aggregation
     rounds = []
     for round_index in range(first, job.train.n_rounds if stop_round is None else stop_round):
         started = time.monotonic()
-        accumulator = RoundAccumulator(contract, round_index)
+        collected = ScreenedRound(contract, round_index, rules, rule)
         reports = {}
         for site, runtime in runtimes.items():
             validation = runtime.validate(state, round_index)
             update = runtime.train_round(state, round_index)
-            accumulator.add(site, round_index, update.weight, update.tensors)
+            collected.add(site, round_index, update.weight, update.tensors)
             reports[site] = {**validation, **update.metrics, "weight": update.weight}
-        result = accumulator.result(state)
-        state = result.tensors
-        rounds.append(RoundRecord(round_index, time.monotonic() - started, reports, result.residual))
+        screened = collected.result(state)
+        state = screened.aggregation.tensors
+        seconds = time.monotonic() - started
+        rounds.append(RoundRecord(round_index, seconds, reports, screened.aggregation.residual, screened.refused))
         on_round(rounds[-1])
     evaluation = {site: runtime.evaluate(state) for site, runtime in runtimes.items()}
     return FederationResult(state, lineage, rounds, evaluation)

@@ -5,6 +5,7 @@ MedDualLoRAError                 exit code 1: the work was understood but could 
 │   ├── ConfigError              a job, site or backbone setting is unknown, of the wrong type or out of range
 │   ├── CheckpointError          a backbone checkpoint is unreadable or does not fit the architecture
 │   ├── CohortError              a raw or prepared cohort as a whole cannot be used
+│   ├── UnfitError               a site cannot run a job as it is set up; says every reason and what to do
 │   ├── KitError                 a FLARE startup kit is of a kind or version that is not known; nothing was changed
 │   └── ArtifactError            an adapter artefact or run directory is missing, damaged or of another kind
 ├── SubjectRefused               one subject cannot be prepared; carries the subject and the reason
@@ -78,6 +79,19 @@ class CheckpointError(InputError):
 
 class CohortError(InputError):
     """A raw or prepared cohort as a whole cannot be used."""
+
+
+class UnfitError(InputError):
+    """A site cannot run a job as it is set up.
+
+    Args:
+        message: every reason and what to do, for the site's own terminal.
+        in_log: what a log may say of them: no subject, no count of subjects, no path.
+    """
+
+    def __init__(self, message: str, in_log: str) -> None:
+        super().__init__(message)
+        self.in_log = in_log
 
 
 class KitError(InputError):

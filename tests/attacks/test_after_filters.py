@@ -16,6 +16,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.fuel.utils import fobs
 
 from med_duallora.flare.wire.payload import read_train_reply
+from med_duallora.site.offer import Offer
 from tests.attacks.jobcode import (
     JobFilter,
     JobHandler,
@@ -195,13 +196,13 @@ def test_a_round_is_answered_once(process, trained, site_files, monkeypatch):
     for _ in range(2):
         assert site.answer("train", reply.to_shareable()).result.get_return_code() == ReturnCode.OK
     other = {name: value + np.float32(0.125) for name, value in reply.tensors.items()}
-    monkeypatch.setattr(runtime, "sent_state", lambda: other)
+    monkeypatch.setattr(runtime, "offered", Offer.of_round(1, reply.weight, other, reply.metrics))
     leaving = site.answer("train", dataclasses.replace(reply, tensors=other).to_shareable())
     assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
     assert other[next(iter(other))].tobytes() not in leaving.data
     line = site.ledger(site_files[1])[-1]
     assert (line["verdict"], line["round_index"]) == ("blocked", 1)
     assert "round 1 was already answered with another adapter" in line["reason"]
-    monkeypatch.setattr(runtime, "offered", (2, reply.weight))
+    monkeypatch.setattr(runtime, "offered", Offer.of_round(2, reply.weight, other, reply.metrics))
     later = dataclasses.replace(reply, tensors=other, round_index=2)
     assert site.answer("train", later.to_shareable()).result.get_return_code() == ReturnCode.OK

@@ -12,6 +12,7 @@ from nvflare.fuel.utils import fobs
 
 from med_duallora.boundary.ledger_audit import verify
 from med_duallora.flare.wire.payload import metrics_reply, read_train_reply
+from med_duallora.site.offer import Offer
 from tests.attacks import tricks
 from tests.attacks.tricks import PIXELS, SECRETS, SUBJECT, Trick
 
@@ -275,7 +276,7 @@ def test_a_global_adapter_that_became_the_local_one_is_blocked(process, trained,
     name, value = next(
         (n, k) for n, v in state.items() for k in runtime.kept_state().values() if k.shape == v.shape and k.any()
     )
-    monkeypatch.setattr(runtime, "sent_state", lambda: {**state, name: value})
+    monkeypatch.setattr(runtime, "offered", Offer.of_round(1, reply.weight, {**state, name: value}, reply.metrics))
     leaving = process().answer("train", tricks.tensors(lambda data, _: data.update({name: value}))(reply))
     assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
     assert "equals a tensor that stays at the site" in process().ledger(site_files[1])[-1]["reason"]

@@ -3,8 +3,10 @@
 import contextlib
 import itertools
 import json
+import os
 import resource
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -231,7 +233,7 @@ class RunningFederation:
         """Let a site log out from the server; its process ends some seconds later."""
         with console(self.federation, "project_admin") as admin:
             admin.shut_down(site)
-            self.until(f"{site} logs out", lambda: site not in admin.connected_sites())
+            self.until(f"{site} logs out", lambda: site not in admin.last_contacts())
 
     def restart(self, name: str) -> None:
         """Start the server or a site again that was stopped or killed, as soon as its former process has ended."""
@@ -243,7 +245,8 @@ class RunningFederation:
     def kill(self, name: str) -> None:
         """Kill the process of the server or a site, as an accident would; its job processes are left alone."""
         (process,) = [item for item in self.federation.processes if item.name == name]
-        processes.kill(process, self.federation.identity)
+        assert processes.is_running(process, self.federation.identity)
+        os.kill(process.pid, signal.SIGKILL)
 
 
 def round_of(adapter: Path) -> int:

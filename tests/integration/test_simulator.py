@@ -286,5 +286,5 @@ def test_the_command_line_says_which_site_failed_and_why(with_a_broken_site: Fin
     assert with_a_broken_site.code == 1
     assert "no evaluation from ge" in with_a_broken_site.text
     found = "its train split has 6 normal (NOR) and 0 diseased subjects"
-    assert f"ge cannot train, which needs both classes: {found}" in with_a_broken_site.text
+    assert f"training needs both classes, and {found}" in with_a_broken_site.text
     assert json.loads((with_a_broken_site.workspace / "run.json").read_text())["status"] == "failed"

@@ -83,3 +83,15 @@ def test_one_site_is_a_federation(tiny_job, sites):
 def test_no_site_is_none(tiny_job):
     with pytest.raises(ConfigError, match="at least one site"):
         run_federation(tiny_job, {})
+
+
+def test_the_engine_decides_how_many_threads_its_process_has(tiny_job, sites, monkeypatch):
+    used = []
+    monkeypatch.setattr("torch.set_num_threads", used.append)
+    first, last = sites
+    sites = {first: sites[first], last: replace(sites[last], n_threads=3)}
+    runtime = SiteRuntime(last, tiny_job, sites[last])
+    assert used == [], "an object in a process does not decide for it"
+    assert runtime.model.kept_state()
+    run_federation(tiny_job, sites, stop_round=0)
+    assert used == [3]

@@ -12,7 +12,8 @@ from med_duallora.cli import COMMANDS
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "custom" / "med_duallora"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-REQUIRED = ("README.md", "CHANGELOG.md", "LICENSE", "meta.json", "app", "jobs", "custom", "poc", "tests", "docs")
+TEXTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE")
+REQUIRED = (*TEXTS, "meta.json", "app", "jobs", "custom", "poc", "tests", "docs")
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:root|home|Users|work|farm|tmp)/\w")
 LARGEST_BYTES = 9_000_000
 
@@ -39,7 +40,8 @@ def test_the_top_level_is_complete(name: str) -> None:
 
 
 def test_commands_and_their_files_agree() -> None:
-    files = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {"__init__", "options"}
+    parts = {"__init__", "options", "federation_jobs"}
+    files = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - parts
     assert {name.replace("-", "_") for name in COMMANDS} == files
 
 

@@ -24,19 +24,18 @@ ARROWS = {
     "adapter": "errors settings support backbone",
     "boundary": "errors measures settings support adapter",
     "site": "errors measures settings support backbone cohorts adapter boundary",
-    "server": "__init__ errors measures settings support backbone boundary",
-    "site_kit": "errors settings support backbone cohorts adapter boundary site",
+    "server": "__init__ errors measures settings support backbone adapter boundary",
+    "site_kit": "__init__ errors settings support backbone cohorts adapter boundary site",
     "reference": "errors settings backbone adapter boundary",
     "report": "errors measures settings support cohorts adapter server",
-    "engine": "errors settings adapter boundary site server",
+    "engine": "errors settings support adapter boundary site server",
     "flare.wire": "errors measures settings support boundary",
     "flare.site": "errors measures settings support boundary site site_kit flare.wire",
     "flare.server": "errors measures settings support adapter boundary server flare.wire",
-    "flare.jobs": "__init__ errors measures settings support server flare.wire flare.site flare.server",
-    "flare.local": "__init__ errors measures settings support backbone cohorts boundary server site_kit report "
-    "flare.server flare.jobs",
-    "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site site_kit reference "
-    "report flare.jobs flare.local",
+    "flare.jobs": "__init__ errors measures settings support server site_kit flare.wire flare.site flare.server",
+    "flare.local": "__init__ errors measures settings support cohorts site server site_kit flare.jobs",
+    "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site server site_kit "
+    "reference report flare.jobs flare.local",
     "__main__": "cli",
 }
 """Every room, from the ground up, with the rooms that it may import: only such as stand above it in this table."""

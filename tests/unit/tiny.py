@@ -6,19 +6,30 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 
+from med_duallora.adapter.methods import METHODS
 from med_duallora.adapter.model import DualLoRAModel
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.roles import GLOBAL, LOCAL, Role
 from med_duallora.backbone import BackboneConfig, build_classifier
 from med_duallora.boundary.contract import EgressContract
-from med_duallora.settings.config import LoRAConfig
+from med_duallora.settings.config import JobConfig, LoRAConfig, TrainConfig
 
 TINY = BackboneConfig.preset("cinema-tiny")
-TRAINED = (Role.GLOBAL, Role.LOCAL, Role.HEAD)
+TRAINED = (*sorted(GLOBAL), *sorted(LOCAL), Role.HEAD)
+
+
+def tiny_job(lora: LoRAConfig | None = None, seed: int = 0, method: str = "med-duallora") -> JobConfig:
+    return JobConfig(method=method, backbone="cinema-tiny", lora=lora or LoRAConfig(), train=TrainConfig(seed=seed))
 
 
 def tiny_model(lora: LoRAConfig | None = None, seed: int = 0, drop_path: float = 0.0) -> DualLoRAModel:
-    """A fresh tiny model in evaluation mode, as it starts: every B is zero."""
-    return DualLoRAModel(build_classifier(TINY, drop_path=drop_path, seed=7), lora or LoRAConfig(), seed).eval()
+    """A fresh tiny model of the main method in evaluation mode, as it starts: every B is zero."""
+    return model_of(tiny_job(lora, seed), drop_path)
+
+
+def model_of(job: JobConfig, drop_path: float = 0.0) -> DualLoRAModel:
+    """A fresh tiny model of a job in evaluation mode; the job may be one that no federation would run."""
+    classifier = build_classifier(TINY, drop_path=drop_path, seed=7)
+    return DualLoRAModel(classifier, METHODS[job.method].plan(job), job.train.seed).eval()
 
 
 def shake(model: DualLoRAModel, roles: Iterable[Role] = TRAINED, seed: int = 0) -> None:

@@ -17,7 +17,7 @@ def runtime_of(config: SiteConfig, job: JobConfig = JOB) -> SiteRuntime:
 
 
 def files_of(runtime: SiteRuntime) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in runtime.directory.iterdir()}
+    return {path.name: path.read_bytes() for path in runtime.model.directory.iterdir()}
 
 
 def cohort_with(folder, change) -> None:

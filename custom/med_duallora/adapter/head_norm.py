@@ -5,14 +5,18 @@ features hardly learns in a federation's few steps, and every step of an adapter
 autoencoders are therefore probed behind a batch normalisation without affine parameters (He et al. 2022, arXiv
 2111.06377, appendix A).
 Here the statistics belong to the site: they are computed from its own training subjects, adapt to its scanner (as
-private normalisation does in FedBN, arXiv 2102.07623), and are neither sent nor kept.
+private normalisation does in FedBN, arXiv 2102.07623), are kept in its state and never sent.
 """
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 EPS = 1e-5
 """Added to variances, so that a constant feature stays finite."""
+STATISTICS = ("mean", "scale")
 
 
 class HeadNorm(nn.Module):
@@ -38,6 +42,24 @@ class HeadNorm(nn.Module):
         """Take the statistics for evaluation from summaries (n_subjects, n_features)."""
         if self.active:
             self.mean, self.scale = _statistics(summaries)
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Return copies of the fitted ``mean`` and ``scale`` (n_features,), float32; nothing where it does nothing."""
+        if not self.active:
+            return {}
+        return {name: getattr(self, name).detach().to("cpu", copy=True).numpy() for name in STATISTICS}
+
+    def use(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """Take the statistics for evaluation from those that ``statistics`` once returned.
+
+        Raises:
+            ValueError: they are not of this head.
+        """
+        expected = set(STATISTICS) if self.active else set()
+        if set(statistics) != expected or any(value.shape != tuple(self.mean.shape) for value in statistics.values()):
+            raise ValueError("statistics of another head")
+        for name, value in statistics.items():
+            setattr(self, name, torch.from_numpy(np.array(value)).to(self.mean.device))
 
     def forward(self, summaries: Tensor) -> Tensor:
         """Standardise summaries (batch, n_features)."""

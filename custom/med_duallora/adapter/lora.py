@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.roles import Declared, Role, Start
 
 
 class DualLoRALinear(nn.Module):
     """A frozen linear layer with a global and a local low-rank adapter.
 
     Computes ``y = W0 x + b0 + (alpha_g / r_g) B_g A_g x + (alpha_l / r_l) B_l A_l x`` with both paths fused into
-    one pair of matrix products of rank ``r_g + r_l``. A (rank, in) starts random, B (out, rank) starts at zero, so
-    that a new layer equals its frozen layer bit for bit (x + 0 is x on any machine). An adapter of rank 0
-    has no parameters.
+    one pair of matrix products of rank ``r_g + r_l``. A (rank, in) shall start random and B (out, rank) at zero, so
+    that a new layer equals its frozen layer bit for bit (x + 0 is x on any machine); the model draws the first values
+    (see ``roles``), here all are zero. An adapter of rank 0 has no parameters.
 
     Args:
         base: the frozen layer; its parameters stop requiring gradients.
@@ -48,16 +48,20 @@ class DualLoRALinear(nn.Module):
         like = self.base.weight
         a = b = None
         if rank:
-            a = nn.Parameter(torch.empty(rank, self.base.in_features, device=like.device, dtype=like.dtype))
+            a = nn.Parameter(torch.zeros(rank, self.base.in_features, device=like.device, dtype=like.dtype))
             b = nn.Parameter(torch.zeros(self.base.out_features, rank, device=like.device, dtype=like.dtype))
-            nn.init.kaiming_uniform_(a, a=5**0.5)
         self.register_parameter(f"{adapter}_a", a)
         self.register_parameter(f"{adapter}_b", b)
 
-    def declared_roles(self) -> dict[str, Role]:
-        """Declare the adapters' roles (see ``names``)."""
-        roles = {"global_a": Role.GLOBAL, "global_b": Role.GLOBAL, "local_a": Role.LOCAL, "local_b": Role.LOCAL}
-        return {name: role for name, role in roles.items() if getattr(self, name) is not None}
+    def declared(self) -> dict[str, Declared]:
+        """Declare the adapters (see ``roles``)."""
+        declared = {
+            "global_a": Declared(Role.GLOBAL_A, Start.RANDOM),
+            "global_b": Declared(Role.GLOBAL_B, Start.ZERO),
+            "local_a": Declared(Role.LOCAL_A, Start.RANDOM),
+            "local_b": Declared(Role.LOCAL_B, Start.ZERO),
+        }
+        return {name: said for name, said in declared.items() if getattr(self, name) is not None}
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """Return the active adapters as one pair: A (rank, in) and B (out, rank) with the scales folded into B."""
@@ -84,7 +88,7 @@ class SharedHead(nn.Module):
     """A classification head that the sites learn together: its weights are a global adapter, its bias stays.
 
     Computes ``y = b + (alpha_g / r) B_g A_g x`` with r one less than the number of classes, more than which a softmax
-    does not see. A (r, in) starts at zero and B (n_classes, r) as the contrasts of the last class, so that the first
+    does not see. A (r, in) starts at zero and B (n_classes, r) with the contrasts to the last class, so that the first
     steps move all weights of the head; behind a random A they would see a few random directions of x.
 
     Args:
@@ -97,18 +101,17 @@ class SharedHead(nn.Module):
         super().__init__()
         self.scale = scale
         self.global_a = nn.Parameter(torch.zeros(n_classes - 1, n_features))
-        self.global_b = nn.Parameter(contrasts(n_classes))
+        self.global_b = nn.Parameter(torch.zeros(n_classes, n_classes - 1))
         self.bias = nn.Parameter(torch.zeros(n_classes))
 
-    def declared_roles(self) -> dict[str, Role]:
-        """Declare the roles (see ``names``)."""
-        return {"global_a": Role.GLOBAL, "global_b": Role.GLOBAL, "bias": Role.HEAD}
+    def declared(self) -> dict[str, Declared]:
+        """Declare the factors as a part of the global adapter, and the bias as the head (see ``roles``)."""
+        return {
+            "global_a": Declared(Role.GLOBAL_A, Start.ZERO),
+            "global_b": Declared(Role.GLOBAL_B, Start.CONTRASTS),
+            "bias": Declared(Role.HEAD, Start.ZERO),
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., n_features) to logits (..., n_classes)."""
         return functional.linear(functional.linear(x, self.global_a), self.global_b * self.scale, self.bias)
-
-
-def contrasts(n_classes: int) -> Tensor:
-    """Return (n_classes, n_classes - 1): every class but the last against the last one, columns that sum to zero."""
-    return torch.cat([torch.eye(n_classes - 1), -torch.ones(1, n_classes - 1)])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from med_duallora.adapter.head_norm import HeadNorm
-from med_duallora.adapter.lora import DualLoRALinear, SharedHead, contrasts
-from med_duallora.adapter.methods import method_of
-from med_duallora.adapter.roles import Role, parameter_roles
+from med_duallora.adapter.lora import DualLoRALinear, SharedHead
+from med_duallora.adapter.methods import AdapterPlan, plan_of
+from med_duallora.adapter.roles import Declared, Role, Start, declarations, pairs
 from med_duallora.backbone import BackboneConfig, CineMAClassifier
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import JobConfig, LoRAConfig
@@ -38,12 +38,13 @@ class TrunkFeatures:
 class DualLoRAModel(nn.Module):
     """The CineMA classifier with dual-LoRA layers in its last blocks.
 
-    Everything is frozen except the adapters and the classification heads. The initial values of what trains
-    depend only on the seed and the parameter's name, so every site starts from the same point.
+    Everything is frozen except what the plan trains. The first values of adapters and heads depend only on the seed and
+    the parameter's name, so every site starts from the same point. Heads start at zero, because a random head is noise
+    that a federation's few steps do not unlearn.
 
     Args:
         classifier: the backbone with its heads; it is adapted in place.
-        lora: what is adapted, and how.
+        plan: what is adapted, and what becomes of it.
         seed: of the experiment.
 
     Raises:
@@ -51,12 +52,13 @@ class DualLoRAModel(nn.Module):
         TypeError: the classifier is adapted already.
     """
 
-    def __init__(self, classifier: CineMAClassifier, lora: LoRAConfig, seed: int) -> None:
+    def __init__(self, classifier: CineMAClassifier, plan: AdapterPlan, seed: int) -> None:
         super().__init__()
-        depth = len(classifier.blocks)
+        lora, depth = plan.lora, len(classifier.blocks)
         if lora.n_blocks > depth:
             message = f"lora.n_blocks = {lora.n_blocks}, but the backbone has {depth} blocks"
             raise ConfigError(message, key="lora.n_blocks", value=lora.n_blocks, limit=f"at most {depth}")
+        self.plan = plan
         self.classifier = classifier.requires_grad_(False)
         self.cut = depth - lora.n_blocks
         for block in list(classifier.blocks)[self.cut :]:
@@ -65,53 +67,49 @@ class DualLoRAModel(nn.Module):
             scale = lora.alpha_global / lora.rank_global
             for name in classifier.pred_head_dict:
                 classifier.pred_head_dict[name] = SharedHead(classifier.config.embed_dim, N_CLASSES, scale)
-        self.classifier.pred_head_dict.requires_grad_(True)
         self.head_norm = HeadNorm(2 * classifier.config.embed_dim, active=lora.head_norm == "site")
-        for name, parameter in self.trained().items():
-            parameter.data.copy_(self.first_value(name, seed))
+        for name, value in self.first_values(plan.treatments, seed).items():
+            self.get_parameter(name).data.copy_(value)
+        self.train_only(plan.trained)
 
-    def declared_roles(self) -> dict[str, Role]:
-        """Declare the sites' own heads (see ``names``); adapters and shared heads declare themselves."""
+    def declared(self) -> dict[str, Declared]:
+        """Declare the sites' own heads (see ``roles``); adapters and shared heads declare themselves."""
         heads = {name: head for name, head in self.classifier.pred_head_dict.items() if isinstance(head, nn.Linear)}
         return {
-            f"classifier.pred_head_dict.{name}.{value}": Role.HEAD
+            f"classifier.pred_head_dict.{name}.{value}": Declared(Role.HEAD, Start.ZERO)
             for name, head in heads.items()
             for value, _ in head.named_parameters()
         }
 
-    def first_value(self, name: str, seed: int) -> Tensor:
-        """Return the value that a trained parameter starts with; it depends on its name and the seed only.
-
-        An A factor of a layer is uniform within +-1/sqrt(fan-in), the bound of LoRA's A (Kaiming-uniform with
-        a = sqrt(5)). B factors start at zero (no change to the backbone), and so do heads: a random head is noise
-        that a federation's few steps do not unlearn.
-        """
-        owner_name, _, attribute = name.rpartition(".")
-        owner = self.get_submodule(owner_name)
-        shape = tuple(self.get_parameter(name).shape)
-        if isinstance(owner, DualLoRALinear) and attribute in ("global_a", "local_a"):
+    def first_values(self, roles: Iterable[Role], seed: int) -> dict[str, Tensor]:
+        """Return what the parameters of some roles start with; it depends on their names and the seed only."""
+        declared, found = declarations(self), {}
+        for name, parameter in self.of_roles(roles).items():
+            start = self.plan.treatments[declared[name].role].start or declared[name].start
             generator = torch.Generator().manual_seed(derived_seed(seed, "initial", name))
-            bound = shape[-1] ** -0.5
-            return torch.empty(shape).uniform_(-bound, bound, generator=generator)
-        if isinstance(owner, SharedHead) and attribute == "global_b":
-            return contrasts(N_CLASSES)
-        return torch.zeros(shape)
+            found[name] = start.first_value(tuple(parameter.shape), generator)
+        return found
+
+    def train_only(self, roles: Iterable[Role]) -> None:
+        """Let gradients reach the parameters of some roles, and no other ones."""
+        wanted = self.of_roles(roles)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in wanted)
 
     def of_roles(self, roles: Iterable[Role]) -> dict[str, nn.Parameter]:
         """Return the parameters of some roles by name, in the model's order."""
         wanted = set(roles)
-        declared = parameter_roles(self)
-        return {name: parameter for name, parameter in self.named_parameters() if declared[name] in wanted}
+        declared = declarations(self)
+        return {name: parameter for name, parameter in self.named_parameters() if declared[name].role in wanted}
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return every parameter that trains, by name."""
-        return self.of_roles({Role.GLOBAL, Role.LOCAL, Role.HEAD})
+        return self.of_roles(self.plan.trained)
 
-    def global_pairs(self) -> tuple[tuple[str, str], ...]:
-        """Return the names of the global factors that belong together, as (B, A)."""
-        kinds = (DualLoRALinear, SharedHead)
-        layers = [name for name, module in self.named_modules() if isinstance(module, kinds)]
-        return tuple((f"{name}.global_b", f"{name}.global_a") for name in layers)
+    def sent_pairs(self) -> tuple[tuple[str, str], ...]:
+        """Return the names of the sent factors that belong together, as (B, A)."""
+        sent = self.of_roles(self.plan.sent)
+        return tuple(pair for pair in pairs(self) if all(name in sent for name in pair))
 
     def values(self, roles: Iterable[Role]) -> dict[str, np.ndarray]:
         """Return copies of the parameters of some roles as float32 arrays."""
@@ -193,11 +191,10 @@ def skeleton(job: JobConfig) -> DualLoRAModel:
     """Return the job's model without backbone weights or memory (on torch's meta device): names and shapes only."""
     with torch.device("meta"):
         classifier = CineMAClassifier(BackboneConfig.preset(job.backbone), n_classes=N_CLASSES)
-        return DualLoRAModel(classifier, method_of(job).lora(job.lora), job.train.seed)
+        return DualLoRAModel(classifier, plan_of(job), job.train.seed)
 
 
 def initial_global_state(job: JobConfig) -> dict[str, np.ndarray]:
     """Return what the server sends in round 0; needs no backbone weights."""
     model = skeleton(job)
-    sent = model.of_roles(method_of(job).sent_roles(job.lora))
-    return {name: model.first_value(name, job.train.seed).numpy() for name in sent}
+    return {name: value.numpy() for name, value in model.first_values(model.plan.sent, job.train.seed).items()}

@@ -1,54 +1,102 @@
-"""The naming contract: which parameter is global, local, head or frozen.
+"""The naming contract: which parameter is a global or local factor, a head or frozen, and how it starts.
 
-Layers that hold adapters declare the role of each of their own parameters; nothing here or elsewhere looks
-at how a parameter is called. Whatever nobody declared is frozen, so a forgotten declaration can never leak.
+Layers that hold adapters declare this of each of their own parameters; nothing here or elsewhere looks at how a
+parameter is called. Whatever nobody declared is frozen, so a forgotten declaration can never leak.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
 
 class Role(str, Enum):
-    """What a parameter is to the federation."""
+    """What a parameter is to the federation; what a method does with it stands in the method's plan."""
 
-    GLOBAL = "global"
-    """Global adapter: trained, sent, aggregated."""
-    LOCAL = "local"
-    """Local adapter: trained, never sent."""
-    HEAD = "head"
-    """Classification head: trained; sent only where the job's head policy is global."""
-    FROZEN = "frozen"
-    """Backbone: neither trained nor sent."""
+    GLOBAL_A = "A of the global adapter"
+    GLOBAL_B = "B of the global adapter"
+    LOCAL_A = "A of the local adapter"
+    LOCAL_B = "B of the local adapter"
+    HEAD = "classification head"
+    FROZEN = "backbone"
+    """Neither trained nor sent, by any method."""
+
+
+GLOBAL = frozenset({Role.GLOBAL_A, Role.GLOBAL_B})
+LOCAL = frozenset({Role.LOCAL_A, Role.LOCAL_B})
+
+
+class Start(str, Enum):
+    """How a parameter starts, the same at every site."""
+
+    ZERO = "zero"
+    RANDOM = "random"
+    """Uniform within +-1/sqrt(fan-in), the bound of LoRA's A (Kaiming-uniform with a = sqrt(5))."""
+    CONTRASTS = "contrasts"
+    """Every class but the last against the last one: columns that sum to zero."""
+
+    def first_value(self, shape: tuple[int, ...], generator: "torch.Generator") -> "Tensor":
+        """Return a first value; ``generator`` is drawn from only where the start is random."""
+        import torch  # only here: what methods there are can be listed without it
+
+        if self is Start.RANDOM:
+            bound = shape[-1] ** -0.5
+            return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        if self is Start.CONTRASTS:
+            return torch.cat([torch.eye(shape[1]), -torch.ones(1, shape[1])])
+        return torch.zeros(shape)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a layer says of one of its parameters."""
+
+    role: Role
+    start: Start
+
+
+FROZEN = Declared(Role.FROZEN, Start.ZERO)
+"""What is said of a parameter that nobody declared; its values are the backbone's."""
 
 
 @runtime_checkable
 class DeclaresRoles(Protocol):
     """A module that knows the role of some of its parameters."""
 
-    def declared_roles(self) -> dict[str, Role]:
-        """Return the role by parameter name, relative to this module."""
+    def declared(self) -> dict[str, Declared]:
+        """Return role and start by parameter name, relative to this module."""
 
 
-def parameter_roles(model: "nn.Module") -> dict[str, Role]:
-    """Return the role of every parameter of ``model`` by its full name, in the model's order.
+def declarations(model: "nn.Module") -> dict[str, Declared]:
+    """Return what is declared of every parameter of ``model`` by its full name, in the model's order.
 
     Raises:
         ValueError: a module declares a parameter that does not exist, or two modules declare the same one.
     """
-    roles = {name: Role.FROZEN for name, _ in model.named_parameters()}
-    declared: set[str] = set()
+    found = {name: FROZEN for name, _ in model.named_parameters()}
+    seen: set[str] = set()
     for prefix, module in model.named_modules():
         if not isinstance(module, DeclaresRoles):
             continue
-        for name, role in module.declared_roles().items():
+        for name, declared in module.declared().items():
             full_name = f"{prefix}.{name}" if prefix else name
-            if full_name not in roles:
+            if full_name not in found:
                 raise ValueError(f"module {prefix!r} declares a role for {full_name!r}, which is not a parameter")
-            if full_name in declared:
+            if full_name in seen:
                 raise ValueError(f"parameter {full_name!r} is declared twice")
-            declared.add(full_name)
-            roles[full_name] = role
-    return roles
+            seen.add(full_name)
+            found[full_name] = declared
+    return found
+
+
+def pairs(model: "nn.Module") -> Iterator[tuple[str, str]]:
+    """Yield the names of the global factors that belong together, as (B, A): those that one module declares."""
+    for prefix, module in model.named_modules():
+        if isinstance(module, DeclaresRoles):
+            names = {declared.role: f"{prefix}.{name}" for name, declared in module.declared().items()}
+            if set(names) >= GLOBAL:
+                yield names[Role.GLOBAL_B], names[Role.GLOBAL_A]

@@ -242,6 +242,13 @@ def _shown(keys: list[str]) -> str:
 def checkpoint_sha256(path: Path) -> str:
     """Return the hash of a checkpoint file (CheckpointError where it cannot be read)."""
     try:
-        return sha256_of_file(path)
+        status = path.stat()
+        return _sha256(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise CheckpointError(f"backbone checkpoint {path} cannot be read: {error.strerror or error}") from error
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: Path, size: int, changed_ns: int) -> str:  # noqa: ARG001  a changed file is another entry
+    """Return the hash of a file as it is now; several checks ask for that of some hundred MB."""
+    return sha256_of_file(path)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from med_duallora.adapter.methods import method_of
+from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.model import skeleton
 from med_duallora.errors import EgressViolation
 from med_duallora.measures import MEASURES, REPLIES, STATEMENTS, Place, may_stand, standing_in
@@ -187,8 +187,8 @@ class EgressContract:
 def _derived(job: JobConfig) -> tuple[dict[str, TensorSpec], tuple[tuple[str, str], ...]]:
     """Return the tensors and pairs of a job; building the model's skeleton takes a moment."""
     model = skeleton(job)
-    sent = model.of_roles(method_of(job).sent_roles(job.lora))
-    return {name: TensorSpec(tuple(parameter.shape)) for name, parameter in sent.items()}, model.global_pairs()
+    sent = model.of_roles(model.plan.sent)
+    return {name: TensorSpec(tuple(parameter.shape)) for name, parameter in sent.items()}, model.sent_pairs()
 
 
 def _checked_tensor(name: str, spec: TensorSpec, tensors: Mapping[str, object]) -> np.ndarray:
@@ -211,7 +211,7 @@ def _checked_tensor(name: str, spec: TensorSpec, tensors: Mapping[str, object]) 
 
 def demands_of(job: JobConfig, contract: EgressContract) -> dict[str, Any]:
     """Return what a job asks of a site, as ``SitePolicy.check_job`` takes it."""
-    lora = method_of(job).lora(job.lora)
+    lora = plan_of(job).lora
     return {
         "rank": lora.rank_global,
         "n_blocks": lora.n_blocks,

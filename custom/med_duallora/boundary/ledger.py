@@ -9,12 +9,10 @@ it received (``ledger match``); see docs/privacy.md.
 Appending is safe for several processes (an advisory lock) and against a crash: a torn last line is set aside and said.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from med_duallora.errors import LedgerError
-from med_duallora.support.files import canonical_json, parsed_json, read_json, write_json
+from med_duallora.support.files import canonical_json, parsed_object, read_object, unused, write_json
+from med_duallora.support.locks import locked
 
 logger = logging.getLogger(__name__)
 
@@ -124,21 +123,12 @@ class Ledger:
             LedgerError: the ledger cannot be written, or its end is not the one that was written last.
         """
         try:
-            with self._locked():
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with locked(self._lock_path):
                 head = self._recovered_head(entry)
                 return self._write(head, entry).sha256
         except OSError as error:
             raise LedgerError(f"ledger {self.path} cannot be written: {error.strerror or error}") from error
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def _write(self, head: Head, entry: Entry) -> Head:
         line = {"n": head.n_lines, "time": utc_now(), **entry.to_dict(), "prev": head.sha256}
@@ -179,17 +169,11 @@ class Ledger:
                 f"ledger {self.path} holds lines after line {head.n_lines} that were not written by this program. "
                 "Keep it for the audit, move it and its head file aside, and a new ledger begins"
             )
-        aside = self._set_aside(tail)
+        aside = unused(self.path, "torn")
+        aside.write_bytes(tail)
+        aside.chmod(0o600)
         os.truncate(self.path, head.n_bytes)
         return self._noted(head, entry, f"a torn line of {len(tail)} bytes was set aside as {aside.name} after a crash")
-
-    def _set_aside(self, tail: bytes) -> Path:
-        number = 0
-        while (target := self.path.with_name(f"{self.path.name}.torn-{number}")).exists():
-            number += 1
-        target.write_bytes(tail)
-        target.chmod(0o600)
-        return target
 
     def _noted(self, head: Head, entry: Entry, remark: str) -> Head:
         logger.warning("the egress ledger was repaired: %s", remark)
@@ -199,7 +183,7 @@ class Ledger:
 def read_head(path: Path) -> Head | None:
     """Return the content of a head file; None where there is none (LedgerError where it is damaged)."""
     try:
-        values = read_json(path)
+        values = read_object(path)
         head = Head(values["n_lines"], values["n_bytes"], values["sha256"])
     except FileNotFoundError:
         return None
@@ -212,10 +196,9 @@ def read_head(path: Path) -> Head | None:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        value = parsed_json(line)
+        return parsed_object(line)
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def _follows(line: Mapping[str, Any], head: Head) -> bool:

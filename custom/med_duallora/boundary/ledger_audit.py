@@ -8,7 +8,7 @@ from typing import Any
 
 from med_duallora.boundary.ledger import ALLOWED, START, line_hash, read_head
 from med_duallora.errors import InputError, LedgerError
-from med_duallora.support.files import canonical_json, open_regular, parsed_json
+from med_duallora.support.files import canonical_json, open_regular, parsed_object
 
 Line = Mapping[str, Any]
 COMPARED = ("tensors", "metrics", "event")
@@ -198,8 +198,8 @@ def _texts(path: Path) -> Iterator[tuple[int, bytes]]:
 def _parsed(text: bytes) -> Line | None:
     """Return a line that this program could have written, up to its spelling; None for anything else."""
     try:
-        value = parsed_json(text)
+        value = parsed_object(text)
         canonical_json(value)  # no line of ours holds infinities or numbers that are none
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and text.endswith(b"\n") else None
+    return value if text.endswith(b"\n") else None

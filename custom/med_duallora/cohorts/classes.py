@@ -1,8 +1,25 @@
 """Whether a cohort has both classes where both are needed, and what helps where it has not."""
 
+from collections.abc import Sequence
+
 from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.errors import UnfitError
 
 NAMES = ("normal (NOR)", "diseased")
+NEEDS_BOTH = "training needs both classes"
+
+
+def untrainable(cohort: PreparedCohort) -> str:
+    """Return why a cohort cannot be trained on, and after the first colon what would help; empty where it can be."""
+    lack = lacking_class(cohort)
+    return f"{NEEDS_BOTH}, and {lack}" if lack else ""
+
+
+def check_trainable(labels: Sequence[int]) -> None:
+    """Refuse labels that are all of one class, for whoever trains without a cohort (UnfitError)."""
+    counts = " and ".join(f"{list(labels).count(label)} {name}" for label, name in enumerate(NAMES))
+    if not {0, 1} <= set(labels):
+        raise UnfitError(f"{NEEDS_BOTH}, and there are {counts} subjects", NEEDS_BOTH)
 
 
 def lacking_class(cohort: PreparedCohort, split: str = "train") -> str:

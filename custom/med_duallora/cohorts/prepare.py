@@ -1,6 +1,5 @@
 """Prepare whole cohorts: every subject read, prepared or refused with its reason, one cohort per site."""
 
-import fcntl
 import multiprocessing
 import os
 import shutil
@@ -9,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from med_duallora.cohorts.split import official_splits, split_notes, stratified_
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.errors import CohortError, MedDualLoRAError
 from med_duallora.support.files import sentence
+from med_duallora.support.locks import locked
 from med_duallora.support.progress import track
 
 # Below this, starting processes takes longer than the work.
@@ -89,20 +89,16 @@ def _prepare_into(
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Create ``out`` and hold it, so that two runs cannot mix; clear what a killed run left."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise CohortError(f"--out {out} cannot be used: {error.strerror or error}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    busy = CohortError(f"another run of prepare is writing to {out}; wait for it or choose another --out")
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(out, busy))
+        except OSError as error:
+            raise CohortError(f"--out {out} cannot be used: {error.strerror or error}") from error
         for leftover in [*out.glob(".partial-*"), *out.glob("*/.partial-*")]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield
-    except BlockingIOError as error:
-        raise CohortError(f"another run of prepare is writing to {out}; wait for it or choose another --out") from error
-    finally:
-        os.close(descriptor)
 
 
 def _check_known(out: Path, known: set[str]) -> None:

@@ -16,7 +16,7 @@ from med_duallora.cohorts.stacks import Stacks, load_stacks
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.cohorts.volume import PREPARATION, PreparedVolume, prepare_volume
 from med_duallora.errors import MedDualLoRAError, SubjectRefused
-from med_duallora.support.files import read_json, sha256_of_file, sha256_of_json, write_json
+from med_duallora.support.files import read_object, sha256_of_file, sha256_of_json, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _request(
 def _earlier(folder: Path, request: str) -> Prepared | None:
     """Return the record of an earlier run if it answered the same request and its files are intact."""
     try:
-        record = read_json(folder / RECORD)
+        record = read_object(folder / RECORD)
         if record["request"] != request:
             return None
         if any(sha256_of_file(folder / name) != digest for name, digest in record["files"].items()):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from med_duallora.support.files import read_json
+from med_duallora.support.files import read_object
 
 RECIPE_FILE = "phantom.json"
 PREPARATION_FILE = "preparation.json"
@@ -24,7 +24,6 @@ def is_synthetic(path: Path) -> bool:
 
 def _says_synthetic(summary: Path) -> bool:
     try:
-        found = read_json(summary)
+        return read_object(summary).get("synthetic") is True
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and found.get("synthetic") is True

@@ -98,7 +98,7 @@ def _job(name: str | None) -> "JobConfig | None":
 def _configuration_problems(folder: Path, site: "SiteConfig") -> "Iterator[Finding]":
     """Give what in the site's own configuration would stop every job, or is about another cohort."""
     from med_duallora.cohorts.examination import WARNING, Finding
-    from med_duallora.site_kit.usable import problems
+    from med_duallora.site.fitness import problems
 
     for problem in problems(site):
         yield Finding(WARNING, f"every job would fail with this site configuration: {problem}")

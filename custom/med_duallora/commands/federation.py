@@ -30,12 +30,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     up = _action(actions, "up", _up, "provision, start the server and the sites, wait until all are registered")
     _add_up_arguments(up)
     _action(actions, "status", _status, "show the processes, the registered sites and the jobs")
-    submit = _action(actions, "submit", _submit, "submit a job as the project's lead")
+    submit = _action(actions, "submit", _with_jobs, "submit a job as the project's lead")
     _add_job_arguments(submit)
     submit.add_argument("--wait", action="store_true", help="follow the job, download its result and report on it")
-    monitor = _action(actions, "monitor", _monitor, "follow a job while it runs; Ctrl-C only stops watching")
-    download = _action(actions, "download", _download, "download a job's result and report on it")
-    abort = _action(actions, "abort", _abort, "abort a job")
+    monitor = _action(actions, "monitor", _with_jobs, "follow a job while it runs; Ctrl-C only stops watching")
+    download = _action(actions, "download", _with_jobs, "download a job's result and report on it")
+    abort = _action(actions, "abort", _with_jobs, "abort a job")
     for parser_with_job in (monitor, download, abort):
         parser_with_job.add_argument("job_id", nargs="?", metavar="JOB_ID", help="a job's id (default: the latest job)")
     down = _action(actions, "down", _down, "stop every process of the federation; kits, states and results stay")
@@ -137,39 +137,19 @@ def _status(options: argparse.Namespace) -> int:
     return 0 if known >= set(federation.sites) and len(running) == len(federation.processes) else 1
 
 
-def _running(options: argparse.Namespace) -> "Federation":
-    """Return the federation, before anything is imported that takes seconds."""
+def _with_jobs(options: argparse.Namespace) -> int:
+    """Submit, monitor, download or abort; its module is loaded only here, because FLARE's console takes seconds."""
     from med_duallora.flare.local.rehearsal.running import running
 
-    return running(options.workspace)
+    federation = running(options.workspace)  # before what takes seconds
+    from med_duallora.commands import federation_jobs
 
-
-def _submit(options: argparse.Namespace) -> int:
-    federation = _running(options)
-    from med_duallora.flare.local.rehearsal.actions import submit
-
-    return submit(federation, options)
-
-
-def _monitor(options: argparse.Namespace) -> int:
-    federation = _running(options)
-    from med_duallora.flare.local.rehearsal.actions import monitor
-
-    return monitor(federation, options)
-
-
-def _download(options: argparse.Namespace) -> int:
-    federation = _running(options)
-    from med_duallora.flare.local.rehearsal.actions import download
-
-    return download(federation, options)
-
-
-def _abort(options: argparse.Namespace) -> int:
-    federation = _running(options)
-    from med_duallora.flare.local.rehearsal.actions import abort
-
-    return abort(federation, options)
+    return {
+        "submit": federation_jobs.submit,
+        "monitor": federation_jobs.monitor,
+        "download": federation_jobs.download,
+        "abort": federation_jobs.abort,
+    }[options.action](federation, options)
 
 
 def _down(options: argparse.Namespace) -> int:
@@ -183,8 +163,8 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from med_duallora.commands.federation_jobs import fetched, followed, kept_of_failed, submitted
     from med_duallora.flare.local.processes import not_interrupted, signals_interrupt
-    from med_duallora.flare.local.rehearsal.actions import fetched, followed, kept_of_failed, submitted
     from med_duallora.flare.local.rehearsal.admin import console
     from med_duallora.flare.local.rehearsal.record import RECORD, Federation
     from med_duallora.flare.local.rehearsal.rehearsal import down, refuse_running, up

@@ -55,12 +55,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _say_what_is_unusable(startup_kit: Path) -> int:
     """Say on standard error what in the site's configuration would stop every job here; return how many things."""
+    from med_duallora.site.fitness import problems
     from med_duallora.site_kit.passable import not_passed_on
     from med_duallora.site_kit.policy_channels import site_config_of
-    from med_duallora.site_kit.usable import problems
 
     config = site_config_of(startup_kit)
-    found = list(problems(config)) if config else []
+    found = list(map(str, problems(config))) if config else []
     if character := not_passed_on(startup_kit.absolute()):
         found.append(
             f"the kit's path has {character} in it, which FLARE does not pass on to the processes of its jobs: move it"
@@ -75,7 +75,7 @@ def _judged(startup_kit: Path, job: Path) -> bool:
     from med_duallora.site_kit.job_check import judge
     from med_duallora.site_kit.policy_channels import site_config_of
 
-    contract, refusal = judge(job, site_config_of(startup_kit))
+    contract, refusals = judge(job, site_config_of(startup_kit))
     print(
         f"{job}: per round {len(contract.tensors)} tensors, {contract.tensor_bytes} bytes, {contract.n_rounds} rounds"
     )
@@ -83,5 +83,8 @@ def _judged(startup_kit: Path, job: Path) -> bool:
         print(f"        {name}  {spec.dtype} {'x'.join(map(str, spec.shape))}")
     print(f"        metrics: {', '.join(contract.metrics)}")
     print(f"        hash of the contract, for policy.contract_sha256: {contract.sha256}")
-    print(f"        {refusal or 'the site accepts this job'}")
-    return not refusal
+    for line in map(str, refusals):
+        print(f"        {line}")
+    if not refusals:
+        print("        the site accepts this job")
+    return not refusals

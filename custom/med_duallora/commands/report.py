@@ -16,8 +16,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "run_directory",
         metavar="RUN_DIR",
         type=Path,
-        help="simulator workspace, downloaded job or the server's run directory; searched for job.json and "
-        "round_metrics.jsonl",
+        help="simulator workspace, downloaded job or the server's run directory; "
+        "searched for job.json and round_metrics.jsonl",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/report)")
     parser.set_defaults(run=run)

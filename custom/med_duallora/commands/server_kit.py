@@ -12,7 +12,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Write local/resources.json of the server's FLARE 2.9 startup kit: jobs may use this package at "
         "the server, and the job store lies where --storage says instead of in a temporary folder that all servers "
         "of a machine share. What else an administrator wrote there stays; a second run changes nothing. A kit that is "
-        "not understood is left as it is.",
+        "not understood is left as it is (exit code 2).",
     )
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the server's kit: holds startup/ and local/"
@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Write the file and say where it is."""
-    from med_duallora.flare.local.rehearsal.kits import install_server
+    from med_duallora.site_kit.install import install_server
 
     place = options.startup_kit / "local" / "resources.json"
     before = place.read_bytes() if place.is_file() else b""

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from med_duallora.flare.local.detour import Detour
     from med_duallora.flare.local.simulation import Simulation
 
+POLL_S = 0.25
+"""How often the files of a running simulation are looked at."""
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
@@ -89,17 +92,17 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.flare.local.earlier_states import sites_without_state
     from med_duallora.flare.local.simulation import finished_run, start_clean
     from med_duallora.flare.local.simulation_checks import check_inputs
-    from med_duallora.flare.local.workspace import locked
+    from med_duallora.flare.local.workspace import held
 
     simulation = _simulation(options)
     check_inputs(simulation)
-    with locked(simulation.workspace):
+    with held(simulation.workspace):
         done = None if options.fresh else finished_run(simulation)
         if done:
             print(f"run {done['run_id']} in {simulation.workspace} finished with this configuration: nothing to do")
             return 0
         _make_room(simulation, options.fresh)
-    with locked(simulation.workspace), detour(simulation.workspace) as by:
+    with held(simulation.workspace), detour(simulation.workspace) as by:
         record = start_clean(simulation)
         print(f"run {record['run_id']}: {', '.join(simulation.sites)}; {_rounds_text(simulation)}")
         for site in sites_without_state(simulation):
@@ -199,23 +202,27 @@ def _spec(name: str, n_sites: int, assignments: list[str], resume_from: Path | N
 
 
 def _run(simulation: "Simulation", record: dict[str, Any], by: "Detour") -> int:
-    from med_duallora.flare.local.descendants import family
+    from med_duallora.cohorts.origin import origin_of
+    from med_duallora.flare.local.processes import supervised
     from med_duallora.flare.local.rounds_shown import rounds_shown
-    from med_duallora.flare.local.simulation import mark_origin, problems, read_rounds
+    from med_duallora.flare.local.simulation import problems
     from med_duallora.flare.local.workspace import LOG_FILE, RUN_FILE
+    from med_duallora.server.rundir import EVALUATION_FILE, note_origin
     from med_duallora.support.files import write_json
 
     started = time.monotonic()
     log = simulation.workspace / LOG_FILE
     with (
-        family(simulation.command(by), simulation.environment(by), log) as processes,
+        supervised(simulation.command(by), simulation.environment(by), log) as program,
         rounds_shown(simulation.spec.job.train.n_rounds, simulation.spec.workflow.rounds(simulation.spec.job)) as show,
     ):
-        code = processes.wait(lambda: show(read_rounds(simulation.server_directory)))
-        show(read_rounds(simulation.server_directory))
+        while (code := program.poll()) is None:
+            show(simulation.finished_rounds())
+            time.sleep(POLL_S)
+        show(simulation.finished_rounds())
     missing = problems(simulation)
     if not missing:
-        mark_origin(simulation)
+        note_origin(simulation.server_directory / EVALUATION_FILE, origin_of(simulation.sites.values()).to_dict())
     seconds = time.monotonic() - started
     status = "failed" if missing else "finished"
     write_json(simulation.workspace / RUN_FILE, {**record, "status": status, "seconds": seconds})

@@ -18,8 +18,8 @@ aggregator     server: takes the contributions of a round, writes round_metrics.
 persistor      server: the first, the last and the best global adapter as safetensors
 evaluation     server: asks every site for its test scores after the last round, writes evaluation.json
 recipe, export how all of these become a job
-rundir         the names of what a run leaves at the server
 simulation     a whole federation in the FLARE simulator: workspace, command, completeness of the results
-follow         what a terminal shows of a running federation
-processes      a started program with all its descendants, and none of them left behind
+rounds_shown   what a terminal shows of it
+rehearsal      production on one machine: provisioned kits, real processes, mutual TLS
+processes      of either: started, recognised beyond doubt, and none of them left behind
 """

@@ -10,12 +10,10 @@ from med_duallora.cohorts.origin import CITATIONS, PHANTOMS, Origin
 from med_duallora.errors import ArtifactError, ConfigError, shown
 from med_duallora.report.finished import Evaluation, Round, Run, SiteRound
 from med_duallora.server.artifact import load_adapter
+from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE, JOB_FILE, ROUNDS_FILE
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.kinds import is_finite_number
-from med_duallora.support.files import parsed_json, sha256_of_file
-
-JOB, ROUNDS, EVALUATION = "job.json", "round_metrics.jsonl", "evaluation.json"
-MODELS = ("best", "last")
+from med_duallora.support.files import parsed_object, sha256_of_file
 
 
 def read_run(directory: Path) -> Run:
@@ -25,17 +23,17 @@ def read_run(directory: Path) -> Run:
         ArtifactError: no run is there, or more than one; a file is missing, damaged or contradicts another.
     """
     server = find_server_directory(directory)
-    record = _object(server / EVALUATION)
-    evaluation, *others = _evaluations(record, str(server / EVALUATION))
+    record = _object(server / EVALUATION_FILE)
+    evaluation, *others = _evaluations(record, str(server / EVALUATION_FILE))
     return Run(
         directory=server,
-        job=_job(server / JOB),
-        job_sha256=sha256_of_file(server / JOB),
-        rounds=_rounds(server / ROUNDS),
+        job=_job(server / JOB_FILE),
+        job_sha256=sha256_of_file(server / JOB_FILE),
+        rounds=_rounds(server / ROUNDS_FILE),
         evaluation=evaluation,
         other_evaluations=tuple(others),
-        manifest=load_adapter(server / f"adapter_{evaluation.model}.safetensors")[1],
-        origin=_origin(record, str(server / EVALUATION)),
+        manifest=load_adapter(server / f"{ADAPTERS[evaluation.model]}.safetensors")[1],
+        origin=_origin(record, str(server / EVALUATION_FILE)),
     )
 
 
@@ -47,11 +45,11 @@ def find_server_directory(directory: Path) -> Path:
     """
     if not directory.is_dir():
         raise ArtifactError(f"{directory} is not a directory; give the workspace of a run or a downloaded job")
-    found = sorted(path.parent for path in directory.rglob(ROUNDS) if (path.parent / JOB).is_file())
+    found = sorted(path.parent for path in directory.rglob(ROUNDS_FILE) if (path.parent / JOB_FILE).is_file())
     if not found:
         raise ArtifactError(
-            f"no run below {directory}: no folder there holds both {JOB} and {ROUNDS}; a job that ended before its "
-            "first round was averaged leaves none"
+            f"no run below {directory}: no folder there holds both {JOB_FILE} and {ROUNDS_FILE}; a job that ended "
+            "before its first round was averaged leaves none"
         )
     if len(found) > 1:
         raise ArtifactError(f"{len(found)} runs below {directory}; choose one: {', '.join(map(str, found))}")
@@ -112,8 +110,8 @@ def _refused(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
 def _evaluations(record: Mapping[str, Any], where: str) -> list[Evaluation]:
     """Return the evaluation that ``model`` names, then the others of ``models``."""
     model = record.get("model")
-    if model not in MODELS:
-        raise ArtifactError(f"{where}: model = {model!r}, expected {' or '.join(MODELS)}")
+    if model not in ADAPTERS:
+        raise ArtifactError(f"{where}: model = {model!r}, expected {' or '.join(ADAPTERS)}")
     first = _evaluation(model, record, where)
     if not first.sites:
         raise ArtifactError(f"{where} holds no site: nobody evaluated the result")
@@ -169,12 +167,9 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        value = parsed_json(text)
+        return parsed_object(text)
     except ValueError as error:
         raise ArtifactError(f"{where} is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise ArtifactError(f"{where} must hold one JSON object, not {type(value).__name__}")
-    return value
 
 
 def _mapping(record: Any, key: str, where: str) -> dict[str, Any]:

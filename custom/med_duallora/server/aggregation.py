@@ -1,7 +1,4 @@
-"""Aggregation of a round as a pure computation on dicts of arrays, one contribution at a time.
-
-Memory does not grow with the number of sites, and the result does not depend on the order in which they answer.
-"""
+"""The contributions of a round, checked one at a time and aggregated by a rule, whatever the order of the answers."""
 
 import math
 from collections.abc import Mapping
@@ -9,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from med_duallora.adapter.aggregations import AGGREGATIONS, Aggregation, CompensatedSum
 from med_duallora.boundary.contract import MAX_WEIGHT, EgressContract
 from med_duallora.errors import AggregationError, EgressViolation
 
@@ -21,8 +19,9 @@ class AggregationResult:
         tensors: the next global state (the previous one, unchanged, where nobody contributed).
         sites: who contributed, in alphabetical order.
         total_weight: sum of the weights.
-        residual: relative Frobenius norm of what averaging the factors loses against averaging their products,
-            ``|sum p B A - mean(B) mean(A)| / |sum p B A|`` over all pairs; None without contributions.
+        residual: relative Frobenius norm of what the rule loses against averaging the products,
+            ``|sum p B A - B' A'| / |sum p B A|`` over all pairs, with B' A' the next global adapter; None without
+            contributions, and where not both factors are sent.
     """
 
     tensors: dict[str, np.ndarray]
@@ -31,41 +30,21 @@ class AggregationResult:
     residual: float | None
 
 
-class CompensatedSum:
-    """A running sum of arrays in double-double precision, so that the rounded result forgets the order of terms.
-
-    Source: Knuth's TwoSum; the error of every addition is kept beside the sum.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._high = np.zeros(shape)
-        self._low = np.zeros(shape)
-
-    def add(self, term: np.ndarray) -> None:
-        """Add one term (any float dtype, the sum's shape)."""
-        total = self._high + term
-        part = total - self._high
-        self._low += (self._high - (total - part)) + (term - part)
-        self._high = total
-
-    def value(self) -> np.ndarray:
-        """Return the sum as float64."""
-        return self._high + self._low
-
-
 class RoundAccumulator:
-    """Weighted federated averaging of the factors (the paper's FedAvg), in time.
+    """Checks and collects the contributions of one round in time.
 
     Args:
         contract: what a contribution must hold.
         round_index: the round that is being collected.
+        rule: how the next global adapter is formed.
     """
 
-    def __init__(self, contract: EgressContract, round_index: int) -> None:
+    def __init__(self, contract: EgressContract, round_index: int, rule: Aggregation = AGGREGATIONS["factors"]) -> None:
         self.contract = contract
         self.round_index = round_index
         self._weights: dict[str, float] = {}
-        self._sums = {name: CompensatedSum(spec.shape) for name, spec in contract.tensors.items()}
+        shapes = {name: spec.shape for name, spec in contract.tensors.items()}
+        self._collected = rule.begin(shapes, contract.pairs)
         self._products = {
             pair: CompensatedSum((contract.tensors[pair[0]].shape[0], contract.tensors[pair[1]].shape[1]))
             for pair in contract.pairs
@@ -103,26 +82,25 @@ class RoundAccumulator:
     def take(self, site: str, weight: float, checked: Mapping[str, np.ndarray]) -> None:
         """Take a contribution that ``checked`` returned."""
         self._weights[site] = weight
-        for name, value in checked.items():
-            self._sums[name].add(weight * value.astype(np.float64))
+        self._collected.take(site, weight, checked)
         for pair, total in self._products.items():
             b, a = (checked[name].astype(np.float64) for name in pair)
             total.add(weight * (b @ a))
 
     def result(self, previous: Mapping[str, np.ndarray]) -> AggregationResult:
-        """Return the weighted mean, or ``previous`` unchanged where nobody contributed."""
+        """Return the next global state, or ``previous`` unchanged where nobody contributed."""
         sites = tuple(sorted(self._weights))
         if not sites:
             return AggregationResult(dict(previous), (), 0.0, None)
         total = math.fsum(self._weights.values())
-        means = {name: running.value() / total for name, running in self._sums.items()}
-        tensors = {name: mean.astype(self.contract.tensors[name].dtype) for name, mean in means.items()}
-        return AggregationResult(tensors, sites, total, self._residual(means, total))
+        found = self._collected.result()
+        tensors = {name: value.astype(self.contract.tensors[name].dtype) for name, value in found.items()}
+        return AggregationResult(tensors, sites, total, self._residual(found, total) if self._products else None)
 
-    def _residual(self, means: Mapping[str, np.ndarray], total: float) -> float:
+    def _residual(self, found: Mapping[str, np.ndarray], total: float) -> float:
         lost = whole = 0.0
         for (b, a), running in self._products.items():
             product = running.value() / total
-            lost += float(np.square(product - means[b] @ means[a]).sum())
+            lost += float(np.square(product - found[b] @ found[a]).sum())
             whole += float(np.square(product).sum())
         return math.sqrt(lost / whole) if whole else 0.0

@@ -15,7 +15,7 @@ from med_duallora.backbone import agreed_sha256
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.errors import ArtifactError
 from med_duallora.settings.config import JobConfig
-from med_duallora.support.files import atomic_path, read_json, sha256_of_file, write_json
+from med_duallora.support.files import atomic_path, read_object, sha256_of_file, write_json
 
 INTENDED_USE = "Research use only, not for diagnosis."
 MANIFEST_VERSION = "1"
@@ -79,22 +79,28 @@ def load_adapter(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read an adapter and its manifest.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or the two do not belong together.
+        ArtifactError: a file is missing or damaged, the two do not belong together, or another version wrote them.
     """
     manifest_path = path.with_suffix(".json")
     try:
         tensors: dict[str, np.ndarray] = load_file(path)
-        manifest = read_json(manifest_path)
+        found = read_object(manifest_path)
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{error.filename or path} is missing; an adapter is a .safetensors file and its .json"
         ) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"adapter {path} or its manifest is damaged: {error}") from error
-    manifest = _describing(path, manifest)
+    manifest = _describing(path, found)
     if manifest is None:
         raise ArtifactError(
             f"adapter {path} is not the one its manifest {manifest_path.name} describes (sha256 differs)"
+        )
+    version = manifest.get("manifest_version", MANIFEST_VERSION)
+    if version != MANIFEST_VERSION:
+        raise ArtifactError(
+            f"adapter {path} was written by another version of med-duallora (manifest_version is {version!r}, this one "
+            f"reads {MANIFEST_VERSION!r}): use the version that its manifest names under versions, or train again"
         )
     return tensors, manifest
 
@@ -110,6 +116,6 @@ def _describing(path: Path, manifest: object) -> dict[str, Any] | None:
 def _manifest_beside(path: Path) -> dict[str, Any] | None:
     """Return the manifest of the adapter that is about to be replaced; None where there is none that fits."""
     try:
-        return _describing(path, read_json(path.with_suffix(".json")))
+        return _describing(path, read_object(path.with_suffix(".json")))
     except (OSError, ValueError):
         return None

@@ -17,7 +17,9 @@ def round_summary(record: Mapping[str, Any]) -> dict[str, float]:
     sites = record["sites"].values()
     found = {"n_contributions": len(sites), "n_refused": len(record["refused"]), "seconds": record["seconds"]}
     if sites:
-        found |= {"payload_bytes_max": max(site["payload_bytes"] for site in sites), "residual": record["residual"]}
+        found["payload_bytes_max"] = max(site["payload_bytes"] for site in sites)
+    if record["residual"] is not None:
+        found["residual"] = record["residual"]
     for name in (name for name, measure in MEASURES.items() if measure.averaged):
         values = [site["metrics"][name] for site in sites if name in site["metrics"]]
         if values:

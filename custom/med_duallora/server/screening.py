@@ -11,6 +11,7 @@ from statistics import median
 
 import numpy as np
 
+from med_duallora.adapter.aggregations import AGGREGATIONS, Aggregation
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.errors import AggregationError
 from med_duallora.server.aggregation import AggregationResult, RoundAccumulator
@@ -67,12 +68,20 @@ class ScreenedRound:
         contract: what a contribution must hold.
         round_index: the round that is being collected.
         rules: see ``RoundRules``.
+        rule: how the next global adapter is formed.
     """
 
-    def __init__(self, contract: EgressContract, round_index: int, rules: RoundRules | None = None) -> None:
+    def __init__(
+        self,
+        contract: EgressContract,
+        round_index: int,
+        rules: RoundRules | None = None,
+        rule: Aggregation = AGGREGATIONS["factors"],
+    ) -> None:
         self.contract = contract
         self.round_index = round_index
         self.rules = rules or RoundRules()
+        self.rule = rule
         self._gate = RoundAccumulator(contract, round_index)
         self._weights: dict[str, float] = {}
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the round; no name, so nothing is left
@@ -104,9 +113,9 @@ class ScreenedRound:
         self._weights[site] = weight
 
     def result(self, previous: Mapping[str, np.ndarray]) -> ScreenedResult:
-        """Return the weighted mean of what counts, or ``previous`` unchanged where too little does."""
+        """Return the aggregate of what counts, or ``previous`` unchanged where too little does."""
         refused = self._outliers(previous)
-        accumulator = RoundAccumulator(self.contract, self.round_index)
+        accumulator = RoundAccumulator(self.contract, self.round_index, self.rule)
         for site, tensors in self._contributions():
             if site not in refused:
                 accumulator.take(site, self._weights[site], tensors)

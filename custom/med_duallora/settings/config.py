@@ -30,7 +30,7 @@ from med_duallora.settings.limits import (
 )
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.settings.reading import assigned, built
-from med_duallora.support.files import read_json
+from med_duallora.support.files import read_object
 
 __all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfig", "assigned"]
 
@@ -40,6 +40,7 @@ SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
 MAX_ROUNDS = 10_000
 """The upper limits are generous: what lies beyond is a slip, and would only be noticed after hours of training."""
 METHOD_NAMES = Names("a federated method")
+AGGREGATION_NAMES = Names("a rule of aggregation", optional=True)
 BACKBONE_NAMES = Names("a backbone preset")
 """Handed down by ``adapter.methods`` and ``backbone.config``, whose tables are the only lists of these names."""
 
@@ -181,6 +182,7 @@ class JobConfig:
         backbone_sha256: hash of the only checkpoint that sites may train with; empty: the one shipped for the preset,
             where there is one, else any.
         weighting: a site's weight in the average: its number of training subjects (``subjects``), or 1 (``uniform``).
+        aggregation: how the server forms the next global adapter; empty: as the method does by default.
     """
 
     experiment: str = limited("demo", Limit("1 to 64 letters, digits, '-' or '_'", _is_name))
@@ -188,6 +190,7 @@ class JobConfig:
     backbone: str = limited("cinema-mini", BACKBONE_NAMES)
     backbone_sha256: str = limited("", sha256_or_empty())
     weighting: str = limited("subjects", one_of("subjects", "uniform"))
+    aggregation: str = limited("", AGGREGATION_NAMES)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -253,13 +256,11 @@ class SiteConfig:
         """Read a site's JSON configuration; errors name the file, the key and the limit."""
         where = f"site configuration {path.name} in {path.parent}"
         try:
-            values = read_json(path)
+            values = read_object(path)
         except OSError as error:
             raise ConfigError(f"{where}: {error.strerror or error}; make it readable, or correct its path") from error
         except ValueError as error:
-            raise ConfigError(f"{where}: it is not JSON: {error}; correct it there") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{where}: it must hold one JSON object, {{...}}")
+            raise ConfigError(f"{where}: {error}; correct it there") from error
         try:
             return cls.from_dict(values)
         except ConfigError as error:

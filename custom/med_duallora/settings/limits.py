@@ -63,8 +63,9 @@ class Names:
     kept. Whoever uses a name (as ``method_of`` does) has loaded the table; before that, every text is a possible name.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, optional: bool = False) -> None:
         self._what = what
+        self._optional = optional
         self._table: Collection[str] | None = None
 
     def stand_in(self, table: Collection[str]) -> None:
@@ -74,11 +75,12 @@ class Names:
     @property
     def text(self) -> str:
         """Return the names, in the table's order."""
-        return f"the name of {self._what}" if self._table is None else f"one of {', '.join(self._table)}"
+        names = f"the name of {self._what}" if self._table is None else f"one of {', '.join(self._table)}"
+        return f"empty, or {names}" if self._optional else names
 
     def holds(self, value: str) -> bool:
         """Return whether a text is one of the names."""
-        return self._table is None or value in self._table
+        return self._table is None or value in self._table or (self._optional and not value)
 
     def fits(self, _: object) -> bool:
         """Return that a name suits all other settings."""

@@ -1,19 +1,18 @@
 """The site state store: what a site keeps between rounds, and never sends.
 
-One safetensors file holds the local adapter, the head and the optimizer's moments together with the round they
-belong to and a checksum, so that a crash can never leave half of them and a flipped byte is noticed. The file before
-it is kept as well: it serves when the last one is damaged, and when a round has to be repeated. No generator state is
-stored, because every random stream is derived from the seed, the site and the round (see ``seeds``).
+One safetensors file holds the local adapter, the head with its statistics, the global adapter that these belong to and
+the optimizer's moments, together with the round and a checksum: enough to train on, and to predict without a subject at
+hand. A crash can never leave half of it, and a flipped byte is noticed. The file before it is kept as well: it serves
+when the last one is damaged, and when a round has to be repeated. No generator state is stored, because every random
+stream is derived from the seed, the site and the round (see ``seeds``).
 
 Every run has a folder of its own, see ``lineage``.
 """
 
 import contextlib
-import fcntl
 import logging
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,15 @@ from safetensors.numpy import save_file
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import StateError
 from med_duallora.support.digest import content_digest
-from med_duallora.support.files import atomic_path
+from med_duallora.support.files import atomic_path, unused
+from med_duallora.support.locks import locked
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "2"
+FORMAT = "3"
 LOCK_FILE = ".lock"
+PARTS = ("kept", "moments", "sent", "statistics")
+"""Tensors of a state, each under its part's name in the file."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,17 @@ class SiteState:
         kept: local adapter and, by default, the head, by parameter name.
         moments: optimizer state, see ``training.RoundResult``.
         cohort: hash of the cohort's table that the round was trained on.
+        sent: the global adapter that a prediction uses: as the site trained it, and once a global adapter was
+            evaluated here, that one.
+        statistics: of the head with this global adapter, see ``HeadNorm``.
     """
 
     round_index: int
     kept: Mapping[str, np.ndarray]
     moments: Mapping[str, np.ndarray]
     cohort: str = ""
+    sent: Mapping[str, np.ndarray] = field(default_factory=dict)
+    statistics: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,15 +94,16 @@ class SiteStateStore:
             StateError: another process is at work with it, or nothing can be written there.
         """
         private_folder(self.directory)
-        try:
-            descriptor = os.open(self.directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise _not_writable(error) from error
-        try:
-            _lock(descriptor)
+        busy = StateError(
+            "another process at this site trains with the local state of the same run; stop one of the two jobs, "
+            "or wait until the other one has ended"
+        )
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.directory / LOCK_FILE, busy))
+            except OSError as error:  # a file system without locks, for example
+                raise _not_writable(error) from error
             yield
-        finally:
-            os.close(descriptor)
 
     def save(self, state: SiteState) -> None:
         """Store a state atomically, mode 0600; the newest one of an earlier round stays readable.
@@ -107,8 +115,8 @@ class SiteStateStore:
             StateError: it cannot be written; what was stored before is intact.
         """
         # safetensors writes an array's memory as it lies, so it must lie in C order
-        tensors = {f"kept/{name}": np.array(value, order="C") for name, value in state.kept.items()}
-        tensors |= {f"moments/{name}": np.array(value, order="C") for name, value in state.moments.items()}
+        parts = {part: getattr(state, part) for part in PARTS}
+        tensors = {f"{part}/{n}": np.array(v, order="C") for part, values in parts.items() for n, v in values.items()}
         facts = {"format": FORMAT, **vars(self.owner), "round": str(state.round_index), "cohort": state.cohort}
         facts["checksum"] = content_digest(tensors, facts)
         private_folder(self.directory)
@@ -176,18 +184,14 @@ class SiteStateStore:
                 f"(sha256 {facts['backbone'][:12]}, not {self.owner.backbone[:12]}); "
                 "put the former one back, or start a new experiment"
             )
-        kept, moments = (_under(prefix, tensors) for prefix in ("kept/", "moments/"))
-        return SiteState(int(facts["round"]), kept, moments, facts.get("cohort", ""))
+        parts = {part: _under(f"{part}/", tensors) for part in PARTS}
+        return SiteState(round_index=int(facts["round"]), cohort=facts.get("cohort", ""), **parts)
 
     def _set_aside(self, path: Path) -> Path:
-        number = 0
-        while (target := path.with_name(f"{path.name}.set-aside-{number}")).exists():
-            number += 1
         try:
-            path.rename(target)
+            return path.rename(unused(path, "set-aside"))
         except OSError as error:
             raise _not_writable(error) from error
-        return target
 
 
 def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round: int | None) -> SiteState | None:
@@ -207,18 +211,6 @@ def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round:
         if state:
             return state
     return None
-
-
-def _lock(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StateError(
-            "another process at this site trains with the local state of the same run; stop one of the two jobs, "
-            "or wait until the other one has ended"
-        ) from None
-    except OSError as error:  # a file system without locks
-        raise _not_writable(error) from error
 
 
 def private_folder(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""One round of training at a site, and predictions: functions of a model, features and a configuration.
+"""One round of training at a site: a function of a model, features and a configuration.
 
 The recipe follows CineMA's classifiers (AdamW, warm-up and cosine, label smoothing, clipping, inverse-frequency
 class weights); see TrainConfig. The schedule spans the whole federation: a round continues it, never restarts it.
@@ -6,21 +6,21 @@ class weights); see TrainConfig. The schedule spans the whole federation: a roun
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from med_duallora.adapter.methods import method_of
-from med_duallora.adapter.model import DualLoRAModel, TrunkFeatures
+from med_duallora.adapter.methods import AdapterPlan
+from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.cohorts.classes import check_trainable
 from med_duallora.cohorts.prepared import PreparedSubject
-from med_duallora.errors import ConfigError, TrainingDiverged
+from med_duallora.errors import TrainingDiverged
 from med_duallora.settings.config import JobConfig, TrainConfig
 from med_duallora.site.features import FeatureSource
+from med_duallora.support.devices import autocast
 from med_duallora.support.interruption import interruptible
 from med_duallora.support.seeds import derived_seed, generator
 
@@ -70,87 +70,42 @@ def train_round(
         on_progress: called after each step with ``loss``, ``lr`` and ``step``.
 
     Raises:
-        ConfigError: the subjects are all of one class.
+        UnfitError: the subjects are all of one class.
         TrainingAborted: ``should_stop`` said so; the model is then in the middle of a round.
         TrainingDiverged: a loss or gradient is not finite; the model is then in the middle of a round.
     """
-    settings = job.train
+    settings, plan = job.train, model.plan
     torch.manual_seed(derived_seed(settings.seed, "torch", site, round_index))
     parameters = model.trained()
-    kept = model.of_roles(method_of(job).kept_roles(job.lora))
-    optimizer = _optimizer(parameters, set(kept), moments, settings)
+    optimizer = _optimizer(model, moments, settings)
     criterion = _criterion(subjects, settings).to(source.device)
     scaler = _scaler(source.device, moments, settings)
     batches = list(_batches(len(subjects), settings, site, round_index))
+    phases = phase_of_steps(plan, len(batches))
+    incoming = {name: value.detach().clone() for name, value in parameters.items()} if plan.loss_terms else {}
     losses: list[float] = []
     model.train()
     for step, (indices, views) in enumerate(batches):
+        if step == 0 or phases[step] != phases[step - 1]:
+            model.train_only(plan.of_phase(phases[step]))
+        phase = plan.phases[phases[step]]
         chosen = [subjects[index] for index in indices]
         progress = (round_index + step / len(batches)) / settings.n_rounds
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(progress, settings) * group["factor"]
         labels = torch.tensor([subject.label for subject in chosen], device=source.device)
-        with interruptible(model, should_stop):
+        with interruptible(model, should_stop), model.using(phase.global_acts, phase.local_acts):
             trunk = source.batch(chosen, views, should_stop)
             with autocast(source.device, settings.precision):
                 loss = criterion(model.tail(trunk), labels)
+                for term in plan.loss_terms:
+                    loss = loss + term(model, incoming)
             _step(loss, optimizer, parameters, scaler, settings)
         losses += [loss.item()] * len(chosen)
         on_progress({"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "step": float(step + 1)})
     model.eval()
+    model.train_only(plan.trained)
     return RoundResult(float(np.mean(losses)), len(batches), _moments(optimizer, parameters, scaler))
-
-
-@torch.no_grad()
-def predict(
-    model: DualLoRAModel,
-    source: FeatureSource,
-    subjects: Sequence[PreparedSubject],
-    settings: TrainConfig,
-    *,
-    reference: Sequence[PreparedSubject],
-    should_stop: Callable[[], bool] = lambda: False,
-) -> np.ndarray:
-    """Return the probability of disease (n_subjects,) from view 0, in batches, in evaluation mode.
-
-    Args:
-        model: with the adapters active that are to be used.
-        source: trunk features of all subjects.
-        subjects: who is classified.
-        settings: batch size and precision.
-        reference: the site's training subjects, whose features the head's standardisation is fitted to.
-        should_stop: asked before every subject and every layer.
-
-    Raises:
-        TrainingAborted: ``should_stop`` said so.
-    """
-    model.eval()
-    if not subjects:
-        return np.zeros(0)
-    computed = partial(_unaugmented, model, source=source, settings=settings, should_stop=should_stop)
-    if model.head_norm.active:
-        model.head_norm.fit(torch.cat(list(computed(model.summaries, reference))))
-    logits = torch.cat(list(computed(model.tail, subjects)))
-    return torch.softmax(logits, dim=1)[:, 1].cpu().numpy().astype(np.float64)
-
-
-def _unaugmented(
-    model: DualLoRAModel,
-    function: Callable[[TrunkFeatures], Tensor],
-    subjects: Sequence[PreparedSubject],
-    *,
-    source: FeatureSource,
-    settings: TrainConfig,
-    should_stop: Callable[[], bool],
-) -> Iterator[Tensor]:
-    """Yield float32 values of a function of the trunk features of view 0, batch by batch."""
-    for start in range(0, len(subjects), settings.batch_size):
-        chosen = subjects[start : start + settings.batch_size]
-        with interruptible(model, should_stop):
-            trunk = source.batch(chosen, [0] * len(chosen), should_stop)
-            with autocast(source.device, settings.precision):
-                values = function(trunk)
-        yield values.float()
 
 
 def learning_rate(progress: float, settings: TrainConfig) -> float:
@@ -165,26 +120,19 @@ def class_weights(labels: Sequence[int], threshold: float) -> tuple[float, float
     """Return the loss weights of classes 0 and 1: inverse frequency above an imbalance of ``threshold``, else 1.
 
     Raises:
-        ConfigError: a class has no subject, so that its weight is undefined.
+        UnfitError: a class has no subject, so that its weight is undefined.
     """
+    check_trainable(labels)
     counts = Counter(labels)
-    if not counts[0] or not counts[1]:
-        raise ConfigError(
-            f"the training split holds {counts[0]} normal (NOR) and {counts[1]} diseased subjects; both needed"
-        )
     if max(counts.values()) / min(counts.values()) <= threshold:
         return 1.0, 1.0
     return len(labels) / (2 * counts[0]), len(labels) / (2 * counts[1])
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Return the autocast context of a precision setting; ``auto`` is bf16 on CUDA devices that have it."""
-    if precision == "auto":
-        # older devices emulate bf16, which is slower than fp32
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if has_bf16 else "fp32"
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+def phase_of_steps(plan: AdapterPlan, n_steps: int) -> list[int]:
+    """Return the index of the plan's phase for each step of a round; a phase gets its share, give or take a step."""
+    ends = np.cumsum([phase.share for phase in plan.phases])
+    return [int(np.searchsorted(ends[:-1], step / n_steps + 1e-9, side="right")) for step in range(n_steps)]
 
 
 def _batches(n: int, settings: TrainConfig, site: str, round_index: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -227,10 +175,12 @@ def _step(
     scaler.update()
 
 
-def _optimizer(
-    parameters: Mapping[str, nn.Parameter], kept: Set[str], moments: Mapping[str, np.ndarray], settings: TrainConfig
-) -> torch.optim.AdamW:
-    """Return the optimizer in its last state: first the group of what is sent, then of what is ``kept``."""
+def _optimizer(model: DualLoRAModel, moments: Mapping[str, np.ndarray], settings: TrainConfig) -> torch.optim.AdamW:
+    """Return the optimizer in its last state: first the group of what is sent, then of what is kept.
+
+    The moments of what is sent are forgotten where the server returns other factors than those they belong to.
+    """
+    parameters, kept = model.trained(), model.of_roles(model.plan.kept)
     sent = [parameter for name, parameter in parameters.items() if name not in kept]
     stays = [parameter for name, parameter in parameters.items() if name in kept]
     optimizer = torch.optim.AdamW(
@@ -239,9 +189,9 @@ def _optimizer(
         betas=(settings.betas[0], settings.betas[1]),
         weight_decay=settings.weight_decay,
     )
-    continues = any(not name.startswith(":") for name in moments)
-    for name, parameter in parameters.items():
-        if continues:
+    continued = kept if model.plan.resets_moments else parameters
+    for name, parameter in continued.items():
+        if f"{name}:step" in moments:
             optimizer.state[parameter] = {
                 # AdamW counts its steps on the CPU whatever the parameter's device
                 kind: torch.from_numpy(np.array(moments[f"{name}:{kind}"])).to(

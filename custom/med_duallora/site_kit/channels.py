@@ -8,7 +8,8 @@ from typing import Any
 from med_duallora.errors import KitError
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.channel import HARDEN, Channel
-from med_duallora.site_kit.kit import SiteKit, read_json, read_kit, unknown_parts
+from med_duallora.site_kit.kit import SiteKit, is_of_server, read_kit, read_part, unknown_parts
+from med_duallora.site_kit.layout import check_server_layout, check_site_layout
 from med_duallora.site_kit.policy_channels import site_policy
 
 KNOWN_FLARE = "2.9"
@@ -26,9 +27,12 @@ def inspect_kit(startup_kit: Path) -> list[Channel]:
     """Return the state of every channel of a site's startup kit, read-only.
 
     Raises:
-        KitError: the kit is not understood at all.
+        KitError: the kit is not understood at all, or was closed for an earlier layout of this package.
     """
+    if is_of_server(startup_kit):
+        check_server_layout(startup_kit.absolute())
     kit = read_kit(startup_kit.absolute())
+    check_site_layout(kit)
     return [channel for check in CHECKS for channel in check(kit)]
 
 
@@ -86,7 +90,7 @@ def _log_handlers(kit: SiteKit) -> Channel:
     path = kit.local("log_config.json")
     path = path if path.exists() else path.with_name("log_config.json.default")
     try:
-        handlers = read_json(path, "").get("handlers", {})
+        handlers = read_part(path, "").get("handlers", {})
         foreign = sorted(
             str(item.get("class")) for item in handlers.values() if item.get("class") not in LOCAL_HANDLERS
         )

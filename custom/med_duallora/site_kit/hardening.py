@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import KitError
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.kit import Json, SiteKit, read_kit, unknown_parts
+from med_duallora.site_kit.layout import is_ours
 from med_duallora.site_kit.passable import check_passable
 from med_duallora.support.files import write_text
 
@@ -69,7 +70,7 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
     """
     kit = read_kit(startup_kit.absolute())
     check_passable(kit.directory, "the startup kit")
-    unknown = unknown_parts(kit)
+    unknown = unknown_parts(_without_ours(kit))
     if unknown:
         raise KitError(f"{kit.local('resources.json')} has {unknown[0]}; remove it, or harden this site by hand")
     _check_privacy(kit)
@@ -77,7 +78,7 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
     if site_config is not None and not place.is_file():
         raise KitError(f"site configuration {place} is not there")
     files: dict[str, Json] = {
-        "resources.json": wanted.resources(kit.resources),
+        "resources.json": wanted.resources(_without_ours(kit).resources),
         "authorization.json": wanted.authorization(kit.authorization),
         "privacy.json": wanted.privacy(place),
     }
@@ -89,13 +90,21 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
     return changes
 
 
+def _without_ours(kit: SiteKit) -> SiteKit:
+    """Return a kit without the components of this package, in whatever layout: today's take their place."""
+    components = kit.resources.get("components")
+    if not isinstance(components, list):
+        return kit
+    return replace(kit, resources={**kit.resources, "components": [item for item in components if not is_ours(item)]})
+
+
 def _check_privacy(kit: SiteKit) -> None:
     """Refuse a privacy policy of somebody else rather than lose it."""
     if kit.privacy is None:
         return
     try:
         ours = [scope["name"] for scope in kit.privacy["scopes"]] == [wanted.SCOPE]
-        ours = ours and [item["path"] for item in kit.privacy["components"]] == [wanted.GUARD["path"]]
+        ours = ours and len(kit.privacy["components"]) == 1 and is_ours(kit.privacy["components"][0])
     except (KeyError, TypeError):
         ours = False
     if not ours:

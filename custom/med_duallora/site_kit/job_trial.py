@@ -19,6 +19,7 @@ from med_duallora.errors import CohortError, MedDualLoRAError
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.runtime import SiteRuntime
 from med_duallora.site.training import train_round
+from med_duallora.support.devices import use_threads
 from med_duallora.support.usage import peak_memory_mb
 
 FEWEST_IN_A_STEP = 4
@@ -67,14 +68,16 @@ def _one_step(folder: Path, job: JobConfig, site: SiteConfig, scratch: Path) -> 
     """Train one batch and say what it took."""
     state, cache = scratch / "state", scratch / "cache"
     config = dataclasses.replace(site, data_dir=folder, state_dir=state, cache_dir=cache, ledger=None)
+    use_threads(config.n_threads)
     runtime = SiteRuntime("doctor", job, config)
     # as many subjects as a step has, but never one of a class only
     chosen = _in_turn(runtime.train_subjects)[: max(2, job.train.batch_size)]
     settings = dataclasses.replace(job.train, local_epochs=1, n_views=0, batch_size=len(chosen))
     one_step = dataclasses.replace(job, train=settings)
     started = time.monotonic()
-    train_round(runtime.model, runtime.source, chosen, job=one_step, site="doctor", round_index=0, moments={})
-    seconds, device = time.monotonic() - started, runtime.source.device
+    model = runtime.model
+    train_round(model.network, model.source, chosen, job=one_step, site="doctor", round_index=0, moments={})
+    seconds, device = time.monotonic() - started, model.source.device
     return (
         f"the site's privacy floor agrees, and a step with {len(chosen)} subjects, their trunk features included, took "
         f"{seconds:.1f} s on {device} and at most {peak_memory_mb(device):.0f} MiB of memory"

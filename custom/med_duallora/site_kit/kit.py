@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import KitError
-from med_duallora.support import files
+from med_duallora.support.files import read_object
 
 Json = dict[str, Any]
 
@@ -54,43 +54,45 @@ class SiteKit:
         return sorted(path for part in ("startup", "local") for path in (self.directory / part).glob(EXTRA_RESOURCES))
 
 
+def is_of_server(directory: Path) -> bool:
+    """Return whether a startup kit is the server's."""
+    return (directory / "startup" / "fed_server.json").exists()
+
+
 def read_kit(directory: Path) -> SiteKit:
     """Read a site's startup kit without changing it.
 
     Raises:
         KitError: it is not a kit of a site, a file is missing or damaged, or FLARE 2.9 did not make it.
     """
-    if (directory / "startup" / "fed_server.json").exists():
+    if is_of_server(directory):
         raise KitError(f"{directory} is the server's startup kit; give the kit of a site")
-    client = read_json(directory / "startup" / "fed_client.json", f"is {directory} the startup kit of a FLARE site?")
-    default = read_json(directory / "local" / "resources.json.default", "the kit is not complete")
+    client = read_part(directory / "startup" / "fed_client.json", f"is {directory} the startup kit of a FLARE site?")
+    default = read_part(directory / "local" / "resources.json.default", "the kit is not complete")
     _check_client(client, directory)
     _check_version(default, directory)
     resources = _current(directory, "resources.json")
     privacy_path = directory / "local" / "privacy.json"
-    privacy = read_json(privacy_path, "") if privacy_path.exists() else None
+    privacy = read_part(privacy_path, "") if privacy_path.exists() else None
     authorization = _current(directory, "authorization.json")
     if not isinstance(authorization.get("permissions"), dict):
         raise KitError(f"{directory / 'local' / 'authorization.json'} has no permissions")
     return SiteKit(directory, client["client"]["fqsn"], client, resources, authorization, privacy)
 
 
-def read_json(path: Path, hint: str) -> Json:
+def read_part(path: Path, hint: str) -> Json:
     """Return a JSON object (KitError names the file)."""
     try:
-        value = files.read_json(path)
+        return read_object(path)
     except OSError as error:
         raise KitError(f"{path}: {error.strerror or error}" + (f"; {hint}" if hint else "")) from error
     except ValueError as error:
-        raise KitError(f"{path}: it is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise KitError(f"{path}: it must hold one JSON object")
-    return value
+        raise KitError(f"{path}: {error}") from error
 
 
 def _current(directory: Path, name: str) -> Json:
     path = directory / "local" / name
-    return read_json(path if path.exists() else path.with_name(name + ".default"), "the kit is not complete")
+    return read_part(path if path.exists() else path.with_name(name + ".default"), "the kit is not complete")
 
 
 def _check_client(client: Json, directory: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from med_duallora.boundary.ledger_audit import verify
 from med_duallora.errors import MedDualLoRAError
 from med_duallora.settings.config import SiteConfig
+from med_duallora.site.places import CHANGE_ME
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.channel import HARDEN, Channel
 from med_duallora.site_kit.kit import SiteKit, read_kit
@@ -58,7 +59,7 @@ def _private(place: Path) -> Channel:
 def _ledger(config: SiteConfig) -> Channel:
     name = "something that left without a record"
     path = config.ledger_path
-    if wanted.CHANGE_ME in str(path) or wanted.CHANGE_ME in str(config.data_dir):
+    if CHANGE_ME in str(path) or CHANGE_ME in str(config.data_dir):
         return Channel(name, True, "the site configuration is still the template", "fill in its paths")
     if not path.exists():
         parent = next(parent for parent in path.parents if parent.exists())

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import KitError
+from med_duallora.site.places import CHANGE_ME
 
 Json = dict[str, Any]
 
@@ -40,7 +41,6 @@ SHELL_COMMANDS = ("cat", "grep", "head", "ls", "pwd", "tail")
 ALL_RIGHTS = ("submit_job", "clone_job", "manage_job", "download_job", "view", "operate", *CLOSED_RIGHTS)
 NOBODY = ("none", "no")
 """How FLARE's authorisation file says that nobody has a right; whatever else stands there counts as somebody."""
-CHANGE_ME = "/CHANGE-ME"
 
 
 def resources(before: Json) -> Json:

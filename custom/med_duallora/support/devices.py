@@ -1,22 +1,10 @@
 """Where a site computes: the device that its configuration names, or an error; never another one silently."""
 
-from pathlib import Path
+from contextlib import AbstractContextManager
 
 import torch
 
 from med_duallora.errors import ConfigError
-
-
-def check_device(name: str, source: Path) -> None:
-    """Find out at a job's start whether the ``device`` of a site configuration is there.
-
-    Raises:
-        ConfigError: it is not; names the file, the setting and what to write instead.
-    """
-    try:
-        resolve_device(name)
-    except ConfigError as error:
-        raise error.within(f"site configuration {source.name} in {source.parent}") from error
 
 
 def resolve_device(name: str) -> torch.device:
@@ -31,6 +19,21 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def use_threads(n_threads: int) -> None:
+    """Let this process compute with so many CPU threads; whoever starts a process decides, no object in it does."""
+    torch.set_num_threads(n_threads)
+
+
 def _absent(name: str, there: str) -> ConfigError:
     message = f"device = {name!r}, but this machine has {there}"
     return ConfigError(message, key="device", value=name, limit="a device of this machine")
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Return the autocast context of a precision setting; ``auto`` is bf16 on CUDA devices that have it."""
+    if precision == "auto":
+        # older devices emulate bf16, which is slower than fp32
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if has_bf16 else "fp32"
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")

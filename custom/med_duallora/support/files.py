@@ -1,7 +1,9 @@
 """Files that are whole or absent: atomic writes, JSON that cannot harm its reader, and content hashes."""
 
+import codecs
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -115,6 +117,12 @@ def replace_folder(fresh: Path, target: Path) -> Path:
     return target
 
 
+def unused(place: Path, word: str, first: int = 0) -> Path:
+    """Return ``PLACE.word-N`` beside a place with the first N that nothing has: what is set aside replaces nothing."""
+    numbered = (place.with_name(f"{place.name}.{word}-{number}") for number in itertools.count(first))
+    return next(free for free in numbered if not free.exists())
+
+
 def sentence(error: OSError) -> str:
     """Return what an operating system refused as one sentence: the place, the reason, and what to do."""
     if isinstance(error, shutil.Error):  # of copytree, which goes on after an error and lists all of them
@@ -149,18 +157,33 @@ def open_regular(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file in UTF-8, with or without a byte order mark.
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file in UTF-8, with or without a byte order mark.
 
     Raises:
         OSError: see ``open_regular``.
-        ValueError: as ``parsed_json``; or it is larger than ``MAX_JSON_BYTES``.
+        ValueError: as ``parsed_object``; or it is larger than ``MAX_JSON_BYTES``.
     """
     with open_regular(path) as stream:
         content = stream.read(MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MiB")
-    return parsed_json(content.decode("utf-8-sig"))
+    return parsed_object(content.removeprefix(codecs.BOM_UTF8))
+
+
+def parsed_object(text: str | bytes) -> dict[str, Any]:
+    """Return the JSON object of a text.
+
+    Raises:
+        ValueError: it is not JSON, see ``parsed_json``, or another value than an object; ends a sentence on the file.
+    """
+    try:
+        value = parsed_json(text.decode() if isinstance(text, bytes) else text)
+    except ValueError as error:
+        raise ValueError(f"it is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"it must hold one JSON object, not {type(value).__name__}")
+    return value
 
 
 def parsed_json(text: str | bytes) -> Any:

@@ -114,7 +114,7 @@ def second(federation: RunningFederation, first: First, tmp_path_factory: pytest
         federation.kill(UNLUCKY)  # first, so that nobody is left to tell the server about the job process
         federation.job_process(UNLUCKY).kill()
     with console(federation.federation) as lead:
-        listed = lead.connected_sites()
+        listed = set(lead.last_contacts())
         registered = [registered_sites(federation.federation, lead)]
         federation.restart(UNLUCKY)
         registered.append(registered_sites(federation.federation, lead))

@@ -5,9 +5,8 @@ import torch
 from med_duallora.adapter.head_norm import HeadNorm
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.settings.config import LoRAConfig
-from med_duallora.site.training import predict
 from tests.unit.tiny import shake, tiny_images, tiny_model
-from tests.unit.trainee import trainee
+from tests.unit.trainee import predicted, trainee
 
 
 @pytest.fixture
@@ -70,10 +69,10 @@ def test_predictions_rest_on_the_reference_alone(tiny_cohorts):
     train, test = cohort.split("train"), cohort.split("test")
     it = trainee()
     shake(it.model)
-    found = predict(it.model, it.source, test, it.job.train, reference=train)
-    alone = predict(it.model, it.source, test[:1], it.job.train, reference=train)
+    found = predicted(it.model, it.source, test, it.job.train, reference=train)
+    alone = predicted(it.model, it.source, test[:1], it.job.train, reference=train)
     assert np.allclose(found[:1], alone, atol=1e-6)
-    other = predict(it.model, it.source, test, it.job.train, reference=train[: len(train) // 2])
+    other = predicted(it.model, it.source, test, it.job.train, reference=train[: len(train) // 2])
     assert not np.allclose(found, other), "other training subjects, other statistics"
 
 
@@ -81,8 +80,31 @@ def test_every_variant_has_statistics_of_its_own(tiny_cohorts):
     train = PreparedCohort.read(tiny_cohorts["philips"]).split("train")
     it = trainee()
     shake(it.model)
-    predict(it.model, it.source, train, it.job.train, reference=train)
+    predicted(it.model, it.source, train, it.job.train, reference=train)
     both = it.model.head_norm.mean.clone()
     with it.model.using(False, False):
-        predict(it.model, it.source, train, it.job.train, reference=train)
+        predicted(it.model, it.source, train, it.job.train, reference=train)
     assert not torch.allclose(both, it.model.head_norm.mean)
+
+
+def test_statistics_come_back_as_they_were() -> None:
+    fitted, other = HeadNorm(3, active=True).eval(), HeadNorm(3, active=True).eval()
+    fitted.fit(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 7.0]]))
+    other.use(fitted.statistics())
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(other(x), fitted(x))
+    assert HeadNorm(3, active=False).statistics() == {}
+
+
+@pytest.mark.parametrize(
+    ("active", "statistics"),
+    [
+        (True, {}),
+        (True, {"mean": np.zeros(3, np.float32)}),
+        (True, {"mean": np.zeros(2, np.float32), "scale": np.ones(2, np.float32)}),
+        (False, {"mean": np.zeros(3, np.float32), "scale": np.ones(3, np.float32)}),
+    ],
+)
+def test_statistics_of_another_head_are_refused(active: bool, statistics: dict[str, np.ndarray]) -> None:
+    with pytest.raises(ValueError, match="statistics of another head"):
+        HeadNorm(3, active=active).use(statistics)

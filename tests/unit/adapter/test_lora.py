@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from med_duallora.adapter.lora import DualLoRALinear
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.roles import Role, Start
 
 
 class Spec(NamedTuple):
@@ -36,10 +36,19 @@ def layer_of(spec: Spec, bias: bool = True, dtype: torch.dtype = torch.float32) 
     """A layer whose B factors are not zero, so that both paths act."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layer = DualLoRALinear(nn.Linear(spec.n_in, spec.n_out, bias=bias, dtype=dtype), *spec.adapters)
+        layer = started(DualLoRALinear(nn.Linear(spec.n_in, spec.n_out, bias=bias, dtype=dtype), *spec.adapters))
         for factor in (layer.global_b, layer.local_b):
             if factor is not None:
                 nn.init.normal_(factor, std=0.5)
+    return layer
+
+
+def started(layer: DualLoRALinear) -> DualLoRALinear:
+    """The layer with the first values that it declares."""
+    for number, (name, said) in enumerate(layer.declared().items()):
+        parameter = layer.get_parameter(name)
+        generator = torch.Generator().manual_seed(number)
+        parameter.data.copy_(said.start.first_value(tuple(parameter.shape), generator))
     return layer
 
 
@@ -74,7 +83,7 @@ def test_fused_forward_and_gradients_equal_the_formula(spec, bias):
     layer = layer_of(spec, bias=bias)
     x = torch.randn(5, spec.n_in, generator=torch.Generator().manual_seed(1), requires_grad=True)
     upstream = torch.randn(5, spec.n_out, generator=torch.Generator().manual_seed(2))
-    factors = [getattr(layer, name) for name in layer.declared_roles()]
+    factors = [getattr(layer, name) for name in layer.declared()]
     expected, found = naive(layer, x, *spec.scales), layer(x)
     assert torch.allclose(found, expected, rtol=0, atol=1e-6 * max(1.0, float(expected.detach().abs().max())))
     gradients = torch.autograd.grad(found, [x, *factors], upstream)
@@ -97,7 +106,7 @@ def test_fused_forward_equals_the_formula_in_float64(spec):
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.reason)
 def test_a_new_layer_equals_its_frozen_layer_bit_for_bit(spec):
     base = nn.Linear(spec.n_in, spec.n_out)
-    layer = DualLoRALinear(base, *spec.adapters)
+    layer = started(DualLoRALinear(base, *spec.adapters))
     x = 100 * torch.randn(7, spec.n_in)
     assert torch.equal(layer(x), base(x))
     for a in (layer.global_a, layer.local_a):
@@ -105,7 +114,7 @@ def test_a_new_layer_equals_its_frozen_layer_bit_for_bit(spec):
 
 
 def test_a_starts_uniform_within_the_fan_in():
-    layer = DualLoRALinear(nn.Linear(100, 10), 64, 1.0, 64, 1.0)
+    layer = started(DualLoRALinear(nn.Linear(100, 10), 64, 1.0, 64, 1.0))
     for a in (layer.global_a, layer.local_a):
         assert 0.09 < float(a.detach().abs().max()) <= 0.1, "Kaiming-uniform with a = sqrt(5), as LoRA: 1 / sqrt(100)"
 
@@ -140,9 +149,11 @@ def test_adapters_can_be_switched_off(use_global, use_local, reason):
 )
 def test_declared_roles_and_shapes_are_the_adapters(rank_global, rank_local, roles, reason):
     layer = DualLoRALinear(nn.Linear(5, 7), rank_global, 1.0, rank_local, 1.0)
-    declared = layer.declared_roles()
+    declared = layer.declared()
     assert set(declared) == roles, reason
-    assert all(role is (Role.GLOBAL if name.startswith("global") else Role.LOCAL) for name, role in declared.items())
+    names = {Role.GLOBAL_A: "global_a", Role.GLOBAL_B: "global_b", Role.LOCAL_A: "local_a", Role.LOCAL_B: "local_b"}
+    assert all(names[said.role] == name for name, said in declared.items())
+    assert {name for name, said in declared.items() if said.start is Start.RANDOM} == {n for n in roles if n[-1] == "a"}
     parameters = dict(layer.named_parameters())
     assert set(parameters) == roles | {"base.weight", "base.bias"}
     assert {name for name, value in parameters.items() if value.requires_grad} == roles, "the frozen layer is frozen"
@@ -156,7 +167,7 @@ def test_the_frozen_layer_gets_no_gradient():
     layer(torch.randn(3, 4)).sum().backward()
     assert layer.base.weight.grad is None
     assert layer.base.bias.grad is None
-    assert all(getattr(layer, name).grad is not None for name in layer.declared_roles())
+    assert all(getattr(layer, name).grad is not None for name in layer.declared())
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 6), (2, 5, 6), (2, 3, 4, 6)])

@@ -2,28 +2,41 @@ import dataclasses
 
 import pytest
 
-from med_duallora.adapter.methods import METHODS, method_of
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.aggregations import AGGREGATIONS
+from med_duallora.adapter.methods import METHODS, Method, Phase, Treatment, method_of, plan_of
+from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.adapter.roles import GLOBAL, LOCAL, Role, Start
 from med_duallora.settings.config import JobConfig, LoRAConfig
 from tests.unit.refused import refused
+from tests.unit.tiny import TINY, build_classifier
 
-GLOBAL, LOCAL, HEAD = Role.GLOBAL, Role.LOCAL, Role.HEAD
+HEAD = frozenset({Role.HEAD})
 
 
 @pytest.mark.parametrize(
     ("method", "policy", "sent", "kept", "reason"),
     [
-        ("med-duallora", "local", {GLOBAL}, {LOCAL, HEAD}, "the default: nothing but the global adapter leaves"),
-        ("med-duallora", "global", {GLOBAL, HEAD}, {LOCAL}, "the job may share the head"),
-        ("fedavg-lora", "local", {GLOBAL, HEAD}, {LOCAL}, "FedIT shares the head whatever the policy says"),
-        ("fedavg-lora", "global", {GLOBAL, HEAD}, {LOCAL}, "likewise"),
+        ("med-duallora", "local", GLOBAL, LOCAL | HEAD, "the default: nothing but the global adapter leaves"),
+        ("med-duallora", "shared", GLOBAL, LOCAL | HEAD, "a shared head's weights are a part of the global adapter"),
+        ("med-duallora", "global", GLOBAL | HEAD, LOCAL, "the job may share the head"),
+        ("fedavg-lora", "local", GLOBAL | HEAD, LOCAL, "FedIT shares the head whatever the policy says"),
+        ("fedavg-lora", "global", GLOBAL | HEAD, LOCAL, "likewise"),
+        ("fedsa-lora", "local", {Role.GLOBAL_A}, {Role.GLOBAL_B} | LOCAL | HEAD, "A is what the sites have in common"),
+        ("ffa-lora", "local", {Role.GLOBAL_B} | HEAD, LOCAL, "A follows from the seed: it neither trains nor leaves"),
     ],
 )
 def test_what_is_sent_and_what_stays(method, policy, sent, kept, reason):
-    job = JobConfig(method=method, lora=LoRAConfig(head_policy=policy))
-    assert method_of(job).sent_roles(job.lora) == sent, reason
-    assert method_of(job).kept_roles(job.lora) == kept, reason
-    assert LOCAL not in sent, "no method sends a local adapter"
+    plan = plan_of(JobConfig(method=method, lora=LoRAConfig(head_policy=policy)))
+    assert (plan.sent, plan.kept) == (sent, kept), reason
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_sends_a_local_factor_or_what_it_does_not_train(method):
+    plan = plan_of(JobConfig(method=method))
+    assert not plan.sent & LOCAL
+    assert plan.sent <= plan.trained
+    assert plan.sent, "else there is no federation"
+    assert set(plan.treatments) == set(Role) - {Role.FROZEN}
 
 
 @pytest.mark.parametrize(
@@ -35,14 +48,52 @@ def test_what_is_sent_and_what_stays(method, policy, sent, kept, reason):
 )
 def test_how_a_method_uses_the_adapter_configuration(method, changed, reason):
     lora = LoRAConfig(rank_global=3, rank_local=5, alpha_local=2.0, targets=("fc1",), n_blocks=1)
-    assert METHODS[method].lora(lora) == dataclasses.replace(lora, **changed), reason
+    assert plan_of(JobConfig(method=method, lora=lora)).lora == dataclasses.replace(lora, **changed), reason
 
 
-def test_the_table_is_consistent():
-    assert set(METHODS) == {"med-duallora", "fedavg-lora"}
+def test_the_tables_are_consistent():
+    assert {"med-duallora", "fedavg-lora"} <= set(METHODS)
     assert all(name == method.name and method.summary for name, method in METHODS.items())
+    assert all(name == rule.name and rule.summary for name, rule in AGGREGATIONS.items())
+    for method in METHODS.values():
+        assert sum(phase.share for phase in method.phases) == pytest.approx(1)
+        used = {treatment.phase for treatment in (method.global_a, method.global_b, method.local)}
+        assert used <= set(range(len(method.phases)))
 
 
-def test_a_job_without_a_global_adapter_is_refused():
-    with refused("lora.rank_global", 0, "above 0 for method med-duallora, which sends a global adapter"):
-        method_of(JobConfig(lora=LoRAConfig(rank_global=0)))
+def test_a_method_that_sends_a_global_adapter_needs_a_rank():
+    with refused("lora.rank_global", 0):
+        plan_of(JobConfig(lora=LoRAConfig(rank_global=0)))
+
+
+@pytest.mark.parametrize("key", ["method", "aggregation"])
+def test_unknown_names_are_refused_and_the_known_are_named(key):
+    table = {"method": METHODS, "aggregation": AGGREGATIONS}[key]
+    with refused(key, "median") as caught:
+        JobConfig(**{key: "median"})
+    assert ", ".join(table) in str(caught.value)
+
+
+def test_a_rule_that_needs_pairs_is_refused_where_one_factor_is_sent(monkeypatch):
+    pairs_only = dataclasses.replace(AGGREGATIONS["factors"], name="pairs", needs_pairs=True)
+    monkeypatch.setitem(AGGREGATIONS, "pairs", pairs_only)
+    half = Method("half", "only A leaves", False, False, global_b=Treatment())
+    with refused("aggregation", "pairs"):
+        half.plan(JobConfig(aggregation="pairs"))
+    assert method_of(JobConfig()).plan(JobConfig(aggregation="pairs")).aggregation is pairs_only
+
+
+def test_a_plan_says_how_a_factor_starts():
+    method = Method("other", "a local B that starts random", True, False, local=Treatment(start=Start.RANDOM))
+    model = DualLoRAModel(build_classifier(TINY, seed=7), method.plan(JobConfig(backbone="cinema-tiny")), 0)
+    assert all(value.any() for value in model.values([Role.LOCAL_B]).values())
+    assert not any(value.any() for value in model.values([Role.GLOBAL_B]).values())
+
+
+def test_the_phases_share_a_round():
+    phases = (Phase(0.25, local_acts=False), Phase(0.75))
+    local = Treatment(phase=1)
+    method = Method("other", "local after global", True, False, local=local, phases=phases)
+    plan = method.plan(JobConfig())
+    assert plan.of_phase(0) == GLOBAL | HEAD
+    assert plan.of_phase(1) == LOCAL

@@ -7,14 +7,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from med_duallora.adapter.lora import DualLoRALinear
-from med_duallora.adapter.methods import METHODS
+from med_duallora.adapter.methods import METHODS, plan_of
 from med_duallora.adapter.model import DualLoRAModel, initial_global_state, skeleton
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.roles import GLOBAL, LOCAL, Role
 from med_duallora.backbone import BackboneConfig, build_classifier, load_classifier
 from med_duallora.measures import VARIANTS
 from med_duallora.settings.config import JobConfig, LoRAConfig
 from tests.unit.refused import refused
-from tests.unit.tiny import TINY, TRAINED, digest, same, shake, tiny_images, tiny_model
+from tests.unit.tiny import TINY, TRAINED, digest, model_of, same, shake, tiny_images, tiny_job, tiny_model
 
 BLOCK = "classifier.encoder.blocks.2"
 LAYERS = ("q", "kv", "proj", "fc1", "fc2")
@@ -70,7 +70,7 @@ def test_a_shared_head_is_a_global_pair_and_a_bias_that_stays():
     expected = factors(f"{BLOCK}.attn.q", "g") | SHARED | BIASES
     assert set(model.trained()) == expected
     assert set(model.of_roles([Role.HEAD])) == BIASES
-    shake(model, [Role.GLOBAL])
+    shake(model, GLOBAL)
     model(tiny_images())[:, 1].sum().backward()
     assert {name for name, value in model.named_parameters() if value.grad is not None} == expected
 
@@ -86,7 +86,7 @@ def test_the_first_step_of_a_shared_head_reaches_every_input():
 
 def test_a_shared_head_acts_in_every_variant():
     model = tiny_model(LoRAConfig(head_policy="shared"))
-    shake(model, [Role.GLOBAL])
+    shake(model, GLOBAL)
     for adapters in ((True, True), (True, False), (False, True), (False, False)):
         with model.using(*adapters), torch.no_grad():
             assert model(tiny_images()).any()
@@ -95,7 +95,7 @@ def test_a_shared_head_acts_in_every_variant():
 def test_an_undeclared_layer_in_an_adapted_block_stays_frozen_whatever_its_name():
     classifier = build_classifier(TINY)
     classifier.blocks[2].attn.add_module("lora_global_a", nn.Linear(2, 2))
-    model = DualLoRAModel(classifier, LoRAConfig(n_blocks=1), 0)
+    model = DualLoRAModel(classifier, plan_of(tiny_job(LoRAConfig(n_blocks=1))), 0)
     assert not any("lora_global_a" in name for name in model.trained())
     assert not model.get_parameter(f"{BLOCK}.attn.lora_global_a.weight").requires_grad
 
@@ -124,7 +124,7 @@ def test_without_training_the_golden_activations_are_met(shared, n_blocks):
     expected = load_file(golden / "expected.safetensors")
     with torch.no_grad():
         logits, cls, sax = plain(expected["input"]), *plain.features(expected["input"])
-        model = DualLoRAModel(plain, LoRAConfig(n_blocks=n_blocks), 0).eval()
+        model = DualLoRAModel(plain, plan_of(tiny_job(LoRAConfig(n_blocks=n_blocks))), 0).eval()
         model.load_values([Role.HEAD], dict(zip(model.of_roles([Role.HEAD]), trained, strict=True)))
         found = model.features(model.trunk(expected["input"]))
         assert torch.equal(model(expected["input"]), logits)
@@ -141,7 +141,7 @@ def test_trained_adapters_act_and_forward_is_trunk_then_tail():
     with torch.no_grad():
         shake(model, [Role.HEAD])
         before = model(x)
-        shake(model, [Role.GLOBAL, Role.LOCAL])
+        shake(model, GLOBAL | LOCAL)
         trunk = model.trunk(x)
         assert torch.equal(model.tail(trunk), model(x))
         assert torch.equal(model(x), model.classifier(x))
@@ -178,9 +178,9 @@ def test_the_trunk_runs_in_evaluation_mode_and_without_gradients():
 @pytest.mark.parametrize(
     ("adapters", "acting", "reason"),
     [
-        (VARIANTS["global"].adapters, [Role.GLOBAL], "the shared part"),
-        (VARIANTS["local"].adapters, [Role.LOCAL], "the private part"),
-        (VARIANTS["both"].adapters, [Role.GLOBAL, Role.LOCAL], "as trained"),
+        (VARIANTS["global"].adapters, GLOBAL, "the shared part"),
+        (VARIANTS["local"].adapters, LOCAL, "the private part"),
+        (VARIANTS["both"].adapters, GLOBAL | LOCAL, "as trained"),
         ((False, False), [], "the backbone"),
     ],
 )
@@ -225,7 +225,7 @@ def test_the_start_depends_on_seed_and_name_only():
 
 
 def test_the_start_is_loras():
-    for name, value in tiny_model(LoRAConfig(rank_global=64)).values([Role.GLOBAL, Role.LOCAL]).items():
+    for name, value in tiny_model(LoRAConfig(rank_global=64)).values(GLOBAL | LOCAL).items():
         if name.endswith("_b"):
             assert not value.any(), name
         else:
@@ -244,8 +244,8 @@ def test_heads_start_at_zero():
 def test_the_server_starts_where_every_site_starts(method, policy):
     lora = LoRAConfig(head_policy=policy)
     job = JobConfig(backbone="cinema-tiny", method=method, lora=lora)
-    model = tiny_model(METHODS[method].lora(lora), job.train.seed)
-    assert same(initial_global_state(job), model.values(METHODS[method].sent_roles(lora)))
+    model = model_of(job)
+    assert same(initial_global_state(job), model.values(model.plan.sent))
     sent = set(initial_global_state(job))
     whole = policy == "global" or method == "fedavg-lora"
     assert sent & HEADS == (HEADS if whole else set())
@@ -256,23 +256,23 @@ def test_the_server_starts_where_every_site_starts(method, policy):
 @pytest.mark.parametrize("method", list(METHODS))
 def test_the_skeleton_has_the_models_names_shapes_and_roles(method):
     job = JobConfig(backbone="cinema-tiny", method=method)
-    bones, model = skeleton(job), tiny_model(METHODS[method].lora(job.lora))
-    for roles in ([Role.GLOBAL], [Role.LOCAL], [Role.HEAD], [Role.FROZEN]):
+    bones, model = skeleton(job), model_of(job)
+    for roles in (GLOBAL, LOCAL, [Role.HEAD], [Role.FROZEN]):
         expected = {name: value.shape for name, value in model.of_roles(roles).items()}
         assert {name: value.shape for name, value in bones.of_roles(roles).items()} == expected
-    assert bones.global_pairs() == model.global_pairs()
+    assert bones.sent_pairs() == model.sent_pairs()
     assert all(parameter.is_meta for parameter in bones.parameters()), "no memory: the server has no backbone"
 
 
 def test_global_pairs_are_b_and_a_of_every_adapted_layer():
     model = tiny_model(LoRAConfig(n_blocks=1))
-    assert model.global_pairs() == (
+    assert model.sent_pairs() == (
         (f"{BLOCK}.attn.q.global_b", f"{BLOCK}.attn.q.global_a"),
         (f"{BLOCK}.attn.kv.global_b", f"{BLOCK}.attn.kv.global_a"),
     )
     shared = tiny_model(LoRAConfig(n_blocks=1, head_policy="shared"))
     heads = [f"classifier.pred_head_dict.{head}" for head in ("sax", "cls")]
-    assert shared.global_pairs() == (*model.global_pairs(), *((f"{n}.global_b", f"{n}.global_a") for n in heads))
+    assert shared.sent_pairs() == (*model.sent_pairs(), *((f"{n}.global_b", f"{n}.global_a") for n in heads))
 
 
 @pytest.mark.parametrize("make", [tiny_model, lambda lora: skeleton(tiny_job_with(lora))])
@@ -288,7 +288,7 @@ def tiny_job_with(lora: LoRAConfig) -> JobConfig:
 def test_adapting_twice_is_refused():
     classifier = tiny_model().classifier
     with pytest.raises(TypeError, match=r"attn.q is a DualLoRALinear"):
-        DualLoRAModel(classifier, LoRAConfig(), 0)
+        DualLoRAModel(classifier, plan_of(tiny_job()), 0)
     assert not any(
         isinstance(module.base, DualLoRALinear) for module in classifier.modules() if hasattr(module, "base")
     )
@@ -323,7 +323,7 @@ def test_values_are_copies_and_come_back():
 )
 def test_values_that_do_not_fit_are_refused(change, message, reason):
     model = tiny_model()
-    values = model.values([Role.GLOBAL])
+    values = model.values(GLOBAL)
     change(values)
     with pytest.raises(ValueError, match=message):
-        model.load_values([Role.GLOBAL], values)
+        model.load_values(GLOBAL, values)

@@ -13,6 +13,7 @@ from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, Ledger, descri
 from med_duallora.boundary.ledger_audit import read_lines, verify
 from med_duallora.errors import LedgerError
 from med_duallora.support.digest import content_digest
+from med_duallora.support.locks import locked
 
 TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((1, 2), np.float32)}
 
@@ -167,7 +168,7 @@ def test_a_process_killed_while_it_writes_leaves_a_ledger_that_goes_on(tmp_path:
     Ledger(path).append(entry())
 
     def dies_in_the_middle() -> None:
-        with Ledger(path)._locked(), path.open("ab") as stream:
+        with locked(tmp_path / "l.jsonl.lock"), path.open("ab") as stream:
             stream.write(b'{"half a li')
             stream.flush()
             os._exit(9)

@@ -85,6 +85,7 @@ def test_one_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["show", "--scope", "site"], "device"),
         (["explain", "workflow.wait_s"], "600"),
         (["explain", "method"], "one of med-duallora, fedavg-lora"),
+        (["explain", "aggregation"], "factors"),
         (["explain", "backbone"], "one of cinema-base, cinema-mini"),
     ],
 )

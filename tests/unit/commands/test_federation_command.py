@@ -78,7 +78,7 @@ def test_the_project_of_the_checkout_is_the_default(
     assert main(command) == 2
     error = capsys.readouterr().err
     assert "there is no poc/project.yml" in error
-    assert f"{tmp_path} is not a checkout; run the command in a checkout, or name a project file" in error
+    assert f"{tmp_path} is not a checkout; run the command in a checkout, or name a project file with" in error
     monkeypatch.chdir(REPOSITORY)
     assert main([*command, "--port", "70000"]) == 2
     assert "--port 70000" in capsys.readouterr().err, "the project file was found"

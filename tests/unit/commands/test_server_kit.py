@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from med_duallora.cli import main
-from tests.unit.flare.local.rehearsal.conftest import kits, project
+from tests.unit.flare.local.conftest import kits, project
 
 __all__ = ["kits", "project"]
 

@@ -47,20 +47,19 @@ def test_a_job_folder_can_be_run(arguments: list[str], tmp_path: Path) -> None:
     assert found.spec.job.train.n_rounds == 2, "--set comes after the folder"
 
 
-class Processes:
+class Program:
     """In place of the simulator: does what ``work`` says."""
 
     def __init__(self, work: Callable[[], int]) -> None:
         self.work = work
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> "Program":
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
-    def wait(self, on_poll: Callable[[], None]) -> int:
-        on_poll()
+    def poll(self) -> int:
         return self.work()
 
 
@@ -74,10 +73,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch, found: simulations.Simulation, n_
             (found.server_directory / "evaluation.json").write_text(json.dumps({"model": "last", "sites": sites}))
         return code
 
-    def family(*_: Any) -> Processes:
-        return Processes(work)
-
-    monkeypatch.setattr("med_duallora.flare.local.descendants.family", family)
+    monkeypatch.setattr("med_duallora.flare.local.processes.supervised", lambda *_: Program(work))
 
 
 def test_a_run_is_shown_recorded_and_not_repeated(

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from med_duallora.cli import main
-from med_duallora.flare.local.rehearsal import actions, rehearsal, running
+from med_duallora.commands import federation_jobs
+from med_duallora.flare.local.rehearsal import rehearsal, running
 from med_duallora.flare.local.rehearsal.admin import Console
 from med_duallora.flare.local.rehearsal.record import Federation
 from tests.unit.commands.writers import READERS, SUBJECTS, WRITERS, World, commands
-from tests.unit.flare.local.rehearsal.conftest import kits, project
+from tests.unit.flare.local.conftest import kits, project
 
 __all__ = ["kits", "project"]
 
@@ -61,7 +62,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     monkeypatch.setattr(rehearsal, "start_one", lambda *_: pytest.fail("a process was to be started"))
     monkeypatch.setattr(running, "running", Federation.read)
-    monkeypatch.setattr(actions, "console", lambda _: contextlib.nullcontext(Console(Session(), "lead")))
+    monkeypatch.setattr(federation_jobs, "console", lambda _: contextlib.nullcontext(Console(Session(), "lead")))
 
 
 def said(name: str, place: Path, world: World, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:

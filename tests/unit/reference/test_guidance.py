@@ -1,5 +1,6 @@
 import torch
 
+from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.backbone import build_classifier
 from med_duallora.backbone.config import BackboneConfig
@@ -21,7 +22,7 @@ def test_the_payload_is_that_of_the_contract() -> None:
 
 def test_the_cache_holds_what_the_trunk_gives() -> None:
     config = BackboneConfig.preset("cinema-tiny")
-    model = DualLoRAModel(build_classifier(config), LoRAConfig(n_blocks=1), seed=0)
+    model = DualLoRAModel(build_classifier(config), plan_of(JobConfig(lora=LoRAConfig(n_blocks=1))), seed=0)
     trunk = model.trunk(torch.zeros(1, config.n_input_channels, *config.image_size))
     measured = 4 * (trunk.tokens.numel() + trunk.fusion_term.numel())
     assert guidance.cache_bytes(config, n_views=0) == measured

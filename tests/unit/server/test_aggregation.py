@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from med_duallora.adapter.aggregations import CompensatedSum
 from med_duallora.boundary.contract import MAX_WEIGHT, EgressContract
 from med_duallora.errors import AggregationError
-from med_duallora.server.aggregation import CompensatedSum, RoundAccumulator
+from med_duallora.server.aggregation import RoundAccumulator
 from med_duallora.settings.config import JobConfig
 from tests.unit.tiny import random_payload, same
 

@@ -133,7 +133,7 @@ def rewritten(path, text):
         (lambda p: p.write_bytes(b""), "is damaged", "an empty file"),
         (lambda p: rewritten(p, "{"), "is damaged", "half a manifest"),
         (lambda p: p.with_suffix(".json").write_bytes(b"\xff\xfe"), "is damaged", "a manifest that is not text"),
-        (lambda p: rewritten(p, "[]"), "sha256 differs", "a manifest that is not an object"),
+        (lambda p: rewritten(p, "[]"), "is damaged: it must hold one JSON object", "a manifest that is not an object"),
         (lambda p: rewritten(p, '{"round": 3}'), "sha256 differs", "a manifest without a hash"),
         (
             lambda p: p.write_bytes(p.read_bytes()[:-1] + b"\x01"),
@@ -157,3 +157,10 @@ def test_a_folder_is_no_adapter(tmp_path):
     (tmp_path / "a.safetensors").mkdir()
     with pytest.raises(ArtifactError):
         load_adapter(tmp_path / "a.safetensors")
+
+
+def test_an_adapter_of_another_version_is_refused_with_what_to_do(saved):
+    manifest = json.loads(saved.with_suffix(".json").read_text())
+    saved.with_suffix(".json").write_text(json.dumps({**manifest, "manifest_version": "0"}))
+    with pytest.raises(ArtifactError, match=r"written by another version .*'0', this one reads '1'\): use the version"):
+        load_adapter(saved)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from med_duallora.boundary.contract import EgressContract, demands_of
-from med_duallora.errors import ConfigError
+from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.errors import ConfigError, UnfitError
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.runtime import SiteRuntime
@@ -143,10 +144,13 @@ def strict(config: SiteConfig, **changes: Any) -> SiteConfig:
     return replace(config, policy=replace(config.policy, **changes))
 
 
-def test_a_site_refuses_before_it_reads_anything(tiny_job: JobConfig, tiny_sites, tmp_path):
+def test_a_site_refuses_before_it_reads_anything(tiny_job: JobConfig, tiny_sites, tmp_path, monkeypatch):
     config = replace(strict(tiny_sites["ge"], contract_sha256=(A,)), data_dir=tmp_path / "not there")
-    with refused("policy.contract_sha256"):
+    with pytest.raises(UnfitError, match=r"policy\.contract_sha256"):
         SiteRuntime("ge", tiny_job, config)
+    monkeypatch.setattr(PreparedCohort, "read", lambda _: pytest.fail("the cohort was read"))
+    with pytest.raises(UnfitError, match=r"policy\.contract_sha256"):
+        SiteRuntime("ge", tiny_job, replace(config, data_dir=tiny_sites["ge"].data_dir))
 
 
 def test_a_site_trains_with_the_pinned_backbone_and_contract_only(tiny_job: JobConfig, tiny_sites, tiny_checkpoint):
@@ -154,11 +158,14 @@ def test_a_site_trains_with_the_pinned_backbone_and_contract_only(tiny_job: JobC
         "backbone_sha256": sha256_of_file(tiny_checkpoint),
         "contract_sha256": (EgressContract.for_job(tiny_job).sha256,),
     }
-    assert SiteRuntime("ge", tiny_job, strict(tiny_sites["ge"], **pinned)).backbone_sha256 == pinned["backbone_sha256"]
-    with refused("policy.backbone_sha256"):
+    assert (
+        SiteRuntime("ge", tiny_job, strict(tiny_sites["ge"], **pinned)).model.backbone_sha256
+        == pinned["backbone_sha256"]
+    )
+    with pytest.raises(UnfitError, match=r"policy\.backbone_sha256"):
         SiteRuntime("ge", tiny_job, strict(tiny_sites["ge"], backbone_sha256=A))
     longer = tiny_job.with_overrides(["train.n_rounds=3"])
-    with refused("policy.contract_sha256"):
+    with pytest.raises(UnfitError, match=r"policy\.contract_sha256"):
         SiteRuntime("ge", longer, strict(tiny_sites["ge"], **pinned))
 
 

@@ -10,7 +10,7 @@ from med_duallora.errors import CohortError, ConfigError, TrainingAborted
 from med_duallora.settings.config import JobConfig
 from med_duallora.site import features as features_module
 from med_duallora.site.features import FeatureCache, FeatureSource
-from med_duallora.site.training import autocast
+from med_duallora.support.devices import autocast
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import TINY, shake, tiny_model
 

@@ -32,7 +32,7 @@ def test_an_update_is_what_the_contract_names(config):
     assert all((update.tensors[name] != START[name]).any() for name in START), "it was trained"
     assert not any(
         np.shares_memory(update.tensors[n], p.detach().numpy())
-        for n, p in runtime.model.trained().items()
+        for n, p in runtime.model.network.trained().items()
         if n in update.tensors
     )
 
@@ -84,8 +84,8 @@ def test_skipped_rounds_keep_the_local_state(config):
     late.validate(START, 2)
     assert same(late.kept_state(), kept)
     late.train_round(START, 2)
-    assert late.store.latest().round_index == 2
-    assert float(late.store.latest().moments[f"{next(iter(START))}:step"]) == 4, "the optimizer went on as well"
+    assert late.model.store.latest().round_index == 2
+    assert float(late.model.store.latest().moments[f"{next(iter(START))}:step"]) == 4, "the optimizer went on as well"
 
 
 def test_a_repeated_round_gives_the_same_update(config):
@@ -136,8 +136,8 @@ def test_experiments_and_sites_do_not_share_states(config, caplog):
     runtime = runtime_of(config)
     runtime.train_round(START, 0)
     other = runtime_of(config, JOB.with_overrides(["experiment=second"]))
-    assert other.store.latest() is None
-    assert SiteRuntime("canon", JOB, config).store.latest() is None, "another site's state in the same folder"
+    assert other.model.store.latest() is None
+    assert SiteRuntime("canon", JOB, config).model.store.latest() is None, "another site's state in the same folder"
     assert "set aside" in caplog.text
 
 
@@ -170,7 +170,7 @@ def test_scoring_can_be_stopped(config, task):
     arguments = (START, 0) if task == "validate" else (START,)
     with pytest.raises(TrainingAborted):
         getattr(runtime, task)(*arguments, should_stop=lambda: next(asked))
-    assert not (runtime.directory / "evaluation.json").exists()
+    assert not (runtime.model.directory / "predictions.json").exists()
 
 
 def test_a_diverged_round_saves_nothing(config):

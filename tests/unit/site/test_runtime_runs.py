@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from med_duallora.boundary.lineage import Lineage
-from med_duallora.errors import StateError
+from med_duallora.errors import StateError, UnfitError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site import features
 from med_duallora.site.state import SiteStateStore
@@ -26,7 +26,7 @@ def config(tiny_sites) -> SiteConfig:
 
 def runtime_in(config: SiteConfig, lineage: Lineage):
     runtime = runtime_of(config)
-    runtime.follow(lineage)
+    runtime.model.follow(lineage)
     return runtime
 
 
@@ -58,7 +58,7 @@ def test_two_processes_of_one_run_do_not_train_at_once(config):
     runtime = runtime_of(config)
     runtime.train_round(START, 0)
     before = files_of(runtime)
-    other = SiteStateStore(runtime.directory, runtime.store.owner)
+    other = SiteStateStore(runtime.model.directory, runtime.model.store.owner)
     with other.locked(), pytest.raises(StateError, match="another process at this site"):
         runtime.train_round(START, 1)
     assert files_of(runtime) == before
@@ -118,7 +118,7 @@ def test_a_full_disk_in_the_feature_cache_changes_no_bit_of_a_round(config, tmp_
 
 def test_a_state_directory_that_cannot_be_made_is_found_at_the_start(config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StateError, match=r"state cannot be written \(Not a directory\).*state_dir"):
+    with pytest.raises(UnfitError, match=r"state_dir = '.*', but .*file is not a folder"):
         runtime_of(replace(config, state_dir=tmp_path / "file" / "state"))
 
 

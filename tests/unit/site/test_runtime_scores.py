@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from med_duallora.adapter.model import initial_global_state
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.roles import GLOBAL
 from med_duallora.settings.config import SiteConfig
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import TRAINED, random_payload, same
@@ -29,14 +29,14 @@ def test_validation_scores_the_incoming_global_with_the_sites_own_local_adapter(
     kept = runtime.kept_state()
     incoming = random_payload(runtime.contract, scale=0.5)
     found = runtime.validate(incoming, 1)
-    assert same(runtime.model.values([Role.GLOBAL]), incoming)
+    assert same(runtime.model.network.values(GLOBAL), incoming)
     assert same(runtime.kept_state(), kept)
     assert set(found) == {"val_loss", "val_balanced_accuracy"}
     assert runtime.contract.check_metrics(found) == found
     # by hand, from the same model
     subjects = runtime.cohort.split("val")
     with torch.no_grad():
-        logits = runtime.model.tail(runtime.source.batch(subjects, [0] * len(subjects)))
+        logits = runtime.model.network.tail(runtime.model.source.batch(subjects, [0] * len(subjects)))
     labels = torch.tensor([subject.label for subject in subjects])
     assert found["val_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
     hits = (logits.argmax(1) == labels).float()
@@ -100,9 +100,9 @@ def test_evaluation_scores_every_variant_and_keeps_predictions_private(config):
     assert set(found) == expected | {"n_subjects", "n_positive", "n_negative"}
     assert (found["n_subjects"], found["n_positive"], found["n_negative"]) == (2, 1, 1)
     assert runtime.contract.check_metrics(found) == found
-    path = runtime.directory / "evaluation.json"
+    path = runtime.model.directory / "predictions.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(runtime.directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(runtime.model.directory.stat().st_mode) == 0o700
     stored = json.loads(path.read_text())
     assert stored["not_for_diagnosis"] is True
     subjects = runtime.cohort.split("test")
@@ -115,16 +115,16 @@ def test_variants_are_the_trained_model_with_adapters_switched_off(config):
     state = random_payload(runtime.contract, scale=0.5)
     runtime.train_round(state, 0)
     runtime.evaluate(state)
-    rows = json.loads((runtime.directory / "evaluation.json").read_text())["predictions"]
-    values = runtime.model.values(TRAINED)
+    rows = json.loads((runtime.model.directory / "predictions.json").read_text())["predictions"]
+    values = runtime.model.network.values(TRAINED)
     test = runtime.cohort.split("test")
     for variant, off in (("both", ""), ("global", "local_b"), ("local", "global_b")):
         zeroed = {n: v * 0 if off and n.endswith(off) else v for n, v in values.items()}
-        runtime.model.load_values(TRAINED, zeroed)
+        runtime.model.network.load_values(TRAINED, zeroed)
         with torch.no_grad():
-            train = runtime.source.batch(runtime.train_subjects, [0] * len(runtime.train_subjects))
-            runtime.model.head_norm.fit(runtime.model.summaries(train))
-            logits = runtime.model.tail(runtime.source.batch(test, [0] * len(test)))
+            train = runtime.model.source.batch(runtime.train_subjects, [0] * len(runtime.train_subjects))
+            runtime.model.network.head_norm.fit(runtime.model.network.summaries(train))
+            logits = runtime.model.network.tail(runtime.model.source.batch(test, [0] * len(test)))
         expected = torch.softmax(logits, 1)[:, 1].tolist()
         assert [row[variant] for row in rows] == pytest.approx(expected, abs=1e-5), variant
 
@@ -153,7 +153,7 @@ def test_fedavg_keeps_nothing_but_the_optimizer(config):
     update = runtime.train_round(start, 0)
     assert set(update.tensors) == set(start)
     assert any("pred_head_dict" in name for name in start)
-    state = runtime.store.latest()
+    state = runtime.model.store.latest()
     assert state.kept == {}
     assert state.moments
     assert "local.auroc" in runtime.evaluate(update.tensors)

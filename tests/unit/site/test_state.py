@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from med_duallora.errors import StateError
 from med_duallora.site import state as state_module
-from med_duallora.site.state import Owner, SiteState, SiteStateStore
+from med_duallora.site.state import FORMAT, Owner, SiteState, SiteStateStore
+from med_duallora.support.digest import content_digest
 from tests.unit.tiny import same
 
 OWNER = Owner("identity", "b" * 64)
@@ -24,6 +25,8 @@ def state_of(round_index: int, value: float | None = None) -> SiteState:
         round_index,
         {"block.local_a": np.full((2, 3), number, np.float32), "head.bias": np.zeros(2, np.float32)},
         {"block.local_a:exp_avg": np.full((2, 3), -number, np.float32), "block.local_a:step": np.array(7, np.float32)},
+        sent={"block.global_a": np.full((2, 3), number + 0.5, np.float32)},
+        statistics={"mean": np.full(4, number, np.float32), "scale": np.ones(4, np.float32)},
     )
 
 
@@ -45,8 +48,8 @@ def test_a_state_comes_back_as_it_was(store):
     store.save(saved)
     found = SiteStateStore(store.directory, OWNER).latest()
     assert found.round_index == 3
-    assert same(found.kept, saved.kept)
-    assert same(found.moments, saved.moments)
+    for part in ("kept", "moments", "sent", "statistics"):
+        assert same(getattr(found, part), getattr(saved, part)), part
 
 
 def test_any_memory_layout_is_stored_right(store):
@@ -130,11 +133,18 @@ def damage_version(path):
 
 
 def damage_round(path):
-    save_file({"a": np.zeros(1, np.float32)}, path, metadata={"format": "2", "identity": "identity", "round": "-1"})
+    save_file({"a": np.zeros(1, np.float32)}, path, metadata={"format": FORMAT, "identity": "identity", "round": "-1"})
+
+
+def damage_former_format(path):
+    """A whole file of the format before the head's statistics were kept."""
+    tensors = {"kept/a": np.zeros(1, np.float32)}
+    facts = {"format": "2", "identity": "identity", "backbone": OWNER.backbone, "round": "1", "cohort": ""}
+    save_file(tensors, path, metadata={**facts, "checksum": content_digest(tensors, facts)})
 
 
 def damage_checksum(path):
-    facts = {"format": "2", "identity": "identity", "backbone": OWNER.backbone, "round": "1", "cohort": ""}
+    facts = {"format": FORMAT, "identity": "identity", "backbone": OWNER.backbone, "round": "1", "cohort": ""}
     save_file(load_file(path), path, metadata=facts)
 
 
@@ -145,6 +155,7 @@ def damage_checksum(path):
         (lambda p: p.write_bytes(b""), "the file is damaged", "an empty file"),
         (damage_truncated, "the file is damaged", "cut off"),
         (damage_version, "not written by this version", "another format"),
+        (damage_former_format, "not written by this version", "a whole file of the former format"),
         (damage_round, "not written by this version", "no round"),
         (lambda p: save_file({"a": np.zeros(1)}, p), "not written by this version", "no facts at all"),
         (lambda p: flip(p, -1), "the checksum differs", "a bit of a number is another one"),

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.roles import LOCAL, Role
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site.features import FeatureSource
-from med_duallora.site.training import class_weights, learning_rate, predict
+from med_duallora.site.training import class_weights, learning_rate
 from tests.unit.tiny import TRAINED, digest, shake
-from tests.unit.trainee import JOB, trainee
+from tests.unit.trainee import JOB, predicted, trainee
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_learning_happens(subjects):
         moments = result.moments
     assert losses[0] == pytest.approx(math.log(2), abs=0.15), "it starts near chance"
     assert losses[-1] < 0.4, "label smoothing .1 has its floor at .2"
-    chances = predict(it.model, it.source, subjects, it.job.train, reference=subjects)
+    chances = predicted(it.model, it.source, subjects, it.job.train, reference=subjects)
     assert ((chances > 0.5) == [subject.label == 1 for subject in subjects]).all()
 
 
@@ -223,23 +223,23 @@ def test_predictions_are_of_view_0_in_evaluation_mode_and_do_not_depend_on_the_b
     it = trainee("train.drop_path=0.5")
     shake(it.model)
     it.model.train()
-    found = predict(it.model, it.source, subjects, it.job.train, reference=subjects)
+    found = predicted(it.model, it.source, subjects, it.job.train, reference=subjects)
     assert not it.model.training
     with torch.no_grad():
         for subject, chance in zip(subjects, found, strict=True):
             logits = it.model.tail(it.source.batch([subject], [0]))
             assert chance == pytest.approx(float(torch.softmax(logits, 1)[0, 1]), abs=1e-6)
     assert ((found >= 0) & (found <= 1)).all()
-    assert predict(it.model, it.source, [], it.job.train, reference=subjects).shape == (0,)
+    assert predicted(it.model, it.source, [], it.job.train, reference=subjects).shape == (0,)
 
 
 def test_no_gradient_is_kept_by_predictions(subjects):
     it = trainee()
-    predict(it.model, it.source, subjects, it.job.train, reference=subjects)
+    predicted(it.model, it.source, subjects, it.job.train, reference=subjects)
     assert all(parameter.grad is None for parameter in it.model.parameters())
 
 
 def test_a_job_without_a_local_adapter_trains(subjects):
     it = trainee("lora.rank_local=0")
-    assert not it.model.of_roles([Role.LOCAL])
+    assert not it.model.of_roles(LOCAL)
     assert np.isfinite(it.train(subjects).loss)

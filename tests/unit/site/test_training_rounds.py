@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from med_duallora.adapter.roles import Role
+from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.cohorts.prepared import PreparedCohort
-from med_duallora.errors import ConfigError, TrainingDiverged
+from med_duallora.errors import TrainingDiverged, UnfitError
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site import training
 from med_duallora.site.features import FeatureCache
-from med_duallora.site.training import learning_rate, predict, train_round
+from med_duallora.site.training import learning_rate, train_round
+from med_duallora.support.devices import autocast
 from tests.unit.tiny import TRAINED, digest, same, shake
-from tests.unit.trainee import trainee
+from tests.unit.trainee import predicted, trainee
 
 NAME = "classifier.encoder.blocks.2.attn.q.global_a"
 
@@ -32,7 +33,7 @@ def continuous_reference(subjects, n_rounds: int) -> dict[str, np.ndarray]:
     it = trainee()
     settings = it.job.train
     parameters = it.model.trained()
-    sent = it.model.of_roles([Role.GLOBAL])
+    sent = it.model.of_roles(GLOBAL)
     groups = [sent.values(), [value for name, value in parameters.items() if name not in sent]]
     optimizer = torch.optim.AdamW(
         [{"params": group} for group in groups], betas=settings.betas, weight_decay=settings.weight_decay
@@ -172,9 +173,9 @@ def test_reduced_precision_trains_float32_parameters(subjects, precision):
     assert found.loss == pytest.approx(expected.loss, abs=0.02)
     assert all(value.dtype == torch.float32 for value in reduced.model.parameters())
     assert all(np.isfinite(value).all() for value in reduced.model.values(TRAINED).values())
-    probabilities = predict(reduced.model, reduced.source, subjects, reduced.job.train, reference=subjects)
+    probabilities = predicted(reduced.model, reduced.source, subjects, reduced.job.train, reference=subjects)
     assert probabilities.dtype == np.float64
-    plain = predict(reduced.model, reduced.source, subjects, exact.job.train, reference=subjects)
+    plain = predicted(reduced.model, reduced.source, subjects, exact.job.train, reference=subjects)
     assert np.allclose(probabilities, plain, atol=0.02)
 
 
@@ -196,7 +197,7 @@ def test_autocast(monkeypatch, case, in_hardware, dtype, reason):
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or in_hardware
     )
-    training.autocast(torch.device(device), precision)
+    autocast(torch.device(device), precision)
     assert made == [{"device": device, "dtype": dtype or torch.float32, "enabled": dtype is not None}], reason
 
 
@@ -258,5 +259,5 @@ def test_a_gradient_that_is_not_finite_is_an_error(subjects, monkeypatch):
 
 
 def test_one_class_cannot_be_trained(subjects):
-    with pytest.raises(ConfigError, match="both needed"):
+    with pytest.raises(UnfitError, match="training needs both classes, and there are 0 normal"):
         trainee().train([subject for subject in subjects if subject.label])

@@ -18,11 +18,12 @@ from med_duallora.support.files import (
     check_writable,
     open_regular,
     parsed_json,
-    read_json,
+    read_object,
     replace_folder,
     sentence,
     sha256_of_file,
     sha256_of_json,
+    unused,
     write_json,
     write_text,
 )
@@ -120,9 +121,29 @@ def test_json_without_end_is_a_value_error(begin: str, end: str, n: int) -> None
 def test_json_as_deep_as_allowed_is_read_and_can_be_copied(tmp_path: Path) -> None:
     text = "[" * MAX_JSON_DEPTH + "0" + "]" * MAX_JSON_DEPTH
     assert canonical_json(copy.deepcopy(parsed_json(text))) == text
-    (tmp_path / "file.json").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match="decode"):
-        read_json(tmp_path / "file.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"\xff", "it is not JSON: .*decode", id="no text"),
+        pytest.param(b'{"a": ', "it is not JSON: Expecting value", id="cut off"),
+        pytest.param(b"[1]", "it must hold one JSON object, not list", id="a list"),
+        pytest.param(b'{"a":' * 100 + b"0" + b"}" * 100, "lie inside each other", id="too deep"),
+    ],
+)
+def test_a_file_without_one_object_says_why(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_object(tmp_path / "file.json")
+
+
+def test_what_is_set_aside_replaces_nothing(tmp_path: Path) -> None:
+    place = tmp_path / "ledger.jsonl"
+    for number in (0, 1):
+        unused(place, "torn").touch()
+        assert (tmp_path / f"ledger.jsonl.torn-{number}").exists()
+    assert unused(place, "previous", first=1) == tmp_path / "ledger.jsonl.previous-1"
 
 
 def test_a_name_that_is_no_text_is_written_in_escapes(tmp_path: Path) -> None:
@@ -132,14 +153,14 @@ def test_a_name_that_is_no_text_is_written_in_escapes(tmp_path: Path) -> None:
 
 def test_json_that_windows_wrote_is_read(tmp_path: Path) -> None:
     (tmp_path / "file.json").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
-    assert read_json(tmp_path / "file.json") == {"a": 1}
+    assert read_object(tmp_path / "file.json") == {"a": 1}
 
 
 def test_a_huge_json_file_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_JSON_BYTES", 5)
     (tmp_path / "file.json").write_text("[1, 2]")
     with pytest.raises(ValueError, match="larger than"):
-        read_json(tmp_path / "file.json")
+        read_object(tmp_path / "file.json")
 
 
 def test_a_pipe_or_device_is_not_waited_for(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ import torch
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import TrainingAborted
 from med_duallora.site import training
-from med_duallora.site.training import predict
 from tests.unit.tiny import TRAINED, same
-from tests.unit.trainee import trainee
+from tests.unit.trainee import predicted, trainee
 
 
 @pytest.fixture(scope="module")
@@ -79,4 +78,4 @@ def test_predictions_stop_too(subjects):
     it = trainee()
     asked = iter([False, False, True])
     with pytest.raises(TrainingAborted):
-        predict(it.model, it.source, subjects, it.job.train, reference=subjects, should_stop=lambda: next(asked))
+        predicted(it.model, it.source, subjects, it.job.train, reference=subjects, should_stop=lambda: next(asked))

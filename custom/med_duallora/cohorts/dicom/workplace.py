@@ -1,7 +1,5 @@
 """A hidden folder below the output for files that are only needed while a run lasts."""
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from med_duallora.errors import CohortError
+from med_duallora.support.locks import locked
 
 PREFIX = ".dicom-"
 
@@ -30,29 +29,20 @@ def workplace(out: Path) -> Iterator[Path]:
             if not _in_use(leftover):
                 shutil.rmtree(leftover, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=out))
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise CohortError(f"--out {out} cannot be used: {error.strerror or error}") from error
     try:
-        # Held while the run lasts; the system lets go of it however the run ends.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield folder
+        with locked(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
         if not existed and not any(out.iterdir()):
             out.rmdir()
 
 
 def _in_use(folder: Path) -> bool:
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        with locked(folder, busy=BlockingIOError()):
+            return False
     except OSError:
         return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from med_duallora.cohorts.classes import untrainable
 from med_duallora.cohorts.examination.measures import MEASURES, SubjectMeasures, odd_ones
 from med_duallora.cohorts.identity import SharedImages
 from med_duallora.cohorts.prepared import SPLITS, PreparedCohort, PreparedSubject
@@ -50,7 +51,7 @@ def classes(cohort: PreparedCohort) -> Iterator[Finding]:
         n_normal, n_disease = labels.count(0), labels.count(1)
         counted = f"the {split} split has {n_normal} normal (NOR) and {n_disease} diseased subjects"
         if split == "train" and not (n_normal and n_disease):
-            yield Finding(ERROR, f"{counted}: training needs both classes, so add subjects of the missing class")
+            yield Finding(ERROR, untrainable(cohort))
         elif not (n_normal and n_disease):
             use = "the best round cannot be chosen" if split == "val" else "balanced accuracy and AUROC are not defined"
             yield Finding(WARNING, f"{counted}: without both classes {use} at this site")

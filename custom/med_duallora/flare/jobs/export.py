@@ -20,7 +20,7 @@ from med_duallora.server.resume import SavedRound
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.reading import assigned, built, parsed
 from med_duallora.settings.workflow import WorkflowConfig
-from med_duallora.support.files import PARTIAL, atomic_path, named, read_json, replace_folder, write_json
+from med_duallora.support.files import PARTIAL, atomic_path, named, read_object, replace_folder, write_json
 
 WORKFLOW = "workflow"
 """Group of the settings that say how the server waits; all others are the job's."""
@@ -145,7 +145,7 @@ def export_job(spec: JobSpec, target: Path) -> Path:
             MedDualLoRARecipe(spec.name, spec.job, spec.workflow, code).export(scratch)
         fresh = Path(scratch) / spec.name
         for path in (fresh / "meta.json", fresh / SERVER_CONFIG, fresh / SITE_CONFIG):
-            write_json(path, _ordered(read_json(path)))
+            write_json(path, _ordered(read_object(path)))
         if spec.adapter:
             for source in (spec.adapter, spec.adapter.with_suffix(".json")):
                 shutil.copyfile(source, (fresh / "app" / CARRIED_ADAPTER).with_suffix(source.suffix))
@@ -277,9 +277,6 @@ def _arguments(path: Path, part: str) -> dict[str, dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = read_json(path)
+        return read_object(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} must hold one JSON object")
-    return value

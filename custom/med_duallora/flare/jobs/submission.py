@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from med_duallora.errors import ConfigError
-from med_duallora.flare.jobs.export import JOBS, JobSpec, export_job, read_spec
+from med_duallora.flare.jobs.export import JOBS, SITE_CONFIG, JobSpec, export_job, read_spec
+from med_duallora.site_kit.layout import check_job_layout
+from med_duallora.support.files import read_object
 
 SIGNATURES = ".__nvfl_*"
 """FLARE signs a job where it lies, and leaves these files there."""
@@ -34,6 +36,7 @@ def prepare_submission(
     Raises:
         ConfigError: there is no such job, or a setting is wrong.
         ArtifactError: the job cannot go on from that adapter.
+        KitError: the folder was exported for an earlier layout of this package, and does not bring its own.
     """
     folder = Path(job)
     if job in JOBS:
@@ -48,6 +51,8 @@ def prepare_submission(
     if assignments or resume_from:
         spec = read_spec(folder, with_code=_has_code(folder)).resumed(resume_from, assignments)
         return export_job(spec, below / spec.name)
+    if not _has_code(folder):
+        check_job_layout(folder, _components(folder))
     return _copied(folder, below / folder.resolve().name)
 
 
@@ -58,6 +63,14 @@ def _for_sites(spec: JobSpec, n_sites: int, backbone_sha256: str) -> JobSpec:
 
 def _has_code(folder: Path) -> bool:
     return any(path.is_dir() for path in folder.glob("*/custom"))
+
+
+def _components(folder: Path) -> object:
+    """Return what a folder's site configuration names; nothing where FLARE itself will say what is wrong with it."""
+    try:
+        return read_object(folder / SITE_CONFIG)
+    except (OSError, ValueError):
+        return None
 
 
 def _copied(folder: Path, target: Path) -> Path:

@@ -1,7 +1,7 @@
-"""Processes of a federation: started from their kits, recognised beyond doubt, and gone when they are stopped.
+"""Processes of a federation: started, recognised beyond doubt, and gone when they are stopped.
 
-Job processes run in sessions of their own, and outlive a killed parent. So every process of a federation carries the
-federation's random identity in its environment, which its children inherit: nothing else on the machine is touched.
+Job processes run in sessions of their own, and outlive a killed parent. So every process of a federation, simulated or
+rehearsed, carries its random identity in its environment, which its children inherit: nothing else is touched.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -65,14 +65,13 @@ def check_port(port: int) -> None:
             ) from error
 
 
-def start(kit: Path, log: Path, identity: str, settings: Mapping[str, str] | None = None) -> StartedProcess:
+def start(kit: Path, log: Path, identity: str) -> StartedProcess:
     """Start the server or client of a kit with the kit's own script, in a session of its own.
 
     Args:
         kit: startup kit of the server or of a site.
         log: takes what the process prints; it is extended.
         identity: of the federation.
-        settings: environment variables besides this process's own.
 
     Raises:
         FederationError: the kit has no start script, or the process ended at once.
@@ -80,23 +79,53 @@ def start(kit: Path, log: Path, identity: str, settings: Mapping[str, str] | Non
     script = kit / "startup" / "sub_start.sh"
     if not script.is_file():
         raise FederationError(f"{kit} is not a startup kit of a server or site: {script} is missing")
+    # this Python first, and a site's configuration from its kit only
+    values = {name: value for name, value in os.environ.items() if name != SITE_CONFIG_VARIABLE}
+    values["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), values.get("PATH", "")])
+    # --once: the script becomes the FLARE process itself, instead of a watchdog that would start it again
+    command = ["bash", str(script), "--once"]
+    process = _launched(command, {**values, MARK: identity, "NVFLARE_SECURE_LOGGING": "1"}, log, kit)
+    try:
+        return StartedProcess(kit.name, process.pid, psutil.Process(process.pid).create_time())
+    except psutil.NoSuchProcess:
+        raise FederationError(f"{kit.name} ended at once; see {log}") from None
+
+
+@contextlib.contextmanager
+def supervised(command: Sequence[str], settings: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program inside the block; nothing that it started is left afterwards, however the block ends.
+
+    Args:
+        command: program and arguments.
+        settings: environment variables besides this process's own.
+        log: takes what the program prints; an older one goes.
+    """
+    identity = new_identity()
+    log.unlink(missing_ok=True)
+    with signals_interrupt():
+        try:
+            yield _launched(command, {**os.environ, **settings, MARK: identity}, log)
+        finally:
+            with not_interrupted():
+                stop(identity)
+
+
+def _launched(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
-        # --once: the script becomes the FLARE process itself, instead of a watchdog that would start it again
         process = subprocess.Popen(
-            ["bash", str(script), "--once"],
-            env={**_environment(identity), **(settings or {})},
-            cwd=kit,
+            command,
+            env=environment,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     threading.Thread(target=process.wait, daemon=True).start()  # no zombie while this program runs
-    try:
-        return StartedProcess(kit.name, process.pid, psutil.Process(process.pid).create_time())
-    except psutil.NoSuchProcess:
-        raise FederationError(f"{kit.name} ended at once; see {log}") from None
+    return process
 
 
 def is_running(process: StartedProcess, identity: str) -> bool:
@@ -147,17 +176,6 @@ def stop(identity: str, grace_s: float = 10.0) -> list[int]:
     if left:
         raise FederationError(f"processes {left} did not end although they were killed")
     return sorted(ended)
-
-
-def kill(process: StartedProcess, identity: str, sign: int = signal.SIGKILL) -> None:
-    """Send a signal to one process, as an accident would; its job processes are left alone.
-
-    Raises:
-        FederationError: it does not run any more.
-    """
-    if not is_running(process, identity):
-        raise FederationError(f"{process.name} (process {process.pid}) does not run")
-    psutil.Process(process.pid).send_signal(sign)
 
 
 def wait_until(what: str, done: Callable[[], bool], timeout_s: float, interval_s: float = 0.25) -> None:
@@ -220,13 +238,6 @@ def _handlers(handler: Callable[[int, FrameType | None], object]) -> Iterator[No
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
-
-
-def _environment(identity: str) -> dict[str, str]:
-    """Return the environment of a kit's process: this Python first, and a site's configuration from its kit only."""
-    values = {name: value for name, value in os.environ.items() if name != SITE_CONFIG_VARIABLE}
-    values["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), values.get("PATH", "")])
-    return values | {MARK: identity, "NVFLARE_SECURE_LOGGING": "1"}
 
 
 def _identity(process: psutil.Process) -> str | None:

@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import med_duallora
-from med_duallora.cohorts.origin import origin_of
 from med_duallora.errors import ConfigError, InputError
 from med_duallora.flare.jobs.export import JobSpec, export_job
 from med_duallora.flare.local.detour import Detour
 from med_duallora.flare.local.earlier_states import take_states
 from med_duallora.flare.local.workspace import RUN_FILE, SERVER, read_record, results_in
-from med_duallora.server.rundir import EVALUATION_FILE, ROUNDS_FILE
+from med_duallora.server.rundir import EVALUATION_FILE, read_rounds
 from med_duallora.settings.config import SITE_CONFIG_VARIABLE, SiteConfig, assigned
-from med_duallora.support.files import parsed_json, read_json, sha256_of_file, sha256_of_json, write_json
+from med_duallora.support.files import read_object, sha256_of_file, sha256_of_json, write_json
 
 OF_ONE_RUN = ("site_config", "job", "flare", "state", "report")
 NESTED = {"job": "", "workflow": "workflow.", "lora": "lora.", "train": "train.", "augment": "augment."}
@@ -82,6 +81,13 @@ class Simulation:
     def server_directory(self) -> Path:
         """Return where the simulated server writes its results."""
         return self.workspace / SERVER
+
+    def finished_rounds(self) -> list[dict[str, Any]]:
+        """Return the records of the rounds so far; none where their file is damaged."""
+        try:
+            return read_rounds(self.server_directory)
+        except (OSError, ValueError):
+            return []
 
     def site_config(self, site: str) -> SiteConfig:
         """Return a site's configuration; CPU threads do not depend on ``n_parallel``, so neither do results.
@@ -238,31 +244,15 @@ def _plain(config: SiteConfig) -> dict[str, Any]:
 def problems(simulation: Simulation) -> list[str]:
     """Return why the results are not complete; the simulator's exit code does not tell."""
     directory = simulation.server_directory
-    rounds = read_rounds(directory)
+    rounds = simulation.finished_rounds()
     planned = simulation.spec.workflow.rounds(simulation.spec.job)
     found = [f"{len(rounds)} of {len(planned)} rounds were finished"] if len(rounds) < len(planned) else []
     try:
-        evaluated = set(read_json(directory / EVALUATION_FILE)["sites"])
+        evaluated = set(read_object(directory / EVALUATION_FILE)["sites"])
     except (OSError, ValueError, KeyError, TypeError):
         return [*found, "the trained adapter was not evaluated"]
     missing = sorted(set(simulation.sites) - evaluated)
     return [*found, f"no evaluation from {', '.join(missing)}"] if missing else found
-
-
-def mark_origin(simulation: Simulation) -> None:
-    """Note beside the scores where the cohorts come from: only here are both at hand; reports say it."""
-    path = simulation.server_directory / EVALUATION_FILE
-    evaluation = read_json(path)
-    write_json(path, {**evaluation, "origin": origin_of(simulation.sites.values()).to_dict()})
-
-
-def read_rounds(directory: Path) -> list[dict[str, Any]]:
-    """Return the finished rounds so far; a line that is still being written is left for later, a damaged file out."""
-    try:
-        text = (directory / ROUNDS_FILE).read_text(encoding="utf-8")
-        return [parsed_json(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    except (OSError, ValueError):
-        return []
 
 
 def logged_errors(simulation: Simulation) -> list[str]:

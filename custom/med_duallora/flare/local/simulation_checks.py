@@ -4,11 +4,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from med_duallora.errors import CohortError, ConfigError
-from med_duallora.support.files import read_json
+from med_duallora.errors import ConfigError, UnfitError
+from med_duallora.support.files import read_object
 
 if TYPE_CHECKING:
-    from med_duallora.cohorts.prepared import PreparedCohort
     from med_duallora.flare.local.simulation import Simulation
 
 LOG_MODES = ("concise", "msg_only", "full", "verbose")
@@ -16,50 +15,40 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def check_inputs(simulation: "Simulation") -> None:
-    """Refuse what no site, or one of them, could train with.
+    """Refuse what no site, or one of them, could run.
 
-    A site without both classes is only said where the job goes on without it (``workflow.min_sites``), and so is a
+    A site that cannot run the job is only said where the job goes on without it (``workflow.min_sites``), and so is a
     score that a site will not have because a class is missing in its val or test split.
 
     Raises:
         InputError: says what to change.
     """
-    from med_duallora.backbone import check_agreed, check_checkpoint, checkpoint_sha256, packaged_checkpoint
-    from med_duallora.boundary.contract import EgressContract
-    from med_duallora.cohorts.classes import lacking_class
-    from med_duallora.cohorts.prepared import PreparedCohort
-    from med_duallora.support.devices import resolve_device
+    from med_duallora.site.fitness import problems
 
     job = simulation.spec.job
-    EgressContract.for_job(job)
-    checkpoint = simulation.backbone_checkpoint or packaged_checkpoint(job.backbone)
-    check_agreed(job.backbone, job.backbone_sha256, checkpoint_sha256(checkpoint))
-    check_checkpoint(checkpoint, job.backbone)
-    lacks = {}
-    for site, folder in simulation.sites.items():
-        resolve_device(simulation.site_config(site).device)
-        cohort = PreparedCohort.read(folder)
-        if lack := lacking_class(cohort):
-            lacks[site] = lack
-        _say_missing_scores(site, cohort)
-    _check_classes(simulation, lacks)
+    unfit = {}
+    for site in simulation.sites:
+        if found := problems(simulation.site_config(site), job):
+            unfit[site] = "; ".join(map(str, found))
+    others = [site for site in simulation.sites if site not in unfit]
+    for site, reasons in unfit.items():
+        text = f"{site} cannot run this job: {reasons}"
+        if len(others) < simulation.spec.workflow.min_sites:
+            hint = f" (--sites {','.join(others)} runs without it)" if others else ""
+            raise UnfitError(text + hint, f"{site} cannot run this job")
+        print(text, file=sys.stderr)
+    for site in others:
+        _say_missing_scores(site, simulation.sites[site])
 
 
-def _say_missing_scores(site: str, cohort: "PreparedCohort") -> None:
+def _say_missing_scores(site: str, folder: Path) -> None:
     from med_duallora.cohorts.classes import lacking_class
+    from med_duallora.cohorts.prepared import PreparedCohort
 
+    cohort = PreparedCohort.read(folder)
     for split, score in (("val", "validation"), ("test", "the test")):
         if lack := lacking_class(cohort, split):
             print(f"{site} will have no balanced accuracy in {score}: {lack}", file=sys.stderr)
-
-
-def _check_classes(simulation: "Simulation", lacks: dict[str, str]) -> None:
-    others = [site for site in simulation.sites if site not in lacks]
-    for site, lack in lacks.items():
-        text = f"{site} cannot train, which needs both classes: {lack}"
-        if len(others) < simulation.spec.workflow.min_sites:
-            raise CohortError(text + (f" (--sites {','.join(others)} runs without it)" if others else ""))
-        print(text, file=sys.stderr)
 
 
 def known_log_config(text: str) -> str:
@@ -74,13 +63,11 @@ def known_log_config(text: str) -> str:
         return text
     place = Path(text).resolve()
     try:
-        is_whole = isinstance(read_json(place), dict)
-    except (OSError, ValueError):
-        is_whole = False
-    if not is_whole:
+        read_object(place)
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"--log-config {text}: it must be {', '.join(LOG_MODES)}, a level ({', '.join(LOG_LEVELS)}), or the JSON "
             "file of a logging configuration"
-        )
+        ) from error
     check_passable(place, "--log-config")
     return str(place)

@@ -4,7 +4,6 @@ A run's results may have cost hours, so nothing here deletes them: a workspace t
 and only the feature cache, which any run can use, is taken back from it.
 """
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 from med_duallora.errors import InputError
 from med_duallora.server.rundir import EVALUATION_FILE, ROUNDS_FILE
-from med_duallora.support.files import read_json
+from med_duallora.support.files import read_object, unused
+from med_duallora.support.locks import locked
 
 RUN_FILE = "run.json"
 LOG_FILE = "simulator.log"
@@ -23,18 +23,15 @@ SERVER = Path("flare") / "server" / "simulate_job" / "app_server"
 
 
 @contextmanager
-def locked(workspace: Path) -> Iterator[None]:
+def held(workspace: Path) -> Iterator[None]:
     """Keep the workspace for this process inside the block.
 
     Raises:
         InputError: another simulation is at work there.
     """
     workspace.mkdir(parents=True, exist_ok=True)
-    with (workspace / LOCK_FILE).open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another simulation is at work in {workspace}; choose another workspace") from None
+    busy = InputError(f"another simulation is at work in {workspace}; choose another workspace")
+    with locked(workspace / LOCK_FILE, busy):
         yield
 
 
@@ -46,7 +43,7 @@ def read_record(workspace: Path) -> dict[str, Any] | None:
     """
     path = workspace / RUN_FILE
     try:
-        record = read_json(path)
+        return read_object(path)
     except FileNotFoundError:
         # the lock and a cache alone are what is left where moving a run aside was broken off
         if workspace.exists() and any(place.name not in (LOCK_FILE, CACHE) for place in workspace.iterdir()):
@@ -56,7 +53,6 @@ def read_record(workspace: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}; remove the workspace or choose another one") from error
-    return record if isinstance(record, dict) else {}
 
 
 def results_in(workspace: Path) -> str:
@@ -79,10 +75,7 @@ def set_aside(workspace: Path) -> Path:
     Raises:
         OSError: it cannot be moved, because it is a mount point for example; it is as it was.
     """
-    number = 1
-    while (previous := workspace.with_name(f"{workspace.name}.previous-{number}")).exists():
-        number += 1
-    workspace.rename(previous)
+    previous = workspace.rename(unused(workspace, "previous", first=1))
     workspace.mkdir()
     if (previous / CACHE).is_dir():
         (previous / CACHE).rename(workspace / CACHE)

@@ -1,7 +1,6 @@
 """The server's aggregator: in-time weighted accumulation, and the record of every round."""
 
 import time
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -18,6 +17,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
+from med_duallora.adapter.methods import plan_of
 from med_duallora.boundary.ledger import ALLOWED, BLOCKED, utc_now
 from med_duallora.errors import AggregationError, EgressViolation
 from med_duallora.flare.server.directory import keep_receipt, server_directory
@@ -28,17 +28,16 @@ from med_duallora.flare.wire.receipts import event_entry, train_entry
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT, publish_statistics, write_at_server
 from med_duallora.server.aggregation import AggregationResult
 from med_duallora.server.monitoring import round_summary
-from med_duallora.server.rundir import ROUNDS_FILE
+from med_duallora.server.rundir import add_round
 from med_duallora.server.screening import RoundRules, ScreenedResult, ScreenedRound
 from med_duallora.settings.reading import built
-from med_duallora.support.files import canonical_json
 
 DECIMALS = 6
 """Of the means that the console shows."""
 
 
 class DualLoRAAggregator(Aggregator):
-    """Takes contributions one by one, checks each against the contract again, and averages the factors.
+    """Takes contributions one by one, checks each against the contract again, and aggregates them by the job's rule.
 
     A refused contribution never spoils a round; a round with too few of them leaves the global adapter as it was.
     Memory is that of one accumulator, however many sites there are. What arrives is recorded in ``received.jsonl``,
@@ -115,14 +114,16 @@ class DualLoRAAggregator(Aggregator):
             self.log_error(fl_ctx, f"contribution of {site} left out: {reason}")
         if screened.remark:
             self.log_warning(fl_ctx, screened.remark)
-        _append_line(server_directory(fl_ctx) / ROUNDS_FILE, canonical_json(record))
+        add_round(server_directory(fl_ctx), record)
         write_at_server(self, self._summary, int(record["round"]), fl_ctx)
         return DXO(DataKind.WEIGHTS, data=result.tensors).to_shareable()
 
     def _open(self, fl_ctx: FLContext) -> None:
         with self._lock:
             round_index = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
-            self._round = ScreenedRound(job_of(fl_ctx).contract, round_index, self._rules)
+            job = job_of(fl_ctx)
+            rule = plan_of(job.settings).aggregation
+            self._round = ScreenedRound(job.contract, round_index, self._rules, rule)
             self._started = time.monotonic()
             self._n_refused_before += len(self._refused)
             self._sites, self._refused = {}, []
@@ -207,8 +208,3 @@ def _site_record(reply: TrainReply, payload_bytes: int) -> dict[str, Any]:
         "payload_bytes": payload_bytes,
         "weight": reply.weight,
     }
-
-
-def _append_line(target: Path, line: str) -> None:
-    with target.open("a", encoding="utf-8") as stream:
-        stream.write(line + "\n")

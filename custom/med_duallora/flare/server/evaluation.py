@@ -17,17 +17,14 @@ from med_duallora.boundary.ledger import utc_now
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import ArtifactError, ConfigError, EgressViolation
 from med_duallora.flare.server.directory import keep_receipt, server_directory
-from med_duallora.flare.server.persistor import BEST, LAST
 from med_duallora.flare.wire.job import job_of
 from med_duallora.flare.wire.payload import read_failure, read_metrics_reply, set_lineage
 from med_duallora.flare.wire.receipts import metrics_entry
 from med_duallora.server.artifact import load_adapter
-from med_duallora.server.rundir import EVALUATION_FILE
+from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE
 from med_duallora.settings.limits import some_of
 from med_duallora.settings.workflow import WorkflowConfig
 from med_duallora.support.files import write_json
-
-MODELS = {"best": BEST, "last": LAST}
 
 
 class AdapterEvaluation(Controller):
@@ -50,7 +47,7 @@ class AdapterEvaluation(Controller):
 
     def __init__(self, models: list[str], min_sites: int = 1, wait_s: int = 600, timeout_s: int = 0) -> None:
         super().__init__(task_check_period=0.2)
-        known = some_of(*MODELS)
+        known = some_of(*ADAPTERS)
         if not known.holds(models):
             raise ConfigError.of("models", models, known.text)
         WorkflowConfig(min_sites=min_sites, wait_s=wait_s, round_timeout_s=timeout_s)  # has the same limits
@@ -72,7 +69,7 @@ class AdapterEvaluation(Controller):
         directory = server_directory(fl_ctx)
         found: dict[str, dict[str, Any]] = {}
         for model in self.models:
-            path = directory / f"{MODELS[model]}.safetensors"
+            path = directory / f"{ADAPTERS[model]}.safetensors"
             if model == "best" and not path.exists():
                 self.log_info(
                     fl_ctx, "no best adapter was selected: there were too few rounds, or no site could validate"

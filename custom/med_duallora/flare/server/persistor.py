@@ -18,10 +18,8 @@ from med_duallora.flare.wire.payload import set_lineage
 from med_duallora.measures import KEY_MEASURE
 from med_duallora.server.artifact import adapter_manifest, load_adapter, save_adapter
 from med_duallora.server.resume import SavedRound
-from med_duallora.server.rundir import FLARE_MANIFEST_FILE, JOB_FILE, contributions, round_record
+from med_duallora.server.rundir import ADAPTERS, FLARE_MANIFEST_FILE, JOB_FILE, contributions, round_record
 from med_duallora.support.files import write_json
-
-BEST, LAST = "adapter_best", "adapter_last"
 
 
 class SafetensorsPersistor(ModelPersistor):
@@ -52,7 +50,7 @@ class SafetensorsPersistor(ModelPersistor):
             incoming = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
             # what the sites scored is what the round before this one gave
             round_index = int(fl_ctx.get_prop(AppConstants.CURRENT_ROUND)) - 1
-            self._save(BEST, incoming, round_index, fl_ctx, **{KEY_MEASURE: score})
+            self._save("best", incoming, round_index, fl_ctx, **{KEY_MEASURE: score})
 
     def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
         """Return the global state of the first round, and write ``job.json``; stops the job where it cannot."""
@@ -67,7 +65,7 @@ class SafetensorsPersistor(ModelPersistor):
 
     def save_model(self, model: ModelLearnable, fl_ctx: FLContext) -> None:
         """Keep the result of a round as ``adapter_last``, and name it in FLARE's list of artefacts."""
-        path = self._save(LAST, model, int(fl_ctx.get_prop(AppConstants.CURRENT_ROUND)), fl_ctx)
+        path = self._save("last", model, int(fl_ctx.get_prop(AppConstants.CURRENT_ROUND)), fl_ctx)
         artifacts = {"schema_version": "1", "artifacts": {"global_model": path.name}}
         write_json(path.parent / FLARE_MANIFEST_FILE, artifacts)
 
@@ -97,7 +95,7 @@ class SafetensorsPersistor(ModelPersistor):
         self._lineage, self._earlier = saved.lineage.continued(start), saved
         return dict(saved.tensors)
 
-    def _save(self, name: str, model: ModelLearnable, round_index: int, fl_ctx: FLContext, **facts: float) -> Path:
+    def _save(self, which: str, model: ModelLearnable, round_index: int, fl_ctx: FLContext, **facts: float) -> Path:
         job, directory = job_of(fl_ctx), server_directory(fl_ctx)
         sites, counts = self._contributors(directory, round_index)
         manifest = adapter_manifest(
@@ -110,7 +108,7 @@ class SafetensorsPersistor(ModelPersistor):
             n_rounds_by_site=counts,
             **facts,
         )
-        return save_adapter(directory, name, model[ModelLearnableKey.WEIGHTS], manifest)
+        return save_adapter(directory, ADAPTERS[which], model[ModelLearnableKey.WEIGHTS], manifest)
 
     def _contributors(self, directory: Path, round_index: int) -> tuple[list[str], dict[str, int]]:
         """Return who took part in a round, and in how many rounds of the whole training each site has."""

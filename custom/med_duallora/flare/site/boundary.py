@@ -2,7 +2,7 @@
 
 Everything is derived at the site. The job contributes its settings, from which the installed code derives the
 contract; the policy, the pinned hashes and the ledger come from the site's own configuration, and what a payload holds
-is compared with what this site's model holds and has computed.
+is compared with what this site's own steps offered and with the tensors that stay.
 """
 
 from collections.abc import Mapping
@@ -139,17 +139,18 @@ class Boundary:
 
 
 def check_against_site(reply: TrainReply, runtime: SiteRuntime) -> None:
-    """Compare a payload with the site's own state.
+    """Compare a payload with what the site's last training offered, and with what stays.
 
     Raises:
-        EgressViolation: it is not the round or weight that was just trained; a tensor is not the site's current global
-            adapter, or equals one that stays.
+        EgressViolation: it is not the round or weight that was just trained; a tensor is not the one that was offered,
+            or equals one that stays.
     """
-    if runtime.offered != (reply.round_index, reply.weight):
+    offer = runtime.offered
+    if offer is None or (offer.round_index, offer.weight) != (reply.round_index, reply.weight):
         raise EgressViolation("the round or the weight is not that of this site's last training")
-    current, kept = runtime.sent_state(), runtime.kept_state()
+    kept = {**runtime.kept_state(), **runtime.model.statistics()}
     for name, value in reply.tensors.items():
-        if not _same_bytes(value, current[name]):
+        if not offer.holds(name, value):
             raise EgressViolation(f"tensor {name} is not this site's current global adapter")
         if value.any() and any(_same_bytes(value, other) for other in kept.values()):
             raise EgressViolation(f"tensor {name} equals a tensor that stays at the site")
@@ -161,7 +162,7 @@ def _same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
 
 def _check_backbone(config: SiteConfig, runtime: SiteRuntime) -> None:
     try:
-        config.policy.check_backbone(runtime.backbone_sha256)
+        config.policy.check_backbone(runtime.model.backbone_sha256)
     except ConfigError as error:
         raise EgressViolation(str(error)) from error
 

@@ -15,14 +15,15 @@ from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
 from med_duallora.boundary.contract import EgressContract
-from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, StateError, TrainingAborted
+from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, StateError, TrainingAborted, UnfitError
 from med_duallora.flare.wire.job import job_of
 from med_duallora.flare.wire.payload import TrainReply, metrics_reply, task_lineage, task_tensors
 from med_duallora.flare.wire.tracking import publish_statistics, stream_from_site
 from med_duallora.settings.config import SiteConfig
+from med_duallora.site.fitness import check
+from med_duallora.site.places import without_paths
 from med_duallora.site.runtime import SiteRuntime
-from med_duallora.site_kit.places import check_places, without_paths
-from med_duallora.support.devices import check_device
+from med_duallora.support.devices import use_threads
 from med_duallora.support.usage import peak_memory_mb
 
 State = dict[str, np.ndarray]
@@ -40,6 +41,8 @@ def loggable(error: BaseException) -> str:
     level DEBUG.
     """
     name = type(error).__name__
+    if isinstance(error, UnfitError):
+        return f"{name}: {error.in_log} ({HINT} to see it whole)"
     if not isinstance(error, QUOTABLE):
         return f"{name} ({HINT} to see the message)"
     whole = str(error)
@@ -71,14 +74,15 @@ class DualLoRALearner(Learner):
         try:
             place = SiteConfig.place(site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES))
             config = SiteConfig.from_file(place)
-            check_places(config, place)
-            check_device(config.device, place)
-            self._runtime = SiteRuntime(site, job_of(fl_ctx).settings, config)
+            job = job_of(fl_ctx).settings
+            check(config, job, source=place)
+            use_threads(config.n_threads)
+            self._runtime = SiteRuntime(site, job, config)
         except Exception as error:
             self._report("initialisation", error, fl_ctx)
             self._now(phase="not initialised")
             return
-        self._now(phase="waiting", device=self._runtime.source.device.type)
+        self._now(phase="waiting", device=self._runtime.model.source.device.type)
 
     def validate(self, data: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Score the incoming global adapter: on the validation split before training, on the test split after."""
@@ -123,7 +127,7 @@ class DualLoRALearner(Learner):
             "train_loss": progress["loss"],
             "n_steps": progress["step"],
             "steps_per_second": progress["step"] / max(time.monotonic() - self._round_began, 1e-9),
-            "peak_memory_mb": peak_memory_mb(self._runtime.source.device),
+            "peak_memory_mb": peak_memory_mb(self._runtime.model.source.device),
         }
         self._now(**self._runtime.allowed_metrics(found))
 
@@ -137,7 +141,7 @@ class DualLoRALearner(Learner):
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
         try:
             state, round_index = _read_task(self._runtime.contract, data)
-            self._runtime.follow(task_lineage(data))
+            self._runtime.model.follow(task_lineage(data))
         except EgressViolation as violation:
             self._report(f"reading the task for {what}", violation, fl_ctx)
             return make_reply(ReturnCode.BAD_TASK_DATA)

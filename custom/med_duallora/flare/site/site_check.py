@@ -6,11 +6,13 @@ from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 
-from med_duallora.errors import MedDualLoRAError
+from med_duallora.errors import MedDualLoRAError, UnfitError
 from med_duallora.settings.config import SiteConfig
-from med_duallora.site_kit.places import without_paths
+from med_duallora.site.fitness import check
+from med_duallora.site.places import without_paths
+from med_duallora.site_kit.kit import read_kit
+from med_duallora.site_kit.layout import check_site_layout
 from med_duallora.site_kit.policy_channels import site_config_file
-from med_duallora.site_kit.usable import check_usable
 
 
 def say_whether_usable(component: FLComponent, fl_ctx: FLContext) -> None:
@@ -23,15 +25,18 @@ def say_whether_usable(component: FLComponent, fl_ctx: FLContext) -> None:
     if workspace is None:
         return
     try:
-        place = site_config_file(Path(workspace.get_root_dir()))
+        kit = Path(workspace.get_root_dir())
+        check_site_layout(read_kit(kit.absolute()))
+        place = site_config_file(kit)
         if place is None:
             component.log_error(
                 fl_ctx, "local/privacy.json names no site configuration: run site-kit", fire_event=False
             )
             return
-        check_usable(SiteConfig.from_file(place), place)
+        check(SiteConfig.from_file(place), source=place)
     except MedDualLoRAError as error:
-        text = f"every job will fail at this site: {without_paths(str(error))}"
+        reason = error.in_log if isinstance(error, UnfitError) else without_paths(str(error))
+        text = f"every job will fail at this site: {reason}"
         component.log_error(fl_ctx, text, fire_event=False)
         return
     component.log_info(fl_ctx, f"site configuration {place.name} is usable", fire_event=False)

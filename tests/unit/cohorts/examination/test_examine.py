@@ -87,7 +87,7 @@ def no_ventricle(folder: Path) -> None:
     [
         (
             one_class_to_train,
-            "the train split has 0 normal (NOR) and 10 diseased subjects",
+            "its train split has 0 normal (NOR) and 10 diseased subjects",
         ),
         (damaged, "prepare ge003 again"),
         (missing, "ge003_sax_es.nii.gz does not exist"),

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from med_duallora.flare.local import rounds_shown as follow
 from med_duallora.flare.local.rounds_shown import round_line, rounds_shown
+from med_duallora.support import progress
 
 
 def record(index: int, scores: dict[str, float | None], *refused: dict[str, str]) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def test_a_site_without_a_score_and_a_refusal_are_shown() -> None:
 
 def test_without_a_terminal_every_round_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     rounds = [record(0, {"ge": 0.5}), record(1, {"ge": 0.6})]
-    with rounds_shown(2) as show:
+    with rounds_shown(2, range(2)) as show:
         show([])
         show(rounds[:1])
         show(rounds[:1])
@@ -36,8 +36,8 @@ def test_without_a_terminal_every_round_is_printed_once(capsys: pytest.CaptureFi
 def test_without_a_terminal_silence_is_broken(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "QUIET_S", 0.0)
-    with rounds_shown(1) as show:
+    monkeypatch.setattr(progress, "QUIET_S", 0.0)
+    with rounds_shown(1, range(1)) as show:
         show([])
         show([record(0, {"ge": 0.5})])
         show([record(0, {"ge": 0.5})])
@@ -48,7 +48,7 @@ def test_without_a_terminal_silence_is_broken(
 
 def test_on_a_terminal_there_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    with rounds_shown(2) as show:
+    with rounds_shown(2, range(2)) as show:
         show([record(0, {"ge": 0.5})])
         show([record(0, {"ge": 0.5}), record(1, {"ge": 0.6})])
     out = capsys.readouterr().out
@@ -59,7 +59,7 @@ def test_on_a_terminal_there_is_a_bar(capsys: pytest.CaptureFixture[str], monkey
 def test_a_resumed_job_counts_its_own_rounds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "QUIET_S", 0.0)
+    monkeypatch.setattr(progress, "QUIET_S", 0.0)
     rounds = [record(2, {"ge": 0.5}), record(3, {"ge": 0.6})]
     with rounds_shown(4, range(2, 4)) as show:
         show(rounds[:1])

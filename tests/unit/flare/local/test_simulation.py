@@ -16,12 +16,10 @@ from med_duallora.flare.local.simulation import (
     check_nothing_is_lost,
     finished_run,
     logged_errors,
-    mark_origin,
     problems,
-    read_rounds,
     start_clean,
 )
-from med_duallora.flare.local.workspace import locked
+from med_duallora.flare.local.workspace import held
 from med_duallora.settings.config import SITE_CONFIG_VARIABLE, JobConfig, SiteConfig
 
 
@@ -99,7 +97,7 @@ def test_nothing_is_lost_where_nothing_was_done(simulation: Simulation) -> None:
 def test_a_new_workspace_is_used(simulation: Simulation) -> None:
     assert finished_run(simulation) is None
     simulation.workspace.mkdir()
-    with locked(simulation.workspace):
+    with held(simulation.workspace):
         assert finished_run(simulation) is None
 
 
@@ -234,21 +232,11 @@ def test_no_results_at_all_are_named(simulation: Simulation) -> None:
     assert problems(simulation) == ["0 of 2 rounds were finished", "the trained adapter was not evaluated"]
 
 
-def test_a_line_that_is_being_written_waits(tmp_path: Path) -> None:
-    (tmp_path / "round_metrics.jsonl").write_text('{"round": 0}\n{"rou')
-    assert read_rounds(tmp_path) == [{"round": 0}]
-
-
-def test_the_origin_of_the_data_is_noted_beside_the_scores(simulation: Simulation, tmp_path: Path) -> None:
+def test_a_damaged_file_of_rounds_is_left_out(simulation: Simulation) -> None:
     finish(simulation)
-    mark_origin(simulation)
-    where = simulation.server_directory / "evaluation.json"
-    assert json.loads(where.read_text())["origin"] == {"phantoms": "none", "datasets": []}
-    phantoms = tmp_path / "prepared" / "ge"
-    phantoms.mkdir(parents=True)
-    (tmp_path / "prepared" / "preparation.json").write_text('{"synthetic": true}')
-    mark_origin(dataclasses.replace(simulation, sites={"ge": phantoms}))
-    assert json.loads(where.read_text())["origin"] == {"phantoms": "all", "datasets": []}
+    assert len(simulation.finished_rounds()) == 2
+    (simulation.server_directory / "round_metrics.jsonl").write_text('{"round": 0}\n{"rou\n')
+    assert simulation.finished_rounds() == []
 
 
 def log(simulation: Simulation, name: str, *lines: str) -> None:
@@ -275,10 +263,10 @@ def test_without_logs_there_is_nothing_to_show(simulation: Simulation) -> None:
 
 def test_two_simulations_do_not_share_a_workspace(tmp_path: Path) -> None:
     def second() -> Any:
-        with locked(tmp_path):
+        with held(tmp_path):
             return None
 
-    with locked(tmp_path), pytest.raises(InputError, match="another simulation is at work"):
+    with held(tmp_path), pytest.raises(InputError, match="another simulation is at work"):
         second()
     second()
 

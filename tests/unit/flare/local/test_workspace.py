@@ -4,7 +4,7 @@ import pytest
 
 from med_duallora.errors import InputError
 from med_duallora.flare.local import workspace as workspaces
-from med_duallora.flare.local.workspace import locked, read_record, results_in, set_aside
+from med_duallora.flare.local.workspace import held, read_record, results_in, set_aside
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_move_that_was_broken_off_can_be_started_over(workspace: Path, monkeyp
     assert files(workspace.with_name("run.previous-1")) == before, "it is whole in the new place"
     assert read_record(workspace) is None, "and the workspace is new"
     (workspace / "cache").mkdir(parents=True)
-    with locked(workspace):
+    with held(workspace):
         assert read_record(workspace) is None, "so it is with the lock and a cache in it"
 
 

@@ -52,6 +52,16 @@ def test_the_configuration_is_found_through_the_privacy_scope(
     assert answered(Site(engine, tiny_job).ask("train", **properties)) == ReturnCode.OK
 
 
+def test_the_learner_decides_how_many_threads_its_process_has(
+    site: Site, configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", used.append)
+    configured.write_text(json.dumps({**json.loads(configured.read_text()), "n_threads": 3}))
+    assert answered(site.ask("train")) == ReturnCode.OK
+    assert used == [3]
+
+
 def no_file(path: Path) -> None:
     path.unlink()
 
@@ -97,9 +107,7 @@ def test_an_unusable_place_is_reported_with_file_and_setting_but_without_paths(
     empty_cohort(configured)
     with caplog.at_level(logging.INFO):
         site.ask("train")
-    expected = (
-        "ConfigError: site configuration site_ge.json in <path>: data_dir = '<path>', but there is no such folder"
-    )
+    expected = "UnfitError: site configuration site_ge.json in <path>: data_dir = '<path>', but there is no such folder"
     assert expected in caplog.text
 
 
@@ -111,8 +119,8 @@ def test_a_device_that_is_not_there_is_reported_with_file_setting_and_fix(
     with caplog.at_level(logging.INFO):
         assert answered(site.ask("train")) == ReturnCode.EXECUTION_EXCEPTION
     expected = (
-        "ConfigError: site configuration site_ge.json in <path>: device = 'cuda', but this machine has no usable CUDA "
-        "device; use cpu or auto"
+        "UnfitError: site configuration site_ge.json in <path>: device = 'cuda', but this machine has no usable CUDA "
+        "device: use cpu or auto"
     )
     assert expected in caplog.text
 
@@ -146,7 +154,7 @@ def test_a_task_s_run_decides_which_state_is_continued(site: Site) -> None:
     site.ask("train")
     runtime = site.learner.runtime
     assert runtime is not None
-    assert runtime.directory.name == site.lineage.run_id
+    assert runtime.model.directory.name == site.lineage.run_id
     kept = runtime.kept_state()
     first, site.lineage = site.lineage, Lineage.begin()
     site.ask("validate")

@@ -49,12 +49,11 @@ class Console:
         self._session = session
         self.person = person
 
-    def connected_sites(self) -> set[str]:
-        """Return the names of the sites that the server lists, those that died in the last ten minutes included."""
-        return set(self.last_contacts())
-
     def last_contacts(self) -> dict[str, float]:
-        """Return when the server last heard from each site that it lists, in seconds since the epoch by its clock."""
+        """Return when the server last heard from each site that it lists, in seconds since the epoch by its clock.
+
+        It goes on listing a site that died for ten minutes.
+        """
         listed = _patiently(self._session.get_system_info).client_info
         return {client.name: float(client.last_connect_time) for client in listed}
 
@@ -101,13 +100,6 @@ class Console:
         """Return what the server and the sites say about a running job; empty where it does not run (yet, any more)."""
         try:
             return dict(_patiently(lambda: self._session.show_stats(job_id, TargetType.ALL)))
-        except (JobNotFound, JobNotRunning):
-            return {}
-
-    def errors(self, job_id: str) -> dict[str, Any]:
-        """Return the errors that the server and the sites report of a running job."""
-        try:
-            return dict(_patiently(lambda: self._session.show_errors(job_id, TargetType.ALL)))
         except (JobNotFound, JobNotRunning):
             return {}
 

@@ -10,8 +10,7 @@ from med_duallora.errors import FederationError
 from med_duallora.flare.local.rehearsal.admin import Console
 from med_duallora.flare.local.rehearsal.progress import JobProgress, read_progress
 from med_duallora.flare.local.rehearsal.record import Federation
-from med_duallora.server.rundir import EVALUATION_FILE
-from med_duallora.support.files import read_json, write_json
+from med_duallora.server.rundir import EVALUATION_FILE, note_origin
 
 FOLLOW_S = 1.0
 QUIET_START_S = 6.0
@@ -90,6 +89,6 @@ def fetch(federation: Federation, person: Console, job_id: str) -> Path:
     """
     place = person.download(job_id, federation.directory / "results")
     for path in place.glob(f"workspace/app_*/{EVALUATION_FILE}"):
-        evaluation = read_json(path)
-        write_json(path, {**evaluation, "origin": dict(federation.origin)} if federation.origin else evaluation)
+        if federation.origin:
+            note_origin(path, federation.origin)
     return place

@@ -7,18 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from med_duallora.flare.local.rehearsal.verdict import waits_because
 from med_duallora.measures import MEASURES, STATEMENTS, Kind, Measure, Statement
+from med_duallora.support.progress import display
 
 GROUP = "med_duallora"
 """Under this name our components answer FLARE's show_stats, at the server and at the sites."""
 ROUNDS = "ScatterAndGather"
-QUIET_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -127,25 +126,13 @@ def table(progress: JobProgress, seconds: float) -> RenderableType:
 def shown() -> Iterator[Callable[[JobProgress], None]]:
     """Give what shows one moment after the other: a live table on a terminal, a line per change elsewhere."""
     started = time.monotonic()
-    if not sys.stdout.isatty():
-        yield _Lines().show
-        return
-    with Live(console=Console(), refresh_per_second=4) as live:
-        yield lambda progress: live.update(table(progress, time.monotonic() - started))
+    with display(sys.stdout) as show:
 
+        def follow(progress: JobProgress) -> None:
+            stage, picture = f"{progress.status} {progress.stage}", table(progress, time.monotonic() - started)
+            show(line(progress), stage=stage, picture=picture)
 
-class _Lines:
-    """Prints when the stage changes, and after a long silence."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._said = 0.0
-
-    def show(self, progress: JobProgress) -> None:
-        stage, now = f"{progress.status} {progress.stage}", time.monotonic()
-        if stage != self._stage or now - self._said > QUIET_S:
-            print(line(progress), flush=True)
-            self._stage, self._said = stage, now
+        yield follow
 
 
 def _told() -> dict[str, Statement | Measure]:

@@ -17,11 +17,10 @@ from typing import Any
 
 from med_duallora.errors import FederationError, InputError
 from med_duallora.site_kit.passable import check_passable, check_python
-from med_duallora.support.files import check_writable, read_json, write_json
+from med_duallora.support.files import check_writable, read_object, write_json
 
 RECORD = "federation.json"
 PROVISIONED = "provision"
-ROLES = ("project_admin", "org_admin", "lead", "member")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Federation:
         """
         path = directory.resolve() / RECORD
         try:
-            values: dict[str, Any] = read_json(path)
+            values = read_object(path)
             processes = tuple(StartedProcess(**item) for item in values.pop("processes"))
             kits = path.parent / values.pop("kits")
             sites = tuple(values.pop("sites"))

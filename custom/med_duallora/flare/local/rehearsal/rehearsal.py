@@ -11,12 +11,13 @@ from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import ConfigError, FederationError
 from med_duallora.flare.local import processes
 from med_duallora.flare.local.rehearsal.admin import Console, console
-from med_duallora.flare.local.rehearsal.kits import SITE_CONFIG_FILE, install_server, install_site
 from med_duallora.flare.local.rehearsal.provision import provision, read_project, rehearsed, with_own_sites
 from med_duallora.flare.local.rehearsal.record import PROVISIONED, RECORD, Federation, private_directory
 from med_duallora.flare.local.rehearsal.registration import LOGIN_S, POLL_S, wait_for_sites
 from med_duallora.settings.config import SiteConfig
-from med_duallora.site_kit.usable import check_usable
+from med_duallora.site.fitness import check
+from med_duallora.site_kit.install import SITE_CONFIG_PLACE, install_server, install_site
+from med_duallora.site_kit.layout import check_server_layout
 from med_duallora.support.files import sha256_of_file
 
 START_TIMEOUT_S = 180.0
@@ -76,6 +77,7 @@ def up(plan: Plan, say: Say = announce) -> Federation:
         PreparedCohort.read(cohort)
     federation = _provisioned(plan, say)
     refuse_running(federation)
+    check_server_layout(federation.kit(federation.server))
     processes.check_port(federation.port)
     checkpoint = plan.backbone_checkpoint
     federation = replace(
@@ -87,7 +89,7 @@ def up(plan: Plan, say: Say = announce) -> Federation:
     for site in federation.sites:
         kit = federation.kit(site)
         install_site(kit, plan.places(site, federation.directory), plan.site_settings)
-        check_usable(SiteConfig.from_file(kit / SITE_CONFIG_FILE), kit / SITE_CONFIG_FILE)
+        check(SiteConfig.from_file(kit / SITE_CONFIG_PLACE), source=kit / SITE_CONFIG_PLACE)
     return _started(federation, plan.timeout_s, say)
 
 

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from med_duallora.flare.local.rehearsal import progress
 from med_duallora.flare.local.rehearsal.progress import line, read_progress, shown, table
+from med_duallora.support import progress
 
 JOB = {"job_id": "7-7", "name": "test-job", "status": "RUNNING"}
 

@@ -1,3 +1,5 @@
+import os
+import signal
 import time
 from types import SimpleNamespace
 from typing import cast
@@ -20,7 +22,7 @@ def test_a_site_is_registered_once_the_server_heard_from_its_present_process(asl
     for since_start, expected in ((-5.0, set()), (5.0, {"siemens"})):
         heard["siemens"] = site.started + since_start
         assert registered_sites(asleep, person) == expected
-    processes.kill(site, asleep.identity)
+    os.kill(site.pid, signal.SIGKILL)
     processes.wait_until("dying", lambda: not processes.is_running(site, asleep.identity), 10, 0.02)
     assert registered_sites(asleep, person) == set(), "the server lists a dead site for ten minutes"
 
@@ -28,7 +30,7 @@ def test_a_site_is_registered_once_the_server_heard_from_its_present_process(asl
 def test_a_process_that_ended_is_named_with_its_log(asleep: Federation) -> None:
     asleep.log("siemens").write_text("one\nthe reason\n")
     (site,) = [process for process in asleep.processes if process.name == "siemens"]
-    processes.kill(site, asleep.identity)
+    os.kill(site.pid, signal.SIGKILL)
     processes.wait_until("dying", lambda: not processes.is_running(site, asleep.identity), 10, 0.02)
     with pytest.raises(FederationError, match=r"(?s)siemens \(process \d+\) ended; its log .*siemens\.txt.*the reason"):
         wait_for_sites(asleep, 5.0)

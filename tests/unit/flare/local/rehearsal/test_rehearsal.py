@@ -14,7 +14,7 @@ from nvflare.fuel.flare_api.flare_api import Session
 
 from med_duallora.cli import main
 from med_duallora.cohorts.origin import Origin
-from med_duallora.errors import CohortError, ConfigError, FederationError
+from med_duallora.errors import CohortError, ConfigError, FederationError, KitError, UnfitError
 from med_duallora.flare.local import processes
 from med_duallora.flare.local.rehearsal import rehearsal
 from med_duallora.flare.local.rehearsal.admin import Console
@@ -58,9 +58,18 @@ def test_a_site_of_any_name_is_added_to_the_project_of_the_checkout(
 
 def test_a_site_that_could_run_no_job_is_not_started(plan: Plan) -> None:
     said: list[str] = []
-    with pytest.raises(ConfigError, match=r"site configuration .*: device = 'cuda:99', but this machine has"):
+    with pytest.raises(UnfitError, match=r"site configuration .*: device = 'cuda:99', but this machine has"):
         up(replace(plan, site_settings=("device=cuda:99",)), said.append)
     assert not [text for text in said if text.startswith("started ")]
+
+
+def test_a_server_of_an_earlier_layout_is_not_started(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "_started", lambda federation, _timeout_s, _say: federation)
+    federation = up(plan)
+    resources = federation.kit(federation.server) / "local" / "resources.json"
+    resources.write_text(resources.read_text().replace("med_duallora.flare.server.", "med_duallora.flare."))
+    with pytest.raises(KitError, match=r"earlier layout .*run again `med-duallora server-kit"):
+        up(plan)
 
 
 def test_a_first_start_that_is_broken_off_leaves_no_keys(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +221,7 @@ def test_down_ends_everything_although_nobody_listens(asleep: Federation, monkey
 
 def test_a_killed_parent_leaves_nothing_behind(asleep: Federation) -> None:
     for process in asleep.processes:
-        processes.kill(process, asleep.identity, signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
     assert (asleep.directory / RECORD).is_file()
     down(Federation.read(asleep.directory), polite=False)
     assert processes.members(asleep.identity) == []

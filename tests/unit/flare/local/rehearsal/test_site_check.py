@@ -8,8 +8,8 @@ from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContextManager
 from nvflare.apis.workspace import Workspace
 
-from med_duallora.flare.local.rehearsal.kits import SITE_CONFIG_FILE, install_site
 from med_duallora.flare.site.site_check import say_whether_usable
+from med_duallora.site_kit.install import SITE_CONFIG_PLACE, install_site
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_usable_configuration_is_named(kit: Path, caplog: pytest.LogCaptureFix
 def test_a_mistake_is_reported_at_the_start(
     change: tuple[str, str], expected: str, kit: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = kit / SITE_CONFIG_FILE
+    config = kit / SITE_CONFIG_PLACE
     config.write_text(config.read_text().replace(*change))
     (line,) = said(kit, caplog)
     assert line[0] == "ERROR"

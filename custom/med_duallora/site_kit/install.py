@@ -3,23 +3,26 @@
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from med_duallora.errors import KitError
 from med_duallora.settings.config import SiteConfig, assigned
-from med_duallora.site_kit import SERVER_CLASSES, Change, harden
+from med_duallora.site_kit.hardening import SITE_CONFIG_FILE, Change, harden
+from med_duallora.site_kit.kit import read_part
+from med_duallora.site_kit.layout import former_paths
 from med_duallora.site_kit.passable import check_passable
-from med_duallora.site_kit.wanted import site_config_template
-from med_duallora.support.files import read_json, write_json
+from med_duallora.site_kit.wanted import SERVER_CLASSES, site_config_template
+from med_duallora.support.files import write_json
 
-SITE_CONFIG_FILE = Path("local") / "med_duallora_site.json"
+SITE_CONFIG_PLACE = Path("local") / SITE_CONFIG_FILE
+"""Of the site's configuration in its kit."""
 
 
 def install_server(kit: Path, storage: Path) -> Path:
     """Let jobs use this package at the server, and keep its jobs below ``storage`` instead of in a shared folder.
 
     FLARE's default keeps the jobs of all servers of a machine in one temporary folder. Whatever else an administrator
-    wrote into ``local/resources.json`` stays as it is; where nothing is left to do, the file is not touched.
+    wrote into ``local/resources.json`` stays as it is, but for our classes that an earlier layout had elsewhere; where
+    nothing is left to do, the file is not touched.
 
     Returns:
         The path of ``local/resources.json``.
@@ -31,10 +34,10 @@ def install_server(kit: Path, storage: Path) -> Path:
     check_passable(kit.absolute(), "the startup kit")
     written = kit / "local" / "resources.json"
     source = written if written.exists() else written.with_name("resources.json.default")
-    before = _resources(source, kit)
+    before = read_part(source, f"is {kit} the startup kit of a FLARE server?")
     values = copy.deepcopy(before)
     try:
-        allowed = values["class_allow_list"]
+        allowed = [name for name in values["class_allow_list"] if not any(former_paths(name))]
         values["class_allow_list"] = [*allowed, *(name for name in SERVER_CLASSES if name not in allowed)]
         values["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(storage / "snapshots")
         managers = [item for item in values["components"] if item["id"] == "job_manager"]
@@ -58,19 +61,9 @@ def install_site(kit: Path, places: Mapping[str, str | None], settings: Sequence
 
     Raises:
         ConfigError: a setting is unknown or out of range.
-        KitError: the kit is not understood; see ``site_kit.harden``.
+        KitError: the kit is not understood; see ``harden``.
     """
     values = assigned({**site_config_template(kit), **places}, settings)
     SiteConfig.from_dict(values)
-    write_json(kit / SITE_CONFIG_FILE, values, mode=0o600)
-    return harden(kit, kit / SITE_CONFIG_FILE)
-
-
-def _resources(path: Path, kit: Path) -> dict[str, Any]:
-    try:
-        values = read_json(path)
-    except (OSError, ValueError) as error:
-        raise KitError(f"{path} cannot be read: {error}; is {kit} a startup kit of the server?") from error
-    if not isinstance(values, dict):
-        raise KitError(f"{path} must hold one JSON object")
-    return values
+    write_json(kit / SITE_CONFIG_PLACE, values, mode=0o600)
+    return harden(kit, kit / SITE_CONFIG_PLACE)

@@ -4,8 +4,8 @@ from typing import cast
 
 import pytest
 
+from med_duallora.commands.federation_jobs import kept_of_failed
 from med_duallora.errors import FederationError
-from med_duallora.flare.local.rehearsal.actions import kept_of_failed
 from med_duallora.flare.local.rehearsal.admin import Console
 from med_duallora.flare.local.rehearsal.record import Federation
 

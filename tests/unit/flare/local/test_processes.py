@@ -1,5 +1,3 @@
-"""Tests of federation.processes; its own name tells it from the simulator's test_processes."""
-
 import io
 import os
 import signal
@@ -49,7 +47,7 @@ def test_a_process_that_replaces_its_program_runs_all_the_while(sleeping_kit: Ma
 
 def test_stopping_ends_orphans_in_sessions_of_their_own(sleeping_kit: MakeKit, identity: str) -> None:
     process = started(sleeping_kit(), identity)
-    processes.kill(process, identity)
+    os.kill(process.pid, signal.SIGKILL)
     processes.wait_until("dying", lambda: not processes.is_running(process, identity), 10, 0.02)
     (orphan,) = processes.members(identity)
     assert processes.stop(identity) == [orphan.pid]
@@ -77,8 +75,6 @@ def test_a_reused_process_id_is_not_taken_for_ours(sleeping_kit: MakeKit, identi
     process = started(sleeping_kit(), identity)
     older = replace(process, started=process.started - 60)
     assert not processes.is_running(older, identity)
-    with pytest.raises(FederationError, match="does not run"):
-        processes.kill(older, identity)
     assert processes.is_running(process, identity)
 
 
@@ -208,3 +204,74 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+"""Its child moves to a session of its own, as FLARE's processes do."""
+
+
+def parent(seconds: float) -> list[str]:
+    return [sys.executable, "-c", PARENT, str(seconds)]
+
+
+def child_of(log: Path) -> psutil.Process:
+    processes.wait_until("the program's start", lambda: log.is_file() and log.read_text().endswith("\n"), 10, 0.02)
+    return psutil.Process(int(log.read_text()))
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_program_s_exit_code_and_output_are_kept(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "import os, sys; print(os.environ['WHO']); sys.exit(3)"]
+    (tmp_path / "log").write_text("of an earlier run\n")
+    with processes.supervised(program, {"WHO": "me"}, tmp_path / "log") as started:
+        assert started.wait(10) == 3
+    assert (tmp_path / "log").read_text() == "me\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_ends_the_program_and_all_that_it_started(number: int, tmp_path: Path) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), processes.supervised(parent(60), {}, tmp_path / "log"):
+        child = child_of(tmp_path / "log")
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert gone(child), "a descendant in a session of its own was left"
+    assert signal.getsignal(number) == before
+
+
+def test_what_outlives_the_program_is_ended(tmp_path: Path) -> None:
+    with processes.supervised(parent(1), {}, tmp_path / "log") as started:
+        child = child_of(tmp_path / "log")
+        assert started.wait(10) == 0
+        assert not gone(child)
+    assert gone(child)
+
+
+def test_an_orphan_that_nobody_saw_start_is_ended(tmp_path: Path) -> None:
+    """Its parent has ended before anybody looked, so that it is nobody's descendant any more."""
+    with processes.supervised(parent(0), {}, tmp_path / "log") as started:
+        assert started.wait(10) == 0
+        child = child_of(tmp_path / "log")
+        assert not gone(child)
+    assert gone(child)
+
+
+def test_a_program_is_supervised_outside_the_main_thread_too(tmp_path: Path) -> None:
+    codes: list[int] = []
+
+    def work() -> None:
+        with processes.supervised([sys.executable, "-c", "pass"], {}, tmp_path / "log") as started:
+            codes.append(started.wait(10))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(30)
+    assert codes == [0]

@@ -1,4 +1,4 @@
-"""What the command line does with jobs: submit one, follow, fetch or abort it; each returns an exit code."""
+"""What ``med-duallora federation`` does with jobs: submit one, follow, fetch or abort it; each returns an exit code."""
 
 import argparse
 import shlex
@@ -11,6 +11,9 @@ from med_duallora.flare.local.rehearsal.following import fetch, follow
 from med_duallora.flare.local.rehearsal.progress import shown
 from med_duallora.flare.local.rehearsal.record import Federation
 from med_duallora.flare.local.rehearsal.verdict import COMPLETED, job_failed
+from med_duallora.report import read_run, write_report
+from med_duallora.report.content import headline
+from med_duallora.server.rundir import ADAPTERS
 
 
 def submit(federation: Federation, options: argparse.Namespace) -> int:
@@ -93,15 +96,13 @@ def _watched(federation: Federation, lead: Console, job_id: str, options: argpar
 
 def kept_of_failed(federation: Federation, lead: Console, job_id: str) -> None:
     """Download what a job left that did not complete, while its server still runs, and say how to go on from it."""
-    from med_duallora.flare.server.persistor import LAST
-
     try:
         place = fetch(federation, lead, job_id)
     except FederationError as error:
         print(f"nothing was downloaded of job {job_id}: {error}", file=sys.stderr)
         return
     print(f"result, as far as the job got: {place}")
-    for adapter in place.glob(f"workspace/app_*/{LAST}.safetensors"):
+    for adapter in place.glob(f"workspace/app_*/{ADAPTERS['last']}.safetensors"):
         print(
             f"to resume from its last finished round: the same command with --resume-from {shlex.quote(str(adapter))}"
         )
@@ -109,9 +110,6 @@ def kept_of_failed(federation: Federation, lead: Console, job_id: str) -> None:
 
 def fetched(federation: Federation, lead: Console, job_id: str) -> int:
     """Download a job's result, report on it and say where both are."""
-    from med_duallora.report import read_run, write_report
-    from med_duallora.report.content import headline
-
     place = fetch(federation, lead, job_id)
     print(f"result: {place}")
     try:

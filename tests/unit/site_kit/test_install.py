@@ -6,21 +6,14 @@ import pytest
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 
 from med_duallora.errors import ConfigError, KitError
-from med_duallora.flare.local.rehearsal.kits import SITE_CONFIG_FILE, install_server, install_site
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site_kit import SERVER_CLASSES, inspect_kit
-
-SERVER = "fl-server.example.org"
-
-
-@pytest.fixture
-def site_kit(kits: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(kits / "siemens", tmp_path / "siemens"))
+from med_duallora.site_kit.install import SITE_CONFIG_PLACE, install_server, install_site
 
 
 @pytest.fixture
-def server_kit(kits: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(kits / SERVER, tmp_path / SERVER))
+def server_kit(provisioned: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(provisioned / "localhost", tmp_path / "localhost"))
 
 
 def places(tmp_path: Path) -> dict[str, str | None]:
@@ -79,8 +72,12 @@ def test_edited_resources_that_are_not_understood_are_left_alone(text: str, serv
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param(None, r"resources\.json\.default cannot be read", id="no file"),
-        pytest.param("{", "cannot be read", id="no JSON"),
+        pytest.param(
+            None,
+            r"resources\.json\.default: No such file or directory; is .* the startup kit of a FLARE server",
+            id="no file",
+        ),
+        pytest.param("{", "it is not JSON", id="no JSON"),
         pytest.param("[]", "must hold one JSON object", id="no object"),
         pytest.param("{}", "not a server kit of FLARE 2.9", id="another version"),
     ],
@@ -102,7 +99,7 @@ def test_a_site_s_kit_is_no_server_kit(site_kit: Path, tmp_path: Path) -> None:
 
 def test_a_site_gets_its_places_and_a_strict_floor(site_kit: Path, tmp_path: Path) -> None:
     assert install_site(site_kit, places(tmp_path))
-    config = SiteConfig.from_file(site_kit / SITE_CONFIG_FILE)
+    config = SiteConfig.from_file(site_kit / SITE_CONFIG_PLACE)
     assert config.data_dir == tmp_path / "data_dir"
     assert config.policy.min_subjects == 5
     assert not config.policy.head_leaves
@@ -122,7 +119,7 @@ def test_every_channel_of_a_site_is_closed(site_kit: Path, tmp_path: Path) -> No
 
 def test_settings_change_every_site(site_kit: Path, tmp_path: Path) -> None:
     install_site(site_kit, places(tmp_path), ["device=cpu", "policy.min_subjects=9"])
-    config = SiteConfig.from_file(site_kit / SITE_CONFIG_FILE)
+    config = SiteConfig.from_file(site_kit / SITE_CONFIG_PLACE)
     assert (config.device, config.policy.min_subjects) == ("cpu", 9)
 
 
@@ -138,5 +135,5 @@ def test_settings_change_every_site(site_kit: Path, tmp_path: Path) -> None:
 def test_a_wrong_setting_changes_nothing(setting: str, site_kit: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         install_site(site_kit, places(tmp_path), [setting])
-    assert not (site_kit / SITE_CONFIG_FILE).exists()
+    assert not (site_kit / SITE_CONFIG_PLACE).exists()
     assert not (site_kit / "local" / "resources.json").exists()

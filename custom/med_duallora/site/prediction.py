@@ -1,0 +1,94 @@
+"""Predictions of a model, and the head's statistics that they need: functions of a model and its features."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from med_duallora.adapter.model import DualLoRAModel, TrunkFeatures
+from med_duallora.cohorts.prepared import PreparedSubject
+from med_duallora.settings.config import TrainConfig
+from med_duallora.site.features import FeatureSource
+from med_duallora.support.devices import autocast
+from med_duallora.support.interruption import interruptible
+
+
+@torch.no_grad()
+def fit_head_norm(
+    model: DualLoRAModel,
+    source: FeatureSource,
+    reference: Sequence[PreparedSubject],
+    settings: TrainConfig,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Fit the standardisation before the head to subjects' features of view 0; nothing where the head has none.
+
+    Args:
+        model: with the adapters active that are to be used.
+        source: trunk features of the subjects.
+        reference: the site's training subjects.
+        settings: batch size and precision.
+        should_stop: asked before every subject and every layer.
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so.
+    """
+    model.eval()
+    if model.head_norm.active:
+        summaries = model.summaries
+        model.head_norm.fit(
+            _unaugmented(model, summaries, reference, source=source, settings=settings, should_stop=should_stop)
+        )
+
+
+@torch.no_grad()
+def predict(
+    model: DualLoRAModel,
+    source: FeatureSource,
+    subjects: Sequence[PreparedSubject],
+    settings: TrainConfig,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> np.ndarray:
+    """Return the probability of disease (n_subjects,) from view 0, in batches, in evaluation mode.
+
+    The head's statistics are those that were fitted last, see ``fit_head_norm``.
+
+    Args:
+        model: with the adapters active that are to be used.
+        source: trunk features of all subjects.
+        subjects: who is classified.
+        settings: batch size and precision.
+        should_stop: asked before every subject and every layer.
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so.
+    """
+    model.eval()
+    if not subjects:
+        return np.zeros(0)
+    logits = _unaugmented(model, model.tail, subjects, source=source, settings=settings, should_stop=should_stop)
+    return torch.softmax(logits, dim=1)[:, 1].cpu().numpy().astype(np.float64)
+
+
+def _unaugmented(
+    model: DualLoRAModel,
+    function: Callable[[TrunkFeatures], Tensor],
+    subjects: Sequence[PreparedSubject],
+    *,
+    source: FeatureSource,
+    settings: TrainConfig,
+    should_stop: Callable[[], bool],
+) -> Tensor:
+    """Return float32 values of a function of the trunk features of view 0, computed batch by batch."""
+    found = []
+    for start in range(0, len(subjects), settings.batch_size):
+        chosen = subjects[start : start + settings.batch_size]
+        with interruptible(model, should_stop):
+            trunk = source.batch(chosen, [0] * len(chosen), should_stop)
+            with autocast(source.device, settings.precision):
+                values = function(trunk)
+        found.append(values.float())
+    return torch.cat(found)

@@ -1,0 +1,83 @@
+"""The rules of aggregation as computations; what they share with the contract is in tests/unit/server."""
+
+import numpy as np
+import pytest
+
+from med_duallora.adapter.aggregations import AGGREGATIONS, BestOfProducts, best_factors
+
+SHAPES = {"b": (9, 3), "a": (3, 7), "bias": (2,)}
+PAIRS = (("b", "a"),)
+
+
+def sites(n: int, seed: int = 0) -> list[tuple[str, float, dict[str, np.ndarray]]]:
+    rng = np.random.default_rng(seed)
+    return [
+        (
+            f"site{i}",
+            float(rng.integers(1, 99)),
+            {k: rng.standard_normal(s).astype(np.float32) for k, s in SHAPES.items()},
+        )
+        for i in range(n)
+    ]
+
+
+def collected(given) -> dict[str, np.ndarray]:
+    rule = BestOfProducts(SHAPES, PAIRS)
+    for site in given:
+        rule.take(*site)
+    return rule.result()
+
+
+def mean_product(given) -> np.ndarray:
+    total = sum(weight for _, weight, _ in given)
+    return sum(weight / total * t["b"].astype(np.float64) @ t["a"].astype(np.float64) for _, weight, t in given)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_svd_is_the_best_of_its_rank(n):
+    given = sites(n)
+    found, mean = collected(given), mean_product(given)
+    left, values, right = np.linalg.svd(mean)
+    best = (left[:, :3] * values[:3]) @ right[:3]
+    np.testing.assert_allclose(found["b"] @ found["a"], best, rtol=0, atol=1e-6)
+    lost = np.sqrt(np.square(values[3:]).sum())
+    assert np.linalg.norm(mean - found["b"] @ found["a"]) == pytest.approx(lost, abs=1e-9)
+    np.testing.assert_allclose(found["a"] @ found["a"].T, np.eye(3), rtol=0, atol=1e-12)
+
+
+def test_svd_of_one_site_loses_nothing():
+    given = sites(1)
+    found = collected(given)
+    np.testing.assert_allclose(found["b"] @ found["a"], mean_product(given), rtol=0, atol=1e-12)
+
+
+def test_svd_averages_what_is_in_no_pair():
+    given = sites(3)
+    total = sum(weight for _, weight, _ in given)
+    expected = sum(weight / total * tensors["bias"].astype(np.float64) for _, weight, tensors in given)
+    np.testing.assert_allclose(collected(given)["bias"], expected, rtol=0, atol=1e-12)
+
+
+def test_svd_forgets_the_order_of_the_answers():
+    given = sites(4)
+    one, other = collected(given), collected(given[::-1])
+    assert all(one[name].tobytes() == other[name].tobytes() for name in SHAPES)
+
+
+def test_a_product_of_zero_leaves_directions_to_learn_along():
+    b, a = best_factors(np.zeros((9, 6)), np.random.default_rng(0).standard_normal((6, 7)), 3)
+    assert not b.any()
+    np.testing.assert_allclose(a @ a.T, np.eye(3), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("out", "into"), [(2, 7), (7, 2), (1, 1)])
+def test_a_rank_above_the_layers_dimensions(out, into):
+    rng = np.random.default_rng(0)
+    b, a = rng.standard_normal((out, 8)), rng.standard_normal((8, into))
+    new_b, new_a = best_factors(b, a, 4)
+    assert (new_b.shape, new_a.shape) == ((out, 4), (4, into))
+    np.testing.assert_allclose(new_b @ new_a, b @ a, rtol=0, atol=1e-12)
+
+
+def test_the_rule_says_that_its_factors_are_new():
+    assert AGGREGATIONS["svd"].new_factors and AGGREGATIONS["svd"].needs_pairs
