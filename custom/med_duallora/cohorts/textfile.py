@@ -39,7 +39,7 @@ def read_text(path: Path) -> tuple[str, str]:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise CohortError(
-            f"{path} cannot be read: byte {error.start} is no {encoding} text; save the file as UTF-8"
+            f"{path} cannot be read: byte {error.start} is not {encoding} text; save the file as UTF-8"
         ) from error
     if "\0" in text:
         raise CohortError(
