@@ -35,7 +35,7 @@ def test_text_is_read_in_the_encodings_that_people_save(tmp_path: Path, content:
         (b"PK\x03\x04" + bytes(50), "save it as CSV"),  # .xlsx, .ods
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "save it as CSV"),  # .xls
         (b"a,b\n\x81\xff,2\n", "not cp1252 text; save the file as UTF-8"),
-        (codecs.BOM_UTF16_LE + b"a\0b", "no utf-16 text"),  # cut in the middle of a letter
+        (codecs.BOM_UTF16_LE + b"a\0b", "not utf-16 text"),  # cut in the middle of a letter
         (b"a,b\n1,\0\n", "zero bytes"),
     ],
 )
