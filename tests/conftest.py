@@ -1,5 +1,6 @@
 """Fixtures for the whole suite: reference data, a tiny backbone and a tiny prepared federation."""
 
+import contextlib
 import csv
 import ctypes
 import logging
@@ -56,13 +57,22 @@ class Listener(logging.Handler):
         self.texts.append(self.format(record))
 
 
+@contextlib.contextmanager
+def disk_of(n_bytes: int) -> Iterator[None]:
+    """No file becomes larger than ``n_bytes``, for this process and those that it starts: much like a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.fixture
 def full_disk() -> Iterator[None]:
-    """No file can be larger than 2 KiB for this process and those that it starts: much like a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    """A disk with room for files of 2 KiB at most."""
+    with disk_of(2048):
+        yield
 
 
 @pytest.fixture

@@ -110,3 +110,15 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         if anchor:
             titles = re.findall(r"^#+ (.*)$", place.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor[1:] in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+NAMED = [*DOCUMENTS, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "SECURITY.md"]
+
+
+@pytest.mark.parametrize("document", NAMED, ids=lambda path: path.name)
+def test_every_python_file_that_is_named_exists(document: Path) -> None:
+    """A name may leave out the first folders, such as those of the package."""
+    places = [path for top in ("custom", "tests", "benchmarks") for path in (REPOSITORY / top).rglob("*.py")]
+    known = [f"/{path.relative_to(REPOSITORY)}" for path in places]
+    named = re.findall(r"[\w/]+\.py\b", document.read_text(encoding="utf-8"))
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in known)] == []

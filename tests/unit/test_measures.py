@@ -76,7 +76,7 @@ def test_an_entry_agrees_with_itself(measure: Measure) -> None:
     if measure.column:
         assert Place.CONSOLE in measure.places
     if measure.is_replied:
-        assert Place.CONSOLE in measure.places, "what leaves in a reply is no secret at the console"
+        assert Place.CONSOLE in measure.places, "what leaves in a reply need not be hidden at the console"
     assert measure.leaves == (measure.places != {Place.SERVER})
 
 

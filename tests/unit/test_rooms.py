@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import med_duallora
+import med_duallora.flare
 
 PACKAGE = Path(med_duallora.__file__).parent
 NAME = PACKAGE.name
@@ -111,6 +111,13 @@ def test_only_flare_imports_nvflare() -> None:
         room_of(module_of(path)) for path in MODULES if any(name.split(".")[0] == "nvflare" for name in imports(path))
     }
     assert users == {room for room in ARROWS if room.startswith(IN_FLARE)}
+
+
+def test_flares_own_list_of_its_roles_is_whole() -> None:
+    described = {line.split()[0].strip("/") for line in (med_duallora.flare.__doc__ or "").splitlines()[2:] if line}
+    inside = {module.split(".")[2] for module in KNOWN if module.startswith(IN_FLARE) and module.count(".") > 1}
+    rooms = {room.removeprefix(IN_FLARE) for room in ARROWS if room.startswith(IN_FLARE)}
+    assert described == inside | rooms
 
 
 def test_nothing_is_pickled() -> None:

@@ -1,1 +1,1 @@
-"""The two low-rank adapters on the frozen backbone: layers, model, head statistics, methods, roles of tensors."""
+"""The low-rank adapters on the frozen backbone: layers, roles, model, head statistics, methods, aggregation rules."""

@@ -183,7 +183,7 @@ def _read(path: Path, shapes_only: bool = False) -> dict[str, torch.Tensor]:
     if not path.exists():
         raise CheckpointError(f"backbone checkpoint {path} does not exist")
     if not path.is_file():
-        kind = "a directory" if path.is_dir() else "no file with a content of its own"
+        kind = "a directory" if path.is_dir() else "a pipe or device"
         raise CheckpointError(f"backbone checkpoint {path} is {kind}; give the path of a safetensors file")
     try:
         if not shapes_only:

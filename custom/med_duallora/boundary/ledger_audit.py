@@ -199,7 +199,7 @@ def _parsed(text: bytes) -> Line | None:
     """Return a line that this program could have written, up to its spelling; None for anything else."""
     try:
         value = parsed_object(text)
-        canonical_json(value)  # no line of ours holds infinities or numbers that are none
+        canonical_json(value)  # no line of ours holds infinities or NaN
     except (ValueError, RecursionError):
         return None
     return value if text.endswith(b"\n") else None

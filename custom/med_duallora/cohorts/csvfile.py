@@ -2,10 +2,12 @@
 
 import csv
 import difflib
+import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from med_duallora.cohorts.textfile import read_text
 from med_duallora.errors import CohortError, SubjectRefused
@@ -94,6 +96,15 @@ def read_rows(
     if table.bad_rows:
         raise CohortError(f"{path}, row {table.bad_rows[0].number}: {table.bad_rows[0].detail}")
     return table.rows
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table as text: a header line, then the rows; a column that a row does not hold is empty there."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
 def column_key(name: str) -> str:

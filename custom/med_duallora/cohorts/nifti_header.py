@@ -116,7 +116,7 @@ def _offset(offset: float, least: int) -> int:
 
 
 def _scale(fields: Any) -> tuple[float, float] | None:
-    """Return slope and intercept; as in ITK a slope of 0 means none, and numbers that are none are 0."""
+    """Return slope and intercept; as in ITK a slope of 0 means none, and what is not a number is 0."""
     slope, intercept = (float(fields[name]) for name in ("scl_slope", "scl_inter"))
     if not math.isfinite(slope) or slope == 0:
         return None

@@ -64,7 +64,7 @@ def check_slices(n_slices: int, shape: tuple[int, ...], spacing: tuple[float, ..
 
 
 def check_heart(ed_lv: Array | None, es_lv: Array | None, voxel_ml: float) -> None:
-    """Refuse label maps whose left ventricle is none, and those in which it does not contract.
+    """Refuse label maps whose left ventricle cannot be one, and those in which it does not contract.
 
     Args:
         ed_lv: where the raw ED segmentation has the LV, bool (X, Y, Z); None without a segmentation.

@@ -1,7 +1,5 @@
 """What a preparation writes besides volumes: the cohorts' tables, the refused subjects and a summary."""
 
-import csv
-import io
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +11,7 @@ import nibabel
 import numpy as np
 
 from med_duallora import __version__
+from med_duallora.cohorts.csvfile import table_text
 from med_duallora.cohorts.prepare_folders import SUMMARY, remove_stale
 from med_duallora.cohorts.prepare_one import Prepared
 from med_duallora.cohorts.prepared import COHORT_TABLE, COLUMNS, REMARK_SEPARATOR, SPLITS
@@ -103,19 +102,11 @@ def write_tables(out: Path, result: Preparation, options: PrepareOptions) -> Non
         # Each cohort goes to another place, so each says itself how it came about.
         origin = {"synthetic": site in result.synthetic, "site": result.told_by.get(site, {}), **_provenance(options)}
         write_json(out / site / SUMMARY, {**origin, "splits": split_counts(rows)})
-        write_text(out / site / COHORT_TABLE, _csv(COLUMNS, rows))
+        write_text(out / site / COHORT_TABLE, table_text(COLUMNS, rows))
     kept = {out / site / row["subject"] for site, rows in result.cohorts.items() for row in rows}
     remove_stale(out, kept, result.cohorts)
-    write_text(out / REFUSED_TABLE, _csv(REFUSED_COLUMNS, [asdict(item) for item in result.refused]))
+    write_text(out / REFUSED_TABLE, table_text(REFUSED_COLUMNS, [asdict(item) for item in result.refused]))
     write_json(out / SUMMARY, _summary(result, options))
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 def _provenance(options: PrepareOptions) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def read_each(directory: Path) -> list[tuple[str, PreparedSubject | CohortError]
         For each row its subject's name as the table writes it, and the subject, or what is wrong with the row.
 
     Raises:
-        CohortError: there is no table, it is no table of a prepared cohort, or it has no row.
+        CohortError: there is no table, it is not a table of a prepared cohort, or it has no row.
     """
     table = directory / COHORT_TABLE
     seen: set[str] = set()

@@ -1,10 +1,9 @@
 """An example of the table that ``prepare --table`` reads, to be filled in with one's own subjects."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from med_duallora.cohorts.csvfile import table_text
 from med_duallora.cohorts.table import COLUMNS, OPTIONAL_COLUMNS
 from med_duallora.errors import InputError
 from med_duallora.support.files import write_text
@@ -52,11 +51,7 @@ def write_example(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str
     """
     if path.exists():
         raise InputError(f"--table-template {path} exists already and is not overwritten; name a new file")
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, stream.getvalue())
+    write_text(path, table_text(columns, rows))
 
 
 def explanation(path: Path) -> list[str]:

@@ -1,25 +1,37 @@
 """The only package that imports nvflare; each module is one FLARE role, thin over a pure core function.
 
-job            what a job carries: its configuration, and the egress contract that follows from it
-payload        the two kinds of replies a site may give, as FLARE Shareables
-learner        site: answers train and validate tasks
-boundary       site: the contract, the policy, the model and the ledger that the next two compare with
-egress_filter  site: lets out what the contract names, and nothing else
-egress_guard   site: acts after all filters of a job, on fed events, console answers and the public context
-public_context site: what FLARE itself adds to what leaves
-console_guard  site: takes file commands and rights that nobody shall have away from FLARE's own process
-site_check     site: says at the start whether its configuration is usable
-receipts       site and server: ledger entries of what passed
-tracking       site and server: the agreed metrics as TensorBoard scalars and console statistics
-tensorboard    server: one run per site and one for itself, with readable tags
-sender         server: which site sent a result, by the server's own word
-selector       server: which adapter was the best so far, by accepted contributions only
-aggregator     server: takes the contributions of a round, writes round_metrics.jsonl
-persistor      server: the first, the last and the best global adapter as safetensors
-evaluation     server: asks every site for its test scores after the last round, writes evaluation.json
-recipe, export how all of these become a job
-simulation     a whole federation in the FLARE simulator: workspace, command, completeness of the results
-rounds_shown   what a terminal shows of it
-rehearsal      production on one machine: provisioned kits, real processes, mutual TLS
-processes      of either: started, recognised beyond doubt, and none of them left behind
+wire/              what site and server say to each other
+  job              what a job carries: its configuration, and the egress contract that follows from it
+  payload          the two kinds of replies a site may give, as FLARE Shareables
+  receipts         ledger entries of what passed
+  tracking         the agreed metrics as TensorBoard scalars and console statistics
+site/              in a site's process
+  learner          answers train and validate tasks
+  boundary         the contract, the policy, the site's offer and the ledger that the next two compare with
+  egress_filter    lets out what the contract names, and nothing else
+  egress_guard     acts after all filters of a job, on fed events, console answers and the public context
+  public_context   what FLARE itself adds to what leaves
+  console_guard    takes file commands and rights that nobody shall have away from FLARE's own process
+  site_check       says at the start whether the site's configuration is usable
+server/            in the server's process
+  aggregator       takes the contributions of a round, writes round_metrics.jsonl
+  persistor        the first, the last and the best global adapter as safetensors
+  selector         which adapter was the best so far, by accepted contributions only
+  evaluation       asks every site for its test scores after the last round, writes evaluation.json
+  sender           which site sent a result, by the server's own word
+  directory        the server's folder of a job, and its record of what arrived
+  tensorboard      one run per site and one for the server, with readable tags
+jobs/              how all of these become a job
+  recipe           the job as an object
+  export           the job as a folder
+  submission       which folder is submitted, with settings changed on the way
+local/             a whole federation on one machine
+  simulation       in FLARE's simulator: command, and completeness of the results
+  simulation_checks what would stop it, said before it starts
+  earlier_states   local states that it goes on from
+  workspace        its folder: who is at work in it, what it holds, how it is moved aside
+  detour           paths that the simulator passes on whole
+  rounds_shown     what a terminal shows of it
+  rehearsal        production on one machine: provisioned kits, real processes, mutual TLS
+  processes        of either: started, recognised beyond doubt, and none of them left behind
 """

@@ -1,6 +1,5 @@
 """The reference of every setting, from the dataclasses that hold them.
 
-limits         what a value may be: one text and one test, for the constructors and for the reference
 docstrings     what a setting means: the ``Args:`` of its class
 entries        the settings of all scopes: name, type, default, limits, meaning
 guidance       how to choose; the figures in it are computed

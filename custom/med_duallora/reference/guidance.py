@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from med_duallora.adapter.aggregations import AGGREGATIONS
+from med_duallora.adapter.methods import METHODS
 from med_duallora.backbone.config import PRESETS, BackboneConfig
 from med_duallora.settings.config import JobConfig, SiteConfig
 
@@ -17,6 +19,8 @@ WEIGHTS = (
     "`backbone_checkpoint` of its configuration (`--backbone-checkpoint FILE` for a simulation or a rehearsal); "
     "the job names its hash in `backbone_sha256`, so that all sites train with the same file."
 )
+METHOD = "The methods. " + " ".join(f"`{name}`: {method.summary}." for name, method in METHODS.items())
+AGGREGATION = "The rules. " + " ".join(f"`{name}`: {rule.summary}." for name, rule in AGGREGATIONS.items())
 RANK = (
     "The rank decides how much the global adapter can express, how many bytes leave a site in each round, and how "
     "much it could carry about single patients. Start with the default. Lower it where a site has few training "
@@ -43,6 +47,8 @@ COMPUTE = (
 )
 
 BY_KEY = {
+    "method": METHOD,
+    "aggregation": AGGREGATION,
     "lora.rank_global": RANK,
     "lora.rank_local": RANK,
     "lora.alpha_global": RANK,

@@ -1,1 +1,1 @@
-"""The settings of a job and the policy of a site: their fields, their limits and how they are read."""
+"""The settings of jobs, workflow and sites, and a site's policy: their fields, their limits and how they are read."""

@@ -176,8 +176,7 @@ class JobConfig:
 
     Args:
         experiment: name of the experiment; it is also the folder of the local states that each site keeps for it.
-        method: the federated method: ``med-duallora`` sends the global adapter and keeps the local one (and the head);
-            ``fedavg-lora`` has one adapter and sends it with the head (FedIT).
+        method: the federated method: what trains, what is sent and what stays.
         backbone: preset of the frozen backbone.
         backbone_sha256: hash of the only checkpoint that sites may train with; empty: the one shipped for the preset,
             where there is one, else any.

@@ -1,1 +1,1 @@
-"""A site at work: features, training, evaluation and the state that stays there."""
+"""A site at work: its fitness for a job, model, features, training, scores, what it offers and the state that stays."""

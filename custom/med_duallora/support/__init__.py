@@ -1,1 +1,1 @@
-"""What every room may use: files, seeds, progress, devices and interruptions."""
+"""What every room may use: files, locks, digests, seeds, progress, devices, memory use and interruptions."""

@@ -134,7 +134,7 @@ def sentence(error: OSError) -> str:
 
 
 def write_text(target: Path, text: str, mode: int = 0o644) -> None:
-    """Write UTF-8 text atomically; a file's name in it that is no text, as Linux allows, is written in escapes."""
+    """Write UTF-8 text atomically; a file's name in it that is not a text, as Linux allows, is written in escapes."""
     with atomic_path(target, mode) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from med_duallora.cohorts.csvfile import filled, nearest, needed, read_rows, read_table, whole_number
+from med_duallora.cohorts.csvfile import filled, nearest, needed, read_rows, read_table, table_text, whole_number
 from med_duallora.errors import CohortError, SubjectRefused
 
 
@@ -139,3 +139,10 @@ def test_other_cells_are_full() -> None:
 )
 def test_whole_numbers(text: str, number: int | None) -> None:
     assert whole_number(text) == number
+
+
+def test_a_table_that_was_written_is_read_as_it_was(tmp_path: Path) -> None:
+    rows = [{"subject": "a,b", "centre": 'the "north"'}, {"subject": "c"}]
+    (tmp_path / "table.csv").write_text(table_text(["subject", "centre"], rows))
+    read = [values for _, values in read_rows(tmp_path / "table.csv", ["subject", "centre"])]
+    assert read == [rows[0], {"subject": "c", "centre": ""}]

@@ -5,8 +5,6 @@ The commands come from the command line itself: a new one fails here until it ha
 
 import contextlib
 import os
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from med_duallora.commands import federation_jobs
 from med_duallora.flare.local.rehearsal import rehearsal, running
 from med_duallora.flare.local.rehearsal.admin import Console
 from med_duallora.flare.local.rehearsal.record import Federation
+from tests.conftest import disk_of
 from tests.unit.commands.writers import READERS, SUBJECTS, WRITERS, World, commands
 from tests.unit.flare.local.conftest import kits, project
 
@@ -111,24 +110,13 @@ def test_a_place_below_a_file_is_said(
     assert code in (1, 2)
 
 
-@contextlib.contextmanager
-def full_disk(n_bytes: int) -> Iterator[None]:
-    """No file becomes larger than ``n_bytes``, for this process and those that it starts: much like a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_full_place_is_said(name: str, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "place"
     place.mkdir()
     WRITERS[name].before(place, world)
     before = files(place)
-    with full_disk(WRITERS[name].limit):
+    with disk_of(WRITERS[name].limit):
         code, lines = said(name, place, world, capsys)
     assert not any("Traceback" in line for line in lines)
     assert lines[-1].startswith("med-duallora ")

@@ -1,6 +1,7 @@
 import torch
 
-from med_duallora.adapter.methods import plan_of
+from med_duallora.adapter.aggregations import AGGREGATIONS
+from med_duallora.adapter.methods import METHODS, plan_of
 from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.backbone import build_classifier
 from med_duallora.backbone.config import BackboneConfig
@@ -33,3 +34,9 @@ def test_tables_have_a_cell_for_every_heading() -> None:
     for rows in (guidance.rank_table(), guidance.memory_table()):
         assert len(rows) > 2
         assert {len(row) for row in rows} == {len(rows[0])}
+
+
+def test_every_method_and_rule_is_described() -> None:
+    for key, table in (("method", METHODS), ("aggregation", AGGREGATIONS)):
+        for name, entry in table.items():
+            assert f"`{name}`: {entry.summary}." in guidance.BY_KEY[key]

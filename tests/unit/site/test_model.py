@@ -1,4 +1,4 @@
-"""A site's model on its own: what a saved state needs in order to predict, which is no subject to train on."""
+"""A site's model on its own: what a saved state needs in order to predict, and that it needs no subject to train on."""
 
 import json
 from dataclasses import replace

@@ -6,19 +6,12 @@ import torch
 from torch import nn
 
 from med_duallora.adapter.roles import LOCAL, Role
-from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import UnfitError
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site.features import FeatureSource
 from med_duallora.site.training import class_weights, learning_rate
 from tests.unit.tiny import TRAINED, digest, shake
 from tests.unit.trainee import JOB, predicted, trainee
-
-
-@pytest.fixture(scope="module")
-def subjects(tiny_cohorts):
-    return PreparedCohort.read(tiny_cohorts["philips"]).split("train")
-
 
 # ---- schedule
 

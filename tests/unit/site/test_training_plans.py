@@ -7,16 +7,9 @@ import pytest
 
 from med_duallora.adapter.methods import AdapterPlan, Phase, Treatment
 from med_duallora.adapter.roles import GLOBAL, LOCAL, Role
-from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.site.training import phase_of_steps
 from tests.unit.tiny import TRAINED, same
 from tests.unit.trainee import Trainee, trainee
-
-
-@pytest.fixture(scope="module")
-def subjects(tiny_cohorts):
-    return PreparedCohort.read(tiny_cohorts["philips"]).split("train")
-
 
 LOCAL_AFTER_GLOBAL = (Phase(0.5, local_acts=False), Phase(0.5))
 

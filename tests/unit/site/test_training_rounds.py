@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from med_duallora.adapter.roles import GLOBAL, Role
-from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import TrainingDiverged, UnfitError
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site import training
@@ -18,11 +17,6 @@ from tests.unit.tiny import TRAINED, digest, same, shake
 from tests.unit.trainee import predicted, trainee
 
 NAME = "classifier.encoder.blocks.2.attn.q.global_a"
-
-
-@pytest.fixture(scope="module")
-def subjects(tiny_cohorts):
-    return PreparedCohort.read(tiny_cohorts["philips"]).split("train")
 
 
 # ---- continuing

@@ -1,10 +1,9 @@
 """The tables and notices of a phantom cohort."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from med_duallora.cohorts.csvfile import table_text
 from med_duallora.cohorts.phantom.layouts import MNMS_COLUMNS, MNMS_TABLE, mnms_row
 from med_duallora.cohorts.phantom.plan import Entry
 from med_duallora.cohorts.phantom.recipe import Recipe
@@ -73,18 +72,10 @@ def write_tables(out: Path, recipe: Recipe, entries: Sequence[Entry], truths: Se
     mnms = [entry for entry in entries if entry.layout == "mnms"]
     if mnms:
         rows = [mnms_row(number, entry, draw_subject(entry.identity)) for number, entry in enumerate(mnms)]
-        write_text(out / "mnms" / "OpenDataset" / MNMS_TABLE, _csv_text(rows, MNMS_COLUMNS))
-    write_text(out / TRUTH_FILE, _csv_text(truths, list(truths[0])))
+        write_text(out / "mnms" / "OpenDataset" / MNMS_TABLE, table_text(MNMS_COLUMNS, rows))
+    write_text(out / TRUTH_FILE, table_text(list(truths[0]), truths))
     text = README.format(notice=NOTICE_LINE, preset=recipe.preset, seed=recipe.seed, n_subjects=len(entries))
     if recipe.preset == "pretrain":
         write_text(out / "LABELS_ARE_NOT_USED.txt", UNLABELLED)
         text = text + "\n" + UNLABELLED
     write_text(out / "README.txt", text)
-
-
-def _csv_text(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()

@@ -1,1 +1,1 @@
-"""Federations on one machine: the simulator and the rehearsal of a provisioned federation."""
+"""Federations on one machine: the simulator, and the rehearsal of a provisioned federation."""

@@ -1,1 +1,1 @@
-"""What runs in the server's FLARE process: aggregator, evaluation, persistor and selector."""
+"""What runs in the server's FLARE process: aggregator, persistor, selector, evaluation and TensorBoard."""

@@ -1,4 +1,4 @@
-"""The server's aggregator: in-time weighted accumulation, and the record of every round."""
+"""The server's aggregator: contributions checked, kept and aggregated, and the record of every round."""
 
 import time
 from threading import Lock
@@ -40,8 +40,8 @@ class DualLoRAAggregator(Aggregator):
     """Takes contributions one by one, checks each against the contract again, and aggregates them by the job's rule.
 
     A refused contribution never spoils a round; a round with too few of them leaves the global adapter as it was.
-    Memory is that of one accumulator, however many sites there are. What arrives is recorded in ``received.jsonl``,
-    which ``ledger match`` compares with the sites' own ledgers.
+    How much memory a round takes is the rule's to say (see ``adapter.aggregations``). What arrives is recorded in
+    ``received.jsonl``, which ``ledger match`` compares with the sites' own ledgers.
 
     Args:
         norm_limit: see ``screening.RoundRules``.

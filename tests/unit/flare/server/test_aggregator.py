@@ -49,6 +49,13 @@ class Server:
         return [json.loads(line) for line in text.splitlines()]
 
 
+def near(server: Server, contract: EgressContract, seed: int, scale: float = 0.01) -> TrainReply:
+    """A contribution at some distance from the global adapter that the site was given."""
+    change = random_payload(contract, seed, scale)
+    tensors = {name: value + change[name] for name, value in server.previous.items()}
+    return TrainReply(tensors, 6.0, 0, {"train_loss": 0.5})
+
+
 @pytest.fixture
 def server(engine: Engine, contract: EgressContract) -> Server:
     return Server(engine, random_payload(contract, seed=9))

@@ -15,10 +15,9 @@ from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.ledger import Ledger
 from med_duallora.boundary.ledger_audit import match, read_lines, verify
 from med_duallora.flare.server.aggregator import DualLoRAAggregator
-from med_duallora.flare.wire.payload import TrainReply
 from med_duallora.flare.wire.receipts import train_entry
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT
-from tests.unit.flare.server.test_aggregator import Server
+from tests.unit.flare.server.test_aggregator import Server, near
 from tests.unit.flare.standin import Engine
 from tests.unit.refused import refused
 from tests.unit.tiny import random_payload, same
@@ -27,12 +26,6 @@ from tests.unit.tiny import random_payload, same
 @pytest.fixture
 def server(engine: Engine, contract: EgressContract) -> Server:
     return Server(engine, random_payload(contract, seed=9))
-
-
-def near(server: Server, contract: EgressContract, seed: int, scale: float = 0.01) -> TrainReply:
-    change = random_payload(contract, seed, scale)
-    tensors = {name: value + change[name] for name, value in server.previous.items()}
-    return TrainReply(tensors, 6.0, 0, {"train_loss": 0.5})
 
 
 def received(server: Server) -> Path:

@@ -19,18 +19,12 @@ from med_duallora.flare.server.selector import AdapterSelector
 from med_duallora.flare.wire.payload import TrainReply
 from med_duallora.measures import KEY_MEASURE
 from med_duallora.settings.config import JobConfig
-from tests.unit.flare.server.test_aggregator import Server
+from tests.unit.flare.server.test_aggregator import Server, near
 from tests.unit.flare.standin import Engine, client, from_site, sent_by, server_context
 from tests.unit.tiny import random_payload, same
 
 NAN, INF = float("nan"), float("inf")
 SITES = ["ge", "canon", "philips", "siemens", "mallory"]
-
-
-def near(server: Server, contract: EgressContract, seed: int, scale: float = 0.01) -> TrainReply:
-    change = random_payload(contract, seed, scale)
-    tensors = {name: value + change[name] for name, value in server.previous.items()}
-    return TrainReply(tensors, 6.0, 0, {"train_loss": 0.5})
 
 
 @pytest.fixture
