@@ -1,6 +1,7 @@
 """Puts a run's report in order: what is said first, and how each number is explained."""
 
-from med_duallora.adapter.methods import plan_of
+from med_duallora.adapter.methods import AdapterPlan, plan_of
+from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.cohorts.origin import CITATIONS, Origin
 from med_duallora.measures import SCORES
 from med_duallora.report import drawing, plots, tables
@@ -13,14 +14,6 @@ NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis."
 SYNTHETIC = "Synthetic phantoms: no number here says anything about patients."
 MIXED = "Some sites hold synthetic phantoms: numbers over all sites say nothing about patients."
 REAL = "Real patients, research use."
-
-PAYLOADS = {
-    "local": "global adapter",
-    "shared": "global adapter with the head's weights",
-    "global": "global adapter and head",
-}
-"""What leaves, by head policy."""
-HEADS_THAT_STAY = {"local": ["classification head"], "shared": ["bias of the head"], "global": []}
 
 TERMS = (
     ("site", "a client of the federation; here, one hospital or the scanners of one vendor"),
@@ -128,7 +121,7 @@ def _citations(run: Run) -> list[Block]:
 
 def boundary_picture(run: Run) -> Picture:
     """Return the picture of what stays and what leaves in this job."""
-    payload = PAYLOADS[plan_of(run.job).lora.head_policy]
+    payload = _sent(plan_of(run.job))
     payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
     detail = f"{tables.kib(max(payloads))} KiB a round, and metrics" if payloads else "and metrics"
     svg = drawing.boundary(run.sites, _staying(run.job), payload, detail)
@@ -141,12 +134,23 @@ def boundary_picture(run: Run) -> Picture:
     )
 
 
+def _sent(plan: AdapterPlan) -> str:
+    """Return in words what leaves by a method's plan."""
+    factors = plan.sent & GLOBAL
+    adapter = "global adapter" if factors == GLOBAL else " and ".join(sorted(role.value for role in factors))
+    with_head = " with the head's weights" if plan.lora.head_policy == "shared" else ""
+    return adapter + with_head + (" and head" if Role.HEAD in plan.sent else "")
+
+
 def _staying(job: JobConfig) -> list[str]:
     plan = plan_of(job)
     lines = ["scans, labels, predictions", "frozen backbone, feature cache"]
     if plan.lora.rank_local:
         lines.append("local adapter")
-    return [*lines, *HEADS_THAT_STAY[plan.lora.head_policy], "optimizer state"]
+    lines += sorted(role.value for role in plan.kept & GLOBAL)
+    if Role.HEAD in plan.kept:
+        lines.append("bias of the head" if plan.lora.head_policy == "shared" else "classification head")
+    return [*lines, "optimizer state"]
 
 
 def _leaving(run: Run) -> str:

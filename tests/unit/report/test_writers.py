@@ -194,8 +194,10 @@ def test_refusals_and_failures_are_told(server: Path) -> None:
         ({}, "global adapter", {"local adapter", "classification head"}),
         ({"lora": {"head_policy": "global"}}, "global adapter and head", {"local adapter"}),
         ({"method": "fedavg-lora"}, "global adapter and head", set()),
+        ({"method": "fedsa-lora"}, "A of the global adapter", {"B of the global adapter", "classification head"}),
+        ({"method": "ffa-lora"}, "B of the global adapter and head", set()),
     ],
-    ids=["head stays", "head is sent", "no local adapter"],
+    ids=["head stays", "head is sent", "no local adapter", "A is sent", "B is sent"],
 )
 def test_the_boundary_shows_what_this_job_sends(
     server: Path, settings: dict[str, object], payload: str, stays: set[str]
@@ -205,7 +207,7 @@ def test_the_boundary_shows_what_this_job_sends(
     texts = [element.text for element in ElementTree.fromstring(picture.content).iter() if element.tag.endswith("text")]
     assert payload in texts
     shown = {str(text).removeprefix("• ") for text in texts}
-    assert shown & {"local adapter", "classification head"} == stays
+    assert shown & {"local adapter", "classification head", "B of the global adapter"} == stays
 
 
 def test_many_sites_fit_into_the_drawing() -> None:
