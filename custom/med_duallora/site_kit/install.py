@@ -8,7 +8,7 @@ from med_duallora.settings.config import SiteConfig, assigned
 from med_duallora.site_kit.hardening import SITE_CONFIG_FILE, Change, harden
 from med_duallora.site_kit.kit import read_part
 from med_duallora.site_kit.passable import check_passable
-from med_duallora.site_kit.wanted import SERVER_CLASSES, site_config_template
+from med_duallora.site_kit.wanted import LITERAL_GUARD, SERVER_CLASSES, site_config_template
 from med_duallora.support.files import write_json
 
 SITE_CONFIG_PLACE = Path("local") / SITE_CONFIG_FILE
@@ -18,7 +18,8 @@ SITE_CONFIG_PLACE = Path("local") / SITE_CONFIG_FILE
 def install_server(kit: Path, storage: Path) -> Path:
     """Let jobs use this package at the server, and keep its jobs below ``storage`` instead of in a shared folder.
 
-    FLARE's default keeps the jobs of all servers of a machine in one temporary folder.
+    FLARE's default keeps the jobs of all servers of a machine in one temporary folder. The server builds jobs from
+    literal JSON only, as the sites do.
 
     Returns:
         The written ``local/resources.json``.
@@ -36,6 +37,7 @@ def install_server(kit: Path, storage: Path) -> Path:
         values["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(storage / "snapshots")
         managers = [item for item in values["components"] if item["id"] == "job_manager"]
         managers[0]["args"]["uri_root"] = str(storage / "jobs")
+        values["components"].append(dict(LITERAL_GUARD))
     except (KeyError, TypeError, IndexError) as error:
         raise KitError(f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}") from error
     written = kit / "local" / "resources.json"
