@@ -1,8 +1,9 @@
 """Attacks by a job's configuration: references that read the site, other formats, and what is built in the end.
 
-Every trick is first made in FLARE as it is, in a process of its own, where it must succeed; then with the guard.
+Every trick is first made in FLARE as it is, where it must succeed; then with the guard.
 """
 
+import importlib.metadata
 import json
 import os
 from argparse import Namespace
@@ -83,7 +84,7 @@ def configurator(app: Path, kind: type[FedJsonConfigurator] = ClientJsonConfigur
     )
     name = "config_fed_client.json" if kind is ClientJsonConfigurator else "config_fed_server.json"
     site = Workspace(str(workspace), "siemens")
-    found = kind(site, str(app / "config" / name), args, str(app), ["secure_train=True"])  # type: ignore[call-arg,arg-type]
+    found = kind(site, str(app / "config" / name), args, str(app), ["secure_train=True"])
     assert isinstance(found, FedJsonConfigurator)
     return found
 
@@ -227,6 +228,7 @@ FILES: list[tuple[str, Callable[[Path], object]]] = [
     ("settings of FLARE's log", _file("config/log_config.json", "{}")),
     ("a privacy policy of its own", _file("local/privacy.json", "{}")),
     ("code beside the folder for code", _file("config/custom/x.py", "import os")),
+    ("settings in a folder for code that is none", _file("below/custom/comm_config.json", "{}")),
     ("any other file", _file("config/notes.txt", "x")),
     ("a link in place of the JSON", _linked),
     ("a link in place of the folder", _linked_folder),
@@ -384,7 +386,7 @@ def test_a_second_guard_changes_nothing(app: Path) -> None:
 
 
 def test_an_unknown_version_of_flare_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(literal_guard.importlib.metadata, "version", lambda _: "2.10.0")
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "2.10.0")
     with pytest.raises(UnsafeComponentError, match=r"how nvflare 2\.10\.0 reads a job is not known"):
         LiteralGuard()
 

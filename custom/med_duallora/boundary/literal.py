@@ -5,7 +5,6 @@ text, and reads formats that include files and addresses. Here only plain JSON c
 looks for it.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +37,7 @@ def check_app(app: Path) -> None:
     Raises:
         ConfigError: names the first file that is too much, or where a configuration is not literal.
     """
-    for path in _files(app):
+    for path in (path for top in sorted(app.iterdir()) if not _is_code(top) for path in _files(top)):
         inside = path.relative_to(app).as_posix()
         if path.is_symlink() or not path.is_file():
             raise ConfigError(f"the job's app holds {_said(inside)}, which is a link or no file: {DO}")
@@ -48,13 +47,17 @@ def check_app(app: Path) -> None:
             read_literal(path)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Give everything in a folder that is no folder itself, without following a link; a job's code is left out."""
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink() or not path.is_dir():
-            yield path
-        elif path.parent.name == CONFIG_FOLDER or path.name != CODE_FOLDER:
-            yield from _files(path)
+def _is_code(top: Path) -> bool:
+    return top.name == CODE_FOLDER and top.is_dir() and not top.is_symlink()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Give a file, or everything below a folder that is no folder itself, without following a link."""
+    if path.is_symlink() or not path.is_dir():
+        yield path
+        return
+    for inner in sorted(path.iterdir()):
+        yield from _files(inner)
 
 
 def _is_expected(inside: Path) -> bool:
@@ -75,8 +78,7 @@ def read_literal(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{_said(path.name)} is a link, or not a .json file: {DO}")
     try:
         text = path.read_bytes().decode("utf-8")
-        parsed_json(text)  # for its depth
-        values = json.loads(text, object_pairs_hook=_once)
+        values = parsed_json(text, _once)
     except OSError as error:
         raise ConfigError(f"{_said(path.name)} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

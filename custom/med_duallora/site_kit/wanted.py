@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import KitError
+from med_duallora.settings.job_limits import JOB_LIMITS
 from med_duallora.site.places import CHANGE_ME
 
 Json = dict[str, Any]
@@ -116,5 +117,7 @@ def site_config_template(kit: Path) -> Json:
             "max_blocks": 4,
             "backbone_sha256": "",
             "contract_sha256": [],
+            "job_sha256": [],
+            "job_limits": list(JOB_LIMITS),
         },
     }
