@@ -2,12 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 NUMBER = r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?"
 RANGE = re.compile(rf"({NUMBER}) *<= *([a-z_]+(?:\.[a-z_]+)*) *<= *({NUMBER})", re.ASCII)
-TEXT = "a list of texts such as '1 <= train.n_rounds <= 200', each for another setting of the job"
+ANY = "any"
+"""Among the ranges: what has no range here is free, instead of in the range of ``JOB_LIMITS``."""
+TEXT = "texts such as '1 <= train.n_rounds <= 500', each of another setting; 'any' frees all others"
 JOB_LIMITS = (
     "0 <= lora.rank_global <= 256",
     "0.01 <= lora.alpha_global <= 512",
@@ -41,14 +43,14 @@ Numbers = Mapping[str, tuple[float, ...]]
 
 
 def are_limits(limits: Iterable[str]) -> bool:
-    """Return whether texts are ranges, each of another setting and none of them empty."""
-    found = list(limits)
+    """Return whether texts are ranges, each of another setting and none of them empty; ``any`` may stand among them."""
+    texts = [text for text in limits if text != ANY]
     try:
-        ranges = list(_ranges(found))
+        ranges = list(_ranges(texts))
     except ValueError:
         return False
     ordered = all(math.isfinite(low) and math.isfinite(high) and low <= high for _, low, high in ranges)
-    return ordered and len({name for name, _, _ in ranges}) == len(found)
+    return ordered and len({name for name, _, _ in ranges}) == len(texts)
 
 
 def _ranges(limits: Iterable[str]) -> Iterator[tuple[str, float, float]]:
@@ -72,14 +74,17 @@ def numbers_of(settings: Mapping[str, Any], prefix: str = "") -> dict[str, tuple
     return found
 
 
-def beyond(limits: Iterable[str], numbers: Numbers) -> tuple[str, tuple[float, ...]] | None:
+def beyond(limits: Collection[str], numbers: Numbers) -> tuple[str, tuple[float, ...]] | None:
     """Return the first range that a job's numbers leave, and those numbers; no numbers where the job has none so named.
 
     Args:
-        limits: ranges, see ``are_limits``.
+        limits: ranges, see ``are_limits``; each takes the place of the one in ``JOB_LIMITS`` of the same setting.
         numbers: of the job, see ``numbers_of``.
     """
-    for text, (name, low, high) in zip(limits, _ranges(limits), strict=True):
+    texts = [text for text in limits if text != ANY]
+    texts = texts if ANY in limits else [*JOB_LIMITS, *texts]
+    ranges = {name: (text, low, high) for text, (name, low, high) in zip(texts, _ranges(texts), strict=True)}
+    for name, (text, low, high) in ranges.items():
         given = numbers.get(name, ())
         if not given or not all(low <= number <= high for number in given):
             return text, given

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from med_duallora.errors import ConfigError
 from med_duallora.measures import MEASURES, Kind, Subjects
-from med_duallora.settings.job_limits import JOB_LIMITS, TEXT, Numbers, are_limits, beyond
+from med_duallora.settings.job_limits import TEXT, Numbers, are_limits, beyond
 from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, sha256_or_empty
 
 
@@ -29,7 +29,8 @@ class SitePolicy:
         backbone_sha256: hash of the only backbone checkpoint that this site trains with; empty: any.
         contract_sha256: hashes of the egress contracts that this site agreed to; empty: any within the limits above.
         job_sha256: hashes of the whole settings of the jobs that this site agreed to; empty: any within these limits.
-        job_limits: the range of every number of a job that this site accepts; a number without a range is free.
+        job_limits: ranges of numbers of a job that this site accepts, in place of the strict ones that hold for every
+            number without a text here.
 
     Raises:
         ConfigError: a value is out of range; quotes the value and the limit.
@@ -49,7 +50,7 @@ class SitePolicy:
     job_sha256: tuple[str, ...] = limited(
         (), Limit("a list of hashes, each of 64 lower-case hexadecimal digits", _are_hashes)
     )
-    job_limits: tuple[str, ...] = limited(JOB_LIMITS, Limit(TEXT, are_limits))
+    job_limits: tuple[str, ...] = limited((), Limit(TEXT, are_limits))
 
     def __post_init__(self) -> None:
         check_limits(self, "policy.")

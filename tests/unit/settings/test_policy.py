@@ -10,7 +10,7 @@ from med_duallora.boundary.contract import EgressContract, demands_of, job_sha25
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import ConfigError, UnfitError
 from med_duallora.settings.config import JobConfig, SiteConfig
-from med_duallora.settings.job_limits import JOB_LIMITS, TEXT, numbers_of
+from med_duallora.settings.job_limits import ANY, JOB_LIMITS, TEXT, are_limits, numbers_of
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.runtime import SiteRuntime
 from med_duallora.support.files import sha256_of_file
@@ -106,13 +106,21 @@ def test_a_job_that_asks_for_more_is_refused_by_key(asks: dict[str, Any], key: s
 def test_every_number_of_a_job_has_a_range_unless_a_site_says_otherwise():
     ranged = {text.split(" <= ")[1] for text in JOB_LIMITS}
     assert ranged == set(MODEST["numbers"])
+    assert are_limits(JOB_LIMITS)
+    long = {**MODEST, "numbers": {**MODEST["numbers"], "train.n_rounds": (201,)}}
+    with refused("policy.job_limits"):
+        SitePolicy().check_job(**long)
+    with refused("policy.job_limits"):
+        SitePolicy(job_limits=("1 <= train.lr <= 1",)).check_job(**long)
+    SitePolicy(job_limits=("1 <= train.n_rounds <= 201",)).check_job(**long)
+    SitePolicy(job_limits=(ANY,)).check_job(**long)
 
 
 def test_a_refused_number_is_told_with_its_range():
     policy = SitePolicy(job_limits=("1 <= train.local_epochs <= 3",))
     policy.check_job(**MODEST)
     with pytest.raises(ConfigError, match=r"is '1 <= train.local_epochs <= 3', but the job has 11"):
-        policy.check_job(**{**MODEST, "numbers": {"train.local_epochs": (11,)}})
+        policy.check_job(**{**MODEST, "numbers": {**MODEST["numbers"], "train.local_epochs": (11,)}})
 
 
 @pytest.mark.parametrize("setting", ["train.local_epochs=3", "train.lr=0.004", "train.seed=1", "augment.scale=0.2"])

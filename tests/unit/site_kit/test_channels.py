@@ -118,6 +118,7 @@ OPENED: list[tuple[str, str, Edit, str]] = [
     ("head leaves", "med_duallora_site.json", lambda v: v["policy"].update(head_leaves=True), "may ask for"),
     ("no limits", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=256), "may ask for"),
     ("single subjects", "med_duallora_site.json", lambda v: v["policy"].update(min_subjects=1), "single subjects"),
+    ("free numbers", "med_duallora_site.json", lambda v: v["policy"].update(job_limits=["any"]), "numbers of a job"),
     ("bad policy", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=0), "may ask for"),
 ]
 
@@ -238,7 +239,7 @@ def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(
     change(closed_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
     said = capsys.readouterr().out
-    assert "reported  facts about the machine" in said and "all 25 channels closed" in said
+    assert "reported  facts about the machine" in said and "all 26 channels closed" in said
 
 
 @pytest.fixture
