@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.attacks import configurations
 from tests.attacks import test_after_filters as after
 from tests.attacks import test_doors as doors
 from tests.attacks import test_floor as floor
@@ -249,11 +250,11 @@ def _doors() -> Iterator[Row]:
 
 def _configurations() -> Iterator[Row]:
     refusal = "refused at deployment and in the job process"
-    for trick, _ in literal.REFERENCES:
+    for trick, _ in configurations.REFERENCES:
         yield Row("job configuration: references", trick, refusal)
-    for trick, _ in literal.SERVER_REFERENCES:
+    for trick, _ in configurations.SERVER_REFERENCES:
         yield Row("job configuration: references at the server", trick, refusal)
-    for trick, _ in literal.FILES:
+    for trick, _ in configurations.FILES:
         yield Row("job configuration: files", trick, refusal)
 
 
