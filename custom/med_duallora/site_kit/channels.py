@@ -118,7 +118,7 @@ def _job_classes(kit: SiteKit) -> Iterator[Channel]:
 
 
 def _literal_jobs(kit: SiteKit) -> Iterator[Channel]:
-    there = any(_path(item) == wanted.LITERAL_GUARD["path"] for item in kit.resources.get("components", []))
+    there = wanted.LITERAL_GUARD in kit.resources.get("components", [])  # as a whole: FLARE skips a disabled component
     found = f"{'the' if there else 'no'} literal guard is in {_source(kit, 'resources.json')}"
     for name in (
         "files, paths and environment variables of the site, read by references in a job's configuration",

@@ -110,6 +110,7 @@ OPENED: list[tuple[str, str, Edit, str]] = [
     ("console guard removed", "resources.json", lambda v: without(v, "console_guard"), "exceptions"),
     ("literal guard removed", "resources.json", lambda v: without(v, "literal_guard"), "references in a job"),
     ("literal guard removed", "resources.json", lambda v: without(v, "literal_guard"), "formats than JSON"),
+    ("literal guard off", "resources.json", lambda v: v["components"][-1].update(disabled=True), "references in a job"),
     ("a key for the server", "resources.json", lambda v: v.update(data="/mnt/cohort"), "tells the server"),
     ("byoc", "authorization.json", lambda v: v["permissions"]["lead"].update(byoc="o:site"), "byoc"),
     ("all rights", "authorization.json", lambda v: v["permissions"].update(project_admin="any"), "byoc"),
