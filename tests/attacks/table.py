@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.attacks import configurations
 from tests.attacks import test_after_filters as after
 from tests.attacks import test_doors as doors
 from tests.attacks import test_floor as floor
+from tests.attacks import test_literal as literal
 from tests.attacks import test_results as results
 from tests.attacks import test_side_channels as side
 from tests.unit.boundary import test_ledger_audit as ledger
@@ -111,6 +113,24 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
         "the task came before the run began",
         side.test_nor_is_it_answered_before_the_run_begins,
     ),
+    (
+        "job configuration: files",
+        "HOCON that includes the site's own predictions and counts epochs by a label",
+        "refused before the file is opened",
+        literal.test_the_included_file_is_not_opened,
+    ),
+    (
+        "job configuration: what is built",
+        "another configuration than the one that was read",
+        "is not what was signed",
+        literal.test_a_job_that_changed_between_reading_and_building_is_refused,
+    ),
+    (
+        "job configuration: what is built",
+        "a job component with other settings",
+        "is not what was signed",
+        literal.test_a_job_that_is_built_with_other_settings_is_refused,
+    ),
     ("code in a job", "Python files in the job", "refused as BYOC", doors.test_nobody_brings_code),
     (
         "code in a job",
@@ -182,6 +202,7 @@ def rows() -> list[Row]:
         *_after_filters(),
         *_side_channels(),
         *_doors(),
+        *_configurations(),
         *_elsewhere(),
         *(Row(*single[:3]) for single in SINGLE),
     ]
@@ -225,6 +246,16 @@ def _doors() -> Iterator[Row]:
         yield Row("policy", trick, key)
     for trick, _, refusal in floor.FLOOR:
         yield Row("policy", trick, refusal)
+
+
+def _configurations() -> Iterator[Row]:
+    refusal = "refused at deployment and in the job process"
+    for trick, _ in configurations.REFERENCES:
+        yield Row("job configuration: references", trick, refusal)
+    for trick, _ in configurations.SERVER_REFERENCES:
+        yield Row("job configuration: references at the server", trick, refusal)
+    for trick, _ in configurations.FILES:
+        yield Row("job configuration: files", trick, refusal)
 
 
 def _elsewhere() -> Iterator[Row]:

@@ -26,6 +26,11 @@ DEMANDS = [
     ("more blocks", ["lora.n_blocks=2"], {"max_blocks": 1}, "policy.max_blocks"),
     ("another contract", [], {"contract_sha256": ["a" * 64]}, "policy.contract_sha256"),
     ("another backbone", [], {"backbone_sha256": "b" * 64}, "policy.backbone_sha256"),
+    ("a job with the agreed contract but other settings", [], {"job_sha256": ["a" * 64]}, "policy.job_sha256"),
+    ("a number of epochs to tell something by", ["train.local_epochs=21"], {}, "policy.job_limits"),
+    ("a learning rate to tell something by", ["train.lr=0.11"], {}, "policy.job_limits"),
+    ("rounds without an end", ["train.n_rounds=201"], {}, "policy.job_limits"),
+    ("views without an end", ["train.n_views=33"], {}, "policy.job_limits"),
     ("another number of rounds", ["train.n_rounds=9"], {"contract_sha256": ["PINNED"]}, "policy.contract_sha256"),
 ]
 

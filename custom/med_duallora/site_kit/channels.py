@@ -117,6 +117,16 @@ def _job_classes(kit: SiteKit) -> Iterator[Channel]:
         yield Channel(name, False, f"class_allow_list in {where} holds nothing but what Med-DualLoRA needs")
 
 
+def _literal_jobs(kit: SiteKit) -> Iterator[Channel]:
+    there = wanted.LITERAL_GUARD in kit.resources.get("components", [])  # as a whole: FLARE skips a disabled component
+    found = f"{'the' if there else 'no'} literal guard is in {_source(kit, 'resources.json')}"
+    for name in (
+        "files, paths and environment variables of the site, read by references in a job's configuration",
+        "job configurations in other formats than JSON, which include files and addresses",
+    ):
+        yield Channel(name, not there, found, "" if there else HARDEN)
+
+
 def _rights(kit: SiteKit) -> Iterator[Channel]:
     where = _source(kit, "authorization.json")
     rows = (
@@ -205,6 +215,7 @@ CHECKS: tuple[Callable[[SiteKit], Iterator[Channel]], ...] = (
     _after_filters,
     _logs,
     _job_classes,
+    _literal_jobs,
     _rights,
     _console,
     _registration,

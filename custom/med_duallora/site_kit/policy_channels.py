@@ -7,6 +7,8 @@ from pathlib import Path
 from med_duallora.boundary.ledger_audit import verify
 from med_duallora.errors import MedDualLoRAError
 from med_duallora.settings.config import SiteConfig
+from med_duallora.settings.job_limits import ANY
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.places import CHANGE_ME
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.channel import HARDEN, Channel
@@ -41,11 +43,20 @@ def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
     )
     fix = "" if pinned or bounded else "set policy.head_leaves, max_rank and max_blocks, or pin policy.contract_sha256"
     yield Channel(name, bool(fix), found, fix)
+    yield _numbers(policy, place)
     small = policy.metrics_leave and policy.min_subjects < 2
     found = f"{place.name}: policy.min_subjects is {policy.min_subjects}"
     yield Channel("scores of single subjects", small, found, "set policy.min_subjects to 5 or more" if small else "")
     yield _private(place)
     yield _ledger(config)
+
+
+def _numbers(policy: SitePolicy, place: Path) -> Channel:
+    name = "numbers of a job that tell something by their effect, or work without an end"
+    free = ANY in policy.job_limits and not policy.job_sha256
+    found = "job pinned" if policy.job_sha256 else "without ranges" if free else "every number has a range"
+    fix = f"take {ANY!r} out of policy.job_limits, or pin policy.job_sha256" if free else ""
+    return Channel(name, free, f"{place.name}: {found}", fix)
 
 
 def _private(place: Path) -> Channel:

@@ -32,6 +32,11 @@ def closed_kit(site_kit: Path, tmp_path: Path) -> Path:
     return site_kit
 
 
+def without(values: dict[str, Any], component: str) -> None:
+    """Take a component out of a site's resources."""
+    values["components"] = [item for item in values["components"] if item["id"] != component]
+
+
 def test_an_untouched_kit_reports_its_open_channels(site_kit: Path):
     found = set(open_ones(site_kit))
     assert {
@@ -42,6 +47,8 @@ def test_an_untouched_kit_reports_its_open_channels(site_kit: Path):
         "live streaming of a job's logs",
         "streaming of error_log.txt",
         "classes that send data by their own means, named by a job",
+        "files, paths and environment variables of the site, read by references in a job's configuration",
+        "job configurations in other formats than JSON, which include files and addresses",
         "code brought by a job (byoc)",
         "files read through the console",
     } <= found
@@ -99,8 +106,11 @@ OPENED: list[tuple[str, str, Edit, str]] = [
     ("every class", "resources.json", lambda v: v.update(class_allow_list=["*"]), "classes"),
     ("no list: FLARE's own counts", "resources.json", lambda v: v.pop("class_allow_list"), "classes"),
     ("only warnings", "resources.json", lambda v: v.update(class_list_enforcement_mode="warn"), "classes"),
-    ("console guard removed", "resources.json", lambda v: v["components"].pop(), "skips or forges"),
-    ("console guard removed", "resources.json", lambda v: v["components"].pop(), "exceptions"),
+    ("console guard removed", "resources.json", lambda v: without(v, "console_guard"), "skips or forges"),
+    ("console guard removed", "resources.json", lambda v: without(v, "console_guard"), "exceptions"),
+    ("literal guard removed", "resources.json", lambda v: without(v, "literal_guard"), "references in a job"),
+    ("literal guard removed", "resources.json", lambda v: without(v, "literal_guard"), "formats than JSON"),
+    ("literal guard off", "resources.json", lambda v: v["components"][-1].update(disabled=True), "references in a job"),
     ("a key for the server", "resources.json", lambda v: v.update(data="/mnt/cohort"), "tells the server"),
     ("byoc", "authorization.json", lambda v: v["permissions"]["lead"].update(byoc="o:site"), "byoc"),
     ("all rights", "authorization.json", lambda v: v["permissions"].update(project_admin="any"), "byoc"),
@@ -109,6 +119,7 @@ OPENED: list[tuple[str, str, Edit, str]] = [
     ("head leaves", "med_duallora_site.json", lambda v: v["policy"].update(head_leaves=True), "may ask for"),
     ("no limits", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=256), "may ask for"),
     ("single subjects", "med_duallora_site.json", lambda v: v["policy"].update(min_subjects=1), "single subjects"),
+    ("free numbers", "med_duallora_site.json", lambda v: v["policy"].update(job_limits=["any"]), "numbers of a job"),
     ("bad policy", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=0), "may ask for"),
 ]
 
@@ -229,7 +240,7 @@ def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(
     change(closed_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
     said = capsys.readouterr().out
-    assert "reported  facts about the machine" in said and "all 23 channels closed" in said
+    assert "reported  facts about the machine" in said and "all 26 channels closed" in said
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_a_closed_kit_holds_all_that_flare_needs_and_nothing_that_sends(site_kit
     assert after["class_list_enforcement_mode"] == "enforce"
     assert after["class_allow_list"] == list(SITE_CLASSES)
     ids = [item["id"] for item in after["components"]]
-    assert ids == ["resource_manager", "resource_consumer", "process_launcher", "console_guard"]
+    assert ids == ["resource_manager", "resource_consumer", "process_launcher", "console_guard", "literal_guard"]
 
 
 def test_privacy_json_filters_every_job_and_guards_last(site_kit: Path):
