@@ -14,19 +14,6 @@ PACKAGE = REPOSITORY / "custom" / "med_duallora"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TEXTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE")
 REQUIRED = (*TEXTS, "meta.json", "app", "jobs", "custom", "poc", "tests", "docs")
-    "README.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-    "LICENSE",
-    "meta.json",
-    "app",
-    "jobs",
-    "custom",
-    "poc",
-    "tests",
-    "docs",
-)
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:root|home|Users|work|farm|tmp)/\w")
 LARGEST_BYTES = 9_000_000
 
