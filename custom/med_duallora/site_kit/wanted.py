@@ -32,6 +32,7 @@ SCOPE = "med-duallora"
 FILTER_PATH = "med_duallora.flare.site.egress_filter.EgressFilter"
 GUARD = {"id": "egress_guard", "path": "med_duallora.flare.site.egress_guard.EgressGuard", "args": {}}
 CONSOLE_GUARD = {"id": "console_guard", "path": "med_duallora.flare.site.console_guard.ConsoleGuard", "args": {}}
+MESSAGE_GATE = {"id": "message_gate", "path": "med_duallora.flare.site.message_gate.MessageGate", "args": {}}
 STREAMER_PATH = "nvflare.app_common.logging.site_log_streamer.SiteLogStreamer"
 SITE_CONFIG_PROPERTY = "med_duallora_site_config"
 CLOSED_RIGHTS = ("byoc", "shell_commands", "server-predeployed-flwr")
@@ -44,13 +45,15 @@ NOBODY = ("none", "no")
 
 
 def resources(before: Json) -> Json:
-    """Return local/resources.json: only our classes, no log streaming, no console shell."""
+    """Return local/resources.json: only our classes, no log streaming, no console shell, one gate for messages."""
     values = copy.deepcopy(before)
     values["class_list_enforcement_mode"] = "enforce"
     values["class_allow_list"] = list(SITE_CLASSES)
     values["allow_log_streaming"] = False
-    kept = [item for item in values["components"] if item["path"] not in (STREAMER_PATH, CONSOLE_GUARD["path"])]
-    values["components"] = [*kept, copy.deepcopy(CONSOLE_GUARD)]
+    ours = (CONSOLE_GUARD, MESSAGE_GATE)
+    replaced = (STREAMER_PATH, *(item["path"] for item in ours))
+    kept = [item for item in values["components"] if item["path"] not in replaced]
+    values["components"] = [*kept, *copy.deepcopy(ours)]
     return values
 
 
@@ -92,6 +95,11 @@ def open_rights(rights: Any) -> list[str]:
     return sorted(right for right, who in rights.items() if is_closed_right(right) and who not in NOBODY)
 
 
+def ledger_place(kit: Path) -> Path:
+    """Return where a site's ledger lies unless its administrator says otherwise: beside the kit, FLARE's workspace."""
+    return kit.parent / f"{kit.name}-ledger" / "egress_ledger.jsonl"
+
+
 def site_config_template(kit: Path) -> Json:
     """Return a site configuration with a strict privacy floor, whose paths the site administrator fills in."""
     return {
@@ -102,7 +110,7 @@ def site_config_template(kit: Path) -> Json:
         "device": "auto",
         "n_threads": 1,
         "cache_budget_mb": 4096,
-        "ledger": str(kit / "local" / "egress_ledger.jsonl"),
+        "ledger": str(ledger_place(kit)),
         "policy": {
             "metrics_leave": True,
             "min_subjects": 5,
