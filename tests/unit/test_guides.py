@@ -84,6 +84,21 @@ def test_a_command_is_understood(
     assert stopped.value.code == 0
 
 
+SAYING_BIT_FOR_BIT = [*DOCUMENTS, REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "custom").rglob("*.py"))]
+
+
+def test_bit_for_bit_is_never_said_without_the_machine() -> None:
+    """Another processor or number of threads rounds otherwise; docs/operations.md says so at length."""
+    said = [
+        (document.name, paragraph)
+        for document in SAYING_BIT_FOR_BIT
+        for paragraph in re.split(r"\n\s*\n|\n(?=- )", document.read_text(encoding="utf-8"))
+        if re.search(r"bit[ -]for[ -]bit|bitwise|bit-identical", re.sub(r"[\s\"]+", " ", paragraph), re.IGNORECASE)
+    ]
+    assert len(said) >= 5
+    assert [place for place in said if "machine" not in place[1] and not place[1].startswith("## ")] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(document: Path) -> None:
     text = document.read_text(encoding="utf-8")

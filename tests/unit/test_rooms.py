@@ -26,7 +26,7 @@ ARROWS = {
     "site": "errors measures settings support backbone cohorts adapter boundary",
     "server": "__init__ errors measures settings support backbone adapter boundary",
     "site_kit": "__init__ errors settings support backbone cohorts adapter boundary site",
-    "reference": "errors settings backbone boundary",
+    "reference": "errors settings backbone adapter boundary",
     "report": "errors measures settings support cohorts adapter server",
     "engine": "errors settings support adapter boundary site server",
     "flare.wire": "errors measures settings support boundary",

@@ -16,8 +16,8 @@ class DualLoRALinear(nn.Module):
 
     Computes ``y = W0 x + b0 + (alpha_g / r_g) B_g A_g x + (alpha_l / r_l) B_l A_l x`` with both paths fused into
     one pair of matrix products of rank ``r_g + r_l``. A (rank, in) shall start random and B (out, rank) at zero, so
-    that a new layer equals its frozen layer bit for bit; the model draws the first values (see ``roles``), here all are
-    zero. An adapter of rank 0 has no parameters.
+    that a new layer equals its frozen layer bit for bit (x + 0 is x on any machine); the model draws the first values
+    (see ``roles``), here all are zero. An adapter of rank 0 has no parameters.
 
     Args:
         base: the frozen layer; its parameters stop requiring gradients.

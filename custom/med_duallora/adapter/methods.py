@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from med_duallora.adapter.aggregations import AGGREGATIONS, Aggregation
 from med_duallora.adapter.roles import Role, Start
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import AGGREGATION_NAMES, METHOD_NAMES, JobConfig, LoRAConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from med_duallora.adapter.model import DualLoRAModel
 
-LossTerm = Callable[["DualLoRAModel", Mapping[str, Tensor]], Tensor]
+LossTerm = Callable[["DualLoRAModel", "Mapping[str, Tensor]"], "Tensor"]
 """A scalar to add to the loss, from the model and from what its trained parameters were at the round's start."""
 
 

@@ -7,10 +7,11 @@ parameter is called. Whatever nobody declared is frozen, so a forgotten declarat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
 class Role(str, Enum):
@@ -38,8 +39,10 @@ class Start(str, Enum):
     CONTRASTS = "contrasts"
     """Every class but the last against the last one: columns that sum to zero."""
 
-    def first_value(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    def first_value(self, shape: tuple[int, ...], generator: "torch.Generator") -> "Tensor":
         """Return a first value; ``generator`` is drawn from only where the start is random."""
+        import torch  # only here: what methods there are can be listed without it
+
         if self is Start.RANDOM:
             bound = shape[-1] ** -0.5
             return torch.empty(shape).uniform_(-bound, bound, generator=generator)
@@ -68,7 +71,7 @@ class DeclaresRoles(Protocol):
         """Return role and start by parameter name, relative to this module."""
 
 
-def declarations(model: nn.Module) -> dict[str, Declared]:
+def declarations(model: "nn.Module") -> dict[str, Declared]:
     """Return what is declared of every parameter of ``model`` by its full name, in the model's order.
 
     Raises:
@@ -90,7 +93,7 @@ def declarations(model: nn.Module) -> dict[str, Declared]:
     return found
 
 
-def pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
+def pairs(model: "nn.Module") -> Iterator[tuple[str, str]]:
     """Yield the names of the global factors that belong together, as (B, A): those that one module declares."""
     for prefix, module in model.named_modules():
         if isinstance(module, DeclaresRoles):

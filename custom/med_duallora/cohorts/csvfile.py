@@ -21,7 +21,7 @@ Column = str | tuple[str, ...]
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be told into columns.
+    """A row whose cells do not fit the columns.
 
     Args:
         number: its line as an editor shows it.

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import stat
 import zlib
 from collections.abc import Collection
 from pathlib import Path
@@ -13,6 +12,7 @@ from nibabel.volumeutils import apply_read_scaling
 
 from med_duallora.cohorts.nifti_header import NIFTI_1, Header, header_size, parse_header
 from med_duallora.errors import SubjectRefused
+from med_duallora.support.files import open_regular
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,9 +29,7 @@ def open_file(path: Path) -> BinaryIO:
     Anything else by that name is refused unopened: a pipe would be waited for without end.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise SubjectRefused("unreadable-file", f"{path} is not a file")
-        return path.open("rb")
+        return open_regular(path)
     except FileNotFoundError as error:
         raise SubjectRefused("missing-file", f"{path} does not exist") from error
     except (OSError, ValueError) as error:

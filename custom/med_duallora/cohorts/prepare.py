@@ -21,6 +21,7 @@ from med_duallora.cohorts.site_names import in_order, site_values, sites_of
 from med_duallora.cohorts.split import official_splits, split_notes, stratified_splits
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.errors import CohortError, MedDualLoRAError
+from med_duallora.support.files import sentence
 from med_duallora.support.locks import locked
 from med_duallora.support.progress import track
 
@@ -29,7 +30,11 @@ MIN_SUBJECTS_FOR_PROCESSES = 5
 
 
 def prepare_cohorts(
-    out: Path, subjects: Sequence[RawSubject], refused: Sequence[Refusal], options: PrepareOptions
+    out: Path,
+    subjects: Sequence[RawSubject],
+    refused: Sequence[Refusal],
+    options: PrepareOptions,
+    notes: Sequence[str] = (),
 ) -> Preparation:
     """Prepare ``subjects`` into one cohort per site below ``out``.
 
@@ -42,6 +47,7 @@ def prepare_cohorts(
         subjects: as the readers found them.
         refused: what the readers could not use.
         options: how to prepare.
+        notes: what the readers noticed that is of no one subject; they are recorded and shown with the splits'.
 
     Raises:
         CohortError: ``out`` cannot be written, is in use, or holds prepared subjects that are not among
@@ -53,18 +59,18 @@ def prepare_cohorts(
     unique, repeated = _without_repeated_names(subjects)
     sites = sites_of(unique, options.sites, options.seed)
     n_read = Counter([item.dataset for item in subjects] + [item.dataset for item in refused])
-    result = Preparation(dict(n_read))
+    result = Preparation(dict(n_read), notes=list(notes))
     try:
         with _locked(out):
             _check_known(out, {item.subject for item in subjects} | {item.subject for item in refused})
             places = {name: out / site / name for name, site in sites.items()}
             move_to_places(out, places)
             prepared = _prepare_into(result, unique, places, options)
-            result.refused[:0] = [*refused, *repeated]
+            result.refused = [_in_users_words(item, subjects) for item in (*refused, *repeated, *result.refused)]
             _assign(result, [item for item in unique if item.subject in prepared], sites, prepared, options)
             write_tables(out, result, options)
     except OSError as error:
-        raise MedDualLoRAError(f"cannot write below {out}: {error}") from error
+        raise MedDualLoRAError(f"cannot write below {out}: {sentence(error)}") from error
     return result
 
 

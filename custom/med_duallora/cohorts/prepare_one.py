@@ -39,7 +39,6 @@ class Prepared:
         ed_voxels_sha256: identity of the raw ED stack.
         es_voxels_sha256: identity of the raw ES stack.
         crop_confidence: of the crop's centre, 0 to 1; None where a segmentation or nothing gave it.
-        frames: ``given``, or ``automatic`` where ED and ES were chosen by a rule.
         remarks: what was noticed about the raw files, one sentence each; what follows a colon in it is a detail
             of this subject.
     """
@@ -53,7 +52,6 @@ class Prepared:
     ed_voxels_sha256: str = ""
     es_voxels_sha256: str = ""
     crop_confidence: float | None = None
-    frames: str = "given"
     remarks: tuple[str, ...] = ()
 
 

@@ -55,9 +55,9 @@ class Preparation:
         cohorts: rows of cohort.csv by site; a site without a prepared subject is absent.
         refused: every subject that was found but not prepared.
         n_reused: prepared subjects whose volumes were there already.
-        notes: what a user should know about the splits.
+        notes: what a user should know about the sources and the splits, one sentence each without its full stop.
         synthetic: sites with a phantom among their subjects; pictures and reports of their cohorts say so.
-        told_by: of each site, the values of the columns by which it is told; none of a simulated one.
+        told_by: of each site, the values of the columns that make it; none of a simulated one.
     """
 
     n_read: dict[str, int]
@@ -93,7 +93,7 @@ def cohort_row(raw: RawSubject, split: str, prepared: Prepared) -> dict[str, Any
         "es_voxels_sha256": prepared.es_voxels_sha256,
         "frames": raw.frames,
         "crop_confidence": "" if prepared.crop_confidence is None else f"{prepared.crop_confidence:.2f}",
-        "remarks": REMARK_SEPARATOR.join(remark.replace(";", ",") for remark in prepared.remarks),
+        "remarks": REMARK_SEPARATOR.join(remark.replace(";", ",") for remark in (*raw.remarks, *prepared.remarks)),
     }
 
 

@@ -17,6 +17,8 @@ MAX_OFFSET_MM = 2.0
 NOTABLE_VOXELS = 0.05
 
 ALIGNED = 0.9  # least cosine between two axes that are taken for one
+SAME_AXIS = 0.999  # the same where axes must be one, not only nearest to each other
+SAME_SIZE = 0.01  # relative difference of voxel sizes that are one
 
 OFF_GRID = "an image lies beside its partner's grid by less than half a voxel and was taken to lie on it"
 UNPLACED = "a header tells no place, its voxels were taken to lie on those of the image"
@@ -49,17 +51,21 @@ def on_grid_of(stack: Stack, target: Stack, *, may_be_unplaced: bool = False) ->
         stack: to bring onto the grid.
         target: gives the grid.
         may_be_unplaced: take equal shapes for one grid where one of the two headers tells no place: programs that
-            lose a header keep the order of the voxels.
+            lose a header keep the order of the voxels. Not so where both headers hold the voxel size and the one
+            with a place says that its axes are turned: it was turned by a program that kept the header.
 
     Raises:
         SubjectRefused: ``shape-mismatch`` or ``space-mismatch``; the detail says what differs.
     """
     try:
         return _reordered(stack, target)
-    except SubjectRefused:
+    except SubjectRefused as refused:
         lost = not (stack.placed and target.placed)
         if not (may_be_unplaced and lost and stack.data.shape == target.data.shape):
             raise
+        if stack.placed != target.placed and _is_turned(stack, target):
+            detail = f"{refused.detail}; by their headers one of the two was turned or flipped: store both alike"
+            raise SubjectRefused(refused.reason, detail) from refused
         return Stack(stack.name, stack.data, target.affine, target.placed), [f"{UNPLACED}: {stack.name}"]
 
 
@@ -80,6 +86,16 @@ def _reordered(stack: Stack, target: Stack) -> tuple[Stack, list[str]]:
     if (order != [0, 1, 2]).any() or (signs < 0).any():
         remarks.append(f"{REORDERED}: {stack.name}")
     return Stack(stack.name, data, affine, stack.placed), remarks
+
+
+def _is_turned(stack: Stack, target: Stack) -> bool:
+    """Return whether two headers hold the same axes and voxel sizes in another order or direction."""
+    rotation = np.linalg.solve(_directions(target.affine), _directions(stack.affine))
+    order = np.abs(rotation).argmax(axis=1)
+    along = rotation[range(3), order]
+    sizes, expected = (np.linalg.norm(item.affine[:3, :3], axis=0) for item in (stack, target))
+    same_sizes = np.allclose(sizes[order], expected, rtol=SAME_SIZE, atol=0)
+    return bool(same_sizes and np.abs(along).min() > SAME_AXIS and ((order != [0, 1, 2]).any() or along.min() < 0))
 
 
 def _turned(stack: Stack, order: Array, signs: Array) -> tuple[Array, Array]:

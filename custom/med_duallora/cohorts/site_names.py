@@ -40,9 +40,9 @@ class Sites:
         """
         unknown = [column for column in self.columns if column not in SITE_COLUMNS]
         if unknown:
-            raise ConfigError(f"sites cannot be told by the column {unknown[0]!r}; choose of {', '.join(SITE_COLUMNS)}")
+            raise ConfigError(f"--site-column {unknown[0]!r} makes no sites; choose from {', '.join(SITE_COLUMNS)}")
         if not self.columns or len(set(self.columns)) < len(self.columns):
-            raise ConfigError("the columns that tell sites must be named, each once")
+            raise ConfigError("--site-column must name at least one column, and each only once")
         if self.n_simulated is not None and not 2 <= self.n_simulated <= MAX_SIMULATED:
             raise ConfigError(f"{self.n_simulated} simulated sites, but there must be 2 to {MAX_SIMULATED}")
 
@@ -85,7 +85,7 @@ def sites_of(subjects: Sequence[RawSubject], sites: Sites, seed: int) -> dict[st
 
 
 def site_values(subject: RawSubject, sites: Sites) -> tuple[str, ...]:
-    """Return the values of the columns by which the subject's site is told, as the source writes them."""
+    """Return the values of the columns that make the subject's site, as the source writes them."""
     return tuple(" ".join(str(getattr(subject, column)).split()) for column in sites.columns)
 
 

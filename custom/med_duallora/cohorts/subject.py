@@ -47,7 +47,8 @@ REASONS = {
     "same-image": "ED and ES are one image",
 }
 
-SUBJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+# Not what `prepare` itself writes beside a subject's folder, in any case: some disks do not tell cases apart.
+SUBJECT_NAME = re.compile(r"(?!(?i:cohort\.csv|preparation\.json|refused\.csv)$)[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class RawSubject:
             subject's prepared images.
         frames: ``given``, or ``automatic`` where ED and ES were chosen by a rule.
         found_at: what messages call its place, where its files are temporary; else empty.
+        remarks: what its reader noticed, one sentence each; what follows a colon in it is a detail of this subject.
     """
 
     subject: str
@@ -99,6 +101,7 @@ class RawSubject:
     cine: ImageSource | None = None
     frames: str = "given"
     found_at: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def label(self) -> int:
@@ -140,5 +143,8 @@ class Refusal:
 def check_name(text: str) -> str:
     """Return a subject's name if it can name a folder; SubjectRefused ``bad-metadata``."""
     if not SUBJECT_NAME.fullmatch(text):
-        raise SubjectRefused("bad-metadata", f"{text!r} cannot name a subject: letters, digits, '_', '.' and '-' only")
+        rule = (
+            "up to 100 letters, digits, '_', '.' and '-', beginning with a letter or digit; no name of a cohort's table"
+        )
+        raise SubjectRefused("bad-metadata", f"{text[:120]!r} cannot name a subject: {rule}")
     return text

@@ -1,5 +1,8 @@
 """An example of the table that ``prepare --table`` reads, to be filled in with one's own subjects."""
 
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from med_duallora.cohorts.table import COLUMNS, OPTIONAL_COLUMNS
@@ -38,25 +41,42 @@ def write_template(path: Path) -> None:
     Raises:
         InputError: the file exists, and may be somebody's work.
     """
+    write_example(path, (*COLUMNS, *OPTIONAL_COLUMNS), EXAMPLES)
+
+
+def write_example(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Write a table to be filled in; a column that a row does not hold is empty there.
+
+    Raises:
+        InputError: the file exists, and may be somebody's work.
+    """
     if path.exists():
         raise InputError(f"--table-template {path} exists already and is not overwritten; name a new file")
-    columns = [*COLUMNS, *OPTIONAL_COLUMNS]
-    rows = [",".join(example.get(column, "") for column in columns) for example in EXAMPLES]
-    write_text(path, "\n".join([",".join(columns), *rows]) + "\n")
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, stream.getvalue())
 
 
 def explanation(path: Path) -> list[str]:
     """Return what the columns mean, for whoever fills in the template at ``path``."""
-    named = {**COLUMNS, **OPTIONAL_COLUMNS}
-    width = max(map(len, named))
     return [
         f"Wrote {path} with two example rows: put your own in their place, then run",
         f"  med-duallora prepare --table {path} --out DIR",
         "",
-        "Needed:",
-        *(f"  {name:<{width}}  {text}" for name, text in COLUMNS.items()),
-        "Optional (leave the cell empty, or take the column out):",
-        *(f"  {name:<{width}}  {text}" for name, text in OPTIONAL_COLUMNS.items()),
+        *column_lines(COLUMNS, OPTIONAL_COLUMNS),
         "",
         f"Paths are relative to the folder of {path.name}.",
+    ]
+
+
+def column_lines(needed: Mapping[str, str], optional: Mapping[str, str]) -> list[str]:
+    """Return one line per column: its name and what belongs into it."""
+    width = max(map(len, (*needed, *optional)))
+    return [
+        "Needed:",
+        *(f"  {name:<{width}}  {text}" for name, text in needed.items()),
+        "Optional (leave the cell empty, or take the column out):",
+        *(f"  {name:<{width}}  {text}" for name, text in optional.items()),
     ]

@@ -4,6 +4,7 @@ import codecs
 from pathlib import Path
 
 from med_duallora.errors import CohortError
+from med_duallora.support.files import open_regular
 
 # A million blank rows of a spreadsheet are about 6 MB; what is larger than this is not a table of subjects.
 MAX_BYTES = 30_000_000
@@ -23,15 +24,14 @@ def read_text(path: Path) -> tuple[str, str]:
         CohortError: a spreadsheet's own format, no text in these encodings, too large or unreadable.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise CohortError(
-                f"{path} is larger than {MAX_BYTES // 1_000_000} MB, so it is not a table or list of facts"
-            )
-        content = path.read_bytes()
+        with open_regular(path) as stream:
+            content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise CohortError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(content) > MAX_BYTES:
+        raise CohortError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB, so it is not a table or list of facts")
     if content.startswith(_WORKBOOKS):
         raise CohortError(f"{path} is a spreadsheet's own file, not text; save it as CSV (in Excel: 'CSV UTF-8')")
     encoding = _encoding(content)

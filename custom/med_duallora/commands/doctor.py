@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,10 @@ def run(options: argparse.Namespace) -> int:
         cohorts_at(options.cohorts),
         site.policy,
         f"the site configuration {options.site_config.name}" if options.site_config else "a new site kit",
-        lambda folder: _site_problems(folder, job, site, options.site_config is not None),
+        lambda folder: chain(
+            _configuration_problems(folder, site) if options.site_config else (),
+            _job_problems(folder, options.job, job, site) if job else (),
+        ),
     )
     write_text(options.out, to_html(build(found)), mode=0o600)  # it shows patients
     print(_as_json(found) if options.json else "\n".join(_lines(found, options.out)))
@@ -91,20 +95,21 @@ def _job(name: str | None) -> "JobConfig | None":
     return job_settings(Path(name))
 
 
-def _site_problems(folder: Path, job: "JobConfig | None", site: "SiteConfig", is_own: bool) -> "Iterator[Finding]":
-    """Give what the site's own configuration and the job say about a cohort."""
+def _configuration_problems(folder: Path, site: "SiteConfig") -> "Iterator[Finding]":
+    """Give what in the site's own configuration would stop every job, or is about another cohort."""
     from med_duallora.cohorts.examination import WARNING, Finding
     from med_duallora.site.fitness import problems
 
-    if is_own:
-        for problem in problems(site):
-            yield Finding(WARNING, f"every job would fail with this site configuration: {problem}")
-        if site.data_dir.resolve() != folder.resolve():
-            yield Finding(WARNING, f"the site configuration names another cohort: data_dir is {site.data_dir}")
-    if job is not None:
-        from med_duallora.site_kit.job_trial import try_job
+    for problem in problems(site):
+        yield Finding(WARNING, f"every job would fail with this site configuration: {problem}")
+    if site.data_dir.resolve() != folder.resolve():
+        yield Finding(WARNING, f"the site configuration names another cohort: data_dir is {site.data_dir}")
 
-        yield from try_job(folder, job, site)
+
+def _job_problems(folder: Path, name: str, job: "JobConfig", site: "SiteConfig") -> "Iterator[Finding]":
+    from med_duallora.site_kit.job_trial import try_job
+
+    return try_job(folder, name, job, site)
 
 
 def _as_json(found: "list[Examination]") -> str:

@@ -139,6 +139,9 @@ def _status(options: argparse.Namespace) -> int:
 
 def _with_jobs(options: argparse.Namespace) -> int:
     """Submit, monitor, download or abort; its module is loaded only here, because FLARE's console takes seconds."""
+    from med_duallora.flare.local.rehearsal.running import running
+
+    federation = running(options.workspace)  # before what takes seconds
     from med_duallora.commands import federation_jobs
 
     return {
@@ -146,7 +149,7 @@ def _with_jobs(options: argparse.Namespace) -> int:
         "monitor": federation_jobs.monitor,
         "download": federation_jobs.download,
         "abort": federation_jobs.abort,
-    }[options.action](options)
+    }[options.action](federation, options)
 
 
 def _down(options: argparse.Namespace) -> int:

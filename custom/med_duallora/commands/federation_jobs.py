@@ -3,11 +3,9 @@
 import argparse
 import shlex
 import sys
-from pathlib import Path
 
 from med_duallora.errors import FederationError, MedDualLoRAError
 from med_duallora.flare.jobs.submission import prepare_submission
-from med_duallora.flare.local import processes
 from med_duallora.flare.local.rehearsal.admin import Console, console
 from med_duallora.flare.local.rehearsal.following import fetch, follow
 from med_duallora.flare.local.rehearsal.progress import shown
@@ -18,9 +16,8 @@ from med_duallora.report.content import headline
 from med_duallora.server.rundir import ADAPTERS
 
 
-def submit(options: argparse.Namespace) -> int:
+def submit(federation: Federation, options: argparse.Namespace) -> int:
     """Submit a job; with ``--wait`` follow it, fetch its result and report on it."""
-    federation = running(options.workspace)
     with console(federation) as lead:
         job_id = submitted(federation, lead, options)
         if not options.wait:
@@ -31,44 +28,25 @@ def submit(options: argparse.Namespace) -> int:
         return _watched(federation, lead, job_id, options) or fetched(federation, lead, job_id)
 
 
-def monitor(options: argparse.Namespace) -> int:
+def monitor(federation: Federation, options: argparse.Namespace) -> int:
     """Follow a job to its end."""
-    federation = running(options.workspace)
     with console(federation) as lead:
         return _watched(federation, lead, options.job_id or _latest(lead), options)
 
 
-def download(options: argparse.Namespace) -> int:
+def download(federation: Federation, options: argparse.Namespace) -> int:
     """Fetch a job's result and report on it."""
-    federation = running(options.workspace)
     with console(federation) as lead:
         return fetched(federation, lead, options.job_id or _latest(lead))
 
 
-def abort(options: argparse.Namespace) -> int:
+def abort(federation: Federation, options: argparse.Namespace) -> int:
     """Ask FLARE to abort a job."""
-    with console(running(options.workspace)) as lead:
+    with console(federation) as lead:
         job_id = options.job_id or _latest(lead)
         lead.abort(job_id)
     print(f"job {job_id}: abort requested")
     return 0
-
-
-def running(directory: Path) -> Federation:
-    """Return the federation of a folder, whose server has to run.
-
-    Raises:
-        InputError: there is none.
-        FederationError: its server does not run: FLARE's own session would wait for it, and then say less.
-    """
-    federation = Federation.read(directory)
-    servers = [process for process in federation.processes if process.name == federation.server]
-    if not any(processes.is_running(process, federation.identity) for process in servers):
-        raise FederationError(
-            f"the server of the federation in {directory} does not run; "
-            f"`med-duallora federation up --workspace {directory} --data DIR` starts it"
-        )
-    return federation
 
 
 def _latest(lead: Console) -> str:

@@ -42,7 +42,7 @@ def add_resume_argument(parser: argparse.ArgumentParser) -> None:
         "from the round after it, with the sites' local states. A known job takes all settings from the adapter's "
         "manifest. train.n_rounds is the total of the whole training, not the rounds that are left, because the "
         "learning-rate schedule spans all of them. No other setting may be changed. With the same total, 2 + 2 rounds "
-        "give bit for bit what 4 rounds give (on one CPU with one number of threads)",
+        "give bit for bit what 4 rounds give (on one machine with one thread count)",
     )
 
 

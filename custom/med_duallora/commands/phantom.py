@@ -25,7 +25,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "subjects that shares none with the others (default: demo)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="the same seed gives the same voxels (default: 0)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the same seed gives the same voxels on one machine (default: 0)",
     )
     parser.add_argument("--n-per-vendor", type=int, metavar="N", help="subjects per vendor instead of the preset's")
     parser.add_argument("--processes", type=int, metavar="N", help="number of processes (default: one per core)")

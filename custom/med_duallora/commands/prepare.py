@@ -61,7 +61,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--table-template",
         type=Path,
         metavar="CSV",
-        help="write an example of the table for --table, explain its columns, and do nothing else",
+        help="write an example of the table for --table (with --dicom DIR: that for --dicom-table, with a row per "
+        "study), explain its columns, and do nothing else",
     )
     _add_source_arguments(parser)
     parser.add_argument(
@@ -130,7 +131,7 @@ def _add_site_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; see ``EPILOG`` for the exit code."""
     if options.table_template is not None:
-        return _template(options.table_template)
+        return _template(options.table_template, options.dicom)
     if options.out is None:
         raise InputError("--out is missing: say where the prepared cohorts go")
     from med_duallora.cohorts.prepare import prepare_cohorts
@@ -150,8 +151,8 @@ def run(options: argparse.Namespace) -> int:
         n_processes=options.processes or len(os.sched_getaffinity(0)),
     )
     with ExitStack() as temporary:
-        subjects, refused = _read(options, words, temporary)
-        result = prepare_cohorts(options.out, subjects, refused, settings)
+        subjects, refused, notes = _read(options, words, temporary)
+        result = prepare_cohorts(options.out, subjects, refused, settings, notes)
     print("\n".join(summary_lines(result, options.out, settings)))
     if not result.n_prepared:
         print("No subject could be prepared.")
@@ -162,12 +163,24 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _template(path: Path) -> int:
-    from med_duallora.cohorts.table_template import explanation, write_template
+def _template(path: Path, dicom: Path | None) -> int:
+    if dicom is not None:
+        from med_duallora.cohorts.dicom.template import write_dicom_template
 
-    write_template(path)
-    print("\n".join(explanation(path)))
+        lines = write_dicom_template(path, _dicom_folder(dicom))
+    else:
+        from med_duallora.cohorts.table_template import explanation, write_template
+
+        write_template(path)
+        lines = explanation(path)
+    print("\n".join(lines))
     return 0
+
+
+def _dicom_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise InputError(f"--dicom {folder} is not a folder")
+    return folder
 
 
 def _words(label_map: Path | None) -> "Vocabulary":
@@ -179,8 +192,8 @@ def _words(label_map: Path | None) -> "Vocabulary":
 
 def _read(
     options: argparse.Namespace, words: "Vocabulary", temporary: ExitStack
-) -> "tuple[list[RawSubject], list[Refusal]]":
-    """Read all sources; what they hold for a while is let go with ``temporary``."""
+) -> "tuple[list[RawSubject], list[Refusal], list[str]]":
+    """Read all sources, with notes on them; what they hold for a while is let go with ``temporary``."""
     given = [layout for layout in LAYOUTS if getattr(options, layout.name) is not None]
     if not given and options.dicom is None:
         raise InputError(f"give at least one source: {', '.join(f'--{it.name}' for it in LAYOUTS)} or --dicom")
@@ -188,6 +201,7 @@ def _read(
         raise InputError("--dicom-table describes the studies of --dicom DIR, which is not given")
     subjects: list[RawSubject] = []
     refused: list[Refusal] = []
+    notes: list[str] = []
     for layout in given:
         place = getattr(options, layout.name)
         if not place.exists():
@@ -196,15 +210,14 @@ def _read(
         subjects += found
         refused += unusable
     if options.dicom is not None:
-        if not options.dicom.is_dir():
-            raise InputError(f"--dicom {options.dicom} is not a folder")
         from med_duallora.cohorts.dicom.reader import dicom_subjects
 
-        studies = dicom_subjects(options.dicom, options.dicom_table, options.out, words)
-        found, unusable = temporary.enter_context(studies)
-        subjects += found
-        refused += unusable
-    return subjects, refused
+        studies = dicom_subjects(_dicom_folder(options.dicom), options.dicom_table, options.out, words)
+        of_dicom = temporary.enter_context(studies)
+        subjects += of_dicom.subjects
+        refused += of_dicom.refused
+        notes += of_dicom.notes
+    return subjects, refused, notes
 
 
 def _seed(text: str) -> int:

@@ -24,7 +24,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "ES volumes of prepared cohorts; labels are not used. Writes a float16 checkpoint that the other "
         "commands read, a manifest (.json) and the loss curve (.png) beside it; an existing checkpoint or an "
         "interrupted run is never overwritten. The same arguments give the "
-        "same weights on the same machine; an interrupted run continues with --resume.",
+        "same weights on one machine with one thread count; an interrupted run continues with --resume.",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="a prepared cohort, or a folder of them"

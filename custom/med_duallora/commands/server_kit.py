@@ -11,7 +11,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="prepare the startup kit of the FLARE server",
         description="Write local/resources.json of the server's FLARE 2.9 startup kit: jobs may use this package at "
         "the server, and the job store lies where --storage says instead of in a temporary folder that all servers "
-        "of a machine share. A kit that is not understood is left as it is (exit code 2).",
+        "of a machine share. What else an administrator wrote there stays; a second run changes nothing. A kit that is "
+        "not understood is left as it is (exit code 2).",
     )
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the server's kit: holds startup/ and local/"

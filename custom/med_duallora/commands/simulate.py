@@ -236,7 +236,7 @@ def _run(simulation: "Simulation", record: dict[str, Any], by: "Detour") -> int:
 def _rounds_text(simulation: "Simulation") -> str:
     rounds, total = simulation.spec.workflow.rounds(simulation.spec.job), simulation.spec.job.train.n_rounds
     if len(rounds) == total:
-        return f"{total} rounds"
+        return f"{total} round{'s' if total > 1 else ''}"
     return f"rounds {rounds.start + 1} to {rounds.stop} of {total}"
 
 

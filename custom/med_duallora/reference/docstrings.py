@@ -20,8 +20,3 @@ def described(cls: type) -> dict[str, str]:
         elif name and line.strip():
             found[name] += f" {line.strip()}"
     return found
-
-
-def first_line(cls: type) -> str:
-    """Return the first line of a class's docstring."""
-    return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]

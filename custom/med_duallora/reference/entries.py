@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from med_duallora.adapter.aggregations import AGGREGATIONS
+from med_duallora.adapter.methods import METHODS
+from med_duallora.backbone.config import PRESETS
 from med_duallora.errors import InputError
 from med_duallora.reference.docstrings import described
 from med_duallora.settings.config import JobConfig, SiteConfig
@@ -15,6 +18,8 @@ from med_duallora.settings.limits import limit_of
 from med_duallora.settings.workflow import WorkflowConfig
 
 REQUIRED = "(required)"
+TABLES = (METHODS, AGGREGATIONS, PRESETS)
+"""Loaded here, because they hand down the names that settings may have; see ``limits.Names``."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from med_duallora.backbone.config import PRESETS, BackboneConfig
-from med_duallora.boundary.contract import EgressContract
 from med_duallora.settings.config import JobConfig, SiteConfig
 
 RANKS = (1, 2, 4, 8, 16, 32)
@@ -66,6 +65,10 @@ BY_KEY = {
 
 def payload_bytes(backbone: str, rank: int) -> int:
     """Return the bytes of the global adapter's tensors, which a site sends in each round, for the default job."""
+    from med_duallora.boundary.contract import (
+        EgressContract,  # brings torch, which a text of this module needs not wait for
+    )
+
     job = JobConfig(backbone=backbone)
     return EgressContract.for_job(replace(job, lora=replace(job.lora, rank_global=rank))).tensor_bytes
 

@@ -6,6 +6,7 @@ or a dataclass, which is a group of settings.
 
 import dataclasses
 import math
+import os
 import types
 import typing
 from pathlib import Path
@@ -63,8 +64,16 @@ def holds(kind: Any, value: object) -> bool:
         container = typing.get_origin(kind)
         return isinstance(value, container) and all(holds(items, item) for item in typing.cast(Any, value))
     if kind is Path:
-        return isinstance(value, Path) and "\0" not in str(value)
+        return isinstance(value, Path) and names_a_file(str(value))
     return is_finite_number(value) if kind is float else type(value) is kind
+
+
+def names_a_file(text: str) -> bool:
+    """Return whether an operating system could know a file by this name; JSON can write texts that none can."""
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def is_finite_number(value: object) -> bool:

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from med_duallora.errors import ConfigError
-from med_duallora.settings.kinds import GROUP, holds, is_finite_number, is_group, items_of, kinds_of, without_none
+from med_duallora.settings.kinds import (
+    GROUP,
+    holds,
+    is_finite_number,
+    is_group,
+    items_of,
+    kinds_of,
+    names_a_file,
+    without_none,
+)
 from med_duallora.settings.limits import limit_of
 from med_duallora.support.files import parsed_json
 
@@ -156,7 +165,7 @@ def _converted(kind: Any, value: Any, prefix: str, field: "dataclasses.Field[Any
 def _one(kind: Any, value: Any) -> Any:
     if kind is float and is_finite_number(value):
         return float(value)
-    if kind is Path and isinstance(value, str | Path) and str(value):
+    if kind is Path and isinstance(value, str | Path) and names_a_file(str(value)):
         return Path(value).expanduser()
     return value
 

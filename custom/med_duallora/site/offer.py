@@ -39,7 +39,7 @@ class Offer:
         return cls(metrics, round_index, weight, {name: _digest(name, value) for name, value in tensors.items()})
 
     def holds(self, name: str, value: np.ndarray) -> bool:
-        """Return whether a tensor is the offered one of this name, bit for bit, in dtype and shape as well."""
+        """Return whether a tensor is the offered one of this name, in every byte, in dtype and in shape."""
         return self.digests.get(name) == _digest(name, value)
 
     def is_of(self, tensors: Mapping[str, np.ndarray]) -> bool:

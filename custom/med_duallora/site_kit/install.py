@@ -1,5 +1,6 @@
 """What the administrators of the server and of the sites do to their kits before the first start."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from med_duallora.errors import KitError
 from med_duallora.settings.config import SiteConfig, assigned
 from med_duallora.site_kit.hardening import SITE_CONFIG_FILE, Change, harden
 from med_duallora.site_kit.kit import read_part
+from med_duallora.site_kit.layout import former_paths
 from med_duallora.site_kit.passable import check_passable
 from med_duallora.site_kit.wanted import SERVER_CLASSES, site_config_template
 from med_duallora.support.files import write_json
@@ -18,28 +20,34 @@ SITE_CONFIG_PLACE = Path("local") / SITE_CONFIG_FILE
 def install_server(kit: Path, storage: Path) -> Path:
     """Let jobs use this package at the server, and keep its jobs below ``storage`` instead of in a shared folder.
 
-    FLARE's default keeps the jobs of all servers of a machine in one temporary folder.
+    FLARE's default keeps the jobs of all servers of a machine in one temporary folder. Whatever else an administrator
+    wrote into ``local/resources.json`` stays as it is, but for our classes that an earlier layout had elsewhere; where
+    nothing is left to do, the file is not touched.
 
     Returns:
-        The written ``local/resources.json``.
+        The path of ``local/resources.json``.
 
     Raises:
-        KitError: the kit has no server resources, or none that this function understands.
+        KitError: the kit has no server resources, or none that this function understands; nothing was written.
         InputError: FLARE does not pass the kit's path on to the processes of its jobs.
     """
     check_passable(kit.absolute(), "the startup kit")
-    default = kit / "local" / "resources.json.default"
-    values = read_part(default, f"is {kit} the startup kit of a FLARE server?")
+    written = kit / "local" / "resources.json"
+    source = written if written.exists() else written.with_name("resources.json.default")
+    before = read_part(source, f"is {kit} the startup kit of a FLARE server?")
+    values = copy.deepcopy(before)
     try:
-        allowed = values["class_allow_list"]
+        allowed = [name for name in values["class_allow_list"] if not any(former_paths(name))]
         values["class_allow_list"] = [*allowed, *(name for name in SERVER_CLASSES if name not in allowed)]
         values["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(storage / "snapshots")
         managers = [item for item in values["components"] if item["id"] == "job_manager"]
         managers[0]["args"]["uri_root"] = str(storage / "jobs")
     except (KeyError, TypeError, IndexError) as error:
-        raise KitError(f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}") from error
-    written = kit / "local" / "resources.json"
-    write_json(written, values)
+        raise KitError(
+            f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}; look at local/{source.name}"
+        ) from error
+    if values != before or source != written:
+        write_json(written, values)
     return written
 
 

@@ -28,12 +28,13 @@ COPIES = 2
 """Of the backbone's weights in memory while they are loaded: the file's and the model's."""
 
 
-def try_job(folder: Path, job: JobConfig, site: SiteConfig) -> Iterator[Finding]:
+def try_job(folder: Path, name: str, job: JobConfig, site: SiteConfig) -> Iterator[Finding]:
     """Start a job as a site starts it, and train one step; states and features of the trial are nobody's.
 
     Args:
         folder: the prepared cohort.
-        job: settings of the job.
+        name: of the job, as the user calls it.
+        job: its settings.
         site: configuration of the site; its folders are left alone.
     """
     try:
@@ -44,12 +45,12 @@ def try_job(folder: Path, job: JobConfig, site: SiteConfig) -> Iterator[Finding]
         text = (
             f"there is not enough memory ({error or 'for one step'}); take another device or a smaller train.batch_size"
         )
-        yield Finding(ERROR, f"the job {job.experiment} cannot run here: {text}")
+        yield Finding(ERROR, f"the job {name} cannot run here: {text}")
         return
     except (MedDualLoRAError, OSError) as error:
-        yield Finding(ERROR, f"the job {job.experiment} cannot run here: {error}")
+        yield Finding(ERROR, f"the job {name} cannot run here: {error}")
         return
-    yield Finding(NOTE, f"the job {job.experiment} can run here: {result}")
+    yield Finding(NOTE, f"the job {name} can run here: {result}")
     cohort = PreparedCohort.read(folder)
     yield from _steps(job, len(cohort.split("train")))
     yield from _sizes(job, cohort.subjects)

@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic writes, JSON that cannot harm its reader, and content hashes."""
 
+import codecs
 import errno
 import hashlib
 import itertools
@@ -7,17 +8,22 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
 MAX_JSON_DEPTH = 64
 """Lists and objects inside each other that a JSON text may hold; what this package and FLARE write has less than 20."""
+MAX_JSON_BYTES = 2**28
+"""What a JSON file may hold; the longest, a run's settings and scores, have a few megabytes."""
+PARTIAL = ".partial-"
+"""What the name of a file or folder begins with until it is whole."""
 FULL = "make room there, or choose another place"
 CLOSED = "choose another place, or have it opened for this account"
 ADVICE = {
@@ -45,9 +51,9 @@ def atomic_path(target: Path, mode: int = 0o644) -> Iterator[Path]:
     Raises:
         OSError: the place cannot be written, or is full; names ``target``, whatever the writer said.
     """
-    with _named(target):
+    with named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + target.name, dir=target.parent)
+        descriptor, name = tempfile.mkstemp(prefix=PARTIAL, suffix="-" + target.name, dir=target.parent)
         os.close(descriptor)
         partial = Path(name)
         try:
@@ -62,12 +68,16 @@ def atomic_path(target: Path, mode: int = 0o644) -> Iterator[Path]:
 
 
 @contextmanager
-def _named(target: Path) -> Iterator[None]:
-    """Let errors of the place name the file that was to be written: a write to a full disk names none at all."""
+def named(target: Path) -> Iterator[None]:
+    """Let errors of the place name what was to be written: a write to a full disk names nothing at all.
+
+    Args:
+        target: the file or folder; it also stands for everything in it whose path holds ``PARTIAL``.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is not None and (error.filename is None or ".partial-" in str(error.filename)):
+        if error.errno is not None and (error.filename is None or PARTIAL in str(error.filename)):
             raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
         raise
     except SafetensorError as error:  # its writer tells the number of the system's error in a text
@@ -84,7 +94,7 @@ def check_writable(folder: Path) -> None:
         OSError: they cannot; names the place.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _named(folder), tempfile.TemporaryFile(dir=folder):
+    with named(folder), tempfile.TemporaryFile(dir=folder):
         pass
 
 
@@ -124,9 +134,9 @@ def sentence(error: OSError) -> str:
 
 
 def write_text(target: Path, text: str, mode: int = 0o644) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; a file's name in it that is no text, as Linux allows, is written in escapes."""
     with atomic_path(target, mode) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(target: Path, value: Any, mode: int = 0o644) -> None:
@@ -134,9 +144,31 @@ def write_json(target: Path, value: Any, mode: int = 0o644) -> None:
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n", mode)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read, if it has a content of its own.
+
+    Raises:
+        OSError: there is none, it cannot be read, or it is a pipe or device: a pipe would be waited for without end,
+            and a device read without end.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the operating system says what it is
+        raise OSError(errno.EINVAL, "it is a pipe or device; give a file", str(path))
+    return path.open("rb")
+
+
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file (OSError, or ValueError as ``parsed_object``)."""
-    return parsed_object(path.read_bytes())
+    """Return the JSON object in a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: see ``open_regular``.
+        ValueError: as ``parsed_object``; or it is larger than ``MAX_JSON_BYTES``.
+    """
+    with open_regular(path) as stream:
+        content = stream.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MiB")
+    return parsed_object(content.removeprefix(codecs.BOM_UTF8))
 
 
 def parsed_object(text: str | bytes) -> dict[str, Any]:

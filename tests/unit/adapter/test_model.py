@@ -247,9 +247,10 @@ def test_the_server_starts_where_every_site_starts(method, policy):
     model = model_of(job)
     assert same(initial_global_state(job), model.values(model.plan.sent))
     sent = set(initial_global_state(job))
-    whole = policy == "global" or method == "fedavg-lora"
-    assert sent & HEADS == (HEADS if whole else set())
-    assert sent & SHARED == (SHARED if policy == "shared" and not whole else set())
+    assert sent & HEADS == (HEADS if Role.HEAD in model.plan.sent else set())
+    shared = {name for name in model.of_roles(model.plan.sent) if name in SHARED}
+    assert bool(shared) is (model.plan.lora.head_policy == "shared")
+    assert sent & SHARED == shared
     assert not any("local" in name for name in sent)
 
 

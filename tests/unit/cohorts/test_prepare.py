@@ -238,7 +238,7 @@ def test_a_failed_write_is_an_error(raw: Path, tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "write_tables", full)
-    with pytest.raises(MedDualLoRAError, match="No space left") as error:
+    with pytest.raises(MedDualLoRAError, match="No space left on device; make room there") as error:
         prepare(raw, tmp_path / "out")
     assert error.value.exit_code == 1
 

@@ -138,3 +138,38 @@ def test_where_affines_agree_a_lost_place_changes_nothing() -> None:
     stack, remarks = on_grid_of(Stack("ED segmentation", heart()[::-1], affine), image, may_be_unplaced=True)
     assert np.array_equal(stack.data, heart())
     assert remarks == [f"{REORDERED}: ED segmentation"]
+
+
+UNIT_COLUMNS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ACDC's sform; the true voxel size is only in pixdim
+AS_READ = np.diag([-1.6, -1.6, 9.0, 1.0])
+
+
+@pytest.mark.parametrize("codes", ["LAS", "RPS", "LPI", "RAS", "RAI"])
+@pytest.mark.parametrize("of_image", [False, True])
+def test_flipped_by_a_program_that_took_unit_columns_for_voxel_sizes(codes: str, of_image: bool) -> None:
+    """nibabel moves the origin by whole millimetres then: no affine fits, but the axes still tell of the flip."""
+    orientation = axcodes2ornt(codes) * [[1, -1], [1, -1], [1, 1]]
+    data = apply_orientation(heart(), orientation)
+    affine = UNIT_COLUMNS @ inv_ornt_aff(orientation, data.shape)
+    affine[:3, :3] *= SPACING
+    flipped, plain = Stack("ED segmentation", data, affine), Stack("ED", heart(), AS_READ, placed=False)
+    stack, target = (plain, flipped) if of_image else (flipped, plain)
+    with pytest.raises(SubjectRefused) as refused:
+        on_grid_of(stack, target, may_be_unplaced=True)
+    assert refused.value.reason == "space-mismatch"
+    assert "turned or flipped" in refused.value.detail
+
+
+def test_a_label_map_with_an_origin_alone_lies_on_an_image_without_one() -> None:
+    affine = AS_READ.copy()
+    affine[:3, 3] = [30, 20, 10]
+    image = Stack("ED", texture(1), AS_READ, placed=False)
+    _, remarks = on_grid_of(Stack("ED segmentation", heart(), affine), image, may_be_unplaced=True)
+    assert remarks == [f"{UNPLACED}: ED segmentation"]
+
+
+def test_a_header_without_voxel_sizes_says_nothing_of_turned_axes() -> None:
+    image = Stack("ED", texture(1), AS_READ + np.array([[0, 0, 0, 50.0]] * 3 + [[0] * 4]))
+    lost = Stack("ED segmentation", heart(), NOWHERE, placed=False)
+    _, remarks = on_grid_of(lost, image, may_be_unplaced=True)
+    assert remarks == [f"{UNPLACED}: ED segmentation"]

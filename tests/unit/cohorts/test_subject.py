@@ -7,8 +7,12 @@ import med_duallora
 from med_duallora.cohorts.subject import REASONS, ImageSource, RawSubject, check_name
 from med_duallora.errors import SubjectRefused
 
+PREPARES_OWN = ("cohort.csv", "preparation.json", "refused.csv", "Cohort.CSV")  # lie beside subjects' folders
 
-@pytest.mark.parametrize("text", ["", ".", "..", "../x", "a/b", "a b", "-x", ".hidden", "a" * 101, "ä"])
+
+@pytest.mark.parametrize(
+    "text", [*("", ".", "..", "../x", "a/b", "a b", "-x", ".hidden", "a" * 101, "ä"), *PREPARES_OWN]
+)
 def test_names_that_cannot_be_folders_are_refused(text: str) -> None:
     with pytest.raises(SubjectRefused) as refused:
         check_name(text)

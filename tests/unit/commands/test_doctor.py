@@ -69,7 +69,7 @@ def test_an_error_is_exit_code_1_and_comes_first(
 @pytest.mark.parametrize(
     ("lora", "code", "says"),
     [
-        ({}, 0, "the job trial can run here"),
+        ({}, 0, "/job can run here"),
         ({"head_policy": "shared"}, 1, "policy.head_leaves"),
         ({"rank_global": 64}, 1, "policy.max_rank"),
     ],

@@ -1,11 +1,12 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import med_duallora
 from med_duallora.cli import build_parser, main
-from med_duallora.commands import federation_jobs
 from med_duallora.flare.local.rehearsal.record import Federation
 from tests.conftest import REPOSITORY
 
@@ -29,15 +30,16 @@ def test_a_directory_without_federation_is_bad_usage(
 
 
 @pytest.mark.parametrize("action", ["submit", "monitor", "download", "abort"])
-def test_a_federation_whose_server_does_not_run_is_said_at_once(
-    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nobody waits for a session with a server that is not there."""
+def test_a_federation_whose_server_does_not_run_is_said_at_once(action: str, tmp_path: Path) -> None:
+    """Nobody waits for a session with a server that is not there, nor for FLARE and torch to be imported."""
     federation = Federation(tmp_path, "mark", "p", 8002, tmp_path / "kits", "server", ("ge",), {"lead": "lead"})
     federation.write()
-    monkeypatch.setattr(federation_jobs, "console", lambda _: pytest.fail("a session was opened"))
-    assert main(["federation", action, "--workspace", str(tmp_path)]) == 1
-    assert f"the server of the federation in {tmp_path} does not run" in capsys.readouterr().err
+    run = f"main(['federation', '{action}', '--workspace', {str(tmp_path)!r}])"
+    slow = "sorted({'nvflare', 'torch', 'sklearn'} & set(sys.modules))"
+    code = f"import sys; from med_duallora.cli import main; print({run}, {slow})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 []\n"
+    assert f"the server of the federation in {tmp_path} does not run" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Places that cannot be written and files that cannot be read, for every command: one sentence, never a traceback."""
+"""Files and numbers that no command can take: one sentence, never a traceback. See test_writers for places."""
 
 import json
 from collections.abc import Callable
@@ -9,19 +9,6 @@ import pytest
 from med_duallora.cli import main
 
 Arguments = Callable[[Path, Path], list[object]]
-
-BELOW_A_FILE: dict[str, Arguments] = {
-    "phantom": lambda place, _: ["phantom", "--out", place],
-    "prepare": lambda place, data: ["prepare", "--table", data / "table.csv", "--out", place],
-    "prepare template": lambda place, _: ["prepare", "--table-template", place / "table.csv"],
-    "montage": lambda place, data: ["montage", data / "ge", "--out", place / "picture.png"],
-    "doctor": lambda place, data: ["doctor", data / "ge", "--out", place / "page.html"],
-    "pretrain": lambda place, data: ["pretrain", "--data", data, "--backbone", "cinema-tiny", "--out", place / "w.st"],
-    "simulate": lambda place, data: ["simulate", "--data", data, "--workspace", place],
-    "demo": lambda place, _: ["demo", "--out", place],
-    "jobs export": lambda place, _: ["jobs", "export", "--out", place],
-    "federation up": lambda place, data: ["federation", "up", "--workspace", place, "--data", data],
-}
 
 
 @pytest.fixture
@@ -42,45 +29,6 @@ def said(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> tuple[i
     except SystemExit as stopped:  # argparse
         code = int(stopped.code or 0)
     return code, capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", BELOW_A_FILE)
-def test_a_place_below_a_file_is_said(
-    name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Also the administrator cannot write there, whom a read-only folder would not stop."""
-    (tmp_path / "file").write_text("in the way")
-    code, error = said(BELOW_A_FILE[name](tmp_path / "file" / "place", data), capsys)
-    assert code in (1, 2)
-    assert "Traceback" not in error
-    assert str(tmp_path / "file") in error.splitlines()[-1]
-    assert (tmp_path / "file").read_text() == "in the way"
-
-
-ON_A_FULL_DISK = {name: BELOW_A_FILE[name] for name in ("montage", "doctor", "demo", "jobs export")}
-ON_A_FULL_DISK["pretrain"] = lambda place, data: [
-    *("pretrain", "--data", data, "--backbone", "cinema-tiny", "--steps", 1, "--batch-size", 2),
-    *("--out", place / "w.safetensors"),
-]
-ON_A_FULL_DISK["phantom"] = lambda place, _: ["phantom", "--out", place, "--n-per-vendor", 4, "--processes", 1]
-ON_A_FULL_DISK["report"] = lambda place, data: ["report", data.parent / "workspace", "--out", place]
-
-
-@pytest.fixture
-def data_and_run(data: Path, server: Path) -> Path:
-    """The prepared cohorts, and beside them a workspace with a finished run."""
-    assert (data.parent / "workspace") in server.parents
-    return data
-
-
-@pytest.mark.parametrize("name", ON_A_FULL_DISK)
-def test_a_full_place_is_said(
-    name: str, data_and_run: Path, tmp_path: Path, full_disk: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, error = said(ON_A_FULL_DISK[name](tmp_path / "place", data_and_run), capsys)
-    assert (code, "Traceback" in error) == (1, False), error
-    assert "File too large" in error.splitlines()[-1]
-    assert str(tmp_path / "place") in error or name == "jobs export", "its code is copied elsewhere first"
 
 
 DEEP = "[" * 100_000 + "]" * 100_000

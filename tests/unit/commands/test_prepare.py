@@ -129,7 +129,10 @@ def test_simulated_sites_exclude_a_column(capsys: pytest.CaptureFixture[str]) ->
     ("arguments", "named"),
     [
         ([], "at least one source"),
-        (["--acdc", ".", "--site-column", "hospital"], "column 'hospital'; choose of vendor, centre, dataset"),
+        (
+            ["--acdc", ".", "--site-column", "hospital"],
+            "--site-column 'hospital' makes no sites; choose from vendor, centre, dataset",
+        ),
         (["--acdc", ".", "--simulated-sites", "1"], "there must be 2 to 100"),
         (["--acdc", "/does/not/exist"], "--acdc /does/not/exist does not exist"),
         (["--table", "/does/not/exist.csv"], "--table"),

@@ -1,9 +1,11 @@
 """``prepare --dicom`` as a whole: what it writes, what it never writes, and what it leaves behind."""
 
+import csv
 import sys
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
 
 from med_duallora.cohorts.dicom.workplace import PREFIX, workplace
 from med_duallora.cohorts.prepared import PreparedCohort
@@ -113,6 +115,24 @@ def test_bad_input_is_named(tmp_path: Path, arguments: list[str], named: str) ->
         run("--out", tmp_path / "out", *arguments)
     assert error.value.exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_refusals_name_the_study_and_not_the_file_that_was_there_for_a_while(tmp_path: Path) -> None:
+    def black(dataset: Dataset, k: int, t: int) -> Dataset:
+        dataset.PixelData = bytes(len(dataset.PixelData))
+        return dataset
+
+    write_study(tmp_path / "dicom/p1", black)
+    write_study(tmp_path / "dicom/p2", seed=1)
+    write_study(tmp_path / "dicom/p3", seed=2)
+    rows = ["subject,pathology,ed_frame,es_frame,name", "p1,HCM,1,5,", "p2,HCM,,,same", "p3,HCM,,,same"]
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    prepare(tmp_path, tmp_path / "out")
+    refused = {row["reason"]: row for row in csv.DictReader((tmp_path / "out/refused.csv").open())}
+    assert refused["constant-image"]["source"] == "p1"
+    assert refused["duplicate-subject"]["source"] == "p3"
+    assert refused["duplicate-subject"]["detail"] == "p3 has the same name as p2"
+    assert PREFIX not in (tmp_path / "out/refused.csv").read_text()
 
 
 def test_without_pydicom_nothing_is_written(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

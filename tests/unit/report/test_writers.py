@@ -252,3 +252,10 @@ def test_it_is_said_which_adapter_the_scores_belong_to(
     text = to_markdown(build(read_run(server)))
     assert expected in text
     assert text.count("Evaluated global adapters") == n_tables
+
+
+def test_a_tables_caption_is_no_wider_than_the_screen(small: Document) -> None:
+    """The table may be wider, and is scrolled; its caption would be cut off."""
+    text = to_html(small)
+    assert text.count("<caption><span>") == text.count("<caption>") > 0
+    assert re.search(r"caption span \{[^}]*max-width: calc\(100vw", text)

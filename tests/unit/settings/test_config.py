@@ -276,6 +276,8 @@ def test_a_site_is_read_from_its_file(tmp_path: Path) -> None:
         pytest.param({"cache_budget_mb": 0}, "cache_budget_mb", "between 1 and 1073741824", id="no cache"),
         pytest.param({"data_dir": ""}, "data_dir", "a path", id="empty path"),
         pytest.param({"data_dir": "a\0b"}, "data_dir", "a path", id="zero byte"),
+        pytest.param({"data_dir": "/data/\ud800"}, "data_dir", "a path", id="half of a surrogate pair"),
+        pytest.param({"data_dir": "~\ud800/data"}, "data_dir", "a path", id="half of a surrogate pair in an account"),
         pytest.param({"data_dir": 3}, "data_dir", "a path", id="number as path"),
         pytest.param({"ledger": 3}, "ledger", "a path or null", id="number as path or null"),
         pytest.param({"state_dirs": "x"}, "state_dirs", "", id="misspelt"),

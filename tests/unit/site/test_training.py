@@ -7,7 +7,7 @@ from torch import nn
 
 from med_duallora.adapter.roles import LOCAL, Role
 from med_duallora.cohorts.prepared import PreparedCohort
-from med_duallora.errors import ConfigError
+from med_duallora.errors import UnfitError
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site.features import FeatureSource
 from med_duallora.site.training import class_weights, learning_rate
@@ -103,7 +103,7 @@ def test_class_weights(n_normal, n_diseased, threshold, expected, reason):
     ],
 )
 def test_a_missing_class_has_no_weight(labels, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UnfitError, match=message):
         class_weights(labels, 1.2)
 
 

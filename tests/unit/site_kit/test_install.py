@@ -38,6 +38,37 @@ def test_installing_the_server_twice_gives_the_same(server_kit: Path, tmp_path: 
     assert install_server(server_kit, tmp_path / "store").read_text() == first
 
 
+def test_what_the_server_s_administrator_edited_stays(server_kit: Path, tmp_path: Path) -> None:
+    """Keys of others, a narrower list of classes, another component: only what this package needs is set again."""
+    place = install_server(server_kit, tmp_path / "store")
+    edited = json.loads(place.read_text())
+    edited["max_jobs"] = 7
+    edited["class_allow_list"] = ["hospital.OwnClass", *edited["class_allow_list"][3:-1]]
+    edited["components"].append({"id": "own", "path": "hospital.Own", "args": {}})
+    edited["snapshot_persistor"]["args"]["uri_root"] = "/edited"
+    place.write_text(json.dumps(edited))
+    again = json.loads(install_server(server_kit, tmp_path / "other store").read_text())
+    assert set(again.pop("class_allow_list")) == {*edited.pop("class_allow_list"), *SERVER_CLASSES}
+    assert again == json.loads(json.dumps(edited).replace(str(tmp_path / "store"), str(tmp_path / "other store")))
+
+
+def test_a_file_of_the_server_with_nothing_to_do_is_not_touched(server_kit: Path, tmp_path: Path) -> None:
+    place = install_server(server_kit, tmp_path / "store")
+    place.write_text(json.dumps(json.loads(place.read_text()), indent=7))
+    before = (place.read_bytes(), place.stat().st_ino)
+    install_server(server_kit, tmp_path / "store")
+    assert (place.read_bytes(), place.stat().st_ino) == before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_edited_resources_that_are_not_understood_are_left_alone(text: str, server_kit: Path, tmp_path: Path) -> None:
+    place = server_kit / "local" / "resources.json"
+    place.write_text(text)
+    with pytest.raises(KitError, match=r"resources\.json"):
+        install_server(server_kit, tmp_path / "store")
+    assert place.read_text() == text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -23,7 +23,7 @@ def site(tmp_path: Path, tiny_checkpoint: Path) -> SiteConfig:
 
 
 def tried(site: SiteConfig, job: JobConfig, *settings: str) -> list[Finding]:
-    return list(try_job(site.data_dir, job.with_overrides(settings), site))
+    return list(try_job(site.data_dir, "mine", job.with_overrides(settings), site))
 
 
 def test_a_job_that_can_run_is_tried_for_one_step_and_leaves_nothing(site: SiteConfig, tiny_job: JobConfig) -> None:
@@ -31,7 +31,7 @@ def test_a_job_that_can_run_is_tried_for_one_step_and_leaves_nothing(site: SiteC
     (found,) = tried(site, tiny_job)
     assert found.severity == NOTE
     assert found.text.startswith(
-        "the job test can run here: the site's privacy floor agrees, and a step with 4 subjects"
+        "the job mine can run here: the site's privacy floor agrees, and a step with 4 subjects"
     )
     assert "MiB of memory" in found.text
     assert sorted(site.data_dir.rglob("*")) == before
@@ -48,7 +48,7 @@ def test_a_job_that_can_run_is_tried_for_one_step_and_leaves_nothing(site: SiteC
 def test_what_would_stop_the_job_is_an_error(site: SiteConfig, tiny_job: JobConfig, setting: str, says: str) -> None:
     (found,) = tried(site, tiny_job, setting)
     assert found.severity == ERROR
-    assert found.text.startswith("the job test cannot run here: ")
+    assert found.text.startswith("the job mine cannot run here: ")
     assert says in found.text
 
 

@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from med_duallora.support import files
 from med_duallora.support.files import (
     MAX_JSON_DEPTH,
     atomic_path,
     canonical_json,
     check_writable,
+    open_regular,
     parsed_json,
     read_object,
     replace_folder,
@@ -141,6 +144,31 @@ def test_what_is_set_aside_replaces_nothing(tmp_path: Path) -> None:
         unused(place, "torn").touch()
         assert (tmp_path / f"ledger.jsonl.torn-{number}").exists()
     assert unused(place, "previous", first=1) == tmp_path / "ledger.jsonl.previous-1"
+
+
+def test_a_name_that_is_no_text_is_written_in_escapes(tmp_path: Path) -> None:
+    write_text(tmp_path / "list.txt", os.fsdecode(b"M\xfcller/\xc3\xa4"))
+    assert (tmp_path / "list.txt").read_text(encoding="utf-8") == "M\\udcfcller/ä"
+
+
+def test_json_that_windows_wrote_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
+    assert read_object(tmp_path / "file.json") == {"a": 1}
+
+
+def test_a_huge_json_file_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_JSON_BYTES", 5)
+    (tmp_path / "file.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match="larger than"):
+        read_object(tmp_path / "file.json")
+
+
+def test_a_pipe_or_device_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="pipe or device") as error:
+            open_regular(place)
+        assert str(place) in sentence(error.value)
 
 
 def test_json_comes_back(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Picture:
         axes: direction of x (along a row of pixels) and of y, unit vectors in patient coordinates (LPS).
         position: of the first pixel's centre, mm (LPS).
         kind: scanning sequence and its variant, upper case; only pictures of one kind make a stack.
-        times: trigger time (ms), temporal position, instance number; None where it is not told.
+        times: trigger time (ms), temporal position, instance number; None where the header does not say it.
         clock: time of day of the acquisition, s.
         inversion: inversion time in ms; in a cine it is the same for all pictures.
     """

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from med_duallora.cohorts.csvfile import filled, needed, read_table
+from med_duallora.cohorts.dicom.copies import without_copies
 from med_duallora.cohorts.dicom.phases import find_phases
+from med_duallora.cohorts.dicom.remarks import frames_remark, skipped_note, study_remarks
 from med_duallora.cohorts.dicom.stack import short_axis
 from med_duallora.cohorts.dicom.studies import Study, find_studies
 from med_duallora.cohorts.dicom.voxels import read_cine
@@ -53,21 +55,23 @@ class _Entry:
     row: Row
 
 
-def subjects_found(root: Path) -> list[str]:
-    """Return what a table calls the studies below ``root``: each folder's name where it is unique, else its path.
+@dataclass(frozen=True)
+class DicomSubjects:
+    """What came of a folder of studies.
 
-    Raises:
-        InputError: pydicom is not installed, or there is no DICOM picture.
+    Args:
+        subjects: whose files are there for a while.
+        refused: studies and rows of the table that cannot be used.
+        notes: what the user should know beside, one sentence each.
     """
-    studies = find_studies(root)
-    titles = [study.title for study in studies]
-    return [study.title if titles.count(study.title) == 1 else study.folder.as_posix() for study in studies]
+
+    subjects: list[RawSubject]
+    refused: list[Refusal]
+    notes: list[str]
 
 
 @contextmanager
-def dicom_subjects(
-    root: Path, table: Path | None, out: Path, words: Vocabulary = STANDARD
-) -> Iterator[tuple[list[RawSubject], list[Refusal]]]:
+def dicom_subjects(root: Path, table: Path | None, out: Path, words: Vocabulary = STANDARD) -> Iterator[DicomSubjects]:
     """Convert every study below ``root`` to a 4-D file in a hidden folder below ``out``, and describe it.
 
     The files, of which the subjects speak, are gone after the ``with`` block.
@@ -83,17 +87,18 @@ def dicom_subjects(
         CohortError: no DICOM picture below ``root``, the table cannot be read, or ``out`` cannot be written.
     """
     entries, refused = _entries(table)
-    studies = find_studies(root)
-    matched, unmatched = _match(studies, entries)
+    found = find_studies(root)
+    matched, unmatched = _match(found.studies, entries)
     with workplace(out) as folder:
         subjects: list[RawSubject] = []
-        for study in track(studies, "reading DICOM studies"):
+        for study in track(found.studies, "reading DICOM studies"):
             try:
                 subjects.append(_subject(study, mine := matched.get(study.number, []), table, folder, words))
             except SubjectRefused as error:
                 name = "".join(filled(entry.row, "name") for entry in mine[:1]) or study.subject
                 refused.append(Refusal.of(name or f"study-{study.number}", DATASET, study.place, error))
-        yield subjects, refused + unmatched
+        note = skipped_note(found.skipped)
+        yield DicomSubjects(subjects, refused + unmatched, [note] if note else [])
 
 
 def _entries(table: Path | None) -> tuple[list[_Entry], list[Refusal]]:
@@ -148,9 +153,8 @@ def _subject(
         raise SubjectRefused("ambiguous-file", detail)
     if not study.pictures:
         raise SubjectRefused("unsupported-dicom", _ENHANCED)
-    cine, affine = _cine(study)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    ed, es = frames or _automatic_frames(cine, (float(spacing[0]), float(spacing[1]), float(spacing[2])))
+    cine, affine, remarks = _cine(study)
+    ed, es = frames or _automatic_frames(cine, affine)
     path = folder / str(study.number) / "sax.nii.gz"
     path.parent.mkdir()
     write_nifti(path, cine, affine)
@@ -166,6 +170,7 @@ def _subject(
         cine=ImageSource(path),
         frames="given" if frames else "automatic",
         found_at=study.place,
+        remarks=remarks if frames else (frames_remark(ed, es, cine.shape[3]), *remarks),
     )
 
 
@@ -175,14 +180,17 @@ _ENHANCED = (
 )
 
 
-def _cine(study: Study) -> tuple[Array, Array]:
+def _cine(study: Study) -> tuple[Array, Array, tuple[str, ...]]:
+    """Return the intensities, the affine, and what of the study is not among them."""
+    pictures, n_copies = without_copies(study.pictures)
     try:
-        return read_cine(short_axis(study.pictures))
+        slices = short_axis(pictures)
     except SubjectRefused as error:
         if error.reason == "no-cine" and study.n_enhanced:
             detail = f"{error.detail}; {study.n_enhanced} files in the Enhanced (multi-frame) form were not read"
             raise SubjectRefused("unsupported-dicom", detail) from error
         raise
+    return *read_cine(slices), study_remarks(pictures, slices, n_copies, study.n_enhanced)
 
 
 def _row(entries: Sequence[_Entry], table: Path | None) -> Row:
@@ -190,7 +198,10 @@ def _row(entries: Sequence[_Entry], table: Path | None) -> Row:
         places = " and ".join(entry.place for entry in entries)
         raise SubjectRefused("bad-metadata", f"{len(entries)} rows of the table mean this study: {places}")
     if not entries:
-        what = "a table is needed that says the diagnosis: --dicom-table CSV with the columns subject and pathology"
+        what = (
+            "a table is needed that says the diagnosis: --dicom-table CSV with the columns subject and pathology "
+            "(--table-template CSV instead of --out writes one to fill in)"
+        )
         if table is not None:
             what = f"{table} has no row for it"
         raise SubjectRefused("no-metadata", f"DICOM headers do not tell the diagnosis; {what}")
@@ -221,8 +232,9 @@ def _given_frames(row: Row) -> tuple[int, int] | None:
     return ed, es
 
 
-def _automatic_frames(cine: Array, spacing: tuple[float, float, float]) -> tuple[int, int]:
-    phases = find_phases(cine, spacing)
+def _automatic_frames(cine: Array, affine: Array) -> tuple[int, int]:
+    x, y, z = (float(mm) for mm in np.linalg.norm(affine[:3, :3], axis=0))
+    phases = find_phases(cine, (x, y, z))
     if phases.ed == phases.es:
         raise SubjectRefused("unlabelled", "no frame shows more blood than another; fill in ed_frame and es_frame")
     return phases.ed, phases.es

@@ -1,6 +1,6 @@
 """The short-axis cine among all pictures of a study: its slices in order, each with its frames in order.
 
-It is told by geometry and counts alone, because each site and vendor names its series otherwise: at least
+It is recognised by geometry and counts alone, because each site and vendor names its series otherwise: at least
 ``MIN_SLICES`` parallel positions with at least ``MIN_FRAMES`` frames of one heartbeat each.
 """
 
@@ -144,7 +144,9 @@ def _completed(members: Sequence[Slice], cine: Sequence[Slice]) -> list[Slice]:
 def _check_once(item: Slice, name: str) -> None:
     repeated = Counter(picture.instance for picture in item.pictures if picture.instance)
     if repeated and max(repeated.values()) > 1:
-        raise SubjectRefused("incomplete-cine", f"{name} has a picture twice, in two files; keep one of them")
+        raise SubjectRefused(
+            "incomplete-cine", f"{name} has a picture twice, in two files that differ; keep one of them"
+        )
     series = Counter(picture.series for picture in item.pictures)
     n_whole = sum(n >= MIN_FRAMES for n in series.values())
     if n_whole > 1:

@@ -1,8 +1,10 @@
 """The studies below a folder, and the folder by which each is known."""
 
 import os
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -73,11 +75,21 @@ class Study:
         return self.own.as_posix() if self.own.name else self.title
 
 
-def find_studies(root: Path) -> list[Study]:
-    """Read the headers of all files below ``root`` and sort their pictures into studies.
+@dataclass(frozen=True)
+class Found:
+    """What lies below a folder.
 
-    Returns:
-        The studies in the order of their folders.
+    Args:
+        studies: in the order of their folders.
+        skipped: number of files without a picture of use, by what they are.
+    """
+
+    studies: list[Study]
+    skipped: Mapping[str, int]
+
+
+def find_studies(root: Path) -> Found:
+    """Read the headers of all files below ``root`` and sort their pictures into studies.
 
     Raises:
         InputError: pydicom is not installed.
@@ -109,7 +121,7 @@ def find_studies(root: Path) -> list[Study]:
     ordered = sorted(studies.values(), key=lambda study: (study.own.parts, min(study.identifiers, default="")))
     for number, study in enumerate(ordered, 1):
         study.number = number
-    return ordered
+    return Found(ordered, skipped)
 
 
 def _files(root: Path) -> list[Path]:
@@ -142,12 +154,42 @@ def _holds_any(folder: PurePosixPath, places: Iterable[PurePosixPath]) -> bool:
 
 
 def _tells(name: str, identifiers: Iterable[str]) -> bool:
-    """Return whether ``name`` holds a header's identifying text, or a word of it with three letters or more."""
-    plain = _plain(name)
-    words = {_plain(word) for text in identifiers for word in (text, *text.replace("^", " ").split())}
-    words -= {"anon", "anonymous", "anonymized", "anonymised", "patient", "hospital", "study", "dicom", "unknown"}
+    """Return whether ``name`` holds a header's identifying text, or a word of it with three letters or more.
+
+    However it is spelt: with umlauts, without or as two letters, and a date in any order of day, month and year.
+    """
+    words = {word for text in identifiers for word in (text, *text.replace("^", " ").split())}
+    words |= {written for word in words for written in _dates(word)}
+    return any(
+        _holds(spell(name), {spell(word) for word in words if _plain(word) not in _COMMON})
+        for spell in (_plain, _without_umlauts)
+    )
+
+
+_COMMON = {"anon", "anonymous", "anonymized", "anonymised", "patient", "hospital", "study", "dicom", "unknown"}
+
+
+def _holds(plain: str, words: Iterable[str]) -> bool:
     return any(word and (word == plain or (len(word) > 2 and word in plain)) for word in words)
+
+
+def _dates(text: str) -> Iterator[str]:
+    """Yield the other orders and lengths in which people write the date YYYYMMDD."""
+    found = re.fullmatch(r"(\d\d)(\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", text)
+    if found:
+        century, year, month, day = found.groups()
+        for years in (century + year, year):
+            yield from (day + month + years, month + day + years)
+        yield year + month + day
 
 
 def _plain(text: str) -> str:
     return "".join(letter for letter in text.casefold() if letter.isalnum())
+
+
+def _without_umlauts(text: str) -> str:
+    """Return one text for Müller, Mueller and Muller."""
+    bare = _plain(
+        "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    )
+    return re.sub(r"(?<=[aou])e", "", bare)

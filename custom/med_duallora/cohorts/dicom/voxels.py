@@ -42,7 +42,7 @@ def read_cine(slices: Sequence[Slice]) -> tuple[Array, Array]:
     whole = True
     for k, item in enumerate(slices):
         for t, picture in enumerate(item.pictures):
-            plane = _plane(picture, f"slice {k + 1}, frame {t + 1}")
+            plane = read_plane(picture, f"slice {k + 1}, frame {t + 1}")
             if plane.shape != first.shape:
                 raise SubjectRefused(
                     "unreadable-file", f"slice {k + 1}, frame {t + 1}: size of the image is not as said"
@@ -62,8 +62,17 @@ def _affine(slices: Sequence[Slice]) -> Array:
     return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
 
 
-def _plane(picture: Picture, name: str) -> Array:
-    """Return (X, Y) the intensities of one file; whole numbers unless they are rescaled by others."""
+def read_plane(picture: Picture, name: str) -> Array:
+    """Return (X, Y) the intensities of one file; whole numbers unless they are rescaled by others.
+
+    Args:
+        picture: whose file is read.
+        name: what messages call it.
+
+    Raises:
+        SubjectRefused: ``unsupported-dicom`` (compressed, and the package that decodes is missing, or too little
+            memory), ``unreadable-file``.
+    """
     pydicom = need_pydicom()
     with discreet():
         try:

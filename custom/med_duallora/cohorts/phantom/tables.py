@@ -23,7 +23,7 @@ Preset {preset}, seed {seed}, {n_subjects} subjects.
 acdc/       raw layout of the ACDC challenge (frames count from 1; labels 1 RV, 2 myocardium, 3 LV)
 mnms/       raw layout of the M&Ms challenge (frames count from 0; labels 1 LV, 2 myocardium, 3 RV)
 truth.csv   the true volumes (mL), ejection fractions (%) and wall thickness (mm) that the images were drawn from
-phantom.json  the recipe: the same recipe gives the same voxels
+phantom.json  the recipe: the same recipe gives the same voxels on one machine
 """
 UNLABELLED = """An unlabelled pool for self-supervised pre-training: its images alone are meant to be used.
 Info.cfg names a group because the layout wants one. Pre-training reads neither groups nor segmentations

@@ -14,6 +14,7 @@ from med_duallora.cohorts.phantom.recipe import Recipe, claim
 from med_duallora.cohorts.phantom.subject import draw_subject, render_subject
 from med_duallora.cohorts.phantom.tables import truth_row, write_tables
 from med_duallora.errors import ConfigError, MedDualLoRAError
+from med_duallora.support.files import sentence
 from med_duallora.support.progress import track
 
 Truth = dict[str, object]
@@ -49,7 +50,7 @@ def write_cohort(out: Path, recipe: Recipe, n_processes: int = 1) -> int:
             "a process died, most likely for want of memory; try again with fewer --processes"
         ) from error
     except OSError as error:
-        raise MedDualLoRAError(f"cannot write below {out}: {error}") from error
+        raise MedDualLoRAError(f"cannot write below {out}: {sentence(error)}") from error
     return len(entries)
 
 

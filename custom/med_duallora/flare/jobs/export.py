@@ -20,7 +20,7 @@ from med_duallora.server.resume import SavedRound
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.reading import assigned, built, parsed
 from med_duallora.settings.workflow import WorkflowConfig
-from med_duallora.support.files import read_object, replace_folder, write_json
+from med_duallora.support.files import PARTIAL, atomic_path, named, read_object, replace_folder, write_json
 
 WORKFLOW = "workflow"
 """Group of the settings that say how the server waits; all others are the job's."""
@@ -136,7 +136,11 @@ def export_job(spec: JobSpec, target: Path) -> Path:
     if target.exists() and not (target / "meta.json").is_file():
         raise ConfigError(f"{target} exists and is not a FLARE job folder; choose another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch, _code(spec) as code:
+    with (
+        _code(spec) as code,
+        named(target),
+        tempfile.TemporaryDirectory(prefix=PARTIAL, dir=target.parent) as scratch,
+    ):
         with _hash_is_no_secret():
             MedDualLoRARecipe(spec.name, spec.job, spec.workflow, code).export(scratch)
         fresh = Path(scratch) / spec.name
@@ -201,7 +205,13 @@ def write_committed(repository: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for folder, spec in committed_jobs(repository).items():
             fresh = export_job(replace(spec, with_code=False), Path(scratch) / spec.name)
-            shutil.copytree(fresh, folder, dirs_exist_ok=True)
+            shutil.copytree(fresh, folder, copy_function=_copied_whole, dirs_exist_ok=True)
+
+
+def _copied_whole(source: str, target: str) -> None:
+    """Copy one file; on a full disk the older one stays."""
+    with atomic_path(Path(target)) as partial:
+        shutil.copyfile(source, partial)
 
 
 def committed_jobs(repository: Path) -> dict[Path, JobSpec]:

@@ -17,7 +17,8 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 def check_inputs(simulation: "Simulation") -> None:
     """Refuse what no site, or one of them, could run.
 
-    A site that cannot run the job is only said where the job goes on without it (``workflow.min_sites``).
+    A site that cannot run the job is only said where the job goes on without it (``workflow.min_sites``), and so is a
+    score that a site will not have because a class is missing in its val or test split.
 
     Raises:
         InputError: says what to change.
@@ -36,6 +37,18 @@ def check_inputs(simulation: "Simulation") -> None:
             hint = f" (--sites {','.join(others)} runs without it)" if others else ""
             raise UnfitError(text + hint, f"{site} cannot run this job")
         print(text, file=sys.stderr)
+    for site in others:
+        _say_missing_scores(site, simulation.sites[site])
+
+
+def _say_missing_scores(site: str, folder: Path) -> None:
+    from med_duallora.cohorts.classes import lacking_class
+    from med_duallora.cohorts.prepared import PreparedCohort
+
+    cohort = PreparedCohort.read(folder)
+    for split, score in (("val", "validation"), ("test", "the test")):
+        if lack := lacking_class(cohort, split):
+            print(f"{site} will have no balanced accuracy in {score}: {lack}", file=sys.stderr)
 
 
 def known_log_config(text: str) -> str:

@@ -26,7 +26,7 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from med_duallora.errors import FederationError
 from med_duallora.flare.local.rehearsal.record import Federation
 from med_duallora.flare.local.rehearsal.verdict import explained, submission_refused
-from med_duallora.support.files import replace_folder
+from med_duallora.support.files import PARTIAL, named, replace_folder
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ class Console:
             FederationError: nothing came.
         """
         into.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=into) as scratch:
+        with named(into / job_id), tempfile.TemporaryDirectory(prefix=PARTIAL, dir=into) as scratch:
             place = _patiently(lambda: self._session.download_job_result(job_id, scratch))
             if not place or not Path(place).is_dir():
                 raise FederationError(f"the result of job {job_id} was not downloaded; is there room in {into}?")

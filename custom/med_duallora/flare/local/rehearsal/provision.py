@@ -169,7 +169,8 @@ def provision(project: Project, workspace: Path) -> Path:
         raise ConfigError(f"FLARE does not accept the project {project.name}: {error}") from error
     made = outcome.get(CtxKey.CURRENT_PROD_DIR)
     if outcome.get(CtxKey.BUILD_ERROR) or not made:
-        raise FederationError(f"provisioning {project.name} failed: {'; '.join(said.errors) or noise.getvalue()}")
+        reason = "; ".join(said.errors) or noise.getvalue()
+        raise FederationError(f"provisioning {project.name} in {workspace} failed: {reason}")
     return Path(made)
 
 

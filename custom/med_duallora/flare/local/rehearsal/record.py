@@ -17,7 +17,7 @@ from typing import Any
 
 from med_duallora.errors import FederationError, InputError
 from med_duallora.site_kit.passable import check_passable, check_python
-from med_duallora.support.files import read_object, write_json
+from med_duallora.support.files import check_writable, read_object, write_json
 
 RECORD = "federation.json"
 PROVISIONED = "provision"
@@ -138,6 +138,7 @@ def private_directory(directory: Path) -> Path:
     Raises:
         InputError: it lies inside a checkout of this project, FLARE does not pass its path on (see
             ``site_kit.passable``), or it holds something else.
+        OSError: it cannot be made, or nothing can be written in it.
     """
     directory = directory.resolve()
     for place in (directory, *directory.parents):
@@ -155,6 +156,6 @@ def private_directory(directory: Path) -> Path:
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} exists and holds no federation; choose a new directory")
-    directory.mkdir(parents=True, exist_ok=True)
+    check_writable(directory)  # before its mode is set: whoever closed it for writing meant it
     directory.chmod(0o700)
     return directory
