@@ -10,6 +10,9 @@ from nvflare.apis.workspace import Workspace
 
 from med_duallora.flare.site.site_check import say_whether_usable
 from med_duallora.site_kit.install import SITE_CONFIG_PLACE, install_site
+from tests.unit.flare.local.conftest import kits, project
+
+__all__ = ["kits", "project"]
 
 
 @pytest.fixture
