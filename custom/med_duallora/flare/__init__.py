@@ -8,6 +8,8 @@ egress_filter  site: lets out what the contract names, and nothing else
 egress_guard   site: acts after all filters of a job, on fed events, console answers and the public context
 public_context site: what FLARE itself adds to what leaves
 console_guard  site: takes file commands and rights that nobody shall have away from FLARE's own process
+message_gate   site: the one gate for all messages to its processes; refuses and records
+message_rules  site: which messages these are, from whom, and what right a command needs
 site_check     site: says at the start whether its configuration is usable
 receipts       site and server: ledger entries of what passed
 tracking       site and server: the agreed metrics as TensorBoard scalars and console statistics
