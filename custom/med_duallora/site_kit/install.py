@@ -42,8 +42,8 @@ def install_server(kit: Path, storage: Path) -> Path:
         values["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(storage / "snapshots")
         managers = [item for item in values["components"] if item["id"] == "job_manager"]
         managers[0]["args"]["uri_root"] = str(storage / "jobs")
-        if LITERAL_GUARD not in values["components"]:
-            values["components"].append(copy.deepcopy(LITERAL_GUARD))
+        kept = [item for item in values["components"] if not any(former_paths(item))]
+        values["components"] = kept if LITERAL_GUARD in kept else [*kept, copy.deepcopy(LITERAL_GUARD)]
     except (KeyError, TypeError, IndexError) as error:
         raise KitError(
             f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}; look at local/{source.name}"
