@@ -158,11 +158,18 @@ def test_an_honest_job_is_deployed_and_built_as_before(app: Path) -> None:
     LiteralGuard()
     assert is_closed()
     (app / "config" / "resume_from.safetensors").write_bytes(b"adapter")
+    (app / "config" / "resume_from.json").write_text('{"round": 1}')
     for folder in (app, app / "config"):
         (folder / ".__nvfl_sig.json").write_text("{}")
         (folder / ".__nvfl_submitter.crt").write_text("x")
     assert deployed(app) == deployed(app, "server") == ""
     assert settings_of(built(app)) == settings_of(built(app, ServerJsonConfigurator)) == JobConfig()
+
+
+def test_the_manifest_of_a_carried_adapter_is_literal_as_well(app: Path) -> None:
+    LiteralGuard()
+    (app / "config" / "resume_from.json").write_text('{"round": "{$HOME}"}')
+    assert deployed(app, "server").startswith("refused: ")
 
 
 @pytest.mark.parametrize(("trick", "attack"), REFUSED, ids=[row[0] for row in REFUSED])

@@ -17,8 +17,9 @@ CONFIG_FOLDER = "config"
 CODE_FOLDER = "custom"
 """Code in a job: the right ``byoc``, which nobody has at a closed site, decides on this folder."""
 CONFIGS = frozenset({"config_fed_client.json", "config_fed_server.json"})
-CARRIED = frozenset({"resume_from.safetensors"})
-"""The adapter that a resumed job brings."""
+MANIFEST = "resume_from.json"
+CARRIED = frozenset({"resume_from.safetensors", MANIFEST})
+"""The adapter that a resumed job brings, with its manifest."""
 SIGNATURES = frozenset({".__nvfl_sig.json", ".__nvfl_submitter.crt"})
 REFERENCES = frozenset("{}$")
 """What makes a reference of a text in FLARE, or lets its formatting change the text."""
@@ -43,7 +44,7 @@ def check_app(app: Path) -> None:
             raise ConfigError(f"the job's app holds {_said(inside)}, which is a link or no file: {DO}")
         if not _is_expected(path.relative_to(app)):
             raise ConfigError(f"the job's app holds {_said(inside)}, which is none of the files of a job: {DO}")
-        if path.name in CONFIGS:
+        if path.name in CONFIGS or path.name == MANIFEST:
             read_literal(path)
 
 
