@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.attacks import configurations
 from tests.attacks import test_after_filters as after
 from tests.attacks import test_doors as doors
 from tests.attacks import test_floor as floor
+from tests.attacks import test_literal as literal
+from tests.attacks import test_messages as messages
 from tests.attacks import test_results as results
 from tests.attacks import test_side_channels as side
 from tests.unit.boundary import test_ledger_audit as ledger
+from tests.unit.boundary import test_ledger_marker as marker
 from tests.unit.flare.server import test_forged_contributions as server
 
 EMPTY = "an empty TASK_RESULT_FILTER_ERROR leaves"
@@ -111,6 +115,42 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
         "the task came before the run began",
         side.test_nor_is_it_answered_before_the_run_begins,
     ),
+    (
+        "job configuration: files",
+        "HOCON that includes the site's own predictions and counts epochs by a label",
+        "refused before the file is opened",
+        literal.test_the_included_file_is_not_opened,
+    ),
+    (
+        "job configuration: what is built",
+        "another configuration than the one that was read",
+        "is not what was signed",
+        literal.test_a_job_that_changed_between_reading_and_building_is_refused,
+    ),
+    (
+        "job configuration: what is built",
+        "a job component with other settings",
+        "is not what was signed",
+        literal.test_a_job_that_is_built_with_other_settings_is_refused,
+    ),
+    (
+        "command to a site",
+        "a message inside another",
+        "refused as well",
+        messages.test_a_message_inside_another_is_looked_at_as_well,
+    ),
+    (
+        "command to a site",
+        "a thousand refused commands",
+        "ten lines in the ledger",
+        messages.test_refusals_do_not_fill_the_disk,
+    ),
+    (
+        "tasks of other members",
+        "a handler registered again",
+        "TASK_UNSUPPORTED leaves",
+        messages.test_who_registers_a_handler_later_changes_nothing,
+    ),
     ("code in a job", "Python files in the job", "refused as BYOC", doors.test_nobody_brings_code),
     (
         "code in a job",
@@ -182,6 +222,7 @@ def rows() -> list[Row]:
         *_after_filters(),
         *_side_channels(),
         *_doors(),
+        *_configurations(),
         *_elsewhere(),
         *(Row(*single[:3]) for single in SINGLE),
     ]
@@ -227,11 +268,27 @@ def _doors() -> Iterator[Row]:
         yield Row("policy", trick, refusal)
 
 
+def _configurations() -> Iterator[Row]:
+    refusal = "refused at deployment and in the job process"
+    for trick, _ in configurations.REFERENCES:
+        yield Row("job configuration: references", trick, refusal)
+    for trick, _ in configurations.SERVER_REFERENCES:
+        yield Row("job configuration: references at the server", trick, refusal)
+    for trick, _ in configurations.FILES:
+        yield Row("job configuration: files", trick, refusal)
+
+
 def _elsewhere() -> Iterator[Row]:
     for trick, _, refusal in server.FORGED:
         yield Row("contribution at the server", trick, refusal)
     for trick, _, _, what in ledger.TAMPERING:
         yield Row("ledger", trick, f"found, and located: {what}")
+    for trick, _, what in marker.REPLACED:
+        yield Row("ledger and its head together", trick, f"nothing leaves any more: {what}")
+    for trick, *_, refusal in messages.COMMANDS:
+        yield Row("command to a site", trick, f"refused and recorded: {refusal}")
+    for trick, _ in messages.INJECTED:
+        yield Row("event of another member", trick, "not heard, no line, nothing sent")
 
 
 def text(table: Iterable[Row]) -> str:

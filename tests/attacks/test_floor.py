@@ -1,15 +1,21 @@
 """Attacks on what the site itself decides: its policy, its configuration, its ledger."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nvflare.apis.fl_constant import ReturnCode
 
+from med_duallora.boundary.ledger import site_ledger
 from med_duallora.flare.site.console_guard import ConsoleGuard
 from med_duallora.flare.wire.payload import metrics_reply
+from med_duallora.flare.wire.tracking import FEDERATION_EVENT
+from med_duallora.settings.config import SiteConfig
 from tests.attacks.test_results import assert_nothing_left
+from tests.attacks.test_side_channels import scalar
+from tests.unit.boundary.test_ledger_marker import REPLACED
 
 
 def with_policy(path: Path, **changes: Any) -> None:
@@ -26,6 +32,11 @@ DEMANDS = [
     ("more blocks", ["lora.n_blocks=2"], {"max_blocks": 1}, "policy.max_blocks"),
     ("another contract", [], {"contract_sha256": ["a" * 64]}, "policy.contract_sha256"),
     ("another backbone", [], {"backbone_sha256": "b" * 64}, "policy.backbone_sha256"),
+    ("a job with the agreed contract but other settings", [], {"job_sha256": ["a" * 64]}, "policy.job_sha256"),
+    ("a number of epochs to tell something by", ["train.local_epochs=21"], {}, "policy.job_limits"),
+    ("a learning rate to tell something by", ["train.lr=0.11"], {}, "policy.job_limits"),
+    ("rounds without an end", ["train.n_rounds=201"], {}, "policy.job_limits"),
+    ("views without an end", ["train.n_views=33"], {}, "policy.job_limits"),
     ("another number of rounds", ["train.n_rounds=9"], {"contract_sha256": ["PINNED"]}, "policy.contract_sha256"),
 ]
 
@@ -98,6 +109,30 @@ def test_with_a_tampered_ledger_nothing_leaves(process, trained, site_files):
     site_files[1].write_bytes(lines[0])
     assert site.answer("train", trained[1].to_shareable()).result.get_return_code() != ReturnCode.OK
     assert site_files[1].read_bytes() == lines[0], "and the evidence is not written over"
+
+
+@pytest.mark.parametrize("row", REPLACED, ids=[row[0] for row in REPLACED])
+def test_a_ledger_that_is_not_the_remembered_one_stops_every_answer(row, process, trained, site_files, caplog):
+    """In the middle of a job: no result, no scalar and no statistic leaves, and nothing begins anew."""
+    _trick, change, _what = row
+    place = site_files[0].parent / "audit" / site_files[1].name
+    site_files[0].write_text(json.dumps({**json.loads(site_files[0].read_text()), "ledger": str(place)}))
+    ledger, site = site_ledger(SiteConfig.from_file(site_files[0])), process()
+    for number in range(6):
+        if number == 4:
+            shutil.copytree(place.parent, place.parents[1] / "copy")
+        assert site.answer("train", trained[1].to_shareable()).result.get_return_code() == ReturnCode.OK
+    change(ledger)
+    before = place.read_bytes() if place.exists() else None
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    learner = site.engine.components["learner"]
+    learner.fire_fed_event(FEDERATION_EVENT, scalar()(trained[1].metrics), site.context())
+    assert site.events() == []
+    learner._statistics = {"phase": "training", "n_steps": 1}
+    assert "med_duallora" not in site.collector.get_run_stats()
+    assert (place.read_bytes() if place.exists() else None) == before
+    assert "the ledger was replaced or cut" in caplog.text
 
 
 def test_a_job_without_our_settings_gets_nothing(process, trained):

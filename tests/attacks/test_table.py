@@ -40,6 +40,9 @@ ASKED: list[tuple[str, str, str]] = [
     ("classes", "class named by a job", "streams a job's log"),
     ("another member's task", "tasks of other members", "in the server's name"),
     ("the server's side", "contribution at the server", "a weight that is not a number"),
+    ("references", "job configuration: references", "a label of a patient"),
+    ("references at the server", "job configuration: references at the server", "an environment variable"),
+    ("other formats", "job configuration: files", "HOCON that includes an address"),
     ("the ledger", "ledger", "a line removed"),
 ]
 """What must be in the table: what is asked for, and the channel and words under which it stands."""

@@ -37,7 +37,12 @@ SETTINGS = (
     "train.batch_size=4",
     "train.n_views=1",
 )
-SITE_SETTINGS = ("device=cpu", "policy.min_subjects=1", "policy.metric_decimals=6")
+SITE_SETTINGS = (
+    "device=cpu",
+    "policy.min_subjects=1",
+    "policy.metric_decimals=6",
+    'policy.job_limits=["1 <= train.local_epochs <= 1000", "1 <= train.n_rounds <= 10000"]',
+)
 """The tiny cohorts have two validation subjects, too few for the floor of the site kit."""
 PATIENCE_S = 420.0
 MEET_S = 8.0

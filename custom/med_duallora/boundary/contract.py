@@ -17,6 +17,7 @@ from med_duallora.adapter.model import skeleton
 from med_duallora.errors import EgressViolation
 from med_duallora.measures import MEASURES, REPLIES, STATEMENTS, Place, may_stand, standing_in
 from med_duallora.settings.config import JobConfig
+from med_duallora.settings.job_limits import numbers_of
 from med_duallora.support.files import sha256_of_json
 
 MAX_WEIGHT = 1e9
@@ -217,4 +218,11 @@ def demands_of(job: JobConfig, contract: EgressContract) -> dict[str, Any]:
         "n_blocks": lora.n_blocks,
         "sends_head": lora.head_policy != "local",
         "contract_sha256": contract.sha256,
+        "job_sha256": job_sha256(job),
+        "numbers": numbers_of(job.to_dict()),
     }
+
+
+def job_sha256(job: JobConfig) -> str:
+    """Return the hash of everything that a job's settings say, defaults included."""
+    return sha256_of_json(job.to_dict())

@@ -6,6 +6,10 @@ reorder breaks the chain at a known line, and a cut tail disagrees with the head
 line on can only be found by comparing with a noted hash (``ledger verify --noted``) or with the server's record of what
 it received (``ledger match``); see docs/privacy.md.
 
+A site also keeps a *marker* in its state directory: the same three facts, written after every line. A ledger that was
+deleted, cut, replaced or rolled back together with its head contradicts the marker; then nothing is appended any more,
+and nothing leaves. After a crash the ledger may be ahead of the marker, by lines that follow from the marked one.
+
 Appending is safe for several processes (an advisory lock) and against a crash: a torn last line is set aside and said.
 """
 
@@ -21,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from med_duallora.errors import LedgerError
+from med_duallora.settings.config import SiteConfig
 from med_duallora.support.files import canonical_json, parsed_object, read_object, unused, write_json
 from med_duallora.support.locks import locked
 
@@ -30,8 +35,11 @@ START = "0" * 64
 """Stands for the line before the first one."""
 ALLOWED, BLOCKED, NOTED = "allowed", "blocked", "noted"
 """Verdicts: it left; it was kept back; a remark about the ledger itself."""
-KINDS = ("tensors", "metrics", "error", "event", "ledger")
+KINDS = ("tensors", "metrics", "error", "event", "message", "ledger")
+CUT = "the ledger was replaced or cut"
 MAX_TEXT = 300
+MAX_LINE = 1 << 20
+"""Bytes in which the last line is looked for; one line of the widest contract is far shorter."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,8 @@ class Entry:
         site: name of the site.
         task: of the federation, or the name of the event.
         kind: ``tensors`` (a train reply), ``metrics`` (a validate reply), ``error`` (a reply without data), ``event``
-            (one scalar of a fed event) or ``ledger`` (a remark about the ledger).
+            (one scalar of a fed event), ``message`` (a message to the site that was refused) or ``ledger`` (a remark
+            about the ledger).
         verdict: ``allowed``, ``blocked`` or ``noted``.
         reason: why it was blocked, or the remark; never a value of the payload.
         round_index: the round, where there is one.
@@ -107,10 +116,12 @@ class Ledger:
 
     Args:
         path: of the JSONL file; it and its head and lock file are created, mode 0600, with the first entry.
+        marker: file that remembers the end elsewhere, written after every line; None: nothing does.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, marker: Path | None = None) -> None:
         self.path = path
+        self.marker = marker
         self.head_path = path.with_name(path.name + ".head")
         self._lock_path = path.with_name(path.name + ".lock")
 
@@ -130,6 +141,20 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"ledger {self.path} cannot be written: {error.strerror or error}") from error
 
+    def check(self) -> None:
+        """Compare the ledger with its marker, without writing.
+
+        Raises:
+            LedgerError: it was replaced or cut, or cannot be read.
+        """
+        if self.marker is None or not (self.marker.exists() or self.path.exists() or self.head_path.exists()):
+            return
+        try:
+            with locked(self._lock_path):
+                check_marker(self.path, self.marker)
+        except OSError as error:
+            raise LedgerError(f"{CUT}: {self.path} cannot be read: {error.strerror or error}") from error
+
     def _write(self, head: Head, entry: Entry) -> Head:
         line = {"n": head.n_lines, "time": utc_now(), **entry.to_dict(), "prev": head.sha256}
         line["hash"] = line_hash(line)
@@ -141,10 +166,15 @@ class Ledger:
             os.fsync(stream.fileno())
         written = Head(head.n_lines + 1, head.n_bytes + len(data), str(line["hash"]))
         write_json(self.head_path, vars(written), mode=0o600)
+        if self.marker:
+            self.marker.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_json(self.marker, vars(written), mode=0o600)
         return written
 
     def _recovered_head(self, entry: Entry) -> Head:
         """Return the end to write at; repairs what a crash may leave, and refuses everything else."""
+        if self.marker:
+            check_marker(self.path, self.marker)
         head = read_head(self.head_path) or Head()
         n_bytes = self.path.stat().st_size if self.path.exists() else 0
         if n_bytes == head.n_bytes:
@@ -192,6 +222,61 @@ def read_head(path: Path) -> Head | None:
     if type(head.n_lines) is not int or type(head.n_bytes) is not int or type(head.sha256) is not str:
         raise LedgerError(f"the ledger's head file {path} is damaged")
     return head
+
+
+def marker_of(ledger: Path, state_dir: Path) -> Path:
+    """Return the file in a site's state directory that remembers where its ledger ends."""
+    return state_dir / f"{ledger.name}.marker"
+
+
+def site_ledger(config: SiteConfig) -> Ledger:
+    """Return the ledger that a site's configuration names, with its marker."""
+    return Ledger(config.ledger_path, marker_of(config.ledger_path, config.state_dir))
+
+
+def check_marker(path: Path, marker: Path) -> None:
+    """Compare the end of a ledger with what its marker remembers.
+
+    Raises:
+        LedgerError: the ledger is missing, shorter, another one, or there is a ledger, but no marker.
+        OSError: a file cannot be read.
+    """
+    remembered = read_head(marker)
+    exists = path.exists() or path.with_name(path.name + ".head").exists()
+    if remembered is None and not exists:
+        return
+    found = "there is no marker of it in the state directory" if remembered is None else _difference(path, remembered)
+    if found:
+        raise LedgerError(
+            f"{CUT}: {found}. Nothing leaves this site. Keep {path}, its head file and {marker} for the audit; once "
+            "all three are moved aside, a new ledger begins"
+        )
+
+
+def _difference(path: Path, remembered: Head) -> str:
+    """Return how a ledger differs from the one that is remembered; empty: it is that one, or that one continued."""
+    head = read_head(path.with_name(path.name + ".head")) or Head()
+    n_bytes = path.stat().st_size if path.exists() else 0
+    if min(n_bytes, head.n_bytes) < remembered.n_bytes or head.n_lines < remembered.n_lines:
+        n_lines = head.n_lines if path.exists() else 0
+        return f"{remembered.n_lines} lines were written, but {n_lines} are there"
+    with path.open("rb") as stream:
+        stream.seek(max(0, remembered.n_bytes - MAX_LINE))
+        before = stream.read(min(remembered.n_bytes, MAX_LINE))
+        after = stream.read()
+    last = _parsed(before.rstrip(b"\n").rpartition(b"\n")[2])
+    if not last or (last.get("n"), last.get("hash"), line_hash(last)) != (
+        remembered.n_lines - 1,
+        remembered.sha256,
+        remembered.sha256,
+    ):
+        return f"line {remembered.n_lines} is not the one that was written"
+    for text in after.split(b"\n")[:-1]:  # what follows the last line break was torn by a crash
+        line = _parsed(text)
+        if not line or not _follows(line, remembered):
+            return f"line {remembered.n_lines + 1} does not follow from the one that was written before it"
+        remembered = Head(remembered.n_lines + 1, remembered.n_bytes + len(text) + 1, str(line["hash"]))
+    return ""
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

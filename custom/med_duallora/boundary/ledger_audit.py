@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from med_duallora.boundary.ledger import ALLOWED, START, line_hash, read_head
+from med_duallora.boundary.ledger import ALLOWED, START, check_marker, line_hash, read_head
 from med_duallora.errors import InputError, LedgerError
 from med_duallora.support.files import canonical_json, open_regular, parsed_object
 
@@ -61,12 +61,13 @@ def read_lines(path: Path) -> list[Line]:
     return found
 
 
-def verify(path: Path, noted: str = "") -> Verification:
+def verify(path: Path, noted: str = "", marker: Path | None = None) -> Verification:
     """Check every line of a ledger, its order and its end.
 
     Args:
         path: of the ledger.
         noted: hash of a line that was noted down earlier; it must still be there.
+        marker: the site's marker of this ledger; None: there is nothing to compare with.
 
     Raises:
         LedgerError: there is no such file.
@@ -88,7 +89,18 @@ def verify(path: Path, noted: str = "") -> Verification:
         problems.append(Problem(0, f"the noted line {noted} is not there: the ledger was rewritten or replaced"))
     n_lines = sum(1 for _ in _texts(path))
     problems.extend(_end_faults(path, n_lines, previous if n_lines else START))
+    if marker:
+        problems.extend(_marker_faults(path, marker))
     return Verification(n_lines, previous, tuple(problems))
+
+
+def _marker_faults(path: Path, marker: Path) -> Iterator[Problem]:
+    try:
+        check_marker(path, marker)
+    except LedgerError as error:
+        yield Problem(0, str(error))
+    except OSError as error:
+        yield Problem(0, f"its marker {marker} cannot be read: {error.strerror or error}")
 
 
 def _faults(line: Line, expected: int, previous: str) -> Iterator[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from med_duallora.errors import LedgerError
+
 if TYPE_CHECKING:
     from med_duallora.boundary.ledger_audit import Line
 
@@ -29,6 +31,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         default="",
         metavar="SHA256",
         help="hash that an earlier verify printed; it must still be in the chain (finds a ledger rewritten as a whole)",
+    )
+    one.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="the site's state_dir: its marker tells whether the ledger was replaced or cut as a whole",
     )
     one.set_defaults(run=_verify)
     show = actions.add_parser(
@@ -61,15 +69,23 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from med_duallora.boundary.ledger import CUT, marker_of
     from med_duallora.boundary.ledger_audit import verify
 
-    found = verify(options.ledger, options.noted)
+    marker = marker_of(options.ledger, options.state_dir or options.ledger.parent)
+    if options.state_dir and not options.ledger.exists() and marker.exists():
+        raise LedgerError(f"{CUT}: {options.ledger} is missing, but {marker} remembers it; keep it for the audit")
+    # without the option, a marker counts only where the ledger is in the state directory itself
+    found = verify(options.ledger, options.noted, marker if options.state_dir or marker.exists() else None)
     for problem in found.problems:
         print(f"{options.ledger}: {problem}", file=sys.stderr)
     if found.problems:
         print(f"{options.ledger}: {len(found.problems)} problem(s) in {found.n_lines} lines", file=sys.stderr)
         return 1
-    print(f"{options.ledger}: intact, {found.n_lines} lines; note this hash of the last one: {found.sha256}")
+    compared = "as the marker remembers it" if marker.exists() else "not compared with the site's marker (--state-dir)"
+    print(
+        f"{options.ledger}: intact, {found.n_lines} lines, {compared}; note this hash of the last one: {found.sha256}"
+    )
     return 0
 
 

@@ -72,7 +72,8 @@ def _say_what_is_unusable(startup_kit: Path) -> int:
 
 def _judged(startup_kit: Path, job: Path) -> bool:
     """Print what a job would send, and whether the site takes it."""
-    from med_duallora.site_kit.job_check import judge
+    from med_duallora.boundary.contract import job_sha256
+    from med_duallora.site_kit.job_check import job_settings, judge
     from med_duallora.site_kit.policy_channels import site_config_of
 
     contract, refusals = judge(job, site_config_of(startup_kit))
@@ -83,6 +84,7 @@ def _judged(startup_kit: Path, job: Path) -> bool:
         print(f"        {name}  {spec.dtype} {'x'.join(map(str, spec.shape))}")
     print(f"        metrics: {', '.join(contract.metrics)}")
     print(f"        hash of the contract, for policy.contract_sha256: {contract.sha256}")
+    print(f"        hash of the job's settings, for policy.job_sha256: {job_sha256(job_settings(job))}")
     for line in map(str, refusals):
         print(f"        {line}")
     if not refusals:

@@ -4,6 +4,7 @@ wire/              what site and server say to each other
   job              what a job carries: its configuration, and the egress contract that follows from it
   payload          the two kinds of replies a site may give, as FLARE Shareables
   receipts         ledger entries of what passed
+  literal_guard    a job is built from literal JSON only, as it was signed; at sites and at the server
   tracking         the agreed metrics as TensorBoard scalars and console statistics
 site/              in a site's process
   learner          answers train and validate tasks
@@ -12,6 +13,8 @@ site/              in a site's process
   egress_guard     acts after all filters of a job, on fed events, console answers and the public context
   public_context   what FLARE itself adds to what leaves
   console_guard    takes file commands and rights that nobody shall have away from FLARE's own process
+  message_gate     every message to a site's processes passes here, or is refused and recorded
+  message_rules    which of them may pass
   site_check       says at the start whether the site's configuration is usable
 server/            in the server's process
   aggregator       takes the contributions of a round, writes round_metrics.jsonl

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from med_duallora.errors import ConfigError
 from med_duallora.measures import MEASURES, Kind, Subjects
+from med_duallora.settings.job_limits import TEXT, Numbers, are_limits, beyond
 from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, sha256_or_empty
 
 
@@ -27,6 +28,9 @@ class SitePolicy:
         max_blocks: largest number of adapted blocks that a job may ask for.
         backbone_sha256: hash of the only backbone checkpoint that this site trains with; empty: any.
         contract_sha256: hashes of the egress contracts that this site agreed to; empty: any within the limits above.
+        job_sha256: hashes of the whole settings of the jobs that this site agreed to; empty: any within these limits.
+        job_limits: ranges of numbers of a job that this site accepts, in place of the strict ones that hold for every
+            number without a text here.
 
     Raises:
         ConfigError: a value is out of range; quotes the value and the limit.
@@ -43,10 +47,17 @@ class SitePolicy:
         (), Limit("a list of hashes, each of 64 lower-case hexadecimal digits", _are_hashes)
     )
 
+    job_sha256: tuple[str, ...] = limited(
+        (), Limit("a list of hashes, each of 64 lower-case hexadecimal digits", _are_hashes)
+    )
+    job_limits: tuple[str, ...] = limited((), Limit(TEXT, are_limits))
+
     def __post_init__(self) -> None:
         check_limits(self, "policy.")
 
-    def check_job(self, rank: int, n_blocks: int, sends_head: bool, contract_sha256: str) -> None:
+    def check_job(
+        self, *, rank: int, n_blocks: int, sends_head: bool, contract_sha256: str, job_sha256: str, numbers: Numbers
+    ) -> None:
         """Refuse a job that asks for more than this site gives; called before anything is loaded or trained.
 
         Args:
@@ -54,6 +65,8 @@ class SitePolicy:
             n_blocks: number of adapted blocks.
             sends_head: whether the job sends the classification head, or its weights as a part of the global adapter.
             contract_sha256: of the egress contract that follows from the job.
+            job_sha256: of the job's whole settings.
+            numbers: every number of the job's settings, by its name.
 
         Raises:
             ConfigError: names the setting of this site's configuration that refuses, and what would change it.
@@ -69,6 +82,13 @@ class SitePolicy:
         if self.contract_sha256 and contract_sha256 not in self.contract_sha256:
             why = f"pinned, but the job's egress contract is {contract_sha256}"
             raise self._refusal("contract_sha256", why, f"empty, or hold {contract_sha256}")
+        if self.job_sha256 and job_sha256 not in self.job_sha256:
+            why = f"pinned, but the job's settings have the hash {job_sha256}"
+            raise self._refusal("job_sha256", why, f"empty, or hold {job_sha256}")
+        if found := beyond(self.job_limits, numbers):
+            text, given = found
+            why = f"{text!r}, but the job has {', '.join(map(str, given)) or 'no such number'}"
+            raise self._refusal("job_limits", why, "wider")
 
     def check_backbone(self, sha256: str) -> None:
         """Refuse another backbone than the pinned one (ConfigError)."""

@@ -117,6 +117,16 @@ def _job_classes(kit: SiteKit) -> Iterator[Channel]:
         yield Channel(name, False, f"class_allow_list in {where} holds nothing but what Med-DualLoRA needs")
 
 
+def _literal_jobs(kit: SiteKit) -> Iterator[Channel]:
+    there = wanted.LITERAL_GUARD in kit.resources.get("components", [])  # as a whole: FLARE skips a disabled component
+    found = f"{'the' if there else 'no'} literal guard is in {_source(kit, 'resources.json')}"
+    for name in (
+        "files, paths and environment variables of the site, read by references in a job's configuration",
+        "job configurations in other formats than JSON, which include files and addresses",
+    ):
+        yield Channel(name, not there, found, "" if there else HARDEN)
+
+
 def _rights(kit: SiteKit) -> Iterator[Channel]:
     where = _source(kit, "authorization.json")
     rows = (
@@ -146,6 +156,18 @@ def _console(kit: SiteKit) -> Iterator[Channel]:
         yield Channel(name, not there, f"{found} in {_source(kit, 'resources.json')}", "" if there else HARDEN)
 
 
+def _messages(kit: SiteKit) -> Iterator[Channel]:
+    there = any(_path(item) == wanted.MESSAGE_GATE["path"] for item in kit.resources.get("components", []))
+    found = f"{'the message gate is' if there else 'there is no message gate'} in {_source(kit, 'resources.json')}"
+    for name in (
+        "messages of other members to the site's processes",
+        "commands that the sender does not want authorised, or that name no job (delete_run of the kit's folders)",
+        "commands beyond the short list (log levels, network agent, facts about the machine)",
+        "events and tasks that others send as the site's own",
+    ):
+        yield Channel(name, not there, found, "" if there else HARDEN)
+
+
 def _registration(kit: SiteKit) -> Iterator[Channel]:
     unknown = unknown_parts(kit)
     found = unknown[0] if unknown else "resources hold FLARE 2.9's own keys and components only"
@@ -173,10 +195,10 @@ def _jobs_and_transport(kit: SiteKit) -> Iterator[Channel]:
 
 
 def _facts(kit: SiteKit) -> Iterator[Channel]:  # noqa: ARG001  all checks have one signature
-    name = "facts about the machine (sys_info, report_resources, check_status, network agent, heartbeats)"
+    name = "facts about the site (check_status, heartbeats)"
     found = (
-        "FLARE reports to whoever may ask: the site's name, job ids and states, scopes, memory, GPU names, its "
-        "version, process numbers, names of threads, connections and message counts; nothing of the data"
+        "FLARE reports to the server, and to whoever has the right to ask there: the site's name, job ids and states; "
+        "nothing of the data"
     )
     yield Channel(name, False, found, is_reported=True)
 
@@ -205,8 +227,10 @@ CHECKS: tuple[Callable[[SiteKit], Iterator[Channel]], ...] = (
     _after_filters,
     _logs,
     _job_classes,
+    _literal_jobs,
     _rights,
     _console,
+    _messages,
     _registration,
     _jobs_and_transport,
     site_policy,

@@ -19,7 +19,9 @@ WHY = {
     "log streamers, event converters and executors that send data by their own means",
     "class_list_enforcement_mode": "a class that is not listed must stop the job",
     "allow_log_streaming": "FLARE 2.9 sends the site's logs to the server unless this is false",
-    "components": "the log streamer is removed; the console guard takes away the console's file commands",
+    "components": "the log streamer is removed; the console guard takes away the console's file commands; the literal "
+    "guard refuses jobs whose configuration is not literal JSON; the message gate lets in only the server's messages, "
+    "and of its commands a short list, always authorised",
     "permissions": "nobody brings code with a job (byoc) and nobody reads this site's files through the console",
     "scopes": "every job's results pass our egress filter, whatever the job says; the site configuration is found here",
     "default_scope": "a job that names no scope runs in ours; a job that names another is refused",

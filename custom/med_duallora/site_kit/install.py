@@ -10,7 +10,7 @@ from med_duallora.site_kit.hardening import SITE_CONFIG_FILE, Change, harden
 from med_duallora.site_kit.kit import read_part
 from med_duallora.site_kit.layout import former_paths
 from med_duallora.site_kit.passable import check_passable
-from med_duallora.site_kit.wanted import SERVER_CLASSES, site_config_template
+from med_duallora.site_kit.wanted import LITERAL_GUARD, SERVER_CLASSES, site_config_template
 from med_duallora.support.files import write_json
 
 SITE_CONFIG_PLACE = Path("local") / SITE_CONFIG_FILE
@@ -20,9 +20,9 @@ SITE_CONFIG_PLACE = Path("local") / SITE_CONFIG_FILE
 def install_server(kit: Path, storage: Path) -> Path:
     """Let jobs use this package at the server, and keep its jobs below ``storage`` instead of in a shared folder.
 
-    FLARE's default keeps the jobs of all servers of a machine in one temporary folder. Whatever else an administrator
-    wrote into ``local/resources.json`` stays as it is, but for our classes that an earlier layout had elsewhere; where
-    nothing is left to do, the file is not touched.
+    FLARE's default keeps the jobs of all servers of a machine in one temporary folder. The server builds jobs from
+    literal JSON only, as the sites do. Whatever else an administrator wrote into ``local/resources.json`` stays as it
+    is, but for our classes that an earlier layout had elsewhere; where nothing is left to do, the file is not touched.
 
     Returns:
         The path of ``local/resources.json``.
@@ -42,6 +42,8 @@ def install_server(kit: Path, storage: Path) -> Path:
         values["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(storage / "snapshots")
         managers = [item for item in values["components"] if item["id"] == "job_manager"]
         managers[0]["args"]["uri_root"] = str(storage / "jobs")
+        kept = [item for item in values["components"] if not any(former_paths(item))]
+        values["components"] = kept if LITERAL_GUARD in kept else [*kept, copy.deepcopy(LITERAL_GUARD)]
     except (KeyError, TypeError, IndexError) as error:
         raise KitError(
             f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}; look at local/{source.name}"

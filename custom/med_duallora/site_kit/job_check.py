@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from med_duallora.boundary.contract import EgressContract
+from med_duallora.boundary.literal import check_app
 from med_duallora.errors import KitError
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.fitness import job_problems
@@ -21,18 +22,23 @@ def job_settings(folder: Path) -> JobConfig:
         KitError: the folder holds no job of this package, or one of an earlier layout of it.
         ConfigError: its settings are not valid.
     """
+    path = _client_config(folder)
+    try:
+        components = read_object(path)["components"]
+        settings = [item["args"]["config"] for item in components if item.get("path") == SETTINGS_PATH]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KitError(f"{path} is not a client configuration of a FLARE job: {error}") from error
+    check_job_layout(folder, components)
+    if len(settings) != 1:
+        raise KitError(f"{path} has {len(settings)} components {SETTINGS_PATH}, expected one")
+    return JobConfig.from_dict(settings[0])
+
+
+def _client_config(folder: Path) -> Path:
     found = sorted(folder.glob(f"*/config/{CLIENT_CONFIG}")) or sorted(folder.glob(f"config/{CLIENT_CONFIG}"))
     if len(found) != 1:
         raise KitError(f"{folder} holds {len(found)} client configurations, expected one: give a job folder")
-    try:
-        components = read_object(found[0])["components"]
-        settings = [item["args"]["config"] for item in components if item.get("path") == SETTINGS_PATH]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise KitError(f"{found[0]} is not a client configuration of a FLARE job: {error}") from error
-    check_job_layout(folder, components)
-    if len(settings) != 1:
-        raise KitError(f"{found[0]} has {len(settings)} components {SETTINGS_PATH}, expected one")
-    return JobConfig.from_dict(settings[0])
+    return found[0]
 
 
 def judge(folder: Path, config: SiteConfig | None) -> tuple[EgressContract, list[Problem]]:
@@ -41,6 +47,11 @@ def judge(folder: Path, config: SiteConfig | None) -> tuple[EgressContract, list
     Args:
         folder: of the job.
         config: the site's configuration; None: no site to ask.
+
+    Raises:
+        KitError: see ``job_settings``.
+        ConfigError: its settings are not valid, or its files are not literal JSON (see ``boundary.literal``).
     """
+    check_app(_client_config(folder).parent.parent)
     job = job_settings(folder)
     return EgressContract.for_job(job), job_problems(config, job) if config else []

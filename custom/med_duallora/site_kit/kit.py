@@ -20,6 +20,8 @@ COMPONENT_PREFIXES = (
     "nvflare.app_common.job_launcher.client_process_launcher.",
     "nvflare.app_common.logging.site_log_streamer.",
     "med_duallora.flare.site.console_guard.",
+    "med_duallora.flare.wire.literal_guard.",
+    "med_duallora.flare.site.message_gate.",
 )
 """Where the components of a site's resources come from; another component could send by means of its own."""
 EXTRA_RESOURCES = "*_resources.json"

@@ -4,9 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from med_duallora.boundary.ledger import CUT, marker_of
 from med_duallora.boundary.ledger_audit import verify
 from med_duallora.errors import MedDualLoRAError
 from med_duallora.settings.config import SiteConfig
+from med_duallora.settings.job_limits import ANY
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.places import CHANGE_ME
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.channel import HARDEN, Channel
@@ -26,6 +29,7 @@ def site_policy(kit: SiteKit) -> Iterator[Channel]:
         yield Channel(name, True, str(error), "correct the site configuration")
         return
     yield from _policy_and_places(config, place)
+    yield _workspace(config, kit)
 
 
 def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
@@ -41,11 +45,29 @@ def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
     )
     fix = "" if pinned or bounded else "set policy.head_leaves, max_rank and max_blocks, or pin policy.contract_sha256"
     yield Channel(name, bool(fix), found, fix)
+    yield _numbers(policy, place)
     small = policy.metrics_leave and policy.min_subjects < 2
     found = f"{place.name}: policy.min_subjects is {policy.min_subjects}"
     yield Channel("scores of single subjects", small, found, "set policy.min_subjects to 5 or more" if small else "")
     yield _private(place)
     yield _ledger(config)
+
+
+def _numbers(policy: SitePolicy, place: Path) -> Channel:
+    name = "numbers of a job that tell something by their effect, or work without an end"
+    free = ANY in policy.job_limits and not policy.job_sha256
+    found = "job pinned" if policy.job_sha256 else "without ranges" if free else "every number has a range"
+    fix = f"take {ANY!r} out of policy.job_limits, or pin policy.job_sha256" if free else ""
+    return Channel(name, free, f"{place.name}: {found}", fix)
+
+
+def _workspace(config: SiteConfig, kit: SiteKit) -> Channel:
+    """The gate keeps FLARE's commands from the kit; what lies elsewhere cannot be reached by them at all."""
+    name = "the ledger or the states in FLARE's own workspace"
+    places = {"ledger": config.ledger_path, "state_dir": config.state_dir}
+    inside = [key for key, path in places.items() if path.absolute().is_relative_to(kit.directory)]
+    found = f"{' and '.join(inside)} lie in {kit.directory}" if inside else "both lie outside it"
+    return Channel(name, bool(inside), found, f"move {' and '.join(inside)} out of the kit" if inside else "")
 
 
 def _private(place: Path) -> Channel:
@@ -58,9 +80,13 @@ def _private(place: Path) -> Channel:
 
 def _ledger(config: SiteConfig) -> Channel:
     name = "something that left without a record"
-    path = config.ledger_path
+    path, marker = config.ledger_path, marker_of(config.ledger_path, config.state_dir)
     if CHANGE_ME in str(path) or CHANGE_ME in str(config.data_dir):
         return Channel(name, True, "the site configuration is still the template", "fill in its paths")
+    if not path.exists() and marker.exists():
+        return Channel(
+            name, True, f"{CUT}: {path} is missing, but {marker} remembers it", "keep the marker for the audit"
+        )
     if not path.exists():
         parent = next(parent for parent in path.parents if parent.exists())
         good = os.access(parent, os.W_OK)
@@ -70,9 +96,11 @@ def _ledger(config: SiteConfig) -> Channel:
             f"no ledger yet; {parent} is{'' if good else ' not'} writable",
             "" if good else "make it writable for the FLARE process",
         )
-    found = verify(path)
+    found = verify(path, marker=marker)
     if found.problems:
-        return Channel(name, True, f"{path}: {found.problems[0]}", "keep it for the audit and move it aside")
+        return Channel(
+            name, True, f"{path}: {found.problems[0]}", "keep it and its marker for the audit, move both aside"
+        )
     return Channel(name, False, f"{path}: intact, {found.n_lines} lines")
 
 

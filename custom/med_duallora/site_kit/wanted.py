@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import KitError
+from med_duallora.settings.job_limits import JOB_LIMITS
 from med_duallora.site.places import CHANGE_ME
 
 Json = dict[str, Any]
@@ -32,6 +33,9 @@ SCOPE = "med-duallora"
 FILTER_PATH = "med_duallora.flare.site.egress_filter.EgressFilter"
 GUARD = {"id": "egress_guard", "path": "med_duallora.flare.site.egress_guard.EgressGuard", "args": {}}
 CONSOLE_GUARD = {"id": "console_guard", "path": "med_duallora.flare.site.console_guard.ConsoleGuard", "args": {}}
+LITERAL_GUARD = {"id": "literal_guard", "path": "med_duallora.flare.wire.literal_guard.LiteralGuard", "args": {}}
+"""At the sites and at the server: a job is built from literal JSON only."""
+MESSAGE_GATE = {"id": "message_gate", "path": "med_duallora.flare.site.message_gate.MessageGate", "args": {}}
 STREAMER_PATH = "nvflare.app_common.logging.site_log_streamer.SiteLogStreamer"
 SITE_CONFIG_PROPERTY = "med_duallora_site_config"
 CLOSED_RIGHTS = ("byoc", "shell_commands", "server-predeployed-flwr")
@@ -44,13 +48,15 @@ NOBODY = ("none", "no")
 
 
 def resources(before: Json) -> Json:
-    """Return local/resources.json: only our classes, no log streaming, no console shell."""
+    """Return local/resources.json: only our classes, literal jobs, no log streaming, no console shell, one gate."""
     values = copy.deepcopy(before)
     values["class_list_enforcement_mode"] = "enforce"
     values["class_allow_list"] = list(SITE_CLASSES)
     values["allow_log_streaming"] = False
-    kept = [item for item in values["components"] if item["path"] not in (STREAMER_PATH, CONSOLE_GUARD["path"])]
-    values["components"] = [*kept, copy.deepcopy(CONSOLE_GUARD)]
+    ours = (CONSOLE_GUARD, LITERAL_GUARD, MESSAGE_GATE)
+    replaced = {STREAMER_PATH, *(guard["path"] for guard in ours)}
+    kept = [item for item in values["components"] if item["path"] not in replaced]
+    values["components"] = [*kept, *copy.deepcopy(ours)]
     return values
 
 
@@ -92,6 +98,11 @@ def open_rights(rights: Any) -> list[str]:
     return sorted(right for right, who in rights.items() if is_closed_right(right) and who not in NOBODY)
 
 
+def ledger_place(kit: Path) -> Path:
+    """Return where a site's ledger lies unless its administrator says otherwise: beside the kit, FLARE's workspace."""
+    return kit.parent / f"{kit.name}-ledger" / "egress_ledger.jsonl"
+
+
 def site_config_template(kit: Path) -> Json:
     """Return a site configuration with a strict privacy floor, whose paths the site administrator fills in."""
     return {
@@ -102,7 +113,7 @@ def site_config_template(kit: Path) -> Json:
         "device": "auto",
         "n_threads": 1,
         "cache_budget_mb": 4096,
-        "ledger": str(kit / "local" / "egress_ledger.jsonl"),
+        "ledger": str(ledger_place(kit)),
         "policy": {
             "metrics_leave": True,
             "min_subjects": 5,
@@ -112,5 +123,7 @@ def site_config_template(kit: Path) -> Json:
             "max_blocks": 4,
             "backbone_sha256": "",
             "contract_sha256": [],
+            "job_sha256": [],
+            "job_limits": list(JOB_LIMITS),
         },
     }

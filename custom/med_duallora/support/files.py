@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -186,15 +186,20 @@ def parsed_object(text: str | bytes) -> dict[str, Any]:
     return value
 
 
-def parsed_json(text: str | bytes) -> Any:
+def parsed_json(text: str | bytes, objects: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Return the value of a JSON text.
+
+    Args:
+        text: what is read.
+        objects: makes an object of its keys and values in their order, where a key may stand twice; None: a dict, in
+            which the later one counts.
 
     Raises:
         ValueError: it is not JSON, or has more than ``MAX_JSON_DEPTH`` lists and objects inside each other, which
             Python's parser, copying and writing answer with a RecursionError.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=objects)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     level = [value]

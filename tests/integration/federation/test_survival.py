@@ -23,9 +23,12 @@ from med_duallora.flare.local.rehearsal.admin import console
 from med_duallora.flare.local.rehearsal.verdict import COMPLETED
 from med_duallora.server.artifact import load_adapter
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.support.files import sha256_of_file
 from tests.integration.harness import PATIENCE_S, SITES, FinishedJob, RunningFederation, round_of
 
+ANY_NUMBER = SitePolicy(job_limits=("any",))
+"""Of the sites in one process, as the federation's sites have it: jobs are as long as an interruption needs them."""
 pytestmark = pytest.mark.flare
 
 EXPERIMENT = "survival"
@@ -105,7 +108,9 @@ def undisturbed(
     """The same training in one process, without an interruption."""
     folder = tmp_path_factory.mktemp("undisturbed")
     sites = {
-        site: SiteConfig(tiny_cohorts[site], folder / site, folder / "cache" / site, tiny_checkpoint, "cpu")
+        site: SiteConfig(
+            tiny_cohorts[site], folder / site, folder / "cache" / site, tiny_checkpoint, "cpu", policy=ANY_NUMBER
+        )
         for site in SITES
     }
     manifest = load_adapter(story.killed_adapter)[1]

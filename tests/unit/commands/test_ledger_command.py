@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, Ledger
+from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, Ledger, marker_of
 from med_duallora.commands import ledger as command
+from med_duallora.errors import LedgerError
 
 
 def run(*arguments: object) -> int:
@@ -70,3 +71,20 @@ def test_match_says_when_a_chain_is_broken(ledger: Ledger, tmp_path: Path, capsy
     record.head_path.unlink()
     run("match", ledger.path, record.path, "--site", "ge")
     assert "received.jsonl: its head file" in capsys.readouterr().err
+
+
+def test_verify_compares_with_the_marker(tmp_path: Path, capsys):
+    place, state = tmp_path / "audit" / "l.jsonl", tmp_path / "state"
+    marked = Ledger(place, marker_of(place, state))
+    marked.append(Entry("j1", "ge", "train", "tensors", ALLOWED))
+    assert run("verify", place) == 0 and "not compared with the site's marker" in capsys.readouterr().out
+    assert run("verify", place, "--state-dir", state) == 0
+    assert "as the marker remembers it" in capsys.readouterr().out
+    for path in (place, marked.head_path):
+        path.unlink()
+    with pytest.raises(LedgerError, match=r"the ledger was replaced or cut: .* is missing"):
+        run("verify", place, "--state-dir", state)
+    Ledger(place).append(Entry("j1", "ge", "validate", "metrics", ALLOWED))
+    assert run("verify", place) == 0, "the new ledger's own chain is whole"
+    assert run("verify", place, "--state-dir", state) == 1
+    assert "the ledger was replaced or cut: line 1 is not the one that was written" in capsys.readouterr().err

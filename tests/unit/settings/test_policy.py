@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from med_duallora.boundary.contract import EgressContract, demands_of
+from med_duallora.boundary.contract import EgressContract, demands_of, job_sha256
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import ConfigError, UnfitError
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.job_limits import ANY, JOB_LIMITS, TEXT, are_limits, numbers_of
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.runtime import SiteRuntime
 from med_duallora.support.files import sha256_of_file
@@ -31,6 +32,11 @@ A, B = "a" * 64, "b" * 64
         ("backbone_sha256", "abc", "empty, or 64 lower-case hexadecimal digits"),
         ("backbone_sha256", "A" * 64, "empty, or 64 lower-case hexadecimal digits"),
         ("contract_sha256", (A, "x"), "a list of hashes, each of 64 lower-case hexadecimal digits"),
+        ("job_sha256", (B, ""), "a list of hashes, each of 64 lower-case hexadecimal digits"),
+        ("job_limits", ("train.lr < 1",), TEXT),
+        ("job_limits", ("2 <= train.lr <= 1",), TEXT),
+        ("job_limits", ("0 <= train.lr <= 1e999",), TEXT),
+        ("job_limits", ("0 <= train.lr <= 1", "0 <= train.lr <= 2"), TEXT),
         ("metrics_leave", "no", "true or false"),
         ("metrics_leave", 0, "true or false"),
         ("everything", True, ""),
@@ -52,7 +58,14 @@ def test_a_site_configuration_file_carries_its_policy(tmp_path):
         SiteConfig.from_file(path)
 
 
-MODEST: dict[str, Any] = {"rank": 8, "n_blocks": 2, "sends_head": False, "contract_sha256": A}
+MODEST: dict[str, Any] = {
+    "rank": 8,
+    "n_blocks": 2,
+    "sends_head": False,
+    "contract_sha256": A,
+    "job_sha256": A,
+    "numbers": numbers_of(JobConfig().to_dict()),
+}
 STRICT = SitePolicy(
     metrics_leave=True,
     min_subjects=5,
@@ -61,12 +74,14 @@ STRICT = SitePolicy(
     max_rank=8,
     max_blocks=2,
     contract_sha256=(A,),
+    job_sha256=(A,),
 )
 
 
 def test_a_modest_job_is_taken():
     STRICT.check_job(**MODEST)
-    SitePolicy().check_job(rank=256, n_blocks=64, sends_head=True, contract_sha256=B)
+    most = {"rank": 256, "n_blocks": 64, "sends_head": True, "contract_sha256": B, "job_sha256": B}
+    SitePolicy().check_job(**{**MODEST, **most})
 
 
 @pytest.mark.parametrize(
@@ -76,12 +91,43 @@ def test_a_modest_job_is_taken():
         ({"n_blocks": 3}, "policy.max_blocks", "at least 3"),
         ({"sends_head": True}, "policy.head_leaves", "true"),
         ({"contract_sha256": B}, "policy.contract_sha256", f"empty, or hold {B}"),
+        ({"job_sha256": B}, "policy.job_sha256", f"empty, or hold {B}"),
+        ({"numbers": {**MODEST["numbers"], "train.n_rounds": (201,)}}, "policy.job_limits", "wider"),
+        ({"numbers": {**MODEST["numbers"], "train.betas": (0.9, 0.99999)}}, "policy.job_limits", "wider"),
+        ({"numbers": {}}, "policy.job_limits", "wider"),
     ],
 )
 def test_a_job_that_asks_for_more_is_refused_by_key(asks: dict[str, Any], key: str, limit: str):
     with refused(key, getattr(STRICT, key.removeprefix("policy.")), limit) as caught:
         STRICT.check_job(**{**MODEST, **asks})
     assert "Change the job, or" in str(caught.value)
+
+
+def test_every_number_of_a_job_has_a_range_unless_a_site_says_otherwise():
+    ranged = {text.split(" <= ")[1] for text in JOB_LIMITS}
+    assert ranged == set(MODEST["numbers"])
+    assert are_limits(JOB_LIMITS)
+    long = {**MODEST, "numbers": {**MODEST["numbers"], "train.n_rounds": (201,)}}
+    with refused("policy.job_limits"):
+        SitePolicy().check_job(**long)
+    with refused("policy.job_limits"):
+        SitePolicy(job_limits=("1 <= train.lr <= 1",)).check_job(**long)
+    SitePolicy(job_limits=("1 <= train.n_rounds <= 201",)).check_job(**long)
+    SitePolicy(job_limits=(ANY,)).check_job(**long)
+
+
+def test_a_refused_number_is_told_with_its_range():
+    policy = SitePolicy(job_limits=("1 <= train.local_epochs <= 3",))
+    policy.check_job(**MODEST)
+    with pytest.raises(ConfigError, match=r"is '1 <= train.local_epochs <= 3', but the job has 11"):
+        policy.check_job(**{**MODEST, "numbers": {**MODEST["numbers"], "train.local_epochs": (11,)}})
+
+
+@pytest.mark.parametrize("setting", ["train.local_epochs=3", "train.lr=0.004", "train.seed=1", "augment.scale=0.2"])
+def test_what_does_not_change_the_contract_changes_the_hash_of_the_job(setting: str):
+    job, other = JobConfig(), JobConfig().with_overrides([setting])
+    assert EgressContract.for_job(job).sha256 == EgressContract.for_job(other).sha256
+    assert job_sha256(job) != job_sha256(other)
 
 
 def test_another_backbone_is_refused():

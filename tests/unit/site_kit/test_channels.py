@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from med_duallora.boundary.ledger import ALLOWED, Entry, Ledger
+from med_duallora.boundary.ledger import ALLOWED, Entry, Ledger, site_ledger
 from med_duallora.cli import main
 from med_duallora.site_kit import Channel, harden, inspect_kit
+from med_duallora.site_kit.policy_channels import site_config_of
 from tests.conftest import REPOSITORY
 from tests.unit.site_kit.conftest import places
 from tests.unit.site_kit.test_hardening import change, snapshot
@@ -42,6 +43,8 @@ def test_an_untouched_kit_reports_its_open_channels(site_kit: Path):
         "live streaming of a job's logs",
         "streaming of error_log.txt",
         "classes that send data by their own means, named by a job",
+        "files, paths and environment variables of the site, read by references in a job's configuration",
+        "job configurations in other formats than JSON, which include files and addresses",
         "code brought by a job (byoc)",
         "files read through the console",
     } <= found
@@ -69,6 +72,27 @@ def test_the_template_itself_is_not_ready(site_kit: Path):
 
 
 Edit = Callable[[dict[str, Any]], Any]
+
+
+def without(component: str) -> Edit:
+    """Take a component out of the resources."""
+
+    def edit(values: dict[str, Any]) -> None:
+        values["components"] = [item for item in values["components"] if item["id"] != component]
+
+    return edit
+
+
+def switched_off(component: str) -> Edit:
+    """Disable a component of the resources."""
+
+    def edit(values: dict[str, Any]) -> None:
+        (found,) = (item for item in values["components"] if item["id"] == component)
+        found["disabled"] = True
+
+    return edit
+
+
 OPENED: list[tuple[str, str, Edit, str]] = [
     ("filter removed", "privacy.json", lambda v: v["scopes"][0].pop("task_result_filters"), "task results"),
     (
@@ -99,8 +123,20 @@ OPENED: list[tuple[str, str, Edit, str]] = [
     ("every class", "resources.json", lambda v: v.update(class_allow_list=["*"]), "classes"),
     ("no list: FLARE's own counts", "resources.json", lambda v: v.pop("class_allow_list"), "classes"),
     ("only warnings", "resources.json", lambda v: v.update(class_list_enforcement_mode="warn"), "classes"),
-    ("console guard removed", "resources.json", lambda v: v["components"].pop(), "skips or forges"),
-    ("console guard removed", "resources.json", lambda v: v["components"].pop(), "exceptions"),
+    ("console guard removed", "resources.json", without("console_guard"), "skips or forges"),
+    ("console guard removed", "resources.json", without("console_guard"), "exceptions"),
+    ("literal guard removed", "resources.json", without("literal_guard"), "references in a job"),
+    ("literal guard removed", "resources.json", without("literal_guard"), "formats than JSON"),
+    ("literal guard off", "resources.json", switched_off("literal_guard"), "references in a job"),
+    *[
+        ("a kit closed before there was a gate", "resources.json", without("message_gate"), channel)
+        for channel in (
+            "messages of other members",
+            "authorised, or that name no job",
+            "short list",
+            "events and tasks",
+        )
+    ],
     ("a key for the server", "resources.json", lambda v: v.update(data="/mnt/cohort"), "tells the server"),
     ("byoc", "authorization.json", lambda v: v["permissions"]["lead"].update(byoc="o:site"), "byoc"),
     ("all rights", "authorization.json", lambda v: v["permissions"].update(project_admin="any"), "byoc"),
@@ -109,6 +145,7 @@ OPENED: list[tuple[str, str, Edit, str]] = [
     ("head leaves", "med_duallora_site.json", lambda v: v["policy"].update(head_leaves=True), "may ask for"),
     ("no limits", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=256), "may ask for"),
     ("single subjects", "med_duallora_site.json", lambda v: v["policy"].update(min_subjects=1), "single subjects"),
+    ("free numbers", "med_duallora_site.json", lambda v: v["policy"].update(job_limits=["any"]), "numbers of a job"),
     ("bad policy", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=0), "may ask for"),
 ]
 
@@ -158,12 +195,36 @@ def test_a_site_configuration_that_others_can_read_is_seen(closed_kit: Path):
     assert open_ones(closed_kit) == ["the site configuration read by others on this machine"]
 
 
-def test_a_damaged_ledger_is_seen_and_an_intact_one_is_counted(closed_kit: Path):
-    ledger = Ledger(closed_kit / "local" / "egress_ledger.jsonl")
+@pytest.fixture
+def ledger(closed_kit: Path) -> Ledger:
+    """The ledger of a closed kit after its first line."""
+    config = site_config_of(closed_kit)
+    assert config is not None
+    ledger = site_ledger(config)
     ledger.append(Entry("j", "siemens", "train", "error", ALLOWED))
+    return ledger
+
+
+def test_a_damaged_ledger_is_seen_and_an_intact_one_is_counted(closed_kit: Path, ledger: Ledger):
     assert any("intact, 1 lines" in channel.evidence for channel in inspect_kit(closed_kit))
     ledger.path.write_text(ledger.path.read_text().replace("train", "trein"))
     assert open_ones(closed_kit) == ["something that left without a record"]
+
+
+def test_a_ledger_that_was_deleted_or_replaced_is_seen(closed_kit: Path, ledger: Ledger):
+    for path in (ledger.path, ledger.head_path):
+        path.unlink()
+    assert open_ones(closed_kit) == ["something that left without a record"]
+    Ledger(ledger.path).append(Entry("j", "siemens", "validate", "error", ALLOWED))
+    (found,) = [channel.evidence for channel in inspect_kit(closed_kit) if channel.is_open]
+    assert "the ledger was replaced or cut" in found
+
+
+@pytest.mark.parametrize("key", ["ledger", "state_dir"])
+def test_a_ledger_in_the_workspace_is_seen(closed_kit: Path, key: str):
+    """As kits had it that were closed before."""
+    change(closed_kit, "med_duallora_site.json", lambda v: v.update({key: str(closed_kit / "local" / "x")}))
+    assert open_ones(closed_kit) == ["the ledger or the states in FLARE's own workspace"]
 
 
 def test_a_ledger_that_could_not_be_written_is_seen(closed_kit: Path, monkeypatch: pytest.MonkeyPatch):
@@ -229,7 +290,7 @@ def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(
     change(closed_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
     said = capsys.readouterr().out
-    assert "reported  facts about the machine" in said and "all 23 channels closed" in said
+    assert "reported  facts about the site" in said and "all 31 channels closed" in said
 
 
 @pytest.fixture

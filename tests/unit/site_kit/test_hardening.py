@@ -39,7 +39,8 @@ def test_a_closed_kit_holds_all_that_flare_needs_and_nothing_that_sends(site_kit
     assert after["class_list_enforcement_mode"] == "enforce"
     assert after["class_allow_list"] == list(SITE_CLASSES)
     ids = [item["id"] for item in after["components"]]
-    assert ids == ["resource_manager", "resource_consumer", "process_launcher", "console_guard"]
+    guards = ["console_guard", "literal_guard", "message_gate"]
+    assert ids == ["resource_manager", "resource_consumer", "process_launcher", *guards]
 
 
 def test_privacy_json_filters_every_job_and_guards_last(site_kit: Path):
@@ -144,7 +145,7 @@ def test_the_template_is_a_site_configuration_with_a_strict_floor(site_kit: Path
     config = SiteConfig.from_file(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert config.policy.min_subjects >= 5 and not config.policy.head_leaves
-    assert config.ledger_path.parent == site_kit / "local"
+    assert not config.ledger_path.is_relative_to(site_kit), "FLARE's commands reach its workspace, the kit"
 
 
 def test_a_filled_in_template_is_never_overwritten(site_kit: Path):

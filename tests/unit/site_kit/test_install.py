@@ -9,6 +9,7 @@ from med_duallora.errors import ConfigError, KitError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site_kit import SERVER_CLASSES, inspect_kit
 from med_duallora.site_kit.install import SITE_CONFIG_PLACE, install_server, install_site
+from med_duallora.site_kit.wanted import LITERAL_GUARD
 
 
 @pytest.fixture
@@ -24,6 +25,11 @@ def test_the_server_allows_our_classes_and_flare_s(server_kit: Path, tmp_path: P
     written = json.loads(install_server(server_kit, tmp_path / "store").read_text())
     assert set(written["class_allow_list"]) == {*DEFAULT_CLASS_ALLOW_LIST, *SERVER_CLASSES}
     assert written["class_list_enforcement_mode"] == "enforce"
+
+
+def test_the_server_builds_literal_jobs_only(server_kit: Path, tmp_path: Path) -> None:
+    written = json.loads(install_server(server_kit, tmp_path / "store").read_text())
+    assert LITERAL_GUARD in written["components"]
 
 
 def test_the_server_keeps_its_jobs_to_itself(server_kit: Path, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from med_duallora.boundary.contract import EgressContract
+from med_duallora.boundary.contract import EgressContract, job_sha256
 from med_duallora.cli import main
-from med_duallora.errors import KitError
+from med_duallora.errors import ConfigError, KitError
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.site_kit import harden
@@ -40,6 +40,13 @@ def test_the_contract_follows_from_the_job_alone(job: Path):
 def test_a_policy_that_refuses_is_quoted(job: Path):
     strict = dataclasses.replace(CONFIG, policy=SitePolicy(max_rank=4))
     assert [problem.key for problem in judge(job, strict)[1]] == ["policy.max_rank"]
+
+
+def test_a_job_that_is_not_literal_is_refused_before_it_is_submitted(job: Path):
+    path = job / "app" / "config" / "config_fed_client.json"
+    path.write_text(path.read_text().replace('"demo"', '"{$HOME}"'))
+    with pytest.raises(ConfigError, match="is not literal"):
+        judge(job, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +87,7 @@ def test_the_command_prints_the_hash_to_pin(site_kit: Path, job: Path, tmp_path:
     assert "site configuration: state_dir = '/CHANGE-ME/state', but it is still the one of the template" in warned
     sha256 = EgressContract.for_job(JobConfig()).sha256
     assert f"for policy.contract_sha256: {sha256}" in said and "the site accepts this job" in said
+    assert f"for policy.job_sha256: {job_sha256(JobConfig())}" in said
     assert "blocks.5.attn.kv.global_b  float32 384x8" in said
     change(site_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(arguments) == 0

@@ -14,7 +14,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
 from med_duallora.boundary.contract import EgressContract, demands_of
-from med_duallora.boundary.ledger import Entry, Ledger
+from med_duallora.boundary.ledger import CUT, Entry, site_ledger
 from med_duallora.errors import ConfigError, EgressViolation, LedgerError, MedDualLoRAError
 from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import FederatedJob, job_of
@@ -48,7 +48,7 @@ class Boundary:
         self.contract = EgressContract.for_job(job)
         self.config = config
         self._learner = learner
-        self._ledger = Ledger(config.ledger_path) if config else None
+        self._ledger = site_ledger(config) if config else None
         self._refusal = _refusal(config, job, self.contract)
 
     @property
@@ -103,6 +103,7 @@ class Boundary:
         While a round runs, the loss is that of the last step, so the batch counts, not the whole training split. Where
         the policy is not known, or lets no number out, texts and the running round are left.
         """
+        self.check_ledger()
         found = self.contract.allowed_statistics(statistics)
         free = {*STATEMENTS, *(name for name, measure in MEASURES.items() if measure.kind is Kind.ROUND)}
         plain = {name: value for name, value in found.items() if name in free}
@@ -124,6 +125,14 @@ class Boundary:
             if kept:
                 raise EgressViolation(f"metric {min(kept)[0]} is more than this site's policy lets out")
 
+    def check_ledger(self) -> None:
+        """Raise EgressViolation where the site's ledger is not the one that it remembers."""
+        try:
+            if self._ledger:
+                self._ledger.check()
+        except LedgerError as error:
+            raise EgressViolation(_without_places(error)) from error
+
     def record(self, entry: Entry) -> None:
         """Write a line of the site's ledger.
 
@@ -135,7 +144,13 @@ class Boundary:
         try:
             self._ledger.append(entry)
         except LedgerError as error:
-            raise EgressViolation("the ledger cannot be written; ledger verify at the site tells why") from error
+            raise EgressViolation(_without_places(error)) from error
+
+
+def _without_places(error: LedgerError) -> str:
+    """Return what the site's log says of a ledger; the error itself names paths."""
+    what = CUT if str(error).startswith(CUT) else "the ledger cannot be written"
+    return f"{what}; ledger verify at the site tells why"
 
 
 def check_against_site(reply: TrainReply, runtime: SiteRuntime) -> None:
@@ -234,6 +249,6 @@ def note(fl_ctx: FLContext, entry: Entry) -> None:
     if config is None:
         return
     try:
-        Ledger(config.ledger_path).append(entry)
+        site_ledger(config).append(entry)
     except LedgerError:
         return  # it does not leave either way, and the first problem is the one to tell

@@ -14,7 +14,7 @@ from typing import Any
 from nvflare.apis.analytix import AnalyticsData, AnalyticsDataType
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import EventScope, FedEventHeader, FLContextKey, LogMessageTag, ReservedTopic, ReturnCode
+from nvflare.apis.fl_constant import EventScope, FedEventHeader, FLContextKey, LogMessageTag, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo
@@ -23,6 +23,7 @@ from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 from med_duallora.boundary.ledger import Entry
 from med_duallora.errors import EgressViolation
 from med_duallora.flare.site.boundary import NOTED, boundary_of, note_blocked, note_code, reason_of
+from med_duallora.flare.site.message_gate import close_topics, guard_cell
 from med_duallora.flare.site.public_context import framework_headers, hide_foreign_properties
 from med_duallora.flare.wire.payload import read_scalar
 from med_duallora.flare.wire.receipts import event_entry
@@ -71,8 +72,11 @@ class EgressGuard(FLComponent):
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Look at everything that could leave with this event; never raises."""
+        if self._is_incoming(fl_ctx):
+            return  # somebody else's event: it says nothing of this site, whatever it is called
         if not self._is_running:
-            refuse_tasks_of_peers(fl_ctx)
+            close_topics(fl_ctx)
+            guard_cell(fl_ctx)
             self._is_running = event_type == EventType.START_RUN
         # at every event: a property that a job makes public travels with the very next message
         self._guarded(self._hide_properties, self._tell, fl_ctx)
@@ -153,6 +157,12 @@ class EgressGuard(FLComponent):
         note_blocked(fl_ctx, task, reason, outline)
 
     @staticmethod
+    def _is_incoming(fl_ctx: FLContext) -> bool:
+        data = fl_ctx.get_prop(FLContextKey.EVENT_DATA)
+        is_federal = fl_ctx.get_prop(FLContextKey.EVENT_SCOPE) == EventScope.FEDERATION
+        return is_federal and isinstance(data, Shareable) and _direction(data) == "in"
+
+    @staticmethod
     def _is_outgoing(fl_ctx: FLContext) -> bool:
         if fl_ctx.get_prop(FLContextKey.EVENT_SCOPE) != EventScope.FEDERATION:
             return False
@@ -220,22 +230,6 @@ class EgressGuard(FLComponent):
 
 
 _QUOTED = re.compile(r"['\"].*['\"]", re.DOTALL)
-
-
-def refuse_tasks_of_peers(fl_ctx: FLContext) -> None:
-    """Answer no task that comes as a message instead of being fetched from the server.
-
-    FLARE 2.9 lets every member of the federation send such a task, takes its word for who it is, and returns the result
-    to it: another site could ask for this site's adapter.
-    """
-    runner = getattr(fl_ctx.get_engine(), "aux_runner", None)
-    topics = getattr(runner, "topic_table", None)
-    if isinstance(topics, dict):
-        topics[ReservedTopic.DO_TASK] = _no_task
-
-
-def _no_task(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:  # noqa: ARG001  FLARE's signature
-    return make_reply(ReturnCode.TASK_UNSUPPORTED)
 
 
 def _direction(data: Shareable) -> object:

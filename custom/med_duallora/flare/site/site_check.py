@@ -6,6 +6,7 @@ from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 
+from med_duallora.boundary.ledger import site_ledger
 from med_duallora.errors import MedDualLoRAError, UnfitError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site.fitness import check
@@ -33,7 +34,9 @@ def say_whether_usable(component: FLComponent, fl_ctx: FLContext) -> None:
                 fl_ctx, "local/privacy.json names no site configuration: run site-kit", fire_event=False
             )
             return
-        check(SiteConfig.from_file(place), source=place)
+        config = SiteConfig.from_file(place)
+        check(config, source=place)
+        site_ledger(config).check()
     except MedDualLoRAError as error:
         reason = error.in_log if isinstance(error, UnfitError) else without_paths(str(error))
         text = f"every job will fail at this site: {reason}"

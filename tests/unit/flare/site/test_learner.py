@@ -198,7 +198,7 @@ def test_an_error_in_training_keeps_its_text_at_home(
 
 
 def test_an_abort_is_honoured_within_a_batch(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.job = site.job.with_overrides(["train.local_epochs=1000"])
+    site.job = site.job.with_overrides(["train.local_epochs=20"])
     site.engine.components["job"].settings = site.job
     steps: list[float] = []
 
