@@ -7,7 +7,8 @@ from med_duallora.cohorts.origin import Origin
 from med_duallora.measures import SCORES, VARIANTS, score_name
 from med_duallora.report.document import Table
 from med_duallora.report.finished import Evaluation, Round, Run
-from med_duallora.report.summary import by_site, counts, extent, macro, pooled, pooled_counts, wilson_interval
+from med_duallora.report.summary import by_site, counts, extent, macro, pooled, pooled_counts
+from med_duallora.support.proportions import wilson_interval
 
 PROVENANCE = (
     "job_id",

@@ -12,15 +12,18 @@ from torch.nn import functional
 
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
+from med_duallora.cohorts.provenance import is_synthetic
 from med_duallora.errors import StateError
 from med_duallora.measures import VARIANTS, score_name
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.baseline import backbone_probabilities
+from med_duallora.site.calibration import calibrate
 from med_duallora.site.fitness import check
+from med_duallora.site.kept_calibration import KeptCalibration, KeptCounts, keep
 from med_duallora.site.model import SiteModel, State
 from med_duallora.site.offer import Offer
 from med_duallora.site.scores import scores
-from med_duallora.site.state import SiteState, private_folder
+from med_duallora.site.state import SiteState, private_folder, state_checksum
 from med_duallora.site.training import class_weights, train_round
 from med_duallora.support.files import sha256_of_file, write_json
 
@@ -66,6 +69,7 @@ class SiteRuntime:
         self.job = job
         self.contract = EgressContract.for_job(job)
         self.policy = config.policy
+        self._config = config
         check(config, job)
         self.cohort = PreparedCohort.read(config.data_dir)
         self.train_subjects = self.cohort.split("train")
@@ -211,6 +215,7 @@ class SiteRuntime:
             for row, subject in enumerate(subjects)
         ]
         self._keep_predictions(rows)
+        self._keep_calibration(labels, probabilities["both"], should_stop)
         return self._offer(Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()})))
 
     def _keep_predictions(self, rows: list[dict[str, Any]]) -> None:
@@ -220,6 +225,16 @@ class SiteRuntime:
             write_json(path, {"not_for_diagnosis": True, "predictions": rows}, 0o600)
         except OSError as error:
             raise StateError(f"the predictions cannot be kept in state_dir ({error.strerror}); make room") from error
+
+    def _keep_calibration(self, labels: np.ndarray, chances: np.ndarray, should_stop: Callable[[], bool]) -> None:
+        """Fit temperature and threshold to the validation subjects, for the model that stays: with both adapters.
+
+        It is no metric: nothing of it leaves.
+        """
+        subjects, place, floors = self.cohort.split("val"), self.model.directory, self._config.release
+        fitted = calibrate([item.label for item in subjects], self._predictions(subjects, should_stop), floors)
+        facts = (self.site, self.job.experiment, is_synthetic(self._config.data_dir), state_checksum(place))
+        keep(place, KeptCalibration(*facts, fitted, floors, KeptCounts(**vars(fitted.counts(labels, chances)))))
 
     def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:
         state = self._restored(global_state, None)

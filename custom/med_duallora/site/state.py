@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "3"
 LOCK_FILE = ".lock"
+STATE_FILE = "state.safetensors"
 PARTS = ("kept", "moments", "sent", "statistics")
 """Tensors of a state, each under its part's name in the file."""
 
@@ -83,7 +84,7 @@ class SiteStateStore:
     def __init__(self, directory: Path, owner: Owner) -> None:
         self.directory = directory
         self.owner = owner
-        self._current = directory / "state.safetensors"
+        self._current = directory / STATE_FILE
         self._previous = directory / "state.previous.safetensors"
 
     @contextlib.contextmanager
@@ -192,6 +193,15 @@ class SiteStateStore:
             return path.rename(unused(path, "set-aside"))
         except OSError as error:
             raise _not_writable(error) from error
+
+
+def state_checksum(directory: Path) -> str:
+    """Return the checksum of the newest state in a run's folder: which state it is; empty where none can be read."""
+    try:
+        with safe_open(directory / STATE_FILE, framework="numpy") as stream:
+            return str((stream.metadata() or {}).get("checksum", ""))
+    except (SafetensorError, OSError):
+        return ""
 
 
 def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round: int | None) -> SiteState | None:
