@@ -32,6 +32,17 @@ def above_zero(high: float) -> Callable[[str], float]:
     return read
 
 
+def add_floor_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--min-sensitivity``, ``--min-specificity`` and ``--min-balanced-accuracy``, see ``ReleaseFloors``."""
+    for score in ("sensitivity", "specificity", "balanced accuracy"):
+        parser.add_argument(
+            f"--min-{score.replace(' ', '-')}",
+            type=above_zero(1),
+            metavar="FLOOR",
+            help=f"release gate: lowest {score} that is enough, such as 0.6",
+        )
+
+
 def add_resume_argument(parser: argparse.ArgumentParser) -> None:
     """Declare ``--resume-from``."""
     parser.add_argument(

@@ -15,6 +15,8 @@ from med_duallora.support.files import read_object, write_json
 from med_duallora.support.proportions import Counts
 
 CALIBRATION_FILE = "calibration.json"
+PREDICTIONS_FILE = "predictions.json"
+"""What each variant of the model says of every test subject."""
 FORMAT = "1"
 _COUNT = between(0, 1_000_000_000)
 
@@ -87,6 +89,10 @@ class KeptCalibration:
     def from_dict(cls, values: dict[str, Any]) -> "KeptCalibration":
         """Build from nested plain values; what is unknown, missing or out of range raises ConfigError."""
         return built(cls, values, "")
+
+    def under(self, floors: ReleaseFloors) -> "KeptCalibration":
+        """Return the same evaluation with other floors; the threshold stays, it was fitted under the former ones."""
+        return dataclasses.replace(self, release=floors)
 
     def is_of(self, directory: Path) -> bool:
         """Return whether the newest state in a run's folder is the one that was evaluated."""

@@ -19,7 +19,7 @@ from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.baseline import backbone_probabilities
 from med_duallora.site.calibration import calibrate
 from med_duallora.site.fitness import check
-from med_duallora.site.kept_calibration import KeptCalibration, KeptCounts, keep
+from med_duallora.site.kept_calibration import PREDICTIONS_FILE, KeptCalibration, KeptCounts, keep
 from med_duallora.site.model import SiteModel, State
 from med_duallora.site.offer import Offer
 from med_duallora.site.scores import scores
@@ -221,7 +221,7 @@ class SiteRuntime:
     def _keep_predictions(self, rows: list[dict[str, Any]]) -> None:
         private_folder(self.model.directory)
         try:
-            path = self.model.directory / "predictions.json"
+            path = self.model.directory / PREDICTIONS_FILE
             write_json(path, {"not_for_diagnosis": True, "predictions": rows}, 0o600)
         except OSError as error:
             raise StateError(f"the predictions cannot be kept in state_dir ({error.strerror}); make room") from error

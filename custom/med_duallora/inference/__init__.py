@@ -1,0 +1,1 @@
+"""A trained model in use: what it says of a scan, whether it was released, and what speaks against trusting it."""
