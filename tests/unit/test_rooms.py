@@ -27,7 +27,7 @@ ARROWS = {
     "server": "__init__ errors measures settings support backbone adapter boundary",
     "site_kit": "__init__ errors settings support backbone cohorts adapter boundary site",
     "reference": "errors settings backbone adapter boundary",
-    "inference": "measures settings support site",
+    "inference": "measures settings support backbone site",
     "report": "errors measures settings support cohorts adapter server site inference",
     "engine": "errors settings support adapter boundary site server",
     "flare.wire": "errors measures settings support boundary",

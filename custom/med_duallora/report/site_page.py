@@ -17,10 +17,9 @@ from med_duallora.support.proportions import Counts, balanced_interval
 NOT_FOR_DIAGNOSIS = "Research use, not for diagnosis."
 PATIENTS = "This page is about this site's subjects: it must not leave the site."
 PHANTOMS = "Synthetic phantoms."
-ABOUT_THRESHOLD = (
-    "The threshold was chosen on the site's validation subjects, never on these. The scores that leave the site, and "
-    "that the server's report shows, are those at 0.5."
-)
+CHOSEN = "The threshold was chosen on the site's validation subjects, never on these."
+AT_HALF = "The scores that leave the site, and that the server's report shows, are those at 0.5."
+AS_GIVEN, AFTER = "as the model gives them", "after calibration"
 FEW = 20
 """Test subjects below which a reliability curve is drawn with a warning."""
 
@@ -35,7 +34,7 @@ def build(found: SiteRun) -> Document:
         key_numbers=_key_numbers(found),
         sections=[
             Section("Release gate", _gate_blocks(found)),
-            Section("At the site's threshold", [_confusion_table(found), Paragraph(ABOUT_THRESHOLD)]),
+            Section("At the site's threshold", [_confusion_table(found), Paragraph(_about_threshold(found))]),
             Section("Can a probability be taken at its word?", _reliability_blocks(found)),
             Section("What was fitted", [_fitted_table(found), *map(Paragraph, kept.calibration.remarks)]),
         ],
@@ -105,26 +104,35 @@ def _confusion(counts: Counts) -> list[str]:
     return [*map(str, cells), *shares]
 
 
+def _about_threshold(found: SiteRun) -> str:
+    calibration = found.kept.calibration
+    return f"{CHOSEN if calibration.is_fitted else ' '.join(calibration.remarks)} {AT_HALF}"
+
+
+def _said(found: SiteRun) -> dict[str, Values]:
+    """Return the test subjects' probabilities before and, where it changes them, after calibration."""
+    calibration = found.kept.calibration
+    after = {AFTER: calibration.calibrated(found.chances)} if calibration.temperature != 1 else {}
+    return {AS_GIVEN: found.chances, **after}
+
+
 def _reliability_blocks(found: SiteRun) -> list[Block]:
     if not len(found.labels):
         return [Paragraph("The site has no test subjects, so nothing can be said.")]
-    calibrated = found.kept.calibration.calibrated(found.chances)
-    bins = {"as the model gives them": reliability(found.labels, found.chances)}
-    bins["after calibration"] = reliability(found.labels, calibrated)
+    bins = {name: reliability(found.labels, chances) for name, chances in _said(found).items()}
+    last = list(bins)[-1]
     few = " With so few test subjects the curve is a rough sketch." if len(found.labels) < FEW else ""
     text = (
         "Of the subjects that the model gives a probability near 0.8, four of five should have the disease. The curve "
         f"shows what it was among the test subjects.{few}"
     )
-    return [Paragraph(text), _curve(found, bins), _bins_table(bins["after calibration"]), _scores_table(found, bins)]
+    return [Paragraph(text), _curve(found, bins), _bins_table(last, bins[last]), _scores_table(found, bins)]
 
 
 def _scores_table(found: SiteRun, bins: dict[str, list[Bin]]) -> Table:
-    calibrated = found.kept.calibration.calibrated(found.chances)
     prevalence = float(sum(found.labels)) / len(found.labels)
     rows = [
-        [name, _brier(found, values), f"{calibration_error(bins[name]):.3f}"]
-        for name, values in zip(bins, (found.chances, calibrated), strict=True)
+        [name, _brier(found, chances), f"{calibration_error(bins[name]):.3f}"] for name, chances in _said(found).items()
     ]
     rows.append(["share of disease, said of everybody", f"{prevalence * (1 - prevalence):.3f}", NONE])
     return Table(
@@ -141,12 +149,12 @@ def _brier(found: SiteRun, chances: Values) -> str:
     return f"{brier(found.labels, chances):.3f}" if len(found.labels) else NONE
 
 
-def _bins_table(bins: list[Bin]) -> Table:
+def _bins_table(name: str, bins: list[Bin]) -> Table:
     rows = [
         [f"{item.mean:.2f}", str(item.n), str(item.n_positive), number(item.share), between(item.interval)]
         for item in bins
     ]
-    header = ["mean probability after calibration", "subjects", "with disease", "share", "95 % interval"]
+    header = [f"mean probability, {name}", "subjects", "with disease", "share", "95 % interval"]
     return Table("The curve in numbers: equally many test subjects in each bin", header, rows)
 
 
@@ -157,30 +165,29 @@ def _curve(found: SiteRun, bins: dict[str, list[Bin]]) -> Picture:
         figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle="dashed")
-        for (name, items), style in zip(bins.items(), styles, strict=True):
+        for (name, items), style in zip(bins.items(), styles, strict=False):
             for item in items:
                 axes.plot([item.mean] * 2, item.interval, color=style["color"], linewidth=1, alpha=0.6)
             xs, ys = [item.mean for item in items], [item.share for item in items]
             axes.plot(xs, ys, label=name, linestyle="solid" if style["marker"] == "o" else (0, (4, 2)), **style)  # type: ignore[arg-type]
         _subjects(axes, found)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.12, 1.12), xlabel="probability of disease", ylabel="share with disease")
-        axes.set_title("reliability, test subjects")
-        figure.legend(loc="outside lower center", ncols=2)
+        figure.legend(loc="outside upper center", ncols=2)
         return png(
             figure,
             "reliability.png",
             "Line plot: share of test subjects with disease over the mean probability that the model gave them, with "
             "intervals; the tables below have the numbers.",
             "Share with disease by probability, with 95 % intervals (dashed: what was said is what was true). Ticks "
-            "above and below: single subjects with and without disease, after calibration.",
+            "above and below: single subjects with and without disease.",
             "synthetic phantoms" if found.kept.phantoms else "",
         )
 
 
 def _subjects(axes: Axes, found: SiteRun) -> None:
-    calibrated = found.kept.calibration.calibrated(found.chances)
+    *_, last = _said(found).values()
     for label, height in ((0, -0.07), (1, 1.07)):
-        xs = [chance for chance, truth in zip(calibrated, found.labels, strict=True) if truth == label]
+        xs = [chance for chance, truth in zip(last, found.labels, strict=True) if truth == label]
         axes.plot(xs, [height] * len(xs), linestyle="none", marker="|", markersize=7, color="#111111", alpha=0.6)
 
 

@@ -58,6 +58,11 @@ class Calibration:
     def __post_init__(self) -> None:
         check_limits(self, "calibration.")
 
+    @property
+    def is_fitted(self) -> bool:
+        """Return whether there were enough subjects to fit anything."""
+        return min(self.n_positive, self.n_negative) >= MIN_PER_CLASS
+
     def calibrated(self, chances: Chances | float) -> Values:
         """Return probabilities on the scale on which they mean shares of subjects; their order stays."""
         return tempered(chances, self.temperature)
@@ -81,7 +86,7 @@ def calibrate(labels: Labels, chances: Chances, floors: ReleaseFloors) -> Calibr
     truth, values = np.asarray(labels, dtype=int), np.asarray(chances, dtype=np.float64)
     n_positive, n_negative = int((truth == 1).sum()), int((truth == 0).sum())
     nothing = Calibration(n_positive=n_positive, n_negative=n_negative)
-    if min(n_positive, n_negative) < MIN_PER_CLASS:
+    if not nothing.is_fitted:
         text = (
             f"{n_negative} normal and {n_positive} diseased validation subjects are too few to fit anything (at least "
             f"{MIN_PER_CLASS} of each class are needed): probabilities stay as the model gives them, threshold 0.5."

@@ -96,6 +96,15 @@ def test_remarks_and_what_was_fitted_are_shown(tmp_path: Path) -> None:
     assert rows["belongs to the newest state here"] == "yes"
 
 
+def test_without_a_fit_nothing_is_called_calibrated(tmp_path: Path) -> None:
+    found = tables(site_run(tmp_path, calibration=Calibration(1.0, 0.4, 4, 9, ("Too few.",))))
+    scores = found["How far probabilities lie from the truth, test subjects"]
+    assert [row[0] for row in scores.rows] == ["as the model gives them", "share of disease, said of everybody"]
+    document = build(read_site_run(tmp_path))
+    (section,) = (section for section in document.sections if section.title == "At the site's threshold")
+    assert section.blocks[1].text.startswith("Too few. The scores that leave"), "no threshold was chosen"
+
+
 def test_every_picture_has_words_and_the_page_is_whole(tmp_path: Path) -> None:
     document = build(read_site_run(site_run(tmp_path)))
     pictures = [block for section in document.sections for block in section.blocks if isinstance(block, Picture)]
