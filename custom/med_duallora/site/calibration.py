@@ -165,7 +165,7 @@ def counted(labels: Labels, chances: Chances, threshold: float) -> Counts:
 
 
 def tempered(chances: Chances | float, temperature: float) -> Values:
-    """Return probabilities whose log odds were divided by a temperature; 1 gives them back bit for bit."""
+    """Return probabilities whose log odds were divided by a temperature; 1 gives the very same numbers back."""
     values = np.asarray(chances, dtype=np.float64)
     return values if temperature == 1 else np.asarray(expit(_log_odds(values) / temperature), dtype=np.float64)
 

@@ -229,7 +229,7 @@ class SiteRuntime:
     def _keep_calibration(self, labels: np.ndarray, chances: np.ndarray, should_stop: Callable[[], bool]) -> None:
         """Fit temperature and threshold to the validation subjects, for the model that stays: with both adapters.
 
-        It is no metric: nothing of it leaves.
+        It is not a metric: nothing of it leaves.
         """
         subjects, place, floors = self.cohort.split("val"), self.model.directory, self._config.release
         fitted = calibrate([item.label for item in subjects], self._predictions(subjects, should_stop), floors)

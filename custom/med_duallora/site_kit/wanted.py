@@ -126,4 +126,5 @@ def site_config_template(kit: Path) -> Json:
             "job_sha256": [],
             "job_limits": list(JOB_LIMITS),
         },
+        "release": dict.fromkeys(("min_sensitivity", "min_specificity", "min_balanced_accuracy"), 0.0),
     }
