@@ -8,7 +8,8 @@ from typing import Any
 
 from med_duallora.boundary.ledger import ALLOWED, START, check_marker, line_hash, read_head
 from med_duallora.errors import InputError, LedgerError
-from med_duallora.support.files import canonical_json, open_regular, parsed_object
+from med_duallora.support.files import canonical_json, parsed_object
+from med_duallora.support.private import open_own
 
 Line = Mapping[str, Any]
 COMPARED = ("tensors", "metrics", "event")
@@ -201,7 +202,7 @@ def _rest(lines: Sequence[Line], wanted: Counter[tuple[Any, ...]]) -> tuple[Line
 
 def _texts(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with open_regular(path) as stream:
+        with open_own(path) as stream:
             yield from enumerate(stream, start=1)
     except OSError as error:
         raise LedgerError(f"ledger {path}: {error.strerror or error}") from error
