@@ -28,7 +28,7 @@ from med_duallora.errors import LedgerError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.support.files import atomic_path, canonical_json, parsed_object, read_object, unused, write_json
 from med_duallora.support.locks import locked
-from med_duallora.support.private import append_own, claim, open_own, own_size, private_folder
+from med_duallora.support.private import append_own, claim, open_own, own_size, private_folder, refuse_link
 
 logger = logging.getLogger(__name__)
 
@@ -242,8 +242,9 @@ def check_marker(path: Path, marker: Path) -> None:
 
     Raises:
         LedgerError: the ledger is missing, shorter, another one, or there is a ledger, but no marker.
-        OSError: a file cannot be read.
+        OSError: a file cannot be read, or is a link.
     """
+    refuse_link(path)
     remembered = read_head(marker)
     exists = any(map(os.path.lexists, (path, path.with_name(path.name + ".head"))))
     if remembered is None and not exists:

@@ -1,7 +1,7 @@
 """The feature cache: a bounded folder of sealed entries, least recently used ones go first.
 
-Each entry is sealed with the site's secret (HMAC-SHA256 over its name and its tensors), so one that somebody else wrote,
-or that belongs to another name, is not taken. The cache is only a cache: an entry that is damaged, foreign,
+Each entry is sealed with the site's secret (HMAC-SHA256 over its name and its tensors), so one that somebody else
+wrote, or that belongs to another name, is not taken. The cache is only a cache: an entry that is damaged, foreign,
 half-written or evicted is computed again, and so is one that the disk has no room for.
 """
 

@@ -34,6 +34,15 @@ def private_folder(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
 
 
+def close_folder(folder: Path) -> None:
+    """Take a folder that this program made, and the files in it, from other accounts; what is not ours stays."""
+    for place, mode in ((folder, PRIVATE_FOLDER), *((path, PRIVATE_FILE) for path in folder.iterdir())):
+        status = place.lstat()
+        own = status.st_uid == os.geteuid() and (stat.S_ISREG(status.st_mode) or place == folder)
+        if own and status.st_mode & OTHERS:
+            place.chmod(mode)
+
+
 def refuse_link(place: Path) -> None:
     """Raise OSError where a path itself, not a folder above it, is a symbolic link."""
     if place.is_symlink():
@@ -94,9 +103,15 @@ def claim(path: Path) -> int:
 
 
 def own_descriptor(path: Path, flags: int) -> int:
-    """Open a regular file that is not a link, and return its descriptor; see ``open_own`` for what is raised."""
+    """Open a regular file that is not a link, and return its descriptor; see ``open_own`` for what is raised.
+
+    With ``os.O_CREAT`` a file that is not there is made with mode 0600.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, PRIVATE_FILE)
+        descriptor = _created(path, flags) if flags & os.O_CREAT else None
+        if descriptor is None:
+            descriptor = os.open(path, flags & ~os.O_CREAT)
     except OSError as error:
         if error.errno == errno.ELOOP:
             refuse_link(path)
@@ -107,3 +122,13 @@ def own_descriptor(path: Path, flags: int) -> int:
     os.close(descriptor)
     code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
     raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "it is a pipe or device", str(path))
+
+
+def _created(path: Path, flags: int) -> int | None:
+    """Make a file, and return its descriptor; None where something is there."""
+    try:
+        descriptor = os.open(path, flags | os.O_EXCL, PRIVATE_FILE)
+    except FileExistsError:
+        return None
+    os.fchmod(descriptor, PRIVATE_FILE)  # an umask can take rights from the owner as well
+    return descriptor

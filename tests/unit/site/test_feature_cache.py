@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from med_duallora.errors import ConfigError
 from med_duallora.site import feature_cache as cache_module
 from med_duallora.site.feature_cache import ABANDONED_AFTER_S, FeatureCache
+from med_duallora.support.tensors import read_own_tensors
 
 KEY = "ab" + "0" * 62
 SECRET = bytes(range(32))
@@ -138,10 +139,9 @@ def test_a_reopened_cache_knows_its_size(tmp_path):
 
 def test_an_entry_that_is_evicted_while_it_is_read_does_not_come_back_empty(cache, monkeypatch):
     cache.store(KEY, entry())
-    plain = cache_module.read_own_tensors
 
     def evicted_after(path, load):
-        found = plain(path, load)
+        found = read_own_tensors(path, load)
         path.unlink()
         return found
 
