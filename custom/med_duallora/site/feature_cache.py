@@ -1,8 +1,10 @@
 """The feature cache: a bounded folder of sealed entries, least recently used ones go first.
 
 Each entry is sealed with the site's secret (HMAC-SHA256 over its name and its tensors), so one that somebody else
-wrote, or that belongs to another name, is not taken. The cache is only a cache: an entry that is damaged, foreign,
-half-written or evicted is computed again, and so is one that the disk has no room for.
+wrote, or that belongs to another name, is not taken, and neither is a file that other accounts can write. The seal is
+computed once per process and file: afterwards the file is known by its inode and times, and a checksum is enough, which
+costs a third. The cache is only a cache: an entry that is damaged, foreign, half-written or evicted is computed again,
+and so is one that the disk has no room for.
 """
 
 import errno
@@ -11,19 +13,20 @@ import logging
 import os
 import re
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from med_duallora.errors import ConfigError
 from med_duallora.support.files import atomic_path, canonical_json
-from med_duallora.support.private import private_folder, refuse_link
-from med_duallora.support.tensors import read_own_tensors
+from med_duallora.support.private import OTHERS_WRITE, open_own, private_folder, refuse_link
+from med_duallora.support.tensors import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +35,8 @@ TRIM_TO = 0.9
 RECOUNT_AFTER = 1 / 64
 HEADER_BYTES = 1024
 """More than the safetensors header of an entry needs."""
-SEAL = "hmac-sha256"
+SEAL, CHECKSUM = "hmac-sha256", "crc32"
+"""Facts of an entry: against people, and against flipped bytes."""
 FOLDER = re.compile("[0-9a-f]{2}")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -54,6 +58,7 @@ class FeatureCache:
         self.directory = directory
         self.budget_bytes = budget_bytes
         self._secret = secret
+        self._known: dict[str, tuple[int, ...]] = {}
         self.n_hits = 0
         self.n_misses = 0
         self._said_full = self._said_foreign = False
@@ -82,8 +87,6 @@ class FeatureCache:
                 path.unlink()
         if tensors:
             self.n_hits += 1
-            with suppress(OSError):  # another process may have evicted it meanwhile; touch() would create it anew
-                os.utime(path)
             return tensors
         self.n_misses += 1
         return None
@@ -99,7 +102,7 @@ class FeatureCache:
         try:
             refuse_link(self._path(key).parent)
             with atomic_path(self._path(key), mode=0o600) as partial:
-                save_file(tensors, partial, metadata={SEAL: self._seal(key, tensors)})
+                save_file(tensors, partial, metadata={SEAL: self._seal(key, tensors), CHECKSUM: _checksum(tensors)})
         except (OSError, SafetensorError) as error:
             self._say_full(error)
             return
@@ -112,9 +115,18 @@ class FeatureCache:
 
     def _opened(self, path: Path, key: str) -> dict[str, Tensor]:
         """Return an entry's tensors (SafetensorError, OSError, ValueError: it is damaged or not this site's)."""
-        facts, tensors = read_own_tensors(path, load)
-        if not hmac.compare_digest(facts.get(SEAL, "").encode(), self._seal(key, tensors).encode()):
-            raise SafetensorError("a cached entry is not the one that this site wrote")
+        with open_own(path) as stream:
+            status = os.fstat(stream.fileno())
+            if status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
+                raise SafetensorError("other accounts can change a cached entry")
+            known = self._known.get(key) == _identity(status)
+            facts, tensors = read_tensors(stream, "pt")
+            name, wanted = (CHECKSUM, _checksum(tensors)) if known else (SEAL, self._seal(key, tensors))
+            if not hmac.compare_digest(facts.get(name, "").encode(), wanted.encode()):
+                raise SafetensorError("a cached entry is not the one that this site wrote")
+            with suppress(OSError):
+                os.utime(stream.fileno())
+            self._known[key] = _identity(os.fstat(stream.fileno()))
         return tensors
 
     def _seal(self, key: str, tensors: dict[str, Tensor]) -> str:
@@ -184,3 +196,16 @@ class FeatureCache:
             with suppress(FileNotFoundError):
                 if path.name.startswith(".") and time.time() - path.lstat().st_mtime > ABANDONED_AFTER_S:
                     path.unlink()
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Return what tells a file that only this account can write from others: nobody else can set its times."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    found = 0
+    for name in sorted(tensors):
+        found = zlib.crc32(name.encode(), found)
+        found = zlib.crc32(tensors[name].contiguous().numpy().data, found)
+    return f"{found:08x}"

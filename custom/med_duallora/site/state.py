@@ -17,15 +17,16 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save_file
+from safetensors.numpy import save_file
 
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import StateError
 from med_duallora.support.digest import content_digest
 from med_duallora.support.files import atomic_path, unused
 from med_duallora.support.locks import locked
+from med_duallora.support.private import open_own
 from med_duallora.support.private import private_folder as make_private
-from med_duallora.support.tensors import read_own_tensors
+from med_duallora.support.tensors import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,8 @@ class SiteStateStore:
 
     def _read(self, path: Path) -> SiteState:
         try:
-            facts, tensors = read_own_tensors(path, load)
+            with open_own(path) as stream:
+                facts, tensors = read_tensors(stream, "numpy")
         except FileNotFoundError:
             raise
         except (SafetensorError, OSError, ValueError) as error:

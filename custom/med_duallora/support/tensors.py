@@ -1,29 +1,21 @@
-"""Reading a safetensors file of this program's own: as a whole, and not through a link."""
+"""Reading a safetensors file that is open already, so that nobody can put another one in its place meanwhile."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO
 
-from med_duallora.support.files import parsed_object
-from med_duallora.support.private import open_own
-
-T = TypeVar("T")
+from safetensors import safe_open
 
 
-def read_own_tensors(path: Path, load: Callable[[bytes], dict[str, T]]) -> tuple[dict[str, str], dict[str, T]]:
-    """Return the facts and tensors of a file; they are copies, so that a later change of the file changes neither.
+def read_tensors(stream: BinaryIO, framework: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the facts and the tensors of an open file.
 
     Args:
-        path: of the file.
-        load: makes tensors of its bytes, as safetensors' own ``load`` for numpy or torch.
+        stream: of the file.
+        framework: ``pt`` for torch tensors, which lie in the file's own pages, or ``numpy`` for arrays, as copies.
 
     Raises:
-        OSError: see ``open_own``.
+        OSError: it cannot be read.
         SafetensorError: it is damaged.
     """
-    with open_own(path) as stream:
-        content = stream.read()
-    tensors = load(content)  # looks at the header first: what follows relies on it
-    length = int.from_bytes(content[:8], "little")
-    facts = parsed_object(content[8 : 8 + length]).get("__metadata__", {})
-    return {str(name): str(value) for name, value in facts.items()}, tensors
+    with safe_open(f"/dev/fd/{stream.fileno()}", framework=framework) as opened:
+        facts = dict(opened.metadata() or {})
+        return facts, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from med_duallora.errors import ConfigError
 from med_duallora.site import feature_cache as cache_module
 from med_duallora.site.feature_cache import ABANDONED_AFTER_S, FeatureCache
-from med_duallora.support.tensors import read_own_tensors
+from med_duallora.support.tensors import read_tensors
 
 KEY = "ab" + "0" * 62
 SECRET = bytes(range(32))
@@ -140,12 +140,12 @@ def test_a_reopened_cache_knows_its_size(tmp_path):
 def test_an_entry_that_is_evicted_while_it_is_read_does_not_come_back_empty(cache, monkeypatch):
     cache.store(KEY, entry())
 
-    def evicted_after(path, load):
-        found = read_own_tensors(path, load)
-        path.unlink()
+    def evicted_after(stream, framework):
+        found = read_tensors(stream, framework)
+        cache._path(KEY).unlink()
         return found
 
-    monkeypatch.setattr(cache_module, "read_own_tensors", evicted_after)
+    monkeypatch.setattr(cache_module, "read_tensors", evicted_after)
     assert torch.equal(cache.load(KEY)["tokens"], entry()["tokens"])
     assert files_of(cache) == []
 
@@ -273,3 +273,61 @@ def test_two_processes_may_write_and_read_the_same_key_at_once(cache):
     outputs = [writer.communicate() for writer in writers]
     assert [(out, error) for out, error in outputs] == [("0\n", "")] * 2
     assert [path.name for path in files_of(cache)] == [f"{KEY}.safetensors"]
+
+
+# ---- the seal
+
+
+def seals_of(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that the key of every computed seal is added to."""
+    computed: list[str] = []
+    plain = FeatureCache._seal
+    monkeypatch.setattr(FeatureCache, "_seal", lambda self, key, value: computed.append(key) or plain(self, key, value))
+    return computed
+
+
+def test_a_seal_is_computed_once_per_file(cache, monkeypatch):
+    cache.store(KEY, entry())
+    computed = seals_of(cache, monkeypatch)
+    for _ in range(3):
+        assert cache.load(KEY) is not None
+    assert computed == [KEY]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda p, _: os.utime(p, (5, 5)), "written or touched by another process"),
+        (lambda p, other: other.replace(p), "another file of the site in its place"),
+    ],
+)
+def test_a_file_that_may_be_another_one_is_looked_at_again(cache, monkeypatch, change, reason):
+    for key in (KEY, key_of(1)):
+        cache.store(key, entry())
+        cache.load(key)
+    computed = seals_of(cache, monkeypatch)
+    change(cache._path(KEY), cache._path(key_of(1)))
+    found = cache.load(KEY)
+    assert computed == [KEY], reason
+    assert (found is None) == ("another file" in reason), "the seal is of the name as well"
+
+
+def test_a_flipped_byte_of_a_known_file_is_found_by_its_checksum(cache):
+    cache.store(KEY, entry())
+    cache.load(KEY)
+    path = cache._path(KEY)
+    status = path.stat()
+    flip(path, -1)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cache.load(KEY) is None
+
+
+def test_a_file_that_others_can_write_is_not_taken(cache):
+    cache.store(KEY, entry())
+    cache._path(KEY).chmod(0o666)
+    assert cache.load(KEY) is None
+
+
+def test_another_secret_takes_nothing(cache):
+    cache.store(KEY, entry())
+    assert FeatureCache(cache.directory, 2**20, bytes(32)).load(KEY) is None
