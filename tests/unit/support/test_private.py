@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from med_duallora.support import private
 from med_duallora.support.files import sentence
 from med_duallora.support.private import (
     append_own,
@@ -110,7 +109,7 @@ def test_a_folder_is_closed_with_its_files_and_no_link_is_followed(tmp_path: Pat
     (tmp_path / "folder" / "file").touch(mode=0o644)
     (tmp_path / "folder" / "link").symlink_to(tmp_path / "elsewhere")
     with monkeypatch.context() as patched:
-        patched.setattr(private.os, "geteuid", lambda: os.getuid() + 1)
+        patched.setattr(os, "geteuid", lambda: os.getuid() + 1)
         close_folder(tmp_path / "folder")
     assert mode_of(tmp_path / "folder") == 0o755, "it is not ours"
     close_folder(tmp_path / "folder")
