@@ -13,6 +13,7 @@ from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.calibration import Labels, Values
 from med_duallora.site.kept_calibration import CALIBRATION_FILE, PREDICTIONS_FILE, KeptCalibration, read_kept
 from med_duallora.support.files import read_object
+from med_duallora.support.private import open_own
 
 DEPLOYED = "both"
 """The variant that a site predicts with."""
@@ -60,7 +61,7 @@ def read_site_run(directory: Path, floors: ReleaseFloors | None = None) -> SiteR
         raise ArtifactError(f"{directory} has no {CALIBRATION_FILE}: no evaluation ended there")
     path = directory / PREDICTIONS_FILE
     try:
-        rows = read_object(path)["predictions"]
+        rows = read_object(path, open_own)["predictions"]
         labels, chances = _columns(rows)
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror or error}; evaluate the model again") from error

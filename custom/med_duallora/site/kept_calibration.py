@@ -12,6 +12,7 @@ from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.calibration import Calibration
 from med_duallora.site.state import private_folder, state_checksum
 from med_duallora.support.files import read_object, write_json
+from med_duallora.support.private import open_own
 from med_duallora.support.proportions import Counts
 
 CALIBRATION_FILE = "calibration.json"
@@ -101,7 +102,7 @@ class KeptCalibration:
 
 def keep(directory: Path, kept: KeptCalibration) -> None:
     """Write it into a run's folder, mode 0600 (StateError where that cannot be done)."""
-    private_folder(directory)
+    private_folder(directory.parent, directory)
     try:
         write_json(directory / CALIBRATION_FILE, kept.to_dict(), 0o600)
     except OSError as error:
@@ -112,14 +113,14 @@ def read_kept(directory: Path) -> KeptCalibration | None:
     """Return what an evaluation left in a run's folder; None where none ended there.
 
     Raises:
-        ArtifactError: the file is damaged, cannot be read or is of another version.
+        ArtifactError: the file is damaged, cannot be read, is a link or of another version.
     """
     path = directory / CALIBRATION_FILE
     try:
-        return KeptCalibration.from_dict(read_object(path))
+        return KeptCalibration.from_dict(read_object(path, open_own))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ArtifactError(f"{path}: {error.strerror or error}; let this account read it") from error
+        raise ArtifactError(f"{path}: {error.strerror or error}") from error
     except (ValueError, ConfigError) as error:
         raise ArtifactError(f"{path} is damaged or of another version: {error}; evaluate the model again") from error

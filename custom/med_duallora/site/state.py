@@ -204,10 +204,11 @@ class SiteStateStore:
 def state_checksum(directory: Path) -> str:
     """Return the checksum of the newest state in a run's folder: which state it is; empty where none can be read."""
     try:
-        with safe_open(directory / STATE_FILE, framework="numpy") as stream:
-            return str((stream.metadata() or {}).get("checksum", ""))
-    except (SafetensorError, OSError):
+        with open_own(directory / STATE_FILE) as stream:
+            facts, _ = read_tensors(stream, "numpy")
+    except (SafetensorError, OSError, ValueError):
         return ""
+    return facts.get("checksum", "")
 
 
 def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round: int | None) -> SiteState | None:

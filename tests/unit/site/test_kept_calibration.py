@@ -125,6 +125,13 @@ def test_a_damaged_file_is_refused(tmp_path, change, says):
         read_kept(tmp_path)
 
 
+def test_a_link_to_another_sites_is_not_followed(tmp_path):
+    keep(tmp_path / "other", KEPT)
+    (tmp_path / CALIBRATION_FILE).symlink_to(tmp_path / "other" / CALIBRATION_FILE)
+    with pytest.raises(ArtifactError, match="symbolic link"):
+        read_kept(tmp_path)
+
+
 def test_half_a_file_is_refused(tmp_path):
     (tmp_path / CALIBRATION_FILE).write_text('{"format": "1", ')
     with pytest.raises(ArtifactError, match="is damaged"):
