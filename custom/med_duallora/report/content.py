@@ -59,8 +59,10 @@ def headline(run: Run) -> str:
     subjects = _n_subjects(run)
     size = ("1 site" if n_sites == 1 else f"{n_sites} sites") + (f", {subjects} test subjects" if subjects else "")
     if both is None or start is None:
-        return f"Balanced accuracy cannot be compared ({size}): no site gave one; it takes a test split "
-        "with enough subjects of both classes."
+        return (
+            f"Balanced accuracy cannot be compared ({size}): no site gave one; it takes a test split with enough "
+            "subjects of both classes."
+        )
     with_both, with_start = (
         f"{value:.2f}{f' (95 % interval {between})' if between else ''}"
         for value, between in (
