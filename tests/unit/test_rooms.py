@@ -23,7 +23,7 @@ ARROWS = {
     "pretraining": "__init__ errors support backbone cohorts",
     "adapter": "errors settings support backbone",
     "boundary": "errors measures settings support adapter",
-    "site": "errors measures settings support backbone cohorts adapter boundary",
+    "site": "__init__ errors measures settings support backbone cohorts adapter boundary",
     "server": "__init__ errors measures settings support backbone adapter boundary",
     "site_kit": "__init__ errors settings support backbone cohorts adapter boundary site",
     "reference": "errors settings backbone adapter boundary",
