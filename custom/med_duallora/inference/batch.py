@@ -18,6 +18,7 @@ from med_duallora.inference.saved import RESEARCH_USE
 from med_duallora.inference.scan import ScanSource
 from med_duallora.support.files import check_writable, read_object, write_json, write_text
 from med_duallora.support.locks import locked
+from med_duallora.support.private import private_folder
 from med_duallora.support.progress import track
 
 JSON_FILE, CSV_FILE = "predictions.json", "predictions.csv"
@@ -74,6 +75,7 @@ def predict_batch(model: TrainedModel, sources: Sequence[ScanSource], out: Path,
     keys = [_key(source) for source in sources]
     if len(set(keys)) < len(keys):
         raise InputError(f"{next(key for key in keys if keys.count(key) > 1)[0]} is given more than once")
+    private_folder(out)
     check_writable(out)
     with locked(out, InputError(f"another run of predict is writing to {out}; wait for it or choose another --out")):
         earlier = {} if fresh else _earlier(out, model)

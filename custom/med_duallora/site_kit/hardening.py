@@ -10,6 +10,7 @@ from med_duallora.errors import KitError
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.kit import Json, SiteKit, read_kit, unknown_parts
 from med_duallora.site_kit.layout import is_ours
+from med_duallora.site_kit.modes import WideMode, narrow, wide_modes
 from med_duallora.site_kit.passable import check_passable
 from med_duallora.support.files import write_text
 
@@ -26,6 +27,7 @@ WHY = {
     "scopes": "every job's results pass our egress filter, whatever the job says; the site configuration is found here",
     "default_scope": "a job that names no scope runs in ours; a job that names another is refused",
     "guard": "the egress guard acts after all filters of a job, and on fed events, statistics and error texts",
+    "mode": "other accounts of this machine must neither change the kit nor read its private keys",
     "template": "fill in the paths and agree on the policy; nothing in this file leaves the site",
 }
 
@@ -56,7 +58,8 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
     """Close the channels of a site's startup kit; a second run changes nothing.
 
     Writes local/resources.json, local/authorization.json and local/privacy.json, and, where no site configuration is
-    given and none is there, a template of it (local/med_duallora_site.json).
+    given and none is there, a template of it (local/med_duallora_site.json). Other accounts lose the rights to change
+    what is in the kit and to read its private keys.
 
     Args:
         startup_kit: directory with ``startup`` and ``local``, as FLARE's provisioning made it.
@@ -86,10 +89,16 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
     }
     if site_config is None and not place.exists():
         files[SITE_CONFIG_FILE] = wanted.site_config_template(kit.directory)
-    changes = list(_changes(kit, files))
+    wide = wide_modes(kit.directory)
+    changes = [*_changes(kit, files), *map(_mode_change, wide)]
     if not dry_run:
+        narrow(wide)
         _write(kit, files)
     return changes
+
+
+def _mode_change(found: WideMode) -> Change:
+    return Change(str(found.path), "mode", f"{found.before:o}", f"{found.after:o}", WHY["mode"])
 
 
 def _without_ours(kit: SiteKit) -> SiteKit:
