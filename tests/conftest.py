@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SITES = ("siemens", "philips", "ge", "canon")
@@ -140,6 +141,7 @@ def tiny_sites(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: P
             cache_dir=tmp_path / site / "cache",
             backbone_checkpoint=tiny_checkpoint,
             device="cpu",
+            policy=SitePolicy.for_one_machine(),
         )
         for site, folder in tiny_cohorts.items()
     }

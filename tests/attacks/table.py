@@ -13,6 +13,7 @@ from tests.attacks import test_doors as doors
 from tests.attacks import test_file_modes as modes
 from tests.attacks import test_files as files
 from tests.attacks import test_floor as floor
+from tests.attacks import test_floors_of_classes as floors
 from tests.attacks import test_links as links
 from tests.attacks import test_literal as literal
 from tests.attacks import test_messages as messages
@@ -180,6 +181,18 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
         EMPTY,
         floor.test_metrics_that_the_policy_keeps_do_not_leave,
     ),
+    (
+        "policy: floor of each class",
+        "the size of a test split under the name of the training split's",
+        EMPTY,
+        floors.test_the_size_of_a_split_with_a_small_class_does_not_leave,
+    ),
+    (
+        "policy: floor of each class",
+        "a score of a small class as an event, or in the statistics",
+        "not sent, left out",
+        floors.test_nor_as_an_event_or_a_statistic,
+    ),
     ("policy", "no site configuration", EMPTY, floor.test_without_a_site_configuration_nothing_leaves),
     ("policy", "a learner of somebody else", EMPTY, floor.test_without_a_model_of_the_site_nothing_leaves),
     ("policy", "a job without our settings", EMPTY, floor.test_a_job_without_our_settings_gets_nothing),
@@ -314,6 +327,14 @@ def _doors() -> Iterator[Row]:
         yield Row("policy", trick, key)
     for trick, _, refusal in floor.FLOOR:
         yield Row("policy", trick, refusal)
+    for key in floors.LEFT_OUT:
+        yield Row("policy that leaves a key out", key, EMPTY)
+    for trick, _ in floors.MISREAD:
+        yield Row("policy", trick, EMPTY)
+    for trick, *_, name in floors.NUMBERS:
+        yield Row("policy: floor of each class", trick, f"metric {name} is more than this site's policy lets out")
+    for trick, _, key in floors.TRAINED_ON:
+        yield Row("policy: floor of the training", trick, f"fewer training subjects than its policy.{key} demands")
 
 
 def _configurations() -> Iterator[Row]:

@@ -177,12 +177,15 @@ def open_regular(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def read_object(path: Path, opened: Callable[[Path], BinaryIO] = open_regular) -> dict[str, Any]:
+def read_object(
+    path: Path, opened: Callable[[Path], BinaryIO] = open_regular, *, unique: bool = False
+) -> dict[str, Any]:
     """Return the JSON object in a file in UTF-8, with or without a byte order mark.
 
     Args:
         path: the file.
         opened: opens it; ``open_own`` for what this program writes for itself.
+        unique: see ``parsed_object``.
 
     Raises:
         OSError: see ``opened``.
@@ -192,19 +195,33 @@ def read_object(path: Path, opened: Callable[[Path], BinaryIO] = open_regular) -
         content = stream.read(MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MiB")
-    return parsed_object(content.removeprefix(codecs.BOM_UTF8))
+    return parsed_object(content.removeprefix(codecs.BOM_UTF8), unique)
 
 
-def parsed_object(text: str | bytes) -> dict[str, Any]:
+def parsed_object(text: str | bytes, unique: bool = False) -> dict[str, Any]:
     """Return the JSON object of a text.
 
+    Args:
+        text: what is read.
+        unique: whether a key that stands twice in one object is an error; else the later one counts.
+
     Raises:
-        ValueError: it is not JSON, see ``parsed_json``, or another value than an object; ends a sentence on the file.
+        ValueError: it is not JSON, see ``parsed_json``, or another value than an object, or a key stands twice; ends a
+            sentence on the file.
     """
+    repeated: list[str] = []
+
+    def noted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        repeated.extend(name for name in set(names) if names.count(name) > 1)
+        return dict(pairs)
+
     try:
-        value = parsed_json(text.decode() if isinstance(text, bytes) else text)
+        value = parsed_json(text.decode() if isinstance(text, bytes) else text, noted if unique else None)
     except ValueError as error:
         raise ValueError(f"it is not JSON: {error}") from error
+    if repeated:
+        raise ValueError(f"the key {min(repeated)!r} stands twice in one object")
     if not isinstance(value, dict):
         raise ValueError(f"it must hold one JSON object, not {type(value).__name__}")
     return value

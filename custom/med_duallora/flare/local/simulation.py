@@ -30,7 +30,6 @@ from med_duallora.flare.local.earlier_states import take_states
 from med_duallora.flare.local.workspace import RUN_FILE, SERVER, put_secrets, read_record, results_in, secrets_of
 from med_duallora.server.rundir import EVALUATION_FILE, read_rounds
 from med_duallora.settings.config import SITE_CONFIG_VARIABLE, SiteConfig, assigned
-from med_duallora.settings.job_limits import ANY
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.support.files import read_object, sha256_of_file, sha256_of_json, write_json
 
@@ -106,7 +105,7 @@ class Simulation:
             backbone_checkpoint=self.backbone_checkpoint,
             device=self.device,
             n_threads=max(1, (os.cpu_count() or 1) // len(self.sites)),
-            policy=SitePolicy(job_limits=(ANY,)),  # whoever simulates chooses both the job and the policy
+            policy=SitePolicy.for_one_machine(),
         )
         return SiteConfig.from_dict(assigned(_plain(config), self.site_settings))
 
