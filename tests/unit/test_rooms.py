@@ -28,7 +28,7 @@ ARROWS = {
     "server": "__init__ errors measures settings support backbone adapter boundary",
     "site_kit": "__init__ errors settings support backbone cohorts adapter boundary site",
     "reference": "errors settings backbone adapter boundary",
-    "report": "errors measures settings support cohorts adapter server site inference",
+    "report": "errors measures settings support backbone cohorts adapter server site inference",
     "engine": "errors settings support adapter boundary site server",
     "flare.wire": "errors measures settings support boundary",
     "flare.site": "errors measures settings support boundary site site_kit flare.wire",

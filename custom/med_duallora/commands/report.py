@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from med_duallora.commands.options import add_floor_arguments
+from med_duallora.commands.options import add_floor_arguments, floors_of
 
 if TYPE_CHECKING:
     from med_duallora.settings.release import ReleaseFloors
@@ -46,38 +46,28 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.report.site_run import is_site_run
 
     out = options.out or options.run_directory / "report"
-    floors = _floors(options)
+    floors = floors_of(options)
     shown = _of_site if is_site_run(options.run_directory) else _of_server
     return 0 if shown(options.run_directory, out, floors) else 1
 
 
-def _floors(options: argparse.Namespace) -> "ReleaseFloors | None":
-    """Return the floors of the command line; None where it has none."""
-    from med_duallora.settings.release import ReleaseFloors
-
-    names = ("min_sensitivity", "min_specificity", "min_balanced_accuracy")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return ReleaseFloors(**given) if given else None
-
-
-def _of_server(directory: Path, out: Path, floors: "ReleaseFloors | None") -> bool:
+def _of_server(directory: Path, out: Path, floors: "ReleaseFloors") -> bool:
     """Write the report of a federation; return whether its release gate passed."""
     from med_duallora.report import read_run, write_report
     from med_duallora.report.content import headline
     from med_duallora.report.release import gate_of_run
-    from med_duallora.settings.release import ReleaseFloors
 
     found = read_run(directory)
     page = write_report(found, out, floors)
     print(headline(found))
-    gate = gate_of_run(found.evaluation, floors or ReleaseFloors())
+    gate = gate_of_run(found.evaluation, floors)
     if gate:
         print(gate.sentence)
     print(f"report: {page}")
     return gate is None or gate.passed
 
 
-def _of_site(directory: Path, out: Path, floors: "ReleaseFloors | None") -> bool:
+def _of_site(directory: Path, out: Path, floors: "ReleaseFloors") -> bool:
     """Write the page of a site's run folder, readable by its account alone; return whether the model is released."""
     from med_duallora.report.site_page import build
     from med_duallora.report.site_run import read_site_run

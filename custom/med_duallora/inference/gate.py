@@ -11,7 +11,7 @@ from pathlib import Path
 from med_duallora.measures import SCORES
 from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.kept_calibration import KeptCalibration, read_kept
-from med_duallora.site.scores import THRESHOLD
+from med_duallora.site.state import STATE_FILE
 from med_duallora.support.proportions import Counts, balanced_interval, wilson_interval
 
 _LAST_DIGIT = 1e-9
@@ -123,15 +123,4 @@ def gate_of(run_folder: Path) -> Gate:
         ArtifactError: ``calibration.json`` there is damaged.
     """
     kept = read_kept(run_folder)
-    return gate_of_kept(kept, kept is not None and kept.is_of(run_folder))
-
-
-def threshold_of(run_folder: Path) -> float:
-    """Return the threshold of the model in a site's run folder; 0.5 where no evaluation is of its newest state.
-
-    Raises:
-        ArtifactError: ``calibration.json`` there is damaged.
-    """
-    kept = read_kept(run_folder)
-    known = kept.calibration if kept is not None and kept.is_of(run_folder) else None
-    return THRESHOLD if known is None else known.threshold
+    return gate_of_kept(kept, kept is not None and kept.is_of(run_folder / STATE_FILE))

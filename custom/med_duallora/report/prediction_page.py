@@ -67,7 +67,14 @@ class ShownScan:
     occlusion: Occlusion | None = field(default=None, repr=False)
 
 
-def build(scans: Sequence[ShownScan], model: str, *, synthetic: bool, gate: Gate | None = None) -> Document:
+def build(
+    scans: Sequence[ShownScan],
+    model: str,
+    *,
+    synthetic: bool,
+    gate: Gate | None = None,
+    refused: Sequence[tuple[str, str]] = (),
+) -> Document:
     """Return the page of one or several predictions.
 
     Args:
@@ -75,6 +82,7 @@ def build(scans: Sequence[ShownScan], model: str, *, synthetic: bool, gate: Gate
         model: what predicted, in a few words, such as ``"siemens, experiment demo, after round 3"``.
         synthetic: whether all scans are phantoms.
         gate: of the model, where one is known.
+        refused: scans that were not predicted, each with the reason.
 
     Raises:
         ValueError: there is no scan.
@@ -87,7 +95,7 @@ def build(scans: Sequence[ShownScan], model: str, *, synthetic: bool, gate: Gate
         headline=_headline(scans, gate),
         key_numbers=_key_numbers(scans),
         sections=[
-            Section("All scans" if len(scans) > 1 else "Result", [_table(scans), *_more(scans)]),
+            Section("All scans" if len(scans) > 1 else "Result", [_table(scans), *_more(scans), *_refused(refused)]),
             *(_section(number, scan, synthetic) for number, scan in enumerate(scans[:MOST_SHOWN])),
             Section("The model", [Paragraph(f"Predicted by the model of {model}."), *_of_gate(gate)]),
         ],
@@ -158,6 +166,11 @@ def _interval(interval: tuple[float, float] | None) -> str:
 def _more(scans: Sequence[ShownScan]) -> list[Block]:
     n = len(scans) - MOST_SHOWN
     return [Paragraph(f"Pictures of the first {MOST_SHOWN} scans follow; {n} more are in the table.")] if n > 0 else []
+
+
+def _refused(refused: Sequence[tuple[str, str]]) -> list[Block]:
+    rows = [list(entry) for entry in refused]
+    return [Table("Not predicted", ["scan", "why"], rows)] if rows else []
 
 
 def _of_gate(gate: Gate | None) -> list[Block]:

@@ -12,6 +12,7 @@ from med_duallora.settings.kinds import is_finite_number
 from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.calibration import Labels, Values
 from med_duallora.site.kept_calibration import CALIBRATION_FILE, PREDICTIONS_FILE, KeptCalibration, read_kept
+from med_duallora.site.state import STATE_FILE
 from med_duallora.support.files import read_object
 from med_duallora.support.private import open_own
 
@@ -51,7 +52,7 @@ def read_site_run(directory: Path, floors: ReleaseFloors | None = None) -> SiteR
 
     Args:
         directory: ``state_dir/EXPERIMENT/RUN``.
-        floors: in place of those that the site's configuration had at the evaluation; None: these.
+        floors: beside those that the site's configuration had at the evaluation; the higher one counts.
 
     Raises:
         ArtifactError: a file is missing or damaged, or the two belong to different evaluations.
@@ -74,7 +75,7 @@ def read_site_run(directory: Path, floors: ReleaseFloors | None = None) -> SiteR
         )
     if floors is not None:
         kept = kept.under(floors)
-    return SiteRun(kept, kept.is_of(directory), labels, chances)
+    return SiteRun(kept, kept.is_of(directory / STATE_FILE), labels, chances)
 
 
 def _columns(rows: Any) -> tuple[Labels, Values]:

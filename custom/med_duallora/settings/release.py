@@ -27,6 +27,14 @@ class ReleaseFloors:
     def __post_init__(self) -> None:
         check_limits(self, "release.")
 
+    def raised(self, other: "ReleaseFloors") -> "ReleaseFloors":
+        """Return the higher of both floors of each score: who sets another one cannot lower the first."""
+        return ReleaseFloors(
+            max(self.min_sensitivity, other.min_sensitivity),
+            max(self.min_specificity, other.min_specificity),
+            max(self.min_balanced_accuracy, other.min_balanced_accuracy),
+        )
+
     @property
     def asked(self) -> dict[str, float]:
         """Return the floors that ask for something, by the name of the score."""

@@ -92,12 +92,12 @@ class KeptCalibration:
         return built(cls, values, "")
 
     def under(self, floors: ReleaseFloors) -> "KeptCalibration":
-        """Return the same evaluation with other floors; the threshold stays, it was fitted under the former ones."""
-        return dataclasses.replace(self, release=floors)
+        """Return the same evaluation under further floors; the threshold stays, it was fitted under the former ones."""
+        return dataclasses.replace(self, release=self.release.raised(floors))
 
-    def is_of(self, directory: Path) -> bool:
-        """Return whether the newest state in a run's folder is the one that was evaluated."""
-        return bool(self.state) and self.state == state_checksum(directory)
+    def is_of(self, state: Path) -> bool:
+        """Return whether a file holds the state that was evaluated."""
+        return bool(self.state) and self.state == state_checksum(state)
 
 
 def keep(directory: Path, kept: KeptCalibration) -> None:

@@ -25,7 +25,7 @@ from med_duallora.site.kept_calibration import PREDICTIONS_FILE, KeptCalibration
 from med_duallora.site.model import SiteModel, State
 from med_duallora.site.offer import Offer
 from med_duallora.site.scores import scores
-from med_duallora.site.state import SiteState, private_folder, state_checksum
+from med_duallora.site.state import STATE_FILE, SiteState, private_folder, state_checksum
 from med_duallora.site.training import class_weights, train_round
 from med_duallora.support.files import sha256_of_file, write_json
 
@@ -238,8 +238,9 @@ class SiteRuntime:
         It is not a metric: nothing of it leaves.
         """
         subjects, place, floors = self.cohort.split("val"), self.model.directory, self._config.release
+        state = state_checksum(place / STATE_FILE)
         fitted = calibrate([item.label for item in subjects], self._predictions(subjects, should_stop), floors)
-        facts = (self.site, self.job.experiment, is_synthetic(self._config.data_dir), state_checksum(place))
+        facts = (self.site, self.job.experiment, is_synthetic(self._config.data_dir), state)
         keep(place, KeptCalibration(*facts, fitted, floors, KeptCounts(**vars(fitted.counts(labels, chances)))))
 
     def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:

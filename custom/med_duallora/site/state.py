@@ -207,10 +207,10 @@ class SiteStateStore:
             raise _not_writable(error) from error
 
 
-def state_checksum(directory: Path) -> str:
-    """Return the checksum of the newest state in a run's folder: which state it is; empty where none can be read."""
+def state_checksum(path: Path) -> str:
+    """Return the checksum in a state's file, which says what state it is; empty where none can be read."""
     try:
-        with open_own(directory / STATE_FILE) as stream:
+        with open_own(path) as stream:
             facts, _ = read_tensors(stream, "numpy")
     except (SafetensorError, OSError, ValueError):
         return ""

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from med_duallora.errors import ArtifactError
-from med_duallora.inference.gate import Gate, gate_of, judged, judged_scores, threshold_of
+from med_duallora.inference.gate import Gate, gate_of, judged, judged_scores
 from med_duallora.measures import SCORES
 from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site import kept_calibration
@@ -70,7 +70,6 @@ def test_a_score_without_counts_has_no_interval():
 def test_a_model_without_floors_is_released(tmp_path):
     keep(tmp_path, KEPT)
     assert gate_of(tmp_path) == Gate(True, "No release floor is set: nothing was asked of this model.")
-    assert threshold_of(tmp_path) == 0.4
 
 
 def test_a_failed_model_is_used_only_ungated(tmp_path):
@@ -84,7 +83,6 @@ def test_a_failed_model_is_used_only_ungated(tmp_path):
 def test_a_model_that_was_never_evaluated_has_not_passed(tmp_path):
     assert not gate_of(tmp_path).passed
     assert "never evaluated" in gate_of(tmp_path).sentence
-    assert threshold_of(tmp_path) == 0.5
 
 
 def test_a_model_that_was_trained_on_since_has_not_passed(tmp_path, monkeypatch):
@@ -92,14 +90,12 @@ def test_a_model_that_was_trained_on_since_has_not_passed(tmp_path, monkeypatch)
     monkeypatch.setattr(kept_calibration, "state_checksum", lambda _: "cd" * 32)
     assert not gate_of(tmp_path).passed
     assert "another state" in gate_of(tmp_path).sentence
-    assert threshold_of(tmp_path) == 0.5
 
 
-@pytest.mark.parametrize("reader", [gate_of, threshold_of])
-def test_a_damaged_file_opens_no_gate(tmp_path, reader):
+def test_a_damaged_file_opens_no_gate(tmp_path):
     (tmp_path / CALIBRATION_FILE).write_text("{}")
     with pytest.raises(ArtifactError, match="is damaged"):
-        reader(tmp_path)
+        gate_of(tmp_path)
 
 
 def test_every_score_with_a_floor_has_a_heading():

@@ -10,6 +10,7 @@ from med_duallora.settings.config import SiteConfig
 from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.calibration import Calibration, calibrate
 from med_duallora.site.kept_calibration import CALIBRATION_FILE, KeptCalibration, KeptCounts, keep, read_kept
+from med_duallora.site.state import STATE_FILE
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import random_payload
 from tests.unit.tiny_site import START, runtime_of
@@ -74,20 +75,20 @@ def test_scores_that_leave_keep_the_threshold_of_one_half(evaluated):
 def test_it_belongs_to_the_state_that_was_evaluated(evaluated):
     directory = evaluated.model.directory
     kept = read_kept(directory)
-    assert kept.is_of(directory)
+    assert kept.is_of(directory / STATE_FILE)
     evaluated.train_round(START, 1)
-    assert not read_kept(directory).is_of(directory), "another round, another model"
+    assert not read_kept(directory).is_of(directory / STATE_FILE), "another round, another model"
     evaluated.evaluate(START)
-    assert read_kept(directory).is_of(directory)
-    (directory / "state.safetensors").write_bytes(b"damaged")
-    assert not read_kept(directory).is_of(directory)
+    assert read_kept(directory).is_of(directory / STATE_FILE)
+    (directory / STATE_FILE).write_bytes(b"damaged")
+    assert not read_kept(directory).is_of(directory / STATE_FILE)
 
 
 def test_a_site_that_never_trained_keeps_one_that_belongs_to_no_state(config):
     runtime = runtime_of(config)
     runtime.evaluate(START)
     assert read_kept(runtime.model.directory).state == ""
-    assert not read_kept(runtime.model.directory).is_of(runtime.model.directory)
+    assert not read_kept(runtime.model.directory).is_of(runtime.model.directory / STATE_FILE)
 
 
 def test_a_cohort_without_validation_or_test_subjects_is_evaluated_as_well(config, tmp_path):
