@@ -115,8 +115,12 @@ def colluding(attackers: int, honest: int, factor: float, weight: float = 6.0) -
 
 
 TURNED: list[tuple[str, Callable[[Round], None], str]] = [
-    ("one of four turns its update round and claims 10^9 subjects", one_of(4, 1.0, 1e9), "counts with 1.4 times"),
-    ("one of four turns its update round, 9.5 times as long", one_of(4, 9.5, 6.0), "scaled down to the median norm"),
+    (
+        "one of four turns its update round and claims 10^9 subjects",
+        one_of(4, 1.0, 1e9),
+        "its weight counts as 1.4 times the median",
+    ),
+    ("one of four turns its update round, 9.5 times as long", one_of(4, 9.5, 6.0), "scaled down to the median length"),
     ("one of four does both", one_of(4, 9.5, 1e9), "both are limited"),
     ("one of four does both, just below the limits", one_of(4, 1.0, 8.3), "the average keeps its direction"),
     (
