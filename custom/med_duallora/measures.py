@@ -237,6 +237,8 @@ _ENTRIES = (
     Measure("n_contributions", 0, 1e9, Subjects.NONE, Kind.COUNT, SUMMARY, "contributions",
             tag="round/contributions", server_word="contributions"),
     Measure("n_refused", 0, 1e9, Subjects.NONE, Kind.COUNT, SUMMARY, "refusals", tag="round/refusals"),
+    Measure("n_limited", 0, 1e9, Subjects.NONE, Kind.COUNT, SUMMARY, "contributions that counted for less",
+            tag="round/limited"),
     Measure("n_refused_in_all", 0, 1e9, Subjects.NONE, Kind.COUNT, SUMMARY, "refusals in all rounds",
             server_word="refused so far"),
     Measure("payload_bytes_max", 0, 1e12, Subjects.NONE, Kind.COUNT, SUMMARY, "bytes of the largest payload",

@@ -37,8 +37,12 @@ def test_an_outlier_is_left_out_in_one_process_and_in_flare(
     server = Server(Engine(job, tmp_path), initial_global_state(job))
     server.open()
     for site, update in updates.items():
-        assert server.accept(site, TrainReply(update.tensors, update.weight, 0, {}).to_shareable())
+        assert server.accept(
+            site, TrainReply(update.tensors, update.weight, 0, {"n_subjects": update.weight}).to_shareable()
+        )
     assert same(server.close(), alone.global_state)
     (record,) = server.records()
     assert record["refused"] == [{"site": "ge", "reason": alone.rounds[0].refused["ge"]}]
     assert record["residual"] == alone.rounds[0].residual
+    assert record["clipped"] == alone.rounds[0].clipped != {}, "the longer of the three that are left"
+    assert record["capped"] == alone.rounds[0].capped
