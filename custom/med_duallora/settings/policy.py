@@ -1,12 +1,14 @@
 """The site's privacy floor: what no job can ask for, whatever its author writes into it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from med_duallora.errors import ConfigError
 from med_duallora.measures import MEASURES, Kind, Subjects
 from med_duallora.settings.job_limits import TEXT, Numbers, are_limits, beyond
 from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, sha256_or_empty
+
+MAX_ANSWERS = 1_000_000
 
 
 def _are_hashes(values: tuple[str, ...]) -> bool:
@@ -31,6 +33,11 @@ class SitePolicy:
         job_sha256: hashes of the whole settings of the jobs that this site agreed to; empty: any within these limits.
         job_limits: ranges of numbers of a job that this site accepts, in place of the strict ones that hold for every
             number without a text here.
+        max_test_evaluations: adapters that this site scores on its test split, in all experiments together, ever.
+        max_test_evaluations_per_experiment: likewise, in one experiment.
+        max_rounds: rounds that this site answers (validation scores, and a trained adapter), in all experiments
+            together, ever.
+        max_rounds_per_experiment: likewise, in one experiment.
 
     Raises:
         ConfigError: a value is out of range; quotes the value and the limit.
@@ -51,9 +58,23 @@ class SitePolicy:
         (), Limit("a list of hashes, each of 64 lower-case hexadecimal digits", _are_hashes)
     )
     job_limits: tuple[str, ...] = limited((), Limit(TEXT, are_limits))
+    max_test_evaluations: int = limited(50, between(0, MAX_ANSWERS))
+    max_test_evaluations_per_experiment: int = limited(20, between(0, MAX_ANSWERS))
+    max_rounds: int = limited(5000, between(0, MAX_ANSWERS))
+    max_rounds_per_experiment: int = limited(1000, between(0, MAX_ANSWERS))
 
     def __post_init__(self) -> None:
         check_limits(self, "policy.")
+
+    def uncounted(self) -> "SitePolicy":
+        """Return the same policy with as good as no limit on the number of answers, for a study on one machine."""
+        return replace(
+            self,
+            max_test_evaluations=MAX_ANSWERS,
+            max_test_evaluations_per_experiment=MAX_ANSWERS,
+            max_rounds=MAX_ANSWERS,
+            max_rounds_per_experiment=MAX_ANSWERS,
+        )
 
     def check_job(
         self, *, rank: int, n_blocks: int, sends_head: bool, contract_sha256: str, job_sha256: str, numbers: Numbers

@@ -106,7 +106,8 @@ class Simulation:
             backbone_checkpoint=self.backbone_checkpoint,
             device=self.device,
             n_threads=max(1, (os.cpu_count() or 1) // len(self.sites)),
-            policy=SitePolicy(job_limits=(ANY,)),  # whoever simulates chooses both the job and the policy
+            # whoever simulates chooses both the job and the policy
+            policy=SitePolicy(job_limits=(ANY,)).uncounted(),
         )
         return SiteConfig.from_dict(assigned(_plain(config), self.site_settings))
 
