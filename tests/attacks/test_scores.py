@@ -151,11 +151,11 @@ def by_resume(start: Start, number: int) -> Asked:
 
 
 SOURCES: list[tuple[str, Callable[[Start, int], Asked], dict[str, int]]] = [
-    ("a new name of the experiment for each adapter", by_name, {"max_test_evaluations": 3}),
-    ("a new job for each adapter", by_job, {"max_test_evaluations": 3}),
-    ("a new job of one experiment for each adapter", by_job, {"max_test_evaluations_per_experiment": 3}),
-    ("a resumed job for each adapter", by_resume, {"max_test_evaluations": 3}),
-    ("a resumed job of one experiment for each adapter", by_resume, {"max_test_evaluations_per_experiment": 3}),
+    ("a new name of the experiment for each adapter", by_name, {"max_test_evaluations": 2}),
+    ("a new job for each adapter", by_job, {"max_test_evaluations": 2}),
+    ("a new job of one experiment for each adapter", by_job, {"max_test_evaluations_per_experiment": 2}),
+    ("a resumed job for each adapter", by_resume, {"max_test_evaluations": 2}),
+    ("a resumed job of one experiment for each adapter", by_resume, {"max_test_evaluations_per_experiment": 2}),
 ]
 
 
@@ -163,9 +163,9 @@ SOURCES: list[tuple[str, Callable[[Start, int], Asked], dict[str, int]]] = [
 def test_a_budget_of_test_evaluations_is_kept(row, start: Start, site_files) -> None:
     _trick, job, limits = row
     with_policy(site_files[0], **limits)
-    codes = [job(start, number).evaluate(number) for number in range(5)]
-    assert codes == [OK, OK, OK, REFUSED, REFUSED]
-    assert len(lines_of(site_files, "metrics")) == 3
+    codes = [job(start, number).evaluate(number) for number in range(4)]
+    assert codes == [OK, OK, REFUSED, REFUSED]
+    assert len(lines_of(site_files, "metrics")) == 2
 
 
 def deleted(record: Path) -> None:
@@ -197,10 +197,12 @@ def older(record: Path) -> None:
     record.write_text(json.dumps({**values, "answers": values["answers"][:-1]}))
 
 
-@pytest.mark.parametrize(
-    "change", [deleted, emptied, damaged, older], ids=["deleted", "emptied", "damaged", "rolled back"]
-)
-def test_a_record_that_is_changed_in_a_running_job_stops_its_answers(change, start: Start, tmp_path: Path) -> None:
+CHANGED = [*LOST, ("damaged", damaged), ("rolled back", older)]
+
+
+@pytest.mark.parametrize("row", CHANGED, ids=[row[0] for row in CHANGED])
+def test_a_record_that_is_changed_in_a_running_job_stops_its_answers(row, start: Start, tmp_path: Path) -> None:
+    _trick, change = row
     site = start()
     assert [site.train(1, 0), site.evaluate(1)] == [OK, OK]
     change(tmp_path / "state" / "answers.json")
@@ -340,3 +342,45 @@ def test_without_a_ledger_no_number_is_told(start: Start, site_files) -> None:
     site_files[1].mkdir()
     site.process.engine.components["learner"]._statistics = {"phase": "training", "n_steps": 3.0}
     assert site.statistics() == {}
+
+
+TEST, ROUND, TOLD = "scores of the test split", "rounds", "show_stats"
+SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
+    (TEST, "forty adapters in one job", "one is scored", test_forty_adapters_in_one_job_get_one_answer),
+    (TEST, "a third adapter in one job, by the other kind", "two are scored", test_one_adapter_of_each_kind_is_scored),
+    (
+        TEST,
+        "an adapter that is scored, but not answered",
+        "not computed",
+        test_nothing_is_computed_for_a_refused_evaluation,
+    ),
+    (ROUND, "a new run with every task of a job", "BAD_TASK_DATA leaves", test_a_job_has_one_run),
+    (ROUND, "six adapters for one round", "one is answered", test_a_round_is_scored_and_trained_from_one_adapter),
+    (ROUND, "a new job for each round", "policy.max_rounds counts them all", test_rounds_are_counted_over_all_jobs),
+    (
+        ROUND,
+        "the scores of a refused repeat, by statistics and fed events",
+        "not computed, not told",
+        test_a_refused_repeat_tells_nothing_by_statistics_or_events,
+    ),
+    (
+        TOLD,
+        "the loss of a running step, a score before its answer",
+        "told once it left",
+        test_a_score_is_told_once_it_left,
+    ),
+    (
+        TOLD,
+        "numbers that are in no answer",
+        "a line of the ledger",
+        test_every_told_number_has_a_line_and_no_second_one,
+    ),
+    (
+        TOLD,
+        "a new line of the ledger with every request",
+        "one in ten seconds",
+        test_who_asks_without_an_end_does_not_fill_the_disk,
+    ),
+    (TOLD, "numbers while the ledger cannot be written", "an empty answer", test_without_a_ledger_no_number_is_told),
+]
+"""Attacks of one test each, for the table: channel, trick, what happens instead."""

@@ -33,11 +33,10 @@ class SitePolicy:
         job_sha256: hashes of the whole settings of the jobs that this site agreed to; empty: any within these limits.
         job_limits: ranges of numbers of a job that this site accepts, in place of the strict ones that hold for every
             number without a text here.
-        max_test_evaluations: adapters that this site scores on its test split, in all experiments together, ever.
-        max_test_evaluations_per_experiment: likewise, in one experiment.
-        max_rounds: rounds that this site answers (validation scores, and a trained adapter), in all experiments
-            together, ever.
-        max_rounds_per_experiment: likewise, in one experiment.
+        max_test_evaluations: adapters that this site scores on its test split, in all jobs and experiments together.
+        max_test_evaluations_per_experiment: adapters that this site scores on its test split in one experiment.
+        max_rounds: rounds that this site answers (scores and training), in all jobs and experiments together.
+        max_rounds_per_experiment: rounds that this site answers in all jobs of one experiment.
 
     Raises:
         ConfigError: a value is out of range; quotes the value and the limit.

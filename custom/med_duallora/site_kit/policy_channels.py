@@ -10,10 +10,20 @@ from med_duallora.errors import MedDualLoRAError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.settings.job_limits import ANY
 from med_duallora.settings.policy import SitePolicy
+from med_duallora.site.budget import AnswerBudget
 from med_duallora.site.places import CHANGE_ME
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.channel import HARDEN, Channel
 from med_duallora.site_kit.kit import SiteKit, read_kit
+from med_duallora.support.files import read_object
+
+WIDE = {
+    "max_test_evaluations": 1000,
+    "max_test_evaluations_per_experiment": 1000,
+    "max_rounds": 100_000,
+    "max_rounds_per_experiment": 100_000,
+}
+"""Numbers of answers above which preflight takes a limit for none."""
 
 
 def site_policy(kit: SiteKit) -> Iterator[Channel]:
@@ -49,6 +59,7 @@ def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
     small = policy.metrics_leave and policy.min_subjects < 2
     found = f"{place.name}: policy.min_subjects is {policy.min_subjects}"
     yield Channel("scores of single subjects", small, found, "set policy.min_subjects to 5 or more" if small else "")
+    yield _answers(config, place)
     yield _private(place)
     yield _ledger(config)
 
@@ -59,6 +70,27 @@ def _numbers(policy: SitePolicy, place: Path) -> Channel:
     found = "job pinned" if policy.job_sha256 else "without ranges" if free else "every number has a range"
     fix = f"take {ANY!r} out of policy.job_limits, or pin policy.job_sha256" if free else ""
     return Channel(name, free, f"{place.name}: {found}", fix)
+
+
+def _answers(config: SiteConfig, place: Path) -> Channel:
+    """Say how much of the policy's numbers of answers is spent, and whether they are limits at all."""
+    name = "scores of more and more adapters that others choose"
+    try:
+        spent, policy = AnswerBudget(config).spent(), config.policy
+    except MedDualLoRAError as error:
+        return Channel(name, True, f"{place.name}: {error}", "put the record back, or move it aside")
+    found = (
+        f"{place.name}: {spent.evaluations} of {policy.max_test_evaluations} evaluations on the test split and "
+        f"{spent.rounds} of {policy.max_rounds} rounds are spent"
+    )
+    given = read_object(place).get("policy")
+    wide = [key for key, most in WIDE.items() if getattr(policy, key) > most]
+    missing = [key for key in WIDE if not isinstance(given, dict) or key not in given]
+    fix = f"set policy.{', '.join(wide)} to what this site agrees to, at most {WIDE[wide[0]]}" if wide else ""
+    if missing:
+        found += f"; by default, because {', '.join(missing)} are not set"
+        fix = fix or f"write policy.{', '.join(missing)} into {place.name}"
+    return Channel(name, bool(fix), found, fix)
 
 
 def _workspace(config: SiteConfig, kit: SiteKit) -> Channel:

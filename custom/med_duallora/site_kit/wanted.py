@@ -125,5 +125,9 @@ def site_config_template(kit: Path) -> Json:
             "contract_sha256": [],
             "job_sha256": [],
             "job_limits": list(JOB_LIMITS),
+            "max_test_evaluations": 50,
+            "max_test_evaluations_per_experiment": 20,
+            "max_rounds": 5000,
+            "max_rounds_per_experiment": 1000,
         },
     }
