@@ -42,8 +42,10 @@ SITE_SETTINGS = (
     "policy.min_subjects=1",
     "policy.metric_decimals=6",
     'policy.job_limits=["1 <= train.local_epochs <= 1000", "1 <= train.n_rounds <= 10000"]',
+    "policy.max_test_evaluations=1000",
+    "policy.max_test_evaluations_per_experiment=1000",
 )
-"""The tiny cohorts have two validation subjects, too few for the floor of the site kit."""
+"""The tiny cohorts have two validation subjects, too few for the site kit's floor; many jobs share a federation."""
 PATIENCE_S = 420.0
 MEET_S = 8.0
 """More than the sites of a round begin its training apart."""

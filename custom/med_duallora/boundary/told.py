@@ -41,17 +41,17 @@ class ToldNumbers:
             numbers: by name, as the policy lets them out.
 
         Returns:
-            What speaks of subjects, as it left with an answer; and the work, as it was a few seconds ago at most.
+            What speaks of subjects, as it last left with an answer; and the work, as it was a few seconds ago at most.
         """
         with self._lock:
             work = {name: value for name, value in numbers.items() if _is_of_work(name)}
-            told = {name: value for name, value in numbers.items() if self._left.get(name) == value}
+            scores = {name: self._left[name] for name in numbers if name in self._left and name not in work}
             now = self._clock()
-            if work.items() <= told.items():
+            if work.items() <= self._left.items():
                 self._work = work  # costs no line
             elif self._renewed is None or now - self._renewed >= RENEWED_AFTER_S:
                 self._work, self._renewed = work, now
-            return {**{name: value for name, value in told.items() if name not in work}, **self._work}
+            return {**scores, **self._work}
 
     def without_line(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Return those numbers that the ledger has no line of yet."""

@@ -20,8 +20,9 @@ def test_what_speaks_of_subjects_is_told_once_it_left() -> None:
     assert told.to_tell(SCORES) == {}
     told.note({"train_loss": 0.5, "n_positive": 3.0})
     assert told.to_tell(SCORES) == {"train_loss": 0.5, "n_positive": 3.0}
-    told.note({"train_loss": 0.25})
-    assert told.to_tell(SCORES) == {"n_positive": 3.0}, "a newer value left in its place"
+    assert told.to_tell({"train_loss": 0.125}) == {"train_loss": 0.5}, "the newer value did not leave yet"
+    told.note({"train_loss": 0.125})
+    assert told.to_tell({"train_loss": 0.125}) == {"train_loss": 0.125}
 
 
 def test_work_is_renewed_every_few_seconds() -> None:

@@ -67,8 +67,8 @@ def test_the_console_sees_what_the_site_is_doing(site: Site, monkeypatch: pytest
     def note(name: str) -> None:
         whole = getattr(SiteRuntime, name)
 
-        def noted(*arguments: Any) -> Any:
-            found = whole(*arguments)
+        def noted(*arguments: Any, **options: Any) -> Any:
+            found = whole(*arguments, **options)
             seen.append((site.statistics()["phase"], set(site.statistics())))
             return found
 
