@@ -26,7 +26,6 @@ class ToldNumbers:
         self._clock = clock
         self._lock = Lock()
         self._left: dict[str, float] = {}
-        self._work: dict[str, float] = {}
         self._renewed: float | None = None
 
     def note(self, numbers: Mapping[str, float]) -> None:
@@ -45,13 +44,14 @@ class ToldNumbers:
         """
         with self._lock:
             work = {name: value for name, value in numbers.items() if _is_of_work(name)}
-            scores = {name: self._left[name] for name in numbers if name in self._left and name not in work}
-            now = self._clock()
-            if work.items() <= self._left.items():
-                self._work = work  # costs no line
-            elif self._renewed is None or now - self._renewed >= RENEWED_AFTER_S:
-                self._work, self._renewed = work, now
-            return {**scores, **self._work}
+            new = {name: value for name, value in work.items() if name not in self._left}
+            if not self._is_renewed() and work.items() - self._left.items() - new.items():
+                self._renewed = self._clock()
+                new = work
+            return {name: self._left[name] for name in numbers if name in self._left} | new
+
+    def _is_renewed(self) -> bool:
+        return self._renewed is not None and self._clock() - self._renewed < RENEWED_AFTER_S
 
     def without_line(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Return those numbers that the ledger has no line of yet."""
