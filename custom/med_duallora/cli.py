@@ -26,6 +26,7 @@ COMMANDS = (
     "jobs",
     "config",
     "report",
+    "predict",
     "federation",
     "server-kit",
     "site-kit",

@@ -22,6 +22,7 @@ from med_duallora.settings.policy import SitePolicy
 from med_duallora.settings.workflow import ADAPTER_KINDS
 from med_duallora.support.files import read_object, write_json
 from med_duallora.support.locks import locked
+from med_duallora.support.private import open_own, private_folder
 
 RECORD_FILE = "answers.json"
 FORMAT = 1
@@ -161,7 +162,7 @@ class AnswerBudget:
 
     def _update(self, change: Callable[[list[Answer]], list[Answer]]) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self.path.parent)
             with locked(self.path.with_name(f".{RECORD_FILE}.lock")):
                 before = self._read()
                 if not self._seen <= _claims(before):
@@ -176,7 +177,7 @@ class AnswerBudget:
 
     def _read(self) -> list[Answer]:
         try:
-            values = read_object(self.path)
+            values = read_object(self.path, open_own)
             if values["format"] != FORMAT:
                 raise ValueError("another format")
             return [Answer.from_dict(item) for item in values["answers"]]

@@ -10,11 +10,13 @@ import torch
 from torch.nn import functional
 
 from med_duallora.boundary.contract import EgressContract
-from med_duallora.boundary.lineage import ALONE, Lineage
+from med_duallora.boundary.lineage import ALONE
+from med_duallora.cohorts.classes import class_sizes
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
-from med_duallora.errors import EgressViolation, StateError
+from med_duallora.errors import StateError
 from med_duallora.measures import VARIANTS, score_name
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import ClassSizes
 from med_duallora.site.baseline import backbone_probabilities
 from med_duallora.site.budget import AnswerBudget, Question
 from med_duallora.site.fitness import check
@@ -62,23 +64,15 @@ class SiteRuntime:
         self.reported: dict[str, float] = {}
         self._budget = AnswerBudget(config)
 
-    def join(self, lineage: Lineage) -> None:
-        """Take part in the run that a task names; a job is one run, so that a new name gives no new answers.
-
-        Raises:
-            EgressViolation: it is another run than that of the job's first task, or the name of no run.
-        """
-        if lineage.run_id == ALONE.run_id or self.model.lineage not in (ALONE, lineage):
-            raise EgressViolation("the task is of another run than the job's first task, or of none")
-        self.model.follow(lineage)
-
     def kept_state(self) -> dict[str, np.ndarray]:
         """Return what the model now holds of the trained parameters that stay."""
         return self.model.kept_state()
 
-    def n_subjects(self) -> dict[str, int]:
-        """Return the number of subjects by split."""
-        return {split: len(self.cohort.split(split)) for split in SPLITS}
+    def n_subjects(self) -> dict[str, ClassSizes]:
+        """Return the number of normal and of diseased subjects by split; of the training split, those trained on."""
+        return {split: class_sizes(self.cohort.split(split)) for split in SPLITS} | {
+            "train": class_sizes(self.train_subjects)
+        }
 
     def allowed_metrics(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return what the site's policy lets out of its metrics."""
@@ -188,6 +182,7 @@ class SiteRuntime:
         )
         of_training = {"cache_hits": float(cache.n_hits - n_hits), "cache_misses": float(cache.n_misses - n_misses)}
         self.model.fit_head(self.train_subjects, should_stop)  # so that the saved state can predict
+        self.model.fit_reference(self.train_subjects, should_stop)
         self.model.remember(SiteState(round_index, self.model.kept_state(), result.moments, self._cohort_sha256))
         metrics = {
             "train_loss": result.loss,
@@ -210,7 +205,8 @@ class SiteRuntime:
         and ``both`` are the trained model with these adapters. Predictions stay at the site (predictions.json).
 
         Returns:
-            ``<variant>.<metric>`` where defined, and ``n_subjects``, ``n_positive``, ``n_negative``.
+            ``<variant>.<metric>`` where defined, and ``n_test_subjects``, ``n_positive``, ``n_negative``, as far as the
+            site's policy lets them out.
 
         The state then also holds this global adapter and the head's statistics for it: whoever predicts later uses the
         model that was evaluated here.
@@ -233,7 +229,7 @@ class SiteRuntime:
         subjects = self.cohort.split("test")
         labels = np.array([subject.label for subject in subjects], dtype=int)
         probabilities = self._variants(global_state, should_stop)
-        metrics = {"n_subjects": len(labels), "n_positive": labels.sum(), "n_negative": (1 - labels).sum()}
+        metrics = {"n_test_subjects": len(labels), "n_positive": labels.sum(), "n_negative": (1 - labels).sum()}
         for variant, chances in probabilities.items():
             metrics |= {score_name(variant, name): value for name, value in scores(labels, chances).items()}
         rows = [
@@ -248,7 +244,7 @@ class SiteRuntime:
         return Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()}))
 
     def _keep_predictions(self, rows: list[dict[str, Any]]) -> None:
-        private_folder(self.model.directory)
+        private_folder(self.model.directory.parent, self.model.directory)
         try:
             path = self.model.directory / "predictions.json"
             write_json(path, {"not_for_diagnosis": True, "predictions": rows}, 0o600)
@@ -266,6 +262,7 @@ class SiteRuntime:
                     found[name] = self._predictions(test, should_stop)
         if state:
             self.model.fit_head(train, should_stop)
+            self.model.fit_reference(train, should_stop)
             self.model.remember(state)
         return found
 

@@ -1,10 +1,10 @@
 """The site state store: what a site keeps between rounds, and never sends.
 
-One safetensors file holds the local adapter, the head with its statistics, the global adapter that these belong to and
-the optimizer's moments, together with the round and a checksum: enough to train on, and to predict without a subject at
-hand. A crash can never leave half of it, and a flipped byte is noticed. The file before it is kept as well: it serves
-when the last one is damaged, and when a round has to be repeated. No generator state is stored, because every random
-stream is derived from the seed, the site and the round (see ``seeds``).
+One safetensors file holds the local adapter, the head with its statistics, the global adapter that these belong to,
+statistics of the training subjects and the optimizer's moments, together with the round and a checksum: enough to train
+on, and to predict without a subject at hand. A crash can never leave half of it, and a flipped byte is noticed. The
+file before it is kept as well: it serves when the last one is damaged, and when a round has to be repeated. No
+generator state is stored, because every random stream is derived from the seed, the site and the round (see ``seeds``).
 
 Every run has a folder of its own, see ``lineage``.
 """
@@ -14,22 +14,29 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import StateError
 from med_duallora.support.digest import content_digest
-from med_duallora.support.files import atomic_path, unused
+from med_duallora.support.files import atomic_path, unused, write_json
 from med_duallora.support.locks import locked
+from med_duallora.support.private import open_own
+from med_duallora.support.private import private_folder as make_private
+from med_duallora.support.tensors import read_tensors
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "3"
 LOCK_FILE = ".lock"
-PARTS = ("kept", "moments", "sent", "statistics")
+STATE_FILE, PREVIOUS_FILE = "state.safetensors", "state.previous.safetensors"
+JOB_FILE = "job.json"
+"""Says what the states beside it belong to: site, job settings, backbone and lineage."""
+PARTS = ("kept", "moments", "sent", "statistics", "reference")
 """Tensors of a state, each under its part's name in the file."""
 
 
@@ -45,6 +52,7 @@ class SiteState:
         sent: the global adapter that a prediction uses: as the site trained it, and once a global adapter was
             evaluated here, that one.
         statistics: of the head with this global adapter, see ``HeadNorm``.
+        reference: of the training subjects, see ``site.reference``; empty in states written before there was one.
     """
 
     round_index: int
@@ -53,6 +61,7 @@ class SiteState:
     cohort: str = ""
     sent: Mapping[str, np.ndarray] = field(default_factory=dict)
     statistics: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reference: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,8 @@ class SiteStateStore:
     def __init__(self, directory: Path, owner: Owner) -> None:
         self.directory = directory
         self.owner = owner
-        self._current = directory / "state.safetensors"
-        self._previous = directory / "state.previous.safetensors"
+        self._current = directory / STATE_FILE
+        self._previous = directory / PREVIOUS_FILE
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -93,7 +102,7 @@ class SiteStateStore:
         Raises:
             StateError: another process is at work with it, or nothing can be written there.
         """
-        private_folder(self.directory)
+        self._make_folder()
         busy = StateError(
             "another process at this site trains with the local state of the same run; stop one of the two jobs, "
             "or wait until the other one has ended"
@@ -119,7 +128,7 @@ class SiteStateStore:
         tensors = {f"{part}/{n}": np.array(v, order="C") for part, values in parts.items() for n, v in values.items()}
         facts = {"format": FORMAT, **vars(self.owner), "round": str(state.round_index), "cohort": state.cohort}
         facts["checksum"] = content_digest(tensors, facts)
-        private_folder(self.directory)
+        self._make_folder()
         try:
             with atomic_path(self._current, mode=0o600) as partial:
                 save_file(tensors, partial, metadata=facts)
@@ -128,6 +137,18 @@ class SiteStateStore:
                 elif not self._precedes(self._previous, state):
                     self._previous.unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:
+            raise _not_writable(error) from error
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Write what the run's states belong to beside them, mode 0600: whoever predicts later reads it.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        private_folder(self.directory)
+        try:
+            write_json(self.directory / JOB_FILE, facts, 0o600)
+        except OSError as error:
             raise _not_writable(error) from error
 
     def latest(self, before_round: int | None = None) -> SiteState | None:
@@ -139,8 +160,9 @@ class SiteStateStore:
         Raises:
             StateError: the state was trained with another backbone. It is left where it is: going on without it would
                 train a global adapter for a backbone that the other sites do not have. Or a damaged one cannot be set
-                aside, because nothing can be written there.
+                aside, because nothing can be written there. Or the run's or the experiment's folder is a link.
         """
+        _refuse_links(self.directory.parent, self.directory)
         for path in (self._current, self._previous):
             try:
                 state = self._read(path)
@@ -156,6 +178,9 @@ class SiteStateStore:
                 return state
         return None
 
+    def _make_folder(self) -> None:
+        private_folder(self.directory.parent, self.directory)
+
     def _precedes(self, path: Path, state: SiteState) -> bool:
         """Tell whether the state in a file can still be used and is of an earlier round than ``state``."""
         try:
@@ -164,34 +189,45 @@ class SiteStateStore:
             return False
 
     def _read(self, path: Path) -> SiteState:
-        if not path.exists():
-            raise FileNotFoundError(path)
-        try:
-            with safe_open(path, framework="numpy") as stream:
-                facts = stream.metadata() or {}
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise StateError("the file is damaged") from error
-        if facts.get("format") != FORMAT or not facts.get("round", "").isdigit():
-            raise StateError("it was not written by this version of med-duallora")
-        if facts.pop("checksum", "") != content_digest(tensors, facts):
-            raise StateError("its bytes are not those that were written (the checksum differs)")
-        if facts.get("identity") != self.owner.identity:
+        facts, state = read_state(path)
+        if facts.identity != self.owner.identity:
             raise StateError("it belongs to another site, method or configuration")
-        if facts.get("backbone") != self.owner.backbone:
+        if facts.backbone != self.owner.backbone:
             raise _OtherBackboneError(
                 "this site's local state was trained with another backbone checkpoint "
-                f"(sha256 {facts['backbone'][:12]}, not {self.owner.backbone[:12]}); "
+                f"(sha256 {facts.backbone[:12]}, not {self.owner.backbone[:12]}); "
                 "put the former one back, or start a new experiment"
             )
-        parts = {part: _under(f"{part}/", tensors) for part in PARTS}
-        return SiteState(round_index=int(facts["round"]), cohort=facts.get("cohort", ""), **parts)
+        return state
 
     def _set_aside(self, path: Path) -> Path:
         try:
             return path.rename(unused(path, "set-aside"))
         except OSError as error:
             raise _not_writable(error) from error
+
+
+def read_state(path: Path) -> tuple[Owner, SiteState]:
+    """Return whose state a file holds, and the state; nothing is set aside or changed.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StateError: it is damaged, or of another version.
+    """
+    try:
+        with open_own(path) as stream:
+            facts, tensors = read_tensors(stream, "numpy")
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StateError("it is a symbolic link" if path.is_symlink() else "the file is damaged") from error
+    if facts.get("format") != FORMAT or not facts.get("round", "").isdigit():
+        raise StateError("it was not written by this version of med-duallora")
+    if facts.pop("checksum", "") != content_digest(tensors, facts):
+        raise StateError("its bytes are not those that were written (the checksum differs)")
+    parts = {part: _under(f"{part}/", tensors) for part in PARTS}
+    state = SiteState(round_index=int(facts["round"]), cohort=facts.get("cohort", ""), **parts)
+    return Owner(facts.get("identity", ""), facts.get("backbone", "")), state
 
 
 def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round: int | None) -> SiteState | None:
@@ -213,13 +249,23 @@ def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round:
     return None
 
 
-def private_folder(directory: Path) -> None:
-    """Make a run's folder and its experiment's, mode 0700 (StateError where that cannot be done)."""
+def private_folder(*folders: Path) -> None:
+    """Make folders below ``state_dir``, mode 0700 (StateError where that cannot be done, or where one is a link)."""
+    _refuse_links(*folders)
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        directory.mkdir(exist_ok=True, mode=0o700)
+        for folder in folders:
+            make_private(folder)
     except OSError as error:
         raise _not_writable(error) from error
+
+
+def _refuse_links(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_symlink():
+            raise StateError(
+                "a folder below state_dir is a symbolic link, by which the site's local state would lie elsewhere: put "
+                "the folder itself there (state_dir may be a link)"
+            )
 
 
 def _not_writable(error: OSError | SafetensorError) -> StateError:

@@ -90,9 +90,9 @@ def test_no_test_scores_at_all(config: SiteConfig) -> None:
 
 
 def test_a_study_on_one_machine_is_hardly_limited() -> None:
-    policy = SitePolicy(min_subjects=3).uncounted()
+    policy = SitePolicy.for_one_machine()
     names = ("max_test_evaluations", "max_test_evaluations_per_experiment", "max_rounds", "max_rounds_per_experiment")
-    assert {getattr(policy, name) for name in names} == {MAX_ANSWERS} and policy.min_subjects == 3
+    assert {getattr(policy, name) for name in names} == {MAX_ANSWERS}
 
 
 def test_the_record_is_for_the_site_alone(config: SiteConfig) -> None:
@@ -142,6 +142,16 @@ def test_a_record_that_cannot_be_written_answers_nothing(config: SiteConfig) -> 
     config.state_dir.write_text("a file where a folder should be")
     with pytest.raises(StateError, match="cannot be written"):
         AnswerBudget(config).claim(asked(), ONE)
+
+
+def test_a_record_that_is_a_link_is_neither_read_nor_written(config: SiteConfig, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text(json.dumps({"format": 1, "answers": []}))
+    config.state_dir.mkdir()
+    (config.state_dir / "answers.json").symlink_to(elsewhere)
+    with pytest.raises(StateError, match="symbolic link"):
+        AnswerBudget(config).claim(asked(), ONE)
+    assert json.loads(elsewhere.read_text())["answers"] == []
 
 
 def test_a_record_that_was_cut_meanwhile_answers_nothing(config: SiteConfig) -> None:

@@ -22,7 +22,7 @@ from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import FederatedJob, job_of
 from med_duallora.flare.wire.payload import Failure, Scores, TrainReply, read_reply
 from med_duallora.flare.wire.receipts import blocked_entry, error_entry, metrics_entry, statistics_entry, train_entry
-from med_duallora.measures import MEASURES, STATEMENTS, Kind
+from med_duallora.measures import MEASURES, STATEMENTS, Kind, Subjects
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.runtime import SiteRuntime
 
@@ -106,6 +106,8 @@ class Boundary:
             raise EgressViolation("there is no trained model of this site to compare the payload with")
         if self.config and self.runtime:
             _check_backbone(self.config, self.runtime)
+            if floor := self.config.policy.short_of(self.runtime.n_subjects()[Subjects.TRAINING.value]):
+                raise EgressViolation(f"this site has fewer training subjects than its policy.{floor} demands")
         return self.runtime
 
     def check_scalar(self, tag: object, value: object, step: object) -> tuple[str, float, int]:

@@ -144,7 +144,7 @@ class DualLoRALearner(Learner):
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
         try:
             state, asked = _read_task(self._runtime.contract, data)
-            self._runtime.join(task_lineage(data))
+            self._runtime.model.join(task_lineage(data))
         except EgressViolation as violation:
             self._report(f"reading the task for {what}", violation, fl_ctx)
             return make_reply(ReturnCode.BAD_TASK_DATA)
