@@ -19,6 +19,7 @@ from tests.attacks import test_literal as literal
 from tests.attacks import test_messages as messages
 from tests.attacks import test_poisoning as poisoning
 from tests.attacks import test_results as results
+from tests.attacks import test_scores as scores
 from tests.attacks import test_side_channels as side
 from tests.unit.boundary import test_ledger_audit as ledger
 from tests.unit.boundary import test_ledger_marker as marker
@@ -314,6 +315,7 @@ def rows() -> list[Row]:
         *_side_channels(),
         *_doors(),
         *_configurations(),
+        *_scores(),
         *_elsewhere(),
         *_files(),
         *(Row(*single[:3]) for single in SINGLE),
@@ -349,6 +351,21 @@ def _side_channels() -> Iterator[Row]:
         yield Row("fed events", trick, refusal)
     for trick, _ in side.STATISTICS:
         yield Row("show_stats", trick, "left out of the answer")
+
+
+def _scores() -> Iterator[Row]:
+    for trick, *_ in scores.SOURCES:
+        yield Row("scores of the test split", trick, "policy.max_test_evaluations counts them all")
+    for trick, _ in scores.LOST:
+        yield Row("record of answers", f"{trick} between two jobs", "the ledger tells what was answered")
+    for trick, _ in scores.CHANGED:
+        yield Row("record of answers", f"{trick} while a job runs", "nothing is answered any more")
+    for trick, _ in scores.KINDS:
+        yield Row("scores of the test split", f"as the kind of adapter: {trick}", "BAD_TASK_DATA leaves")
+    for trick, _ in scores.ROUNDS:
+        yield Row("rounds", trick, "BAD_TASK_DATA leaves")
+    for channel, trick, refusal, _ in scores.SINGLE:
+        yield Row(channel, trick, refusal)
 
 
 def _doors() -> Iterator[Row]:

@@ -11,6 +11,8 @@ from med_duallora.settings.docstrings import described
 from med_duallora.settings.job_limits import ANY, TEXT, Numbers, are_limits, beyond
 from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, sha256_or_empty
 
+MAX_ANSWERS = 1_000_000
+
 ClassSizes = tuple[int, int]
 """Number of normal and of diseased subjects."""
 
@@ -40,6 +42,10 @@ class SitePolicy:
         job_sha256: hashes of the whole settings of the jobs that this site agreed to; empty: any within these limits.
         job_limits: ranges of numbers of a job that this site accepts, in place of the strict ones that hold for every
             number without a text here.
+        max_test_evaluations: adapters that this site scores on its test split, in all jobs and experiments together.
+        max_test_evaluations_per_experiment: adapters that this site scores on its test split in one experiment.
+        max_rounds: rounds that this site answers (scores and training), in all jobs and experiments together.
+        max_rounds_per_experiment: rounds that this site answers in all jobs of one experiment.
 
     Raises:
         ConfigError: a value is out of range; quotes the value and the limit.
@@ -61,6 +67,10 @@ class SitePolicy:
         (), Limit("a list of hashes, each of 64 lower-case hexadecimal digits", _are_hashes)
     )
     job_limits: tuple[str, ...] = limited((), Limit(TEXT, are_limits))
+    max_test_evaluations: int = limited(50, between(0, MAX_ANSWERS))
+    max_test_evaluations_per_experiment: int = limited(20, between(0, MAX_ANSWERS))
+    max_rounds: int = limited(5000, between(0, MAX_ANSWERS))
+    max_rounds_per_experiment: int = limited(1000, between(0, MAX_ANSWERS))
 
     def __post_init__(self) -> None:
         check_limits(self, "policy.")
@@ -76,6 +86,10 @@ class SitePolicy:
             max_rank=256,
             max_blocks=64,
             job_limits=(ANY,),
+            max_test_evaluations=MAX_ANSWERS,
+            max_test_evaluations_per_experiment=MAX_ANSWERS,
+            max_rounds=MAX_ANSWERS,
+            max_rounds_per_experiment=MAX_ANSWERS,
         )
 
     def check_job(

@@ -11,7 +11,8 @@ from med_duallora.adapter.model import initial_global_state
 from med_duallora.engine import run_federation
 from med_duallora.flare.wire.payload import TrainReply
 from med_duallora.settings.config import JobConfig, SiteConfig
-from med_duallora.site.runtime import SiteRuntime, SiteUpdate
+from med_duallora.site.offer import SiteUpdate
+from med_duallora.site.runtime import SiteRuntime
 from tests.unit.flare.server.test_aggregator import Server
 from tests.unit.flare.standin import Engine
 from tests.unit.tiny import same
