@@ -28,6 +28,7 @@ ARROWS = {
     "site_kit": "__init__ errors settings support backbone cohorts adapter boundary site",
     "reference": "errors settings backbone adapter boundary",
     "report": "errors measures settings support cohorts adapter server",
+    "export": "ARROWS",
     "engine": "errors settings support adapter boundary site server",
     "flare.wire": "errors measures settings support boundary",
     "flare.site": "errors measures settings support boundary site site_kit flare.wire",

@@ -7,7 +7,6 @@ that a plain CineMA classifier with other numbers computes the same logits.
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

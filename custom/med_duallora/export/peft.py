@@ -1,7 +1,7 @@
-"""Adapters in the files of Hugging Face PEFT: the global one as ``default``, a site's local one in ``local/`` beside it.
+"""Adapters in the files of Hugging Face PEFT: the global one as ``default``, a site's local one below it in ``local/``.
 
-PEFT keeps one folder per adapter, ``adapter_config.json`` and ``adapter_model.safetensors``, and finds the layers by name
-in the model that it wraps; here that is the CineMA classifier of ``backbone.load_classifier``. It computes
+PEFT keeps one folder per adapter, ``adapter_config.json`` and ``adapter_model.safetensors``, and finds the layers by
+name in the model that it wraps; here that is the CineMA classifier of ``backbone.load_classifier``. It computes
 ``W0 x + (alpha / r) B A x`` per active adapter, which is what a dual-LoRA layer computes. A site's head, with the
 statistics before it folded in, lies beside its local adapter under CineMA's names.
 """
@@ -69,9 +69,7 @@ def global_pairs(job: JobConfig, tensors: Mapping[str, Any]) -> Pairs:
     fixed = model.first_values(GLOBAL - plan.sent, job.train.seed)
     values = {**fixed, **{name: torch.from_numpy(value.copy()) for name, value in tensors.items()}}
     layers = [name for name, layer in model.classifier.named_modules() if isinstance(layer, DualLoRALinear)]
-    return {
-        name: (values[f"classifier.{name}.global_a"], values[f"classifier.{name}.global_b"]) for name in layers
-    }
+    return {name: (values[f"classifier.{name}.global_a"], values[f"classifier.{name}.global_b"]) for name in layers}
 
 
 def _check(tensors: Mapping[str, Any], model: DualLoRAModel) -> None:
@@ -177,9 +175,9 @@ model.base_model.set_adapter(["default", "local"], inference_mode=True)
 logits = model(x)  # x: (batch, 2, X, Y, Z), ED and ES
 ```"""
 
-_WARNING = """**Before training on:** loading a second adapter, or making adapters active, changes what trains. `set_adapter` without
-`inference_mode=True` makes the parameters of every active adapter trainable, so the global adapter of all sites would
-be trained at one of them. Name what shall train, and look:
+_WARNING = """**Before training on:** loading a second adapter, or making adapters active, changes what trains.
+`set_adapter` without `inference_mode=True` makes the parameters of every active adapter trainable, so the global
+adapter of all sites would be trained at one of them. Name what shall train, and look:
 
 ```python
 model.base_model.set_adapter(["default", "local"], inference_mode=True)

@@ -23,6 +23,8 @@ class SitePolicy:
         metrics_leave: whether any metric leaves at all, counts and scores alike.
         min_subjects: a score or loss leaves only where it was computed from at least this many subjects.
         metric_decimals: scores, losses and times are rounded to this many decimals.
+        model_leaves: whether ``med-duallora export`` may write this site's own model without being told each time that
+            the file stays here; it holds the local adapter and the head.
         head_leaves: whether a job may ask for the classification head, or for its weights within the adapter.
         max_rank: highest rank of the global adapter that a job may ask for.
         max_blocks: largest number of adapted blocks that a job may ask for.
@@ -39,6 +41,7 @@ class SitePolicy:
     metrics_leave: bool = True
     min_subjects: int = limited(1, between(1, 1_000_000))
     metric_decimals: int = limited(6, between(0, 6))
+    model_leaves: bool = False
     head_leaves: bool = True
     max_rank: int = limited(256, between(1, 256))
     max_blocks: int = limited(64, between(1, 64))

@@ -118,6 +118,7 @@ def site_config_template(kit: Path) -> Json:
             "metrics_leave": True,
             "min_subjects": 5,
             "metric_decimals": 3,
+            "model_leaves": False,
             "head_leaves": False,
             "max_rank": 16,
             "max_blocks": 4,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from med_duallora.adapter.lora import DualLoRALinear
 from med_duallora.backbone import check_checkpoint, load_classifier
 from med_duallora.export.merged import merged_tensors, write_merged
 from tests.unit.export.trained import JOBS, TINY, tiny_images, trained_model
@@ -42,6 +43,7 @@ def test_both_adapters_are_in_it() -> None:
     merged = merged_tensors(model)
     name = f"encoder.blocks.{model.cut}.attn.q"
     layer = model.classifier.get_submodule(name)
+    assert isinstance(layer, DualLoRALinear)
     change = merged[f"{name}.weight"] - layer.base.weight
     a, b = layer.factors()
     torch.testing.assert_close(change, b @ a, rtol=0, atol=1e-5)
