@@ -1,7 +1,7 @@
 """The card of a model: what it is, who trained it on what, how good it was, and what it is not for.
 
-It is made from what the server knows, the adapter's manifest and, where there is one, the evaluation of its run. It names
-sites as the federation does, and no path, subject or setting of any site's own configuration.
+It is made from what the server knows: the adapter's manifest and, where there is one, the evaluation of its run. It
+names sites as the federation does, and no path, subject or setting of any site's own configuration.
 """
 
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ LIMITS = (
 )
 LICENCE = {
     "code": "Apache-2.0 (med-duallora)",
-    "weights": "the terms of the data sets that the sites trained on apply to the adapters, and those of the backbone's "
-    "weights to everything that holds them (CineMA's published weights: MIT)",
+    "weights": "the terms of the data sets that the sites trained on apply to the adapters, and those of the "
+    "backbone's weights to everything that holds them (CineMA's published weights: MIT)",
 }
 
 
@@ -44,7 +44,7 @@ def card_of(manifest: Mapping[str, Any], run: Run | None = None) -> dict[str, An
         manifest: of the global adapter.
         run: the run that it came from, with the evaluation; None: the card has no scores and no word on the subjects.
     """
-    job = JobConfig.from_dict(manifest["job"]) if "job" in manifest else JobConfig()
+    job = run.job if run else JobConfig.from_dict(manifest["job"])
     origin = run.origin if run else None
     return {
         "card_version": CARD_VERSION,
@@ -109,7 +109,7 @@ def _data(origin: Origin | None, run: Run | None) -> dict[str, Any]:
 
 
 def _scores(evaluation: Evaluation) -> dict[str, Any]:
-    """Return every score that the report shows: mean over the sites and by site, with intervals where they are known."""
+    """Return the scores that the report shows: mean over the sites and by site, with intervals where they are known."""
     return {
         variant: {name: _score(evaluation, variant, name) for name, score in SCORES.items() if score.in_report}
         for variant in VARIANTS

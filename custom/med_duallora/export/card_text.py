@@ -71,9 +71,7 @@ def _scores(scores: Values) -> list[str]:
     if not scores:
         return ["The card was made without an evaluation: no score is known."]
     names = list(next(iter(scores.values())))
-    rows = [
-        [VARIANTS[variant].heading, *(_mean(values[name]) for name in names)] for variant, values in scores.items()
-    ]
+    rows = [[VARIANTS[variant].heading, *(_mean(values[name]) for name in names)] for variant, values in scores.items()]
     text = "Means over the sites, each counting the same; 95 % intervals where the counts behind them are known."
     sites = scores["both"]["balanced_accuracy"]
     own = [
