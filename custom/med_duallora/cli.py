@@ -26,6 +26,7 @@ COMMANDS = (
     "jobs",
     "config",
     "report",
+    "export",
     "federation",
     "server-kit",
     "site-kit",
