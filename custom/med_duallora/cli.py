@@ -26,6 +26,7 @@ COMMANDS = (
     "jobs",
     "config",
     "report",
+    "predict",
     "export",
     "federation",
     "server-kit",

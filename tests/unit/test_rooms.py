@@ -23,7 +23,8 @@ ARROWS = {
     "pretraining": "__init__ errors support backbone cohorts",
     "adapter": "errors settings support backbone",
     "boundary": "errors measures settings support adapter",
-    "site": "errors measures settings support backbone cohorts adapter boundary",
+    "site": "__init__ errors measures settings support backbone cohorts adapter boundary",
+    "inference": "__init__ errors settings support backbone cohorts boundary site",
     "server": "__init__ errors measures settings support backbone adapter boundary",
     "site_kit": "__init__ errors settings support backbone cohorts adapter boundary site",
     "reference": "errors settings backbone adapter boundary",
@@ -36,7 +37,7 @@ ARROWS = {
     "flare.jobs": "__init__ errors measures settings support server site_kit flare.wire flare.site flare.server",
     "flare.local": "__init__ errors measures settings support cohorts site server site_kit flare.jobs",
     "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site server site_kit "
-    "reference report flare.jobs flare.local",
+    "inference reference report flare.jobs flare.local",
     "__main__": "cli",
 }
 """Every room, from the ground up, with the rooms that it may import: only such as stand above it in this table."""

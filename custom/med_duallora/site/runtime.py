@@ -163,6 +163,7 @@ class SiteRuntime:
         )
         of_training = {"cache_hits": float(cache.n_hits - n_hits), "cache_misses": float(cache.n_misses - n_misses)}
         self.model.fit_head(self.train_subjects, should_stop)  # so that the saved state can predict
+        self.model.fit_reference(self.train_subjects, should_stop)
         self.model.remember(SiteState(round_index, self.model.kept_state(), result.moments, self._cohort_sha256))
         metrics = {
             "train_loss": result.loss,
@@ -232,6 +233,7 @@ class SiteRuntime:
                     found[name] = self._predictions(test, should_stop)
         if state:
             self.model.fit_head(train, should_stop)
+            self.model.fit_reference(train, should_stop)
             self.model.remember(state)
         return found
 
