@@ -96,6 +96,7 @@ WRITERS: dict[str, Writer] = {
     "jobs check": Writer(lambda place, _: ["jobs", "check", "--write", "--checkout", place], _checkout),
     "config check": Writer(lambda place, _: ["config", "check", "--write", "--checkout", place], _checkout),
     "report": Writer(lambda place, world: ["report", world.run, "--out", place]),
+    "export --card": Writer(lambda place, world: ["export", "--card", place / "card", "--run-dir", world.run]),
     "federation up": Writer(lambda place, world: ["federation", "up", "--workspace", place, "--data", world.data]),
     "federation run": Writer(lambda place, world: ["federation", "run", "--workspace", place, "--data", world.data]),
     "federation submit": Writer(lambda place, _: ["federation", "submit", "--workspace", place], _federation),

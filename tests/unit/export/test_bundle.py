@@ -91,9 +91,7 @@ def by_monai(bundle: Path, out: Path, **scan: str) -> dict[str, Any]:
     return row
 
 
-def test_monai_predicts_as_the_model_of_a_prepared_scan(
-    bundle: Path, prepared: Path, tmp_path: Path
-) -> None:
+def test_monai_predicts_as_the_model_of_a_prepared_scan(bundle: Path, prepared: Path, tmp_path: Path) -> None:
     row = by_monai(bundle, tmp_path / "p.json", scan=str(prepared))
     assert row["probability"] == pytest.approx(expected(prepared), abs=1e-5)
     assert (row["scan"], row["threshold"]) == ("siemens000", 0.6)

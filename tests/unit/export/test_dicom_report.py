@@ -2,6 +2,7 @@
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -57,7 +58,7 @@ def test_pydicom_reads_who_what_and_that_nobody_verified_it(written: Path, study
 def test_highdicom_reads_the_algorithm_and_the_probability(written: Path) -> None:
     from highdicom import sr
 
-    report = sr.srread(written)
+    report: Any = sr.srread(written)
     (group,) = report.content.get_image_measurement_groups()
     (measured,) = group.get_measurements()
     assert measured.name.meaning == "Probability"
@@ -84,7 +85,8 @@ def test_the_call_is_that_of_the_threshold(study: Path, tmp_path: Path, probabil
     from highdicom import sr
 
     write_report(tmp_path / "r.dcm", Finding(probability, 0.6), cine_headers(study)[:1], MODEL)
-    (group,) = sr.srread(tmp_path / "r.dcm").content.get_image_measurement_groups()
+    report: Any = sr.srread(tmp_path / "r.dcm")
+    (group,) = report.content.get_image_measurement_groups()
     assert called in [item.value.meaning for item in group.get_qualitative_evaluations()]
 
 

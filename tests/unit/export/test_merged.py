@@ -45,8 +45,9 @@ def test_both_adapters_are_in_it() -> None:
     layer = model.classifier.get_submodule(name)
     assert isinstance(layer, DualLoRALinear)
     change = merged[f"{name}.weight"] - layer.base.weight
-    a, b = layer.factors()
-    torch.testing.assert_close(change, b @ a, rtol=0, atol=1e-5)
+    factors = layer.factors()
+    assert factors is not None
+    torch.testing.assert_close(change, factors[1] @ factors[0], rtol=0, atol=1e-5)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, full_disk) -> None:

@@ -54,7 +54,7 @@ def test_peft_computes_what_the_site_computes(kind: str, tmp_path: Path) -> None
     base.load_state_dict(load_file(tmp_path / "out" / "head.safetensors"), strict=False)
     import peft
 
-    found = peft.PeftModel.from_pretrained(base, str(tmp_path / "out"))
+    found: Any = peft.PeftModel.from_pretrained(base, str(tmp_path / "out"))
     assert alike(features(found.base_model.model, images), own_features(model, images, True, False))
     if (tmp_path / "out" / "local").is_dir():
         found.load_adapter(str(tmp_path / "out" / "local"), adapter_name="local")
