@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from med_duallora.adapter.lora import DualLoRALinear, SharedHead
 from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.backbone.checkpoint import POSITION
+from med_duallora.backbone.classifier import VIEW
 from med_duallora.support.files import atomic_path
 
-HEADS = ("cls", "sax")
+HEADS = ("cls", VIEW)
 """The heads in the order in which their summaries stand behind each other, see ``DualLoRAModel.summaries``."""
+NORM_BIASES = {"cls": "encoder.norm.bias", VIEW: f"enc_fusion_dict.{VIEW}.norm.bias"}
+"""The last bias before each head; only the first one's norm is also on the way to the second head."""
+FUSION_BIAS = f"enc_fusion_dict.{VIEW}.down_convs.0.bias"
+"""Added to the patch tokens between the two norms."""
 
 
 def merged_tensors(network: DualLoRAModel) -> dict[str, Tensor]:
@@ -34,19 +39,45 @@ def merged_tensors(network: DualLoRAModel) -> dict[str, Tensor]:
     for name, layer in adapted.items():
         found[f"{name}.weight"] = _summed(layer)
     found[POSITION] = classifier.token_embedding.pos_embed.detach().cpu().float().clone()
-    return {**found, **head_tensors(network)}
+    offsets = _centre(found, network)
+    return {**found, **head_tensors(network, offsets)}
 
 
-def head_tensors(network: DualLoRAModel) -> dict[str, Tensor]:
-    """Return both heads by CineMA's names, float32, with the statistics before them folded in."""
+def _centre(found: dict[str, Tensor], network: DualLoRAModel) -> dict[str, Tensor]:
+    """Take the statistics' means off in the last norms, and return what of them is then still to be taken off.
+
+    A head that took them off in its bias would subtract large numbers from each other: features differ little from
+    subject to subject beside their mean, and what is left would be rounded to a hundred-thousandth. The patch tokens
+    pass both norms, so what the first one takes off of them is put back between the two.
+    """
+    means = dict(zip(HEADS, network.head_norm.mean.detach().cpu().double().chunk(2), strict=True))
+    left = {}
+    for name, key in NORM_BIASES.items():
+        before = found[key].double()
+        found[key] = (before - means[name]).float()
+        taken = before - found[key].double()
+        left[name] = means[name] - taken
+        if name == "cls":
+            found[FUSION_BIAS] = (found[FUSION_BIAS].double() + taken).float()
+    return left
+
+
+def head_tensors(network: DualLoRAModel, means: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return both heads by CineMA's names, float32, with the statistics before them folded in.
+
+    Args:
+        network: whose heads.
+        means: what the biases take off by head, where it is not the statistics' mean.
+    """
     norm = network.head_norm
-    means, scales = norm.mean.detach().cpu().double().chunk(2), norm.scale.detach().cpu().double().chunk(2)
+    if means is None:
+        means = dict(zip(HEADS, norm.mean.detach().cpu().double().chunk(2), strict=True))
     found = {}
-    for name, mean, scale in zip(HEADS, means, scales, strict=True):
+    for name, scale in zip(HEADS, norm.scale.detach().cpu().double().chunk(2), strict=True):
         weight, bias = _linear(network.classifier.pred_head_dict[name])
         weight = weight / scale
         found[f"pred_head_dict.{name}.weight"] = weight.float()
-        found[f"pred_head_dict.{name}.bias"] = (bias - weight @ mean).float()
+        found[f"pred_head_dict.{name}.bias"] = (bias - weight @ means[name]).float()
     return found
 
 

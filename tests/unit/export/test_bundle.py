@@ -11,7 +11,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from med_duallora.inference.scan import ScanSource
 from monai.bundle import run, verify_metadata
 
 import med_duallora
@@ -19,6 +18,7 @@ from med_duallora.errors import InputError, ScanError
 from med_duallora.export.bundle import metadata, write_bundle
 from med_duallora.export.card import card_of
 from med_duallora.export.monai_parts import PrepareScan
+from med_duallora.inference.scan import ScanSource
 from med_duallora.site.features import FeatureSource
 from med_duallora.site.prediction import predict_volumes
 from tests.conftest import write_tiny_cohort

@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from med_duallora.adapter.lora import DualLoRALinear
 from med_duallora.backbone import check_checkpoint, load_classifier
-from med_duallora.export.merged import merged_tensors, write_merged
+from med_duallora.export.merged import NORM_BIASES, merged_tensors, write_merged
 from tests.unit.export.trained import JOBS, TINY, tiny_images, trained_model
 from tests.unit.tiny import digest
 
@@ -24,6 +24,27 @@ def test_the_packages_own_loader_gives_the_same_logits(kind: str, tmp_path) -> N
     assert (found - expected).abs().max() < 1e-5
     assert expected.abs().max() > 0.1, "a model that says nothing proves nothing"
     assert digest(model.state_dict()) == before
+
+
+def test_heads_read_centred_features(tmp_path) -> None:
+    """A head that took the means off itself would subtract large numbers, and round away what subjects differ in."""
+    model, images, path = trained_model(JOBS["med-duallora"]), tiny_images(4), tmp_path / "merged.safetensors"
+    with torch.no_grad():
+        for key in NORM_BIASES.values():
+            model.classifier.get_parameter(key).add_(torch.linspace(-40, 40, TINY.embed_dim))
+        model.head_norm.fit(model.summaries(model.trunk(images)))
+        expected = model(images)
+        write_merged(path, model, {})
+        merged = load_classifier(path, TINY)
+        cls, patches = merged.features(images)
+        found = merged(images)
+    assert model.head_norm.mean.abs().max() > 30
+    for part in (cls[:, 0], patches.mean(dim=1)):
+        assert part.mean(dim=0).abs().max() < 1e-4
+    for name, head in merged.pred_head_dict.items():
+        own = model.classifier.pred_head_dict[name]
+        assert (head.bias - own.bias).abs().max() < 1e-3
+    assert (found - expected).abs().max() < 1e-3
 
 
 def test_it_is_the_file_that_cinema_writes(tmp_path) -> None:
