@@ -8,6 +8,7 @@ train reply: the site's filter, the job's filter, the guard, and the line of the
 """
 
 import argparse
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import JOB_COMPONENT, FederatedJob
 from med_duallora.flare.wire.payload import TrainReply
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.runtime import SiteRuntime
 from med_duallora.support.files import write_json
 
@@ -80,7 +82,9 @@ def _measured(job: JobConfig, data: Path, scratch: Path, repeats: int) -> dict[s
     model = build_classifier(BackboneConfig.preset(job.backbone), seed=0)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, checkpoint)
     values = {"data_dir": str(data), "state_dir": str(scratch / "state"), "cache_dir": str(scratch / "cache")}
-    write_json(scratch / "site.json", {**values, "backbone_checkpoint": str(checkpoint), "device": "cpu"})
+    policy = dataclasses.asdict(SitePolicy.for_one_machine())
+    settings = {"backbone_checkpoint": str(checkpoint), "device": "cpu", "policy": policy}
+    write_json(scratch / "site.json", {**values, **settings})
     runtime = SiteRuntime("benchmark", job, SiteConfig.from_file(scratch / "site.json"))
     state = initial_global_state(job)
     runtime.train_round(state, 0)

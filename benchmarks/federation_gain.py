@@ -21,6 +21,7 @@ from med_duallora.engine import run_federation
 from med_duallora.measures import SCORES, VARIANTS, score_name
 from med_duallora.pretraining.data import find_cohorts
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.support.files import write_json
 from med_duallora.support.progress import track
 from med_duallora.support.seeds import generator
@@ -60,6 +61,7 @@ def _repetition(cohorts: list[PreparedCohort], job: JobConfig, options: argparse
                 "cpu",
                 options.threads,
                 16384,
+                SitePolicy.for_one_machine(),
             )
         evaluation = run_federation(job, sites).evaluation
     scores = {

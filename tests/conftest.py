@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SITES = ("siemens", "philips", "ge", "canon")
@@ -140,6 +141,7 @@ def tiny_sites(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: P
             cache_dir=tmp_path / site / "cache",
             backbone_checkpoint=tiny_checkpoint,
             device="cpu",
+            policy=SitePolicy.for_one_machine(),
         )
         for site, folder in tiny_cohorts.items()
     }
@@ -149,6 +151,7 @@ def write_tiny_cohort(
     folder: Path, vendor: str, seed: int, n_subjects: int = 10, n_by_split: tuple[int, int, int] = (6, 2, 2)
 ) -> Path:
     """Write a prepared cohort (see design: same file naming as CineMA's processed data)."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     splits = [split for split, n in zip(("train", "val", "test"), n_by_split, strict=True) for _ in range(n)]
     rows = []

@@ -16,7 +16,7 @@ class Subjects(Enum):
     VALIDATION = "val"
     TEST = "test"
     NONE = "none"
-    """Of work, time or memory, or how many subjects there are: nothing about any of them."""
+    """Of work, time or memory, or how many subjects are trained on: nothing about any of them."""
 
 
 class Kind(Enum):
@@ -216,8 +216,8 @@ _ENTRIES = (
             server_word="mean bal. accuracy", averaged=True,
             curve=Curve("accuracy", "The global adapter that came in, with the site's own local adapter, scored before "
                         "the round's training (dashed: chance).", chance=0.5)),
-    # of training subjects in a train reply, where it equals the weight; of test subjects in a validate reply
-    Measure("n_subjects", 0, 1e9, Subjects.NONE, Kind.COUNT, TRAINED | EVALUATED, "subjects",
+    # it equals the weight: a site whose training subjects are too few to be counted takes no part at all
+    Measure("n_subjects", 0, 1e9, Subjects.NONE, Kind.COUNT, TRAINED, "training subjects",
             tag="train/subjects", column="subjects"),
     Measure("n_steps", 0, 1e9, Subjects.NONE, Kind.COUNT, TRAINED, "optimizer steps", tag="train/steps"),
     Measure("steps_per_second", 0, 1e9, Subjects.NONE, Kind.SCORE, ASKED, "optimizer steps per second",
@@ -229,6 +229,7 @@ _ENTRIES = (
     Measure("cache_hits", 0, 1e9, Subjects.NONE, Kind.COUNT, TRAINED, "cached features used", tag="cache/hits"),
     Measure("cache_misses", 0, 1e9, Subjects.NONE, Kind.COUNT, TRAINED, "features computed", tag="cache/misses"),
     *(evaluated(variant, score) for variant in VARIANTS for score in SCORES),
+    Measure("n_test_subjects", 0, 1e9, Subjects.TEST, Kind.COUNT, EVALUATED, "test subjects", tag="test/subjects"),
     Measure("n_positive", 0, 1e9, Subjects.TEST, Kind.COUNT, EVALUATED, "diseased test subjects",
             tag="test/n_positive"),
     Measure("n_negative", 0, 1e9, Subjects.TEST, Kind.COUNT, EVALUATED, "normal test subjects",

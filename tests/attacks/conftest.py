@@ -71,7 +71,7 @@ def trained(attacked_job, tiny_cohorts, tiny_checkpoint, tmp_path_factory) -> tu
         cache_dir=home / "cache",
         backbone_checkpoint=tiny_checkpoint,
         device="cpu",
-        policy=SitePolicy(min_subjects=2, metric_decimals=3, head_leaves=False),
+        policy=SitePolicy(min_subjects=1, min_train_subjects=6),
     )
     runtime = SiteRuntime(SITE, attacked_job, config)
     state = initial_global_state(attacked_job)

@@ -55,7 +55,8 @@ def test_a_job_that_demands_more_gets_nothing(row, process, attacked_job, contra
 
 FLOOR = [
     ("metrics where none may leave", {"metrics_leave": False}, "metric cache_hits is more than"),
-    ("a loss over too few subjects", {"min_subjects": 7}, "metric train_loss is more than"),
+    ("an adapter of too few subjects of a class", {"min_subjects": 4}, "fewer training subjects than its policy.min_s"),
+    ("an adapter of too few subjects", {"min_train_subjects": 7}, "fewer training subjects than its policy.min_train"),
     ("a score over too few subjects", {"min_subjects": 3}, "metric val_balanced_accuracy is more than"),
     ("digits that the policy cuts", {"metric_decimals": 0}, "is more than this site's policy lets out"),
 ]

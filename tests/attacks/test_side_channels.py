@@ -201,7 +201,7 @@ def test_statistics_carry_nothing_else(trick: str, info: dict[str, Any], process
 
 
 def test_a_running_loss_of_a_small_batch_is_not_shown(process, trained, site_files: tuple[Path, Path]):
-    text = site_files[0].read_text().replace('"min_subjects": 2', '"min_subjects": 5')
+    text = site_files[0].read_text().replace('"min_subjects": 1', '"min_subjects": 3')
     site_files[0].write_text(text)
     site = process()
     site.engine.components["learner"]._statistics = {"phase": "training", "train_loss": 0.5, "n_steps": 1}

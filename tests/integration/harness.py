@@ -40,10 +40,11 @@ SETTINGS = (
 SITE_SETTINGS = (
     "device=cpu",
     "policy.min_subjects=1",
+    "policy.min_train_subjects=6",
     "policy.metric_decimals=6",
     'policy.job_limits=["1 <= train.local_epochs <= 1000", "1 <= train.n_rounds <= 10000"]',
 )
-"""The tiny cohorts have two validation subjects, too few for the floor of the site kit."""
+"""The tiny cohorts have six training and two validation subjects, too few for the floors of the site kit."""
 PATIENCE_S = 420.0
 MEET_S = 8.0
 """More than the sites of a round begin its training apart."""

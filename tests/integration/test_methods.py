@@ -16,6 +16,7 @@ from med_duallora.engine import run_federation
 from med_duallora.report.collect import read_run
 from med_duallora.server.artifact import load_adapter
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 from tests.integration.programs import med_duallora, output_of, repeated
 
 pytestmark = pytest.mark.flare
@@ -32,8 +33,10 @@ def test_the_simulator_and_one_process_give_the_same_adapter(
     case: str, tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     job = USUAL.with_overrides((*SETTINGS, case))
+    policy = SitePolicy.for_one_machine()
     sites = {
-        site: SiteConfig(tiny_cohorts[site], tmp_path / site, tmp_path / "cache", tiny_checkpoint) for site in SITES
+        site: SiteConfig(tiny_cohorts[site], tmp_path / site, tmp_path / "cache", tiny_checkpoint, policy=policy)
+        for site in SITES
     }
     alone = run_federation(job, sites)
     places = ["--data", str(tiny_cohorts["ge"].parent), "--workspace", str(tmp_path / "run")]

@@ -23,6 +23,7 @@ from med_duallora.flare.local.simulation import Simulation
 from med_duallora.report import read_run
 from med_duallora.server.artifact import load_adapter
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.settings.workflow import WorkflowConfig
 from tests.conftest import SITES, write_tiny_cohort
 from tests.integration.capture_filter import CaptureFilter
@@ -108,7 +109,10 @@ def command_line(workspace: Path, data: Path, checkpoint: Path, *more: str) -> F
 
 def in_one_process(sites: Iterable[str], cohorts: dict[str, Path], checkpoint: Path, folder: Path) -> FederationResult:
     places = {site: (cohorts[site], folder / site, folder / "cache", checkpoint) for site in sites}
-    return run_federation(JOB, {site: SiteConfig(*place, device="cpu") for site, place in places.items()})
+    policy = SitePolicy.for_one_machine()
+    return run_federation(
+        JOB, {site: SiteConfig(*place, device="cpu", policy=policy) for site, place in places.items()}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from nvflare.cli import parse_args
 
 from med_duallora.cli import build_parser
+from med_duallora.settings.config import SiteConfig
 from tests.conftest import REPOSITORY
 
 GUIDES = sorted((REPOSITORY / "poc").rglob("*.md"))
@@ -122,3 +123,17 @@ def test_every_python_file_that_is_named_exists(document: Path) -> None:
     known = [f"/{path.relative_to(REPOSITORY)}" for path in places]
     named = re.findall(r"[\w/]+\.py\b", document.read_text(encoding="utf-8"))
     assert [name for name in named if not any(path.endswith(f"/{name}") for path in known)] == []
+
+
+def test_every_site_configuration_that_a_document_shows_is_complete(tmp_path: Path) -> None:
+    """It is what somebody copies: with a key of the policy missing, no job would start there."""
+    shown = [
+        block
+        for document in DOCUMENTS
+        for language, block in FENCED.findall(document.read_text(encoding="utf-8"))
+        if language == "json" and '"data_dir"' in block
+    ]
+    assert shown
+    for block in shown:
+        (tmp_path / "site.json").write_text(block)
+        SiteConfig.from_file(tmp_path / "site.json")

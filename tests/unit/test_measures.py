@@ -35,12 +35,12 @@ from med_duallora.report.html import to_html
 from med_duallora.report.markdown import to_markdown
 from med_duallora.server.monitoring import round_summary
 from med_duallora.settings.config import JobConfig, SiteConfig
-from med_duallora.settings.policy import SitePolicy
+from med_duallora.settings.policy import ClassSizes, SitePolicy
 from tests.unit.report.conftest import evaluation, finished_run, round_record
 from tests.unit.tiny_site import START, runtime_of
 
 JOB = JobConfig(backbone="cinema-tiny")
-MANY = dict.fromkeys(("train", "val", "test"), 99)
+MANY = dict.fromkeys(("train", "val", "test"), (99, 99))
 WITHOUT_ENTRY = {
     "train_accuracy": 0.5,
     "train_grad_norm": 0.5,
@@ -102,9 +102,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     names: set[str] = set()
     whole = SitePolicy.allowed_metrics
 
-    def noted(policy: SitePolicy, metrics: Mapping[str, float], n_subjects: Mapping[str, int]) -> dict[str, float]:
+    def noted(policy: SitePolicy, metrics: Mapping[str, float], sizes: Mapping[str, ClassSizes]) -> dict[str, float]:
         names.update(metrics)
-        return whole(policy, metrics, n_subjects)
+        return whole(policy, metrics, sizes)
 
     monkeypatch.setattr(SitePolicy, "allowed_metrics", noted)
     return names
@@ -155,9 +155,10 @@ def test_an_entry_that_was_made_without_subjects_does_not_leave(monkeypatch: pyt
 @pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if measure.leaves])
 def test_the_floor_looks_at_the_subjects_of_the_entry(name: str) -> None:
     policy, split = SitePolicy(min_subjects=5), MEASURES[name].subjects.value
-    assert set(policy.allowed_metrics({name: 0.5}, {**MANY, split: 5})) == {name}
+    assert set(policy.allowed_metrics({name: 0.5}, {**MANY, split: (5, 5)})) == {name}
     kept_back = MEASURES[name].subjects is not Subjects.NONE
-    assert set(policy.allowed_metrics({name: 0.5}, {**MANY, split: 4})) == (set() if kept_back else {name})
+    for few in ((4, 99), (99, 4), (0, 99)):
+        assert set(policy.allowed_metrics({name: 0.5}, {**MANY, split: few})) == (set() if kept_back else {name})
 
 
 # ---- adding a measure is adding its entry
@@ -199,8 +200,8 @@ def test_a_new_entry_is_in_the_contract_and_under_the_policy(added: Measure) -> 
     assert contract.check_metrics({added.name: 0.5}, Place.TRAIN_REPLY) == {added.name: 0.5}
     assert contract.allowed_statistics({added.name: 0.5}) == {added.name: 0.5}
     policy = SitePolicy(min_subjects=5, metric_decimals=1)
-    assert policy.allowed_metrics({added.name: 0.53}, {**MANY, "train": 5}) == {added.name: 0.5}
-    assert policy.allowed_metrics({added.name: 0.53}, {**MANY, "train": 4}) == {}
+    assert policy.allowed_metrics({added.name: 0.53}, {**MANY, "train": (5, 5)}) == {added.name: 0.5}
+    assert policy.allowed_metrics({added.name: 0.53}, {**MANY, "train": (4, 99)}) == {}
 
 
 def test_a_new_entry_changes_the_contract_that_sites_pin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,4 +245,4 @@ def test_a_new_score_has_entries_for_every_variant_and_a_table(run: Path, monkey
     assert "Test F1 score" in text and "0.62" in text and "balance of sensitivity and precision" in text
     assert "both.f1" in EgressContract.for_job(JOB).metric_names(Place.VALIDATE_REPLY)
     assert MEASURES["both.f1"].tag == "test/both/f1"
-    assert SitePolicy(min_subjects=5).allowed_metrics({"both.f1": 0.5}, {**MANY, "test": 4}) == {}
+    assert SitePolicy(min_subjects=5).allowed_metrics({"both.f1": 0.5}, {**MANY, "test": (99, 4)}) == {}

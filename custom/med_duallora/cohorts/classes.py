@@ -2,17 +2,38 @@
 
 from collections.abc import Sequence
 
-from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.cohorts.prepared import PreparedCohort, PreparedSubject
 from med_duallora.errors import UnfitError
+from med_duallora.settings.policy import SitePolicy
 
 NAMES = ("normal (NOR)", "diseased")
 NEEDS_BOTH = "training needs both classes"
+
+
+def class_sizes(subjects: Sequence[PreparedSubject]) -> tuple[int, int]:
+    """Return the number of normal and of diseased subjects."""
+    n_diseased = sum(subject.label for subject in subjects)
+    return len(subjects) - n_diseased, n_diseased
 
 
 def untrainable(cohort: PreparedCohort) -> str:
     """Return why a cohort cannot be trained on, and after the first colon what would help; empty where it can be."""
     lack = lacking_class(cohort)
     return f"{NEEDS_BOTH}, and {lack}" if lack else ""
+
+
+def too_few(cohort: PreparedCohort, policy: SitePolicy) -> str:
+    """Return which floor of a site its training split does not reach, and after the first colon what would help."""
+    n_normal, n_diseased = class_sizes(cohort.split("train"))
+    key = policy.short_of((n_normal, n_diseased))
+    if not key:
+        return ""
+    each = {"min_subjects": "of each class", "min_train_subjects": "in all"}[key]
+    return (
+        f"its train split has {n_normal} {NAMES[0]} and {n_diseased} {NAMES[1]} subjects, and an adapter leaves this "
+        f"site only from {getattr(policy, key)} {each} on (policy.{key}): prepare a cohort with more training "
+        f"subjects, or lower policy.{key} where this site agrees to it"
+    )
 
 
 def check_trainable(labels: Sequence[int]) -> None:

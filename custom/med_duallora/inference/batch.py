@@ -18,6 +18,7 @@ from med_duallora.inference.saved import RESEARCH_USE
 from med_duallora.inference.scan import ScanSource
 from med_duallora.support.files import check_writable, read_object, write_json, write_text
 from med_duallora.support.locks import locked
+from med_duallora.support.private import private_folder
 from med_duallora.support.progress import track
 
 JSON_FILE, CSV_FILE = "predictions.json", "predictions.csv"
@@ -25,6 +26,11 @@ COLUMNS = (
     *("scan", "probability", "threshold", "decision", "farther_than", "against_trust", "remarks", "refused"),
     *("source", "source_es"),
 )
+VALUES = (
+    *("probability", "threshold", "decision", "distance", "farther_than"),
+    *("n_slices", "spacing", "crop_centre", "crop_confidence", "crop_window"),
+)
+"""What a row holds besides; null where a scan was refused, or nothing tells it."""
 SEPARATOR = "; "
 SAVE_EVERY_S = 5.0
 """What a killed run loses at most, beside the scan that it was at."""
@@ -69,6 +75,7 @@ def predict_batch(model: TrainedModel, sources: Sequence[ScanSource], out: Path,
     keys = [_key(source) for source in sources]
     if len(set(keys)) < len(keys):
         raise InputError(f"{next(key for key in keys if keys.count(key) > 1)[0]} is given more than once")
+    private_folder(out)
     check_writable(out)
     with locked(out, InputError(f"another run of predict is writing to {out}; wait for it or choose another --out")):
         earlier = {} if fresh else _earlier(out, model)
@@ -87,7 +94,6 @@ def row_of(source: ScanSource, digest: str, prediction: Prediction) -> Row:
         "farther_than": distance.nearer if distance else None,
         "against_trust": list(prediction.against_trust),
         "remarks": list(prediction.remarks),
-        "refused": "",
         "n_slices": scan.n_slices,
         "spacing": list(scan.spacing) if scan.spacing else None,
         "crop_centre": scan.crop_centre,
@@ -127,15 +133,7 @@ def _one(model: TrainedModel, source: ScanSource, earlier: Row | None, out: Path
             return earlier, True
         return row_of(source, digest, model.predict(source.read(out))), False
     except ScanError as error:
-        nothing = dict.fromkeys(("probability", "threshold", "decision", "distance", "farther_than"))
-        return {
-            **_origin(source, digest),
-            **nothing,
-            "against_trust": [],
-            "remarks": [],
-            "refused": str(error),
-            "reason": error.reason,
-        }, False
+        return {**_origin(source, digest), "refused": str(error), "reason": error.reason}, False
 
 
 def _key(source: ScanSource) -> tuple[str, str]:
@@ -144,7 +142,8 @@ def _key(source: ScanSource) -> tuple[str, str]:
 
 def _origin(source: ScanSource, digest: str) -> Row:
     path, es = _key(source)
-    return {"scan": source.name, "source": path, "source_es": es, "content_sha256": digest}
+    names = {"scan": source.name, "source": path, "source_es": es, "content_sha256": digest}
+    return {**names, **dict.fromkeys(VALUES), "against_trust": [], "remarks": [], "refused": "", "reason": ""}
 
 
 def _earlier(out: Path, model: TrainedModel) -> dict[tuple[str, str], Row]:

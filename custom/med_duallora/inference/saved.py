@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from med_duallora import __version__
@@ -24,6 +24,8 @@ from med_duallora.site.model import identity_of
 from med_duallora.site.state import JOB_FILE, STATE_FILE, SiteState, read_state
 from med_duallora.support.digest import content_digest
 from med_duallora.support.files import atomic_path, parsed_object, read_object
+from med_duallora.support.private import LINK, open_own
+from med_duallora.support.tensors import read_tensors
 
 RESEARCH_USE = "Research use only, not for diagnosis."
 MODEL_VERSION = "1"
@@ -92,11 +94,12 @@ def read_saved(path: Path) -> SavedModel:
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist; {HINT}")
     try:
-        with safe_open(path, framework="numpy") as stream:
-            is_model = FACTS in (stream.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path} is damaged or not a safetensors file; {HINT}") from error
-    return _of_file(path) if is_model else _of_run(path)
+        with open_own(path) as stream:
+            metadata, tensors = read_tensors(stream, "numpy")
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        why = LINK if path.is_symlink() else "it is damaged or not a safetensors file"
+        raise ArtifactError(f"{path} cannot be used: {why}; {HINT}") from error
+    return _of_file(path, metadata, tensors) if FACTS in metadata else _of_run(path)
 
 
 def save_model(saved: SavedModel, target: Path) -> Path:
@@ -178,14 +181,11 @@ def _job_beside(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{folder / JOB_FILE} cannot be read: {error}") from error
 
 
-def _of_file(path: Path) -> SavedModel:
+def _of_file(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> SavedModel:
+    text = metadata[FACTS]
     try:
-        with safe_open(path, framework="numpy") as stream:
-            metadata = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        text = metadata[FACTS]
         facts = parsed_object(text)
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except ValueError as error:
         raise ArtifactError(f"model file {path} is damaged: {error}") from error
     if metadata.get(CHECKSUM) != content_digest(tensors, {FACTS: text}):
         raise ArtifactError(f"model file {path} is damaged: its bytes are not those that were written")

@@ -11,8 +11,8 @@ from med_duallora.adapter.aggregations import AGGREGATIONS
 from med_duallora.adapter.methods import METHODS
 from med_duallora.backbone.config import PRESETS
 from med_duallora.errors import InputError
-from med_duallora.reference.docstrings import described
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.docstrings import described
 from med_duallora.settings.kinds import is_group, kinds_of, named
 from med_duallora.settings.limits import limit_of
 from med_duallora.settings.workflow import WorkflowConfig
@@ -89,8 +89,8 @@ WORKFLOW = Scope(
 SITE = Scope(
     "site",
     "Site settings",
-    "What a site decides for itself, in its JSON file; nothing of it ever leaves the site. `site-kit` writes stricter "
-    "values of `policy` than these defaults, which suit a study on one machine.",
+    "What a site decides for itself, in its JSON file; nothing of it ever leaves the site. The defaults of "
+    "`policy` are the strict ones that `site-kit` writes; a site's file must name every key of it.",
     SiteConfig,
     "",
     "--site-set",

@@ -7,7 +7,7 @@ from med_duallora.measures import SCORES
 from med_duallora.report import drawing, plots, tables
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
 from med_duallora.report.finished import Run
-from med_duallora.report.summary import macro, macro_interval
+from med_duallora.report.summary import by_site, macro, macro_interval
 from med_duallora.settings.config import JobConfig
 
 NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis."
@@ -54,10 +54,15 @@ def headline(run: Run) -> str:
     """Say what both adapters reached against the start, and on how many subjects."""
     both, start = (macro(run.evaluation, variant, "balanced_accuracy") for variant in ("both", "backbone"))
     n_sites = len(run.evaluation.sites)
+    n_scored = len(by_site(run.evaluation, "both", "balanced_accuracy"))
+    scored = "the sites" if n_scored == n_sites else f"the {n_scored} of {n_sites} sites that gave one"
     subjects = _n_subjects(run)
     size = ("1 site" if n_sites == 1 else f"{n_sites} sites") + (f", {subjects} test subjects" if subjects else "")
     if both is None or start is None:
-        return f"Balanced accuracy cannot be compared ({size}): no site has a test split with both classes."
+        return (
+            f"Balanced accuracy cannot be compared ({size}): no site gave one; it takes a test split with enough "
+            "subjects of both classes."
+        )
     with_both, with_start = (
         f"{value:.2f}{f' (95 % interval {between})' if between else ''}"
         for value, between in (
@@ -66,7 +71,7 @@ def headline(run: Run) -> str:
         )
     )
     return (
-        f"Mean balanced accuracy over the sites: {with_both} with both adapters, {with_start} with the frozen backbone "
+        f"Mean balanced accuracy over {scored}: {with_both} with both adapters, {with_start} with the frozen backbone "
         f"and a fitted head. {size[0].upper()}{size[1:]}."
     )
 
@@ -162,14 +167,18 @@ def _leaving(run: Run) -> str:
     return (
         "A payload holds the tensors of the egress contract and nothing else; the job's filter builds it at the "
         "site, and the server checks it again. Alongside it go the site's weight, its training and validation metrics, "
-        f"and after the last round its test scores with the counts behind them. {refused}{reasons}"
+        "and after the last round its test scores with the counts behind them, each where both classes have as many "
+        f"subjects as the site demands. {refused}{reasons}"
     )
 
 
 def _coarseness(run: Run) -> str:
-    scores = run.evaluation.sites
-    if not all({"n_positive", "n_negative"} <= set(values) for values in scores.values()):
+    sites = run.evaluation.sites
+    scores = {site: values for site, values in sites.items() if {"n_positive", "n_negative"} <= set(values)}
+    if not scores:
         return f"{_subject(run)} The sites did not send the numbers of test subjects; read the scores with care."
+    silent = ", ".join(site for site in sites if site not in scores)
+    without = f" {silent} did not send the numbers." if silent else ""
     sizes = ", ".join(
         f"{site} {int(values['n_negative'])} + {int(values['n_positive'])}" for site, values in scores.items()
     )
@@ -179,7 +188,7 @@ def _coarseness(run: Run) -> str:
         if smallest
         else ""
     )
-    return f"{_subject(run)} Test subjects, NOR + disease: {sizes}.{step} Threshold 0.5, never tuned."
+    return f"{_subject(run)} Test subjects, NOR + disease: {sizes}.{without}{step} Threshold 0.5, never tuned."
 
 
 def _subject(run: Run) -> str:
@@ -196,7 +205,9 @@ def _failures(run: Run) -> list[Block]:
 
 
 def _n_subjects(run: Run) -> int:
-    return int(sum(scores.get("n_subjects", 0) for scores in run.evaluation.sites.values()))
+    """Return the number of test subjects; 0 where a site did not tell its own. Older runs have another name for it."""
+    told = [scores.get("n_test_subjects", scores.get("n_subjects")) for scores in run.evaluation.sites.values()]
+    return int(sum(n for n in told if n is not None)) if None not in told else 0
 
 
 def _glossary() -> list[Block]:

@@ -99,7 +99,8 @@ def _variants(run: Run, label: str) -> Picture:
     axes.set(xlim=(-0.03, 1.03), ylim=(len(rows) - 0.5, -0.5), xlabel="test balanced accuracy (dashed: chance)")
     axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
     axes.grid(visible=False, axis="y")
-    figure.legend(loc="outside upper center", ncols=2, columnspacing=1.4, handletextpad=0.3)
+    if shown:  # no site may have let its scores leave
+        figure.legend(loc="outside upper center", ncols=2, columnspacing=1.4, handletextpad=0.3)
     return _picture(
         figure,
         "variants.png",

@@ -28,7 +28,7 @@ from med_duallora.settings.limits import (
     sha256_or_empty,
     some_of,
 )
-from med_duallora.settings.policy import SitePolicy
+from med_duallora.settings.policy import SitePolicy, check_complete
 from med_duallora.settings.reading import assigned, built
 from med_duallora.support.files import read_object
 
@@ -252,18 +252,24 @@ class SiteConfig:
 
     @classmethod
     def from_file(cls, path: Path) -> "SiteConfig":
-        """Read a site's JSON configuration; errors name the file, the key and the limit."""
+        """Read a site's JSON configuration, which names every key of its policy.
+
+        Raises:
+            ConfigError: names the file, the key and the limit; or a key of the policy that is missing.
+        """
         where = f"site configuration {path.name} in {path.parent}"
         try:
-            values = read_object(path)
+            values = read_object(path, unique=True)
         except OSError as error:
             raise ConfigError(f"{where}: {error.strerror or error}; make it readable, or correct its path") from error
         except ValueError as error:
             raise ConfigError(f"{where}: {error}; correct it there") from error
         try:
-            return cls.from_dict(values)
+            config = cls.from_dict(values)
+            check_complete(values.get("policy", {}))
         except ConfigError as error:
             raise error.within(where) from error
+        return config
 
     @classmethod
     def find(cls, site: str, scope_properties: Mapping[str, Any] | None = None) -> "SiteConfig":

@@ -1,12 +1,18 @@
 """The site's privacy floor: what no job can ask for, whatever its author writes into it."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from med_duallora.errors import ConfigError
 from med_duallora.measures import MEASURES, Kind, Subjects
-from med_duallora.settings.job_limits import TEXT, Numbers, are_limits, beyond
+from med_duallora.settings.docstrings import described
+from med_duallora.settings.job_limits import ANY, TEXT, Numbers, are_limits, beyond
 from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, sha256_or_empty
+
+ClassSizes = tuple[int, int]
+"""Number of normal and of diseased subjects."""
 
 
 def _are_hashes(values: tuple[str, ...]) -> bool:
@@ -17,11 +23,14 @@ def _are_hashes(values: tuple[str, ...]) -> bool:
 class SitePolicy:
     """The privacy floor of a site, part of its own configuration and never of a job.
 
-    The defaults suit a study on one machine; the site kit writes stricter ones (see docs/privacy.md).
+    The defaults are the strict ones that the site kit writes (see docs/privacy.md), so that what nobody decided opens
+    nothing. What runs on one machine takes ``for_one_machine``.
 
     Args:
         metrics_leave: whether any metric leaves at all, counts and scores alike.
-        min_subjects: a score or loss leaves only where it was computed from at least this many subjects.
+        min_subjects: a score, a loss or a count of a split leaves only where each of the two classes has at least this
+            many subjects in it; the adapter only where both have that many training subjects. 0: no floor.
+        min_train_subjects: the adapter leaves only where it was trained on at least this many subjects.
         metric_decimals: scores, losses and times are rounded to this many decimals.
         model_leaves: whether ``med-duallora export`` may write this site's own model without being told each time that
             the file stays here; it holds the local adapter and the head.
@@ -39,12 +48,13 @@ class SitePolicy:
     """
 
     metrics_leave: bool = True
-    min_subjects: int = limited(1, between(1, 1_000_000))
-    metric_decimals: int = limited(6, between(0, 6))
+    min_subjects: int = limited(5, between(0, 1_000_000))
+    min_train_subjects: int = limited(10, between(1, 1_000_000))
+    metric_decimals: int = limited(3, between(0, 6))
     model_leaves: bool = False
-    head_leaves: bool = True
-    max_rank: int = limited(256, between(1, 256))
-    max_blocks: int = limited(64, between(1, 64))
+    head_leaves: bool = False
+    max_rank: int = limited(16, between(1, 256))
+    max_blocks: int = limited(4, between(1, 64))
     backbone_sha256: str = limited("", sha256_or_empty())
     contract_sha256: tuple[str, ...] = limited(
         (), Limit("a list of hashes, each of 64 lower-case hexadecimal digits", _are_hashes)
@@ -57,6 +67,19 @@ class SitePolicy:
 
     def __post_init__(self) -> None:
         check_limits(self, "policy.")
+
+    @classmethod
+    def for_one_machine(cls) -> "SitePolicy":
+        """Return the policy of a study on one machine: nothing leaves it, and one person chooses job and policy."""
+        return cls(
+            min_subjects=0,
+            min_train_subjects=1,
+            metric_decimals=6,
+            head_leaves=True,
+            max_rank=256,
+            max_blocks=64,
+            job_limits=(ANY,),
+        )
 
     def check_job(
         self, *, rank: int, n_blocks: int, sends_head: bool, contract_sha256: str, job_sha256: str, numbers: Numbers
@@ -99,18 +122,25 @@ class SitePolicy:
             why = f"pinned, but the job's backbone checkpoint is {sha256}"
             raise self._refusal("backbone_sha256", why, f"empty, or {sha256}")
 
-    def allowed_metrics(self, metrics: Mapping[str, float], n_subjects: Mapping[str, int]) -> dict[str, float]:
+    def short_of(self, train: ClassSizes) -> str:
+        """Return the key of the floor that a training split does not reach; empty where its adapter may leave."""
+        if min(train) < self.min_subjects:
+            return "min_subjects"
+        return "min_train_subjects" if sum(train) < self.min_train_subjects else ""
+
+    def allowed_metrics(self, metrics: Mapping[str, float], n_subjects: Mapping[str, ClassSizes]) -> dict[str, float]:
         """Return what of a site's metrics may leave it; applying it twice gives the same.
 
         What the table of measures has no entry for does not leave, whoever lists it.
 
         Args:
             metrics: by name.
-            n_subjects: number of subjects by split: train, val, test.
+            n_subjects: number of subjects of each class by split: train, val, test.
         """
         if not self.metrics_leave:
             return {}
-        enough = {split for split in Subjects if n_subjects.get(split.value, 0) >= self.min_subjects} | {Subjects.NONE}
+        floor = self.min_subjects
+        enough = {split for split in Subjects if min(n_subjects.get(split.value, (0, 0))) >= floor} | {Subjects.NONE}
         return {
             name: round(value, self.metric_decimals) if measure.kind is Kind.SCORE else value
             for name, value in metrics.items()
@@ -126,3 +156,25 @@ class SitePolicy:
             value=getattr(self, name),
             limit=limit,
         )
+
+
+def check_complete(values: Mapping[str, Any]) -> None:
+    """Refuse a policy that leaves a key out: what a site lets out is written down by the site, every key of it.
+
+    Args:
+        values: the policy as a site's file has it; its other mistakes are found elsewhere.
+
+    Raises:
+        ConfigError: names the keys, the meaning of the first one and how it is added.
+    """
+    missing = [field for field in dataclasses.fields(SitePolicy) if field.name not in values]
+    if not missing:
+        return
+    first, *others = missing
+    key, meaning = f"policy.{first.name}", described(SitePolicy)[first.name].rstrip(".")
+    also = f", as {'are' if len(others) > 1 else 'is'} " + ", ".join(f"policy.{field.name}" for field in others)
+    raise ConfigError(
+        f"setting {key!r} is missing{also if others else ''}; {key}: {meaning}. Add it: `med-duallora site-kit "
+        "--startup-kit KIT` writes what is missing with its strict value",
+        key=key,
+    )

@@ -6,7 +6,7 @@ They ask before a simulation, when a kit is looked at, when a site's process sta
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from med_duallora.cohorts.classes import untrainable
+from med_duallora.cohorts.classes import too_few, untrainable
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import CheckpointError, CohortError, ConfigError, UnfitError
 from med_duallora.settings.config import JobConfig, SiteConfig
@@ -34,7 +34,7 @@ def problems(config: SiteConfig, job: JobConfig | None = None, *, in_flare: bool
     found = [*place_problems(config, in_flare), *_device(config.device)]
     refused = _demands(config, job) if job else []
     if not refused:
-        found += [*_classes(config.data_dir), *_checkpoint(config.backbone_checkpoint)]
+        found += [*_subjects(config), *_checkpoint(config.backbone_checkpoint)]
         found += _backbone(config, job) if job else []
     found += refused
     first: dict[str, Problem] = {}
@@ -82,13 +82,15 @@ def _device(name: str) -> Iterator[Problem]:
         yield Problem("device", str(error).partition("; ")[0], "use cpu or auto")
 
 
-def _classes(cohort: Path) -> Iterator[Problem]:
-    start = f"data_dir = {str(cohort)!r}, but"
+def _subjects(config: SiteConfig) -> Iterator[Problem]:
+    """Look for both classes, and for as many training subjects as the policy demands."""
+    start = f"data_dir = {str(config.data_dir)!r}, but"
     try:
-        lack = untrainable(PreparedCohort.read(cohort))
+        cohort = PreparedCohort.read(config.data_dir)
     except CohortError as error:
         yield Problem("data_dir", f"{start} {error}", "prepare the cohort again", is_private=True)
         return
+    lack = untrainable(cohort) or too_few(cohort, config.policy)
     if lack:
         what, _, todo = lack.partition(": ")
         yield Problem("data_dir", f"{start} {what}", todo, is_private=True)

@@ -11,10 +11,12 @@ import torch
 from torch.nn import functional
 
 from med_duallora.boundary.contract import EgressContract
+from med_duallora.cohorts.classes import class_sizes
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
 from med_duallora.errors import StateError
 from med_duallora.measures import VARIANTS, score_name
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import ClassSizes
 from med_duallora.site.baseline import backbone_probabilities
 from med_duallora.site.fitness import check
 from med_duallora.site.model import SiteModel, State
@@ -78,9 +80,11 @@ class SiteRuntime:
         """Return what the model now holds of the trained parameters that stay."""
         return self.model.kept_state()
 
-    def n_subjects(self) -> dict[str, int]:
-        """Return the number of subjects by split."""
-        return {split: len(self.cohort.split(split)) for split in SPLITS}
+    def n_subjects(self) -> dict[str, ClassSizes]:
+        """Return the number of normal and of diseased subjects by split; of the training split, those trained on."""
+        return {split: class_sizes(self.cohort.split(split)) for split in SPLITS} | {
+            "train": class_sizes(self.train_subjects)
+        }
 
     def allowed_metrics(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return what the site's policy lets out of its metrics."""
@@ -184,7 +188,8 @@ class SiteRuntime:
         and ``both`` are the trained model with these adapters. Predictions stay at the site (predictions.json).
 
         Returns:
-            ``<variant>.<metric>`` where defined, and ``n_subjects``, ``n_positive``, ``n_negative``.
+            ``<variant>.<metric>`` where defined, and ``n_test_subjects``, ``n_positive``, ``n_negative``, as far as the
+            site's policy lets them out.
 
         The state then also holds this global adapter and the head's statistics for it: whoever predicts later uses the
         model that was evaluated here.
@@ -200,7 +205,7 @@ class SiteRuntime:
         subjects = self.cohort.split("test")
         labels = np.array([subject.label for subject in subjects], dtype=int)
         probabilities = self._variants(global_state, should_stop)
-        metrics = {"n_subjects": len(labels), "n_positive": labels.sum(), "n_negative": (1 - labels).sum()}
+        metrics = {"n_test_subjects": len(labels), "n_positive": labels.sum(), "n_negative": (1 - labels).sum()}
         for variant, chances in probabilities.items():
             metrics |= {score_name(variant, name): value for name, value in scores(labels, chances).items()}
         rows = [
@@ -215,7 +220,7 @@ class SiteRuntime:
         return self._offer(Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()})))
 
     def _keep_predictions(self, rows: list[dict[str, Any]]) -> None:
-        private_folder(self.model.directory)
+        private_folder(self.model.directory.parent, self.model.directory)
         try:
             path = self.model.directory / "predictions.json"
             write_json(path, {"not_for_diagnosis": True, "predictions": rows}, 0o600)

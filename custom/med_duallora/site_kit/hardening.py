@@ -10,10 +10,13 @@ from med_duallora.errors import KitError
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.kit import Json, SiteKit, read_kit, unknown_parts
 from med_duallora.site_kit.layout import is_ours
+from med_duallora.site_kit.modes import WideMode, narrow, wide_modes
 from med_duallora.site_kit.passable import check_passable
-from med_duallora.support.files import write_text
+from med_duallora.support.files import read_object, write_text
 
 SITE_CONFIG_FILE = "med_duallora_site.json"
+OF_FLARE = ("resources.json", "authorization.json", "privacy.json")
+"""What FLARE reads; a site configuration is readable by its account alone."""
 WHY = {
     "class_allow_list": "a job may build only the four classes that Med-DualLoRA needs at a site; FLARE's list holds "
     "log streamers, event converters and executors that send data by their own means",
@@ -26,6 +29,9 @@ WHY = {
     "scopes": "every job's results pass our egress filter, whatever the job says; the site configuration is found here",
     "default_scope": "a job that names no scope runs in ours; a job that names another is refused",
     "guard": "the egress guard acts after all filters of a job, and on fed events, statistics and error texts",
+    "mode": "other accounts of this machine must neither change the kit nor read its private keys",
+    "policy": "a site says itself what it lets out: a key that was missing has its strict value; change it where this "
+    "site agrees to more",
     "template": "fill in the paths and agree on the policy; nothing in this file leaves the site",
 }
 
@@ -56,7 +62,9 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
     """Close the channels of a site's startup kit; a second run changes nothing.
 
     Writes local/resources.json, local/authorization.json and local/privacy.json, and, where no site configuration is
-    given and none is there, a template of it (local/med_duallora_site.json).
+    given and none is there, a template of it (local/med_duallora_site.json). To one that is there it adds the keys of
+    the policy that are missing, with their strict values, and changes nothing else in it. Other accounts lose the
+    rights to change what is in the kit and to read its private keys.
 
     Args:
         startup_kit: directory with ``startup`` and ``local``, as FLARE's provisioning made it.
@@ -84,12 +92,23 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
         "authorization.json": wanted.authorization(kit.authorization),
         "privacy.json": wanted.privacy(place),
     }
+    changes = list(_changes(kit, files))
     if site_config is None and not place.exists():
         files[SITE_CONFIG_FILE] = wanted.site_config_template(kit.directory)
-    changes = list(_changes(kit, files))
+        changes.append(Change(f"local/{SITE_CONFIG_FILE}", "template", "not there", "written", WHY["template"]))
+    elif added := list(_policy_changes(place)):
+        files[str(place)] = wanted.completed(read_object(place))
+        changes += added
+    wide = wide_modes(kit.directory)
+    changes += map(_mode_change, wide)
     if not dry_run:
+        narrow(wide)
         _write(kit, files)
     return changes
+
+
+def _mode_change(found: WideMode) -> Change:
+    return Change(str(found.path), "mode", f"{found.before:o}", f"{found.after:o}", WHY["mode"])
 
 
 def _without_ours(kit: SiteKit) -> SiteKit:
@@ -126,8 +145,6 @@ def _changes(kit: SiteKit, files: Mapping[str, Json]) -> Iterator[Change]:
         closed = ", ".join(wanted.CLOSED_RIGHTS)
         yield Change("local/authorization.json", closed, _rights(kit.authorization), "nobody", WHY["permissions"])
     yield from _privacy_changes(kit.privacy or {}, files["privacy.json"])
-    if SITE_CONFIG_FILE in files:
-        yield Change(f"local/{SITE_CONFIG_FILE}", "template", "not there", "written", WHY["template"])
 
 
 def _privacy_changes(before: Json, after: Json) -> Iterator[Change]:
@@ -135,6 +152,17 @@ def _privacy_changes(before: Json, after: Json) -> Iterator[Change]:
     for key, why in rows:
         if before.get(key) != after[key]:
             yield Change("local/privacy.json", key, _short(before.get(key)), _short(after[key]), WHY[why])
+
+
+def _policy_changes(place: Path) -> Iterator[Change]:
+    """Give the keys that a site configuration's policy lacks; what else may be wrong in it, preflight says."""
+    try:
+        policy = read_object(place, unique=True).get("policy", {})
+    except (OSError, ValueError):
+        return
+    for key, value in wanted.strict_policy().items() if isinstance(policy, dict) else ():
+        if key not in policy:
+            yield Change(place.name, f"policy.{key}", "not there", json.dumps(value), WHY["policy"])
 
 
 def _short(value: Any) -> str:
@@ -155,19 +183,18 @@ def _rights(authorization: Json) -> str:
 
 
 def _write(kit: SiteKit, files: Mapping[str, Json]) -> None:
-    """Write all files; where one cannot be written, put the others back."""
+    """Write all files, each named within ``local`` or by its whole path; where one fails, put the others back."""
     before = {name: path.read_bytes() if (path := kit.local(name)).exists() else None for name in files}
+    path = kit.directory
     try:
         for name, values in files.items():
-            text = json.dumps(values, indent=2) + "\n"
+            text, path = json.dumps(values, indent=2) + "\n", kit.local(name)
             if before[name] != text.encode():
-                write_text(kit.local(name), text, mode=0o600 if name == SITE_CONFIG_FILE else 0o644)
+                write_text(path, text, mode=0o644 if name in OF_FLARE else 0o600)
     except OSError as error:
         for name, content in before.items():
             _restore(kit.local(name), content)
-        raise KitError(
-            f"{kit.directory}/local cannot be written: {error.strerror or error}; nothing changed"
-        ) from error
+        raise KitError(f"{path} cannot be written: {error.strerror or error}; nothing changed") from error
 
 
 def _restore(path: Path, content: bytes | None) -> None:

@@ -15,6 +15,9 @@ from med_duallora.site_kit import wanted
 from med_duallora.site_kit.channel import HARDEN, Channel
 from med_duallora.site_kit.kit import SiteKit, read_kit
 
+FEWEST_TRAINED = 5
+"""With fewer training subjects, an adapter says something about each of them, whoever agreed to it."""
+
 
 def site_policy(kit: SiteKit) -> Iterator[Channel]:
     """Give the channels that the site configuration opens or closes."""
@@ -26,7 +29,7 @@ def site_policy(kit: SiteKit) -> Iterator[Channel]:
     try:
         config = SiteConfig.from_file(place)
     except MedDualLoRAError as error:
-        yield Channel(name, True, str(error), "correct the site configuration")
+        yield Channel(name, True, str(error), "correct the site configuration, as it says there")
         return
     yield from _policy_and_places(config, place)
     yield _workspace(config, kit)
@@ -41,14 +44,13 @@ def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
         "contract pinned" if pinned else f"rank <= {policy.max_rank}, blocks <= {policy.max_blocks}"
     )
     found += f", head {'may leave' if policy.head_leaves else 'stays'}, " + (
-        f"metrics from at least {policy.min_subjects} subjects" if policy.metrics_leave else "no metrics"
+        f"metrics from at least {policy.min_subjects} subjects of each class" if policy.metrics_leave else "no metrics"
     )
     fix = "" if pinned or bounded else "set policy.head_leaves, max_rank and max_blocks, or pin policy.contract_sha256"
     yield Channel(name, bool(fix), found, fix)
     yield _numbers(policy, place)
-    small = policy.metrics_leave and policy.min_subjects < 2
-    found = f"{place.name}: policy.min_subjects is {policy.min_subjects}"
-    yield Channel("scores of single subjects", small, found, "set policy.min_subjects to 5 or more" if small else "")
+    yield _scores(policy, place)
+    yield _adapters(policy, place)
     yield _private(place)
     yield _ledger(config)
 
@@ -59,6 +61,22 @@ def _numbers(policy: SitePolicy, place: Path) -> Channel:
     found = "job pinned" if policy.job_sha256 else "without ranges" if free else "every number has a range"
     fix = f"take {ANY!r} out of policy.job_limits, or pin policy.job_sha256" if free else ""
     return Channel(name, free, f"{place.name}: {found}", fix)
+
+
+def _scores(policy: SitePolicy, place: Path) -> Channel:
+    small = policy.metrics_leave and policy.min_subjects < 2
+    found = f"{place.name}: a score, loss or count leaves from {policy.min_subjects} subjects of each class on"
+    found = found if policy.metrics_leave else f"{place.name}: no metric leaves"
+    return Channel("scores of single subjects", small, found, "set policy.min_subjects to 5 or more" if small else "")
+
+
+def _adapters(policy: SitePolicy, place: Path) -> Channel:
+    """Without a floor, training on two subjects and sending what became of the adapter would be allowed."""
+    name = "adapters trained on a few subjects"
+    found = f"{place.name}: an adapter leaves from {policy.min_train_subjects} training subjects on"
+    found += f", {policy.min_subjects} of each class"
+    few = policy.min_train_subjects < FEWEST_TRAINED
+    return Channel(name, few, found, "set policy.min_train_subjects to 10 or more" if few else "")
 
 
 def _workspace(config: SiteConfig, kit: SiteKit) -> Channel:
@@ -83,6 +101,8 @@ def _ledger(config: SiteConfig) -> Channel:
     path, marker = config.ledger_path, marker_of(config.ledger_path, config.state_dir)
     if CHANGE_ME in str(path) or CHANGE_ME in str(config.data_dir):
         return Channel(name, True, "the site configuration is still the template", "fill in its paths")
+    if path.is_symlink():
+        return Channel(name, True, f"{path} is a symbolic link", "put the ledger itself there, or name its own place")
     if not path.exists() and marker.exists():
         return Channel(
             name, True, f"{CUT}: {path} is missing, but {marker} remembers it", "keep the marker for the audit"

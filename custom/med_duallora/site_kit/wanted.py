@@ -1,11 +1,13 @@
 """What the files of a closed site kit hold, as pure functions of what they held before."""
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import KitError
 from med_duallora.settings.job_limits import JOB_LIMITS
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.places import CHANGE_ME
 
 Json = dict[str, Any]
@@ -114,17 +116,16 @@ def site_config_template(kit: Path) -> Json:
         "n_threads": 1,
         "cache_budget_mb": 4096,
         "ledger": str(ledger_place(kit)),
-        "policy": {
-            "metrics_leave": True,
-            "min_subjects": 5,
-            "metric_decimals": 3,
-            "model_leaves": False,
-            "head_leaves": False,
-            "max_rank": 16,
-            "max_blocks": 4,
-            "backbone_sha256": "",
-            "contract_sha256": [],
-            "job_sha256": [],
-            "job_limits": list(JOB_LIMITS),
-        },
+        "policy": strict_policy(),
     }
+
+
+def strict_policy() -> Json:
+    """Return the policy that a kit begins with: every key, and every range where an administrator can change it."""
+    values = dataclasses.asdict(SitePolicy(job_limits=JOB_LIMITS))
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def completed(site_config: Json) -> Json:
+    """Return a site configuration with every key of its policy: what it has stays, what it lacks is strict."""
+    return {**site_config, "policy": {**strict_policy(), **site_config.get("policy", {})}}

@@ -30,7 +30,7 @@ from med_duallora.settings.config import SiteConfig
 from med_duallora.settings.policy import SitePolicy
 from tests.integration.harness import SITES, Ended, RunningFederation, limit_files, round_of
 
-ANY_NUMBER = SitePolicy(job_limits=("any",))
+FREE = SitePolicy.for_one_machine()
 """Of the sites in one process, as the federation's sites have it: jobs are as long as an interruption needs them."""
 pytestmark = pytest.mark.flare
 
@@ -272,9 +272,7 @@ def test_jobs_at_once_give_what_each_gives_alone(
     def sites(*names: str) -> dict[str, SiteConfig]:
         own = {site: second.sites / site for site in names}
         return {
-            site: SiteConfig(
-                tiny_cohorts[site], place / "state", place / "cache", tiny_checkpoint, "cpu", policy=ANY_NUMBER
-            )
+            site: SiteConfig(tiny_cohorts[site], place / "state", place / "cache", tiny_checkpoint, "cpu", policy=FREE)
             for site, place in own.items()
         }
 

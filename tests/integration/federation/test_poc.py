@@ -1,5 +1,6 @@
 """FLARE's own proof of concept on one machine, as poc/README.md says: the package travels in the job."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from med_duallora.flare.local import processes
 from med_duallora.flare.local.rehearsal.provision import read_project, rehearsed
 from med_duallora.report import read_run
 from med_duallora.settings.config import SITE_CONFIG_VARIABLE
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.support.files import write_json
 from tests.conftest import REPOSITORY
 from tests.integration.harness import SETTINGS, SITES
@@ -60,7 +62,8 @@ def home(tmp_path: Path, tiny_cohorts: dict[str, Path], tiny_checkpoint: Path) -
     for site in SITES:
         places = {"data_dir": tiny_cohorts[site], "state_dir": tmp_path / site / "state", "cache_dir": tmp_path / site}
         places |= {"backbone_checkpoint": tiny_checkpoint}
-        values = {name: str(place) for name, place in places.items()} | {"device": "cpu"}
+        policy = dataclasses.asdict(SitePolicy.for_one_machine())
+        values = {name: str(place) for name, place in places.items()} | {"device": "cpu", "policy": policy}
         write_json(tmp_path / "site_config" / f"{site}.json", values)
     environment = {
         **os.environ,

@@ -16,6 +16,7 @@ from med_duallora.flare.jobs.export import read_job
 from med_duallora.report import Run, read_run
 from med_duallora.server.artifact import load_adapter
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 from tests.integration.federation.conftest import Submitted
 from tests.integration.harness import SITE_SETTINGS, SITES
 from tests.integration.programs import med_duallora, output_of, repeated
@@ -53,7 +54,8 @@ def one_process(
 
     def run(folder: Path, stop_round: int | None = None) -> FederationResult:
         places = {site: (tiny_cohorts[site], folder / site, folder / "cache" / site) for site in SITES}
-        sites = {site: SiteConfig(*place, tiny_checkpoint, "cpu") for site, place in places.items()}
+        policy = SitePolicy.for_one_machine()
+        sites = {site: SiteConfig(*place, tiny_checkpoint, "cpu", policy=policy) for site, place in places.items()}
         return run_federation(job, sites, stop_round=stop_round)
 
     whole = run(tmp_path_factory.mktemp("whole"))

@@ -27,7 +27,7 @@ from med_duallora.settings.policy import SitePolicy
 from med_duallora.support.files import sha256_of_file
 from tests.integration.harness import PATIENCE_S, SITES, FinishedJob, RunningFederation, round_of
 
-ANY_NUMBER = SitePolicy(job_limits=("any",))
+FREE = SitePolicy.for_one_machine()
 """Of the sites in one process, as the federation's sites have it: jobs are as long as an interruption needs them."""
 pytestmark = pytest.mark.flare
 
@@ -109,7 +109,7 @@ def undisturbed(
     folder = tmp_path_factory.mktemp("undisturbed")
     sites = {
         site: SiteConfig(
-            tiny_cohorts[site], folder / site, folder / "cache" / site, tiny_checkpoint, "cpu", policy=ANY_NUMBER
+            tiny_cohorts[site], folder / site, folder / "cache" / site, tiny_checkpoint, "cpu", policy=FREE
         )
         for site in SITES
     }

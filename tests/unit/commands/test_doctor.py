@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from med_duallora.cli import main
+from med_duallora.settings.policy import SitePolicy
 from tests.conftest import write_tiny_cohort
 
 
@@ -87,10 +89,11 @@ def test_the_privacy_floor_is_that_of_the_site(
 ) -> None:
     config = tmp_path / "site.json"
     places = {name: str(tmp_path / name) for name in ("data_dir", "state_dir", "cache_dir")}
-    config.write_text(json.dumps({**places, "policy": {"min_subjects": 12}}))
-    assert main(["doctor", str(cohort), "--site-config", str(config), "--out", str(tmp_path / "page.html")]) == 0
+    config.write_text(json.dumps({**places, "policy": dataclasses.asdict(SitePolicy(min_subjects=6))}))
+    assert main(["doctor", str(cohort), "--site-config", str(config), "--out", str(tmp_path / "page.html")]) == 1
     said = capsys.readouterr().out
-    assert "site.json lets numbers leave only from 12 on" in said
+    assert "site.json lets numbers leave only from 6 of each class on" in said
+    assert "no job can run with the policy of the site configuration site.json: its train split has 5 normal" in said
     assert f"every job would fail with this site configuration: data_dir = '{tmp_path / 'data_dir'}'" in said
     assert f"the site configuration names another cohort: data_dir is {tmp_path / 'data_dir'}" in said
 

@@ -107,7 +107,7 @@ def _other_experiment(run: Path) -> None:
     (run / "job.json").write_text(json.dumps(facts))
 
 
-DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut state": (_cut("state.safetensors"), "state.safetensors cannot be used: the file is damaged"),
     "flipped bit": (_flip, "its bytes are not those that were written"),
     "cut settings": (_cut("job.json"), "job.json cannot be read: it is not JSON"),

@@ -42,7 +42,7 @@ def scores(sensitivity: float, specificity: float, auroc: float) -> dict[str, fl
 def site_evaluation(counts: tuple[int, int], **variants: dict[str, float]) -> dict[str, float]:
     """Flatten ``variant={metric: value}`` as a site sends it; counts are (diseased, normal)."""
     flat = {f"{variant}.{name}": value for variant, values in variants.items() for name, value in values.items()}
-    return {**flat, "n_positive": counts[0], "n_negative": counts[1], "n_subjects": sum(counts)}
+    return {**flat, "n_positive": counts[0], "n_negative": counts[1], "n_test_subjects": sum(counts)}
 
 
 def evaluation() -> dict[str, object]:

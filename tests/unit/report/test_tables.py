@@ -45,7 +45,7 @@ def test_intervals_show_the_counts(server: Path) -> None:
 
 
 def test_a_class_without_subjects_is_said(server: Path) -> None:
-    sites = {"ge": {"both.specificity": 1.0, "n_positive": 0, "n_negative": 2, "n_subjects": 2}}
+    sites = {"ge": {"both.specificity": 1.0, "n_positive": 0, "n_negative": 2, "n_test_subjects": 2}}
     rewrite(server / "evaluation.json", sites=sites)
     assert tables.interval_table(read_run(server), "both").rows[0][2] == "no subject"
 

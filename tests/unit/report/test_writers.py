@@ -13,7 +13,8 @@ from med_duallora.report.document import Document, KeyNumber, Paragraph, Picture
 from med_duallora.report.drawing import boundary
 from med_duallora.report.html import to_html
 from med_duallora.report.markdown import to_markdown
-from tests.unit.report.conftest import rewrite
+from med_duallora.report.tables import NONE, interval_table
+from tests.unit.report.conftest import evaluation, rewrite
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -176,6 +177,42 @@ def test_sites_without_counts_are_not_given_any(server: Path) -> None:
     assert "Scores of the best global adapter. The sites did not send the numbers of test subjects" in to_markdown(
         build(read_run(server))
     )
+
+
+def test_a_site_that_holds_its_scores_back_is_counted_as_none(server: Path) -> None:
+    """As where one class of its test split is below the site's floor: no number of the page may speak for it."""
+    sites = evaluation()["sites"]
+    assert isinstance(sites, dict)
+    rewrite(server / "evaluation.json", sites={"siemens": sites["siemens"], "philips": {}})
+    run = read_run(server)
+    said = headline(run)
+    assert said.startswith("Mean balanced accuracy over the 1 of 2 sites that gave one: 1.00")
+    assert said.endswith("2 sites."), "and not the test subjects of one site as those of both"
+    text = to_markdown(build(run))
+    assert "Test subjects, NOR + disease: siemens 2 + 4. philips did not send the numbers." in text
+    rows = {row[0]: row for row in interval_table(run, "both").rows}
+    assert rows["philips"][1:] == rows["all sites"][1:] == [NONE, NONE]
+
+
+def test_a_page_without_any_score_is_made(server: Path) -> None:
+    rewrite(server / "evaluation.json", sites={"siemens": {}, "philips": {}})
+    run = read_run(server)
+    assert headline(run) == (
+        "Balanced accuracy cannot be compared (2 sites): no site gave one; it takes a test split with enough subjects "
+        "of both classes."
+    )
+    assert "The sites did not send the numbers of test subjects" in to_html(build(run))
+
+
+def test_the_number_of_test_subjects_of_an_older_run_is_understood(server: Path) -> None:
+    sites = evaluation()["sites"]
+    assert isinstance(sites, dict)
+    older = {
+        site: {"n_subjects" if name == "n_test_subjects" else name: value for name, value in scores.items()}
+        for site, scores in sites.items()
+    }
+    rewrite(server / "evaluation.json", sites=older)
+    assert headline(read_run(server)).endswith("2 sites, 12 test subjects.")
 
 
 def test_refusals_and_failures_are_told(server: Path) -> None:

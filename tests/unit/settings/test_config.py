@@ -29,6 +29,7 @@ STOP = "between 0 and 10000; 0, or above workflow.start_round"
 ADAPTER = "empty, or a path without zero bytes"
 DEVICE = "auto, cpu, cuda or cuda:N"
 SITE = {"data_dir": "~/data", "state_dir": "state", "cache_dir": "cache"}
+POLICY = dataclasses.asdict(SitePolicy())
 PATHS = {name: Path(place) for name, place in SITE.items()}
 
 
@@ -258,7 +259,9 @@ def test_an_override_out_of_its_limit_is_refused(assignment: str, value: object,
 
 
 def test_a_site_is_read_from_its_file(tmp_path: Path) -> None:
-    (tmp_path / "site.json").write_text(json.dumps({**SITE, "backbone_checkpoint": None, "device": "cuda:1"}))
+    (tmp_path / "site.json").write_text(
+        json.dumps({**SITE, "policy": POLICY, "backbone_checkpoint": None, "device": "cuda:1"})
+    )
     config = SiteConfig.from_file(tmp_path / "site.json")
     assert config.data_dir == Path.home() / "data"
     assert config.backbone_checkpoint is None
@@ -313,8 +316,13 @@ def test_a_site_file_with_an_unknown_setting_says_which_was_meant(changes: dict[
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is not JSON"), ("[]", "must hold one JSON object"), ('{"data_dir": "x"}', "'state_dir' is missing")],
-    ids=["cut off", "a list", "too little"],
+    [
+        ("{", "is not JSON"),
+        ("[]", "must hold one JSON object"),
+        ('{"data_dir": "x"}', "'state_dir' is missing"),
+        ('{"policy": {"max_rank": 8, "max_rank": 256}}', "the key 'max_rank' stands twice in one object"),
+    ],
+    ids=["cut off", "a list", "too little", "a key twice"],
 )
 def test_a_broken_site_file_is_named(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "site.json").write_text(text)
@@ -329,14 +337,14 @@ def test_a_missing_site_file_is_named(tmp_path: Path) -> None:
 
 def test_one_variable_serves_every_site_of_a_simulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for site in ("ge", "canon"):
-        (tmp_path / f"{site}.json").write_text(json.dumps({**SITE, "data_dir": f"data/{site}"}))
+        (tmp_path / f"{site}.json").write_text(json.dumps({**SITE, "policy": POLICY, "data_dir": f"data/{site}"}))
     monkeypatch.setenv(SITE_CONFIG_VARIABLE, str(tmp_path / "{site}.json"))
     assert SiteConfig.find("ge").data_dir == Path("data/ge")
     assert SiteConfig.find("canon").data_dir == Path("data/canon")
 
 
 def test_the_privacy_scope_comes_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "scope.json").write_text(json.dumps(SITE))
+    (tmp_path / "scope.json").write_text(json.dumps({**SITE, "policy": POLICY}))
     monkeypatch.setenv(SITE_CONFIG_VARIABLE, str(tmp_path / "nowhere.json"))
     assert SiteConfig.find("ge", {"med_duallora_site_config": str(tmp_path / "scope.json")}).n_threads == 1
 

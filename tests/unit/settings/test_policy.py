@@ -1,28 +1,34 @@
 """The site's privacy floor: the job cannot ask for more, and what is too small or not agreed does not leave."""
 
+import dataclasses
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from med_duallora.boundary.contract import EgressContract, demands_of, job_sha256
-from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.cohorts.prepared import SPLITS, PreparedCohort
 from med_duallora.errors import ConfigError, UnfitError
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.docstrings import described
 from med_duallora.settings.job_limits import ANY, JOB_LIMITS, TEXT, are_limits, numbers_of
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.runtime import SiteRuntime
+from med_duallora.site_kit.wanted import site_config_template
 from med_duallora.support.files import sha256_of_file
 from tests.unit.refused import refused
 
 A, B = "a" * 64, "b" * 64
+WHOLE = dataclasses.asdict(SitePolicy())
 
 
 @pytest.mark.parametrize(
     ("name", "value", "limit"),
     [
-        ("min_subjects", 0, "between 1 and 1000000"),
+        ("min_subjects", -1, "between 0 and 1000000"),
+        ("min_train_subjects", 0, "between 1 and 1000000"),
         ("min_subjects", True, "a whole number"),
         ("metric_decimals", 7, "between 0 and 6"),
         ("metric_decimals", -1, "between 0 and 6"),
@@ -51,11 +57,51 @@ def test_a_bad_policy_names_its_key(name: str, value: Any, limit: str):
 def test_a_site_configuration_file_carries_its_policy(tmp_path):
     path = tmp_path / "site.json"
     paths = {"data_dir": "d", "state_dir": "s", "cache_dir": "c"}
-    path.write_text(json.dumps({**paths, "policy": {"contract_sha256": [A]}}))
+    path.write_text(json.dumps({**paths, "policy": {**WHOLE, "contract_sha256": [A]}}))
     assert SiteConfig.from_file(path).policy == SitePolicy(contract_sha256=(A,))
-    path.write_text(json.dumps({**paths, "policy": {"max_rank": 0}}))
+    path.write_text(json.dumps({**paths, "policy": {**WHOLE, "max_rank": 0}}))
     with pytest.raises(ConfigError, match=r"site\.json in .*: policy\.max_rank = 0, but it must be between 1 and 256"):
         SiteConfig.from_file(path)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_that_leaves_a_key_out_is_refused(name: str, tmp_path: Path):
+    """What nobody wrote down, nobody decided; before, the widest value counted."""
+    path = tmp_path / "site.json"
+    paths = {"data_dir": "d", "state_dir": "s", "cache_dir": "c"}
+    path.write_text(json.dumps({**paths, "policy": {key: value for key, value in WHOLE.items() if key != name}}))
+    with refused(f"policy.{name}") as caught:
+        SiteConfig.from_file(path)
+    said = str(caught.value)
+    assert f"'policy.{name}' is missing; policy.{name}: {described(SitePolicy)[name]}" in said
+    assert "`med-duallora site-kit --startup-kit KIT` writes what is missing with its strict value" in said
+
+
+@pytest.mark.parametrize("policy", [{}, {"policy": {}}])
+def test_a_file_without_a_policy_is_told_of_every_key(policy: dict, tmp_path: Path):
+    path = tmp_path / "site.json"
+    path.write_text(json.dumps({"data_dir": "d", "state_dir": "s", "cache_dir": "c", **policy}))
+    with pytest.raises(ConfigError) as caught:
+        SiteConfig.from_file(path)
+    assert all(f"policy.{name}" in str(caught.value) for name in WHOLE)
+
+
+def test_what_nobody_decided_is_strict_and_one_machine_is_free():
+    kit = SiteConfig.from_dict(site_config_template(Path("kit"))).policy
+    assert replace(kit, job_limits=()) == SitePolicy(), "ranges that are not written are those of the kit"
+    assert kit.job_limits == JOB_LIMITS
+    free = SitePolicy.for_one_machine()
+    assert free.allowed_metrics({"both.auroc": 0.123456}, {"test": (0, 1)}) == {"both.auroc": 0.123456}
+    assert free.short_of((1, 1)) == ""
+
+
+@pytest.mark.parametrize(
+    ("train", "key"),
+    [((5, 5), ""), ((99, 5), ""), ((4, 99), "min_subjects"), ((99, 4), "min_subjects"), ((0, 0), "min_subjects")],
+)
+def test_an_adapter_leaves_from_enough_subjects_of_each_class(train: tuple[int, int], key: str):
+    assert SitePolicy().short_of(train) == key
+    assert SitePolicy(min_subjects=1).short_of((5, 4)) == "min_train_subjects"
 
 
 MODEST: dict[str, Any] = {
@@ -81,7 +127,9 @@ STRICT = SitePolicy(
 def test_a_modest_job_is_taken():
     STRICT.check_job(**MODEST)
     most = {"rank": 256, "n_blocks": 64, "sends_head": True, "contract_sha256": B, "job_sha256": B}
-    SitePolicy().check_job(**{**MODEST, **most})
+    SitePolicy.for_one_machine().check_job(**{**MODEST, **most})
+    with pytest.raises(ConfigError):
+        SitePolicy().check_job(**{**MODEST, **most})
 
 
 @pytest.mark.parametrize(
@@ -143,6 +191,7 @@ FOUND = {
     "val_balanced_accuracy": 0.7777,
     "both.auroc": 0.98765,
     "n_positive": 3.0,
+    "n_test_subjects": 5.0,
     "n_subjects": 14.0,
     "seconds": 1.23456,
 }
@@ -151,25 +200,26 @@ FOUND = {
 @pytest.mark.parametrize(
     ("policy", "n", "names", "reason"),
     [
-        (SitePolicy(), {"train": 1, "val": 1, "test": 1}, set(FOUND), "no floor"),
-        (SitePolicy(metrics_leave=False), {"train": 99, "val": 99, "test": 99}, set(), "no metric leaves"),
+        (SitePolicy(min_subjects=1), dict.fromkeys(SPLITS, (1, 1)), set(FOUND), "one of each class"),
+        (SitePolicy(min_subjects=0), {}, set(FOUND), "no floor"),
+        (SitePolicy(metrics_leave=False), dict.fromkeys(SPLITS, (99, 99)), set(), "no metric leaves"),
         (
             SitePolicy(min_subjects=5),
-            {"train": 14, "val": 4, "test": 5},
+            {"train": (7, 7), "val": (9, 4), "test": (5, 5)},
             set(FOUND) - {"val_loss", "val_balanced_accuracy"},
-            "too few in val",
+            "too few diseased in val",
         ),
         (
             SitePolicy(min_subjects=5),
-            {"train": 14, "val": 5, "test": 4},
-            set(FOUND) - {"both.auroc", "n_positive"},
-            "too few in test",
+            {"train": (7, 7), "val": (5, 5), "test": (4, 9)},
+            set(FOUND) - {"both.auroc", "n_positive", "n_test_subjects"},
+            "too few normal in test",
         ),
         (
             SitePolicy(min_subjects=5),
-            {"train": 4, "val": 5, "test": 5},
+            {"train": (0, 9), "val": (5, 5), "test": (5, 5)},
             set(FOUND) - {"train_loss"},
-            "too few in train",
+            "none normal in train",
         ),
         (SitePolicy(min_subjects=2), {}, {"n_subjects", "seconds"}, "unknown splits count as empty"),
     ],
@@ -179,7 +229,7 @@ def test_the_floor_keeps_scores_of_too_few_subjects(policy: SitePolicy, n: dict,
 
 
 def test_scores_are_rounded_and_counts_are_not():
-    n = dict.fromkeys(("train", "val", "test"), 9)
+    n = dict.fromkeys(SPLITS, (9, 9))
     found = SitePolicy(metric_decimals=2).allowed_metrics({**FOUND, "n_subjects": 14.25}, n)
     assert found["both.auroc"] == 0.99 and found["train_loss"] == 0.12 and found["seconds"] == 1.23
     assert found["n_subjects"] == 14.25
@@ -233,4 +283,4 @@ def test_what_a_site_reports_obeys_its_policy(tiny_job: JobConfig, tiny_sites):
     assert runtime.validate(state, 0) == {}, "the tiny cohort validates on two subjects"
     update = runtime.train_round(state, 0)
     assert update.metrics["train_loss"] == round(update.metrics["train_loss"], 1)
-    assert set(runtime.evaluate(update.tensors)) == {"n_subjects"}
+    assert runtime.evaluate(update.tensors) == {}, "and it is tested on two"

@@ -16,6 +16,7 @@ from med_duallora.site.fitness import check, job_problems, problems
 from med_duallora.site.runtime import SiteRuntime
 
 SOURCE = Path("/etc/site/med_duallora_site.json")
+FREE = SitePolicy.for_one_machine()
 
 
 @pytest.fixture
@@ -74,6 +75,28 @@ def test_a_cohort_of_one_class_is_found(label: str, count: str, config: SiteConf
     assert problem.todo.startswith("prepare it again with ")
 
 
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        (replace(FREE, min_train_subjects=7), "only from 7 in all on (policy.min_train_subjects)"),
+        (replace(FREE, min_subjects=4), "only from 4 of each class on (policy.min_subjects)"),
+        (SitePolicy(), "only from 5 of each class on (policy.min_subjects)"),
+    ],
+)
+def test_a_site_with_too_few_training_subjects_takes_no_job(
+    policy: SitePolicy, says: str, config: SiteConfig, tiny_job: JobConfig
+) -> None:
+    few = replace(config, policy=policy)
+    (problem,) = problems(few)
+    assert problems(few, tiny_job) == [problem], "whatever the job is"
+    assert says in problem.what and "3 normal (NOR) and 3 diseased subjects" in problem.what
+    assert problem.todo.startswith("prepare a cohort with more training subjects, or lower policy.min_")
+    with pytest.raises(UnfitError) as caught:
+        SiteRuntime("ge", tiny_job, few)
+    assert caught.value.in_log == "data_dir names a cohort that cannot be trained on: med-duallora preflight says why"
+    assert problems(replace(config, policy=replace(FREE, min_subjects=3, min_train_subjects=6))) == []
+
+
 def test_everything_that_is_wrong_is_reported_at_once_and_once(
     config: SiteConfig, tmp_path: Path, tiny_job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +104,7 @@ def test_everything_that_is_wrong_is_reported_at_once_and_once(
     bad = replace(relabelled(config, tmp_path / "one-class", "1"), device="cuda", state_dir=Path("state"))
     assert [problem.key for problem in problems(bad)] == ["state_dir", "device", "data_dir"]
     gone = replace(config, data_dir=tmp_path / "nowhere", backbone_checkpoint=tmp_path / "nowhere.safetensors")
-    gone = replace(gone, policy=SitePolicy(max_rank=1))
+    gone = replace(gone, policy=replace(FREE, max_rank=1))
     assert [item.key for item in problems(gone, tiny_job)] == ["data_dir", "backbone_checkpoint", "policy.max_rank"]
     assert all(problem.todo for problem in problems(gone, tiny_job))
 
@@ -89,28 +112,28 @@ def test_everything_that_is_wrong_is_reported_at_once_and_once(
 @pytest.mark.parametrize(
     ("settings", "policy", "key", "says"),
     [
-        ([], SitePolicy(max_rank=1), "policy.max_rank", "asks for rank 8: change the job, or policy.max_rank where"),
+        ([], replace(FREE, max_rank=1), "policy.max_rank", "asks for rank 8: change the job, or policy.max_rank where"),
         (
             [],
-            SitePolicy(contract_sha256=("a" * 64,)),
+            replace(FREE, contract_sha256=("a" * 64,)),
             "policy.contract_sha256",
             "pinned, but the job's egress contract is",
         ),
         (
             [],
-            SitePolicy(backbone_sha256="a" * 64),
+            replace(FREE, backbone_sha256="a" * 64),
             "policy.backbone_sha256",
             "pinned, but the job's backbone checkpoint is",
         ),
         (
             [f"backbone_sha256={'a' * 64}"],
-            SitePolicy(),
+            FREE,
             "backbone_checkpoint",
             f"the job pins the checkpoint {'a' * 64}, but backbone_checkpoint of this site",
         ),
         (
             ["backbone=cinema-mini"],
-            SitePolicy(),
+            FREE,
             "backbone_checkpoint",
             "the job is about the checkpoint that this package",
         ),

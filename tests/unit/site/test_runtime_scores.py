@@ -97,8 +97,8 @@ def test_evaluation_scores_every_variant_and_keeps_predictions_private(config):
     found = runtime.evaluate(update.tensors)
     metrics = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc")
     expected = {f"{variant}.{metric}" for variant in ("backbone", "global", "local", "both") for metric in metrics}
-    assert set(found) == expected | {"n_subjects", "n_positive", "n_negative"}
-    assert (found["n_subjects"], found["n_positive"], found["n_negative"]) == (2, 1, 1)
+    assert set(found) == expected | {"n_test_subjects", "n_positive", "n_negative"}
+    assert (found["n_test_subjects"], found["n_positive"], found["n_negative"]) == (2, 1, 1)
     assert runtime.contract.check_metrics(found) == found
     path = runtime.model.directory / "predictions.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -143,7 +143,7 @@ def test_evaluation_without_test_subjects_counts_none(config, tmp_path):
     folder = write_tiny_cohort(tmp_path / "cohort", "siemens", 0)
     cohort_with(folder, lambda row: {**row, "split": "val" if row["split"] == "test" else row["split"]})
     found = runtime_of(replace(config, data_dir=folder)).evaluate(START)
-    assert found == {"n_subjects": 0.0}
+    assert found == {"n_test_subjects": 0.0, "n_positive": 0.0, "n_negative": 0.0}
 
 
 def test_fedavg_keeps_nothing_but_the_optimizer(config):

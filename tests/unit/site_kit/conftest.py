@@ -49,5 +49,5 @@ def places(folder: Path) -> dict[str, str]:
     """Return places of a site's configuration that can be used: a cohort is there."""
     cohort = folder / "cohort"
     if not cohort.exists():
-        write_tiny_cohort(cohort, "siemens", seed=0)
+        write_tiny_cohort(cohort, "siemens", seed=0, n_subjects=14, n_by_split=(10, 2, 2))
     return {"data_dir": str(cohort), "state_dir": str(folder / "state"), "cache_dir": str(folder / "cache")}

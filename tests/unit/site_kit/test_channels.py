@@ -145,6 +145,11 @@ OPENED: list[tuple[str, str, Edit, str]] = [
     ("head leaves", "med_duallora_site.json", lambda v: v["policy"].update(head_leaves=True), "may ask for"),
     ("no limits", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=256), "may ask for"),
     ("single subjects", "med_duallora_site.json", lambda v: v["policy"].update(min_subjects=1), "single subjects"),
+    ("no floor", "med_duallora_site.json", lambda v: v["policy"].update(min_subjects=0), "single subjects"),
+    ("few trained", "med_duallora_site.json", lambda v: v["policy"].update(min_train_subjects=4), "trained on a few"),
+    ("an older kit", "med_duallora_site.json", lambda v: v["policy"].pop("min_train_subjects"), "may ask for"),
+    ("no policy", "med_duallora_site.json", lambda v: v.pop("policy"), "may ask for"),
+    ("misspelt", "med_duallora_site.json", lambda v: v["policy"].update(min_subject=5), "may ask for"),
     ("free numbers", "med_duallora_site.json", lambda v: v["policy"].update(job_limits=["any"]), "numbers of a job"),
     ("bad policy", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=0), "may ask for"),
 ]
@@ -193,6 +198,20 @@ def test_log_records_over_the_network_are_seen(closed_kit: Path):
 def test_a_site_configuration_that_others_can_read_is_seen(closed_kit: Path):
     (closed_kit / "local" / "med_duallora_site.json").chmod(0o644)
     assert open_ones(closed_kit) == ["the site configuration read by others on this machine"]
+
+
+def test_a_floor_is_said_for_each_class(closed_kit: Path):
+    said = {channel.name: channel.evidence for channel in inspect_kit(closed_kit)}
+    assert said["scores of single subjects"].endswith("a score, loss or count leaves from 5 subjects of each class on")
+    assert said["adapters trained on a few subjects"].endswith("from 10 training subjects on, 5 of each class")
+
+
+def test_a_key_that_an_older_kit_lacks_is_named_with_what_to_do(closed_kit: Path):
+    change(closed_kit, "med_duallora_site.json", lambda v: v["policy"].pop("min_train_subjects"))
+    (found,) = [channel for channel in inspect_kit(closed_kit) if channel.is_open]
+    assert "setting 'policy.min_train_subjects' is missing" in found.evidence and "site-kit" in found.evidence
+    harden(closed_kit)
+    assert open_ones(closed_kit) == []
 
 
 @pytest.fixture
@@ -290,7 +309,7 @@ def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(
     change(closed_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
     said = capsys.readouterr().out
-    assert "reported  facts about the site" in said and "all 31 channels closed" in said
+    assert "reported  facts about the site" in said and "all 38 channels closed" in said
 
 
 @pytest.fixture

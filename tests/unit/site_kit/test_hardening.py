@@ -10,7 +10,7 @@ import pytest
 from med_duallora.errors import KitError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site_kit import SITE_CLASSES, harden
-from med_duallora.site_kit.wanted import SHELL_COMMANDS, authorization, open_rights
+from med_duallora.site_kit.wanted import SHELL_COMMANDS, authorization, open_rights, strict_policy
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -158,8 +158,7 @@ def test_a_filled_in_template_is_never_overwritten(site_kit: Path):
 
 def test_a_given_site_configuration_is_named_and_no_template_is_made(site_kit: Path, tmp_path: Path):
     place = tmp_path / "site.json"
-    place.write_text("{}")
-    harden(site_kit, place)
+    harden(site_kit, _touched(place))
     assert read(site_kit, "privacy.json")["scopes"][0]["properties"]["med_duallora_site_config"] == str(place)
     assert not (site_kit / "local" / "med_duallora_site.json").exists()
     (moved,) = harden(site_kit, _touched(tmp_path / "other.json"))
@@ -167,8 +166,41 @@ def test_a_given_site_configuration_is_named_and_no_template_is_made(site_kit: P
 
 
 def _touched(path: Path) -> Path:
-    path.write_text("{}")
+    path.write_text(json.dumps({"policy": strict_policy()}))
     return path
+
+
+OLDER = [{"min_subjects": 9, "max_rank": 8}, {}, {"head_leaves": True, "max_blocks": 12}]
+
+
+@pytest.mark.parametrize("policy", OLDER, ids=["stricter", "empty", "wider, as agreed"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_an_older_policy_lacks_is_added_strict(
+    site_kit: Path, tmp_path: Path, policy: dict[str, Any], elsewhere: bool
+):
+    """A key that the administrator wrote is never changed, whether it is stricter or wider."""
+    place = tmp_path / "site.json" if elsewhere else site_kit / "local" / "med_duallora_site.json"
+    given = place if elsewhere else None
+    place.write_text(json.dumps({"data_dir": "/data", "policy": policy}))
+    planned = harden(site_kit, given, dry_run=True)
+    assert json.loads(place.read_text())["policy"] == policy, "a dry run writes nothing"
+    changes = harden(site_kit, given)
+    assert changes == planned
+    added = {change.setting: change.after for change in changes if change.file == place.name}
+    strict = {key: value for key, value in strict_policy().items() if key not in policy}
+    assert added == {f"policy.{key}": json.dumps(value) for key, value in strict.items()}
+    assert json.loads(place.read_text()) == {"data_dir": "/data", "policy": {**policy, **strict}}
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    assert harden(site_kit, given) == []
+
+
+@pytest.mark.parametrize("text", ['{"policy": 3}', '{"policy": {}, "policy": {}}', "[]", "{"])
+def test_a_site_configuration_that_is_not_understood_is_left_to_its_administrator(site_kit: Path, text: str):
+    harden(site_kit)
+    path = site_kit / "local" / "med_duallora_site.json"
+    path.write_text(text)
+    assert harden(site_kit) == []
+    assert path.read_text() == text
 
 
 def test_an_administrators_settings_survive(site_kit: Path):

@@ -19,7 +19,8 @@ def site(tmp_path: Path, tiny_checkpoint: Path) -> SiteConfig:
     """A site whose folders do not exist: the trial must need none of them."""
     cohort = write_tiny_cohort(tmp_path / "cohort", "ge", seed=3, n_subjects=12, n_by_split=(8, 2, 2))
     nowhere = tmp_path / "nowhere"
-    return SiteConfig(cohort, nowhere / "state", nowhere / "cache", backbone_checkpoint=tiny_checkpoint, device="cpu")
+    policy = SitePolicy.for_one_machine()
+    return SiteConfig(cohort, nowhere / "state", nowhere / "cache", tiny_checkpoint, "cpu", policy=policy)
 
 
 def tried(site: SiteConfig, job: JobConfig, *settings: str) -> list[Finding]:

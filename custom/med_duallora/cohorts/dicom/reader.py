@@ -27,6 +27,7 @@ from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal, check
 from med_duallora.cohorts.table import check_columns, choice, frame_of, pathology_of
 from med_duallora.cohorts.vocabulary import STANDARD, Vocabulary
 from med_duallora.errors import CohortError, SubjectRefused
+from med_duallora.support.private import private_folder
 from med_duallora.support.progress import track
 
 DATASET = "dicom"
@@ -219,7 +220,7 @@ def _converted(study: Study, folder: Path, frames: tuple[int, int] | None, todo:
     x, y, z = (float(mm) for mm in np.linalg.norm(affine[:3, :3], axis=0))
     ed, es = frames or frames_of(cine, (x, y, z), todo)
     path = folder / str(study.number) / "sax.nii.gz"
-    path.parent.mkdir()
+    private_folder(path.parent)
     write_nifti(path, cine, affine)
     return _Converted(path, ed, es, remarks if frames else (frames_remark(ed, es, cine.shape[3]), *remarks))
 

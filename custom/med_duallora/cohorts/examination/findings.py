@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from med_duallora.cohorts.classes import untrainable
+from med_duallora.cohorts.classes import NAMES, class_sizes, too_few, untrainable
 from med_duallora.cohorts.examination.measures import MEASURES, SubjectMeasures, odd_ones
 from med_duallora.cohorts.identity import SharedImages
 from med_duallora.cohorts.prepared import SPLITS, PreparedCohort, PreparedSubject
@@ -64,17 +64,21 @@ def classes(cohort: PreparedCohort) -> Iterator[Finding]:
 
 
 def privacy(cohort: PreparedCohort, policy: SitePolicy, named: str) -> Iterator[Finding]:
-    """Check which numbers the site's privacy floor will keep back because too few subjects are behind them."""
+    """Check what the site's privacy floor will keep back because too few subjects of a class are behind it."""
+    if not untrainable(cohort) and (lack := too_few(cohort, policy)):
+        yield Finding(ERROR, f"no job can run with the policy of {named}: {lack}")
     if not policy.metrics_leave:
         yield Finding(NOTE, f"{named} lets no metric leave (policy.metrics_leave is false), whatever the cohort's size")
         return
-    small = {split: n for split in SPLITS if (n := len(cohort.split(split))) < policy.min_subjects}
-    for split, n in small.items():
-        yield Finding(
-            WARNING,
-            f"the {split} split has {n} subject(s), but {named} lets numbers leave only from {policy.min_subjects} on "
-            f"(policy.min_subjects): the federation sees no {split} score of this site",
-        )
+    for split in SPLITS:
+        n_normal, n_diseased = class_sizes(cohort.split(split))
+        if min(n_normal, n_diseased) < policy.min_subjects:
+            yield Finding(
+                WARNING,
+                f"the {split} split has {n_normal} {NAMES[0]} and {n_diseased} {NAMES[1]} subject(s), but {named} lets "
+                f"numbers leave only from {policy.min_subjects} of each class on (policy.min_subjects): the federation "
+                f"sees no {split} score of this site",
+            )
 
 
 def sharing(shared: Sequence[SharedImages], where: Mapping[str, str]) -> Iterator[Finding]:

@@ -27,10 +27,9 @@ from med_duallora.errors import ConfigError, InputError
 from med_duallora.flare.jobs.export import JobSpec, export_job
 from med_duallora.flare.local.detour import Detour
 from med_duallora.flare.local.earlier_states import take_states
-from med_duallora.flare.local.workspace import RUN_FILE, SERVER, read_record, results_in
+from med_duallora.flare.local.workspace import RUN_FILE, SERVER, put_secrets, read_record, results_in, secrets_of
 from med_duallora.server.rundir import EVALUATION_FILE, read_rounds
 from med_duallora.settings.config import SITE_CONFIG_VARIABLE, SiteConfig, assigned
-from med_duallora.settings.job_limits import ANY
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.support.files import read_object, sha256_of_file, sha256_of_json, write_json
 
@@ -106,7 +105,7 @@ class Simulation:
             backbone_checkpoint=self.backbone_checkpoint,
             device=self.device,
             n_threads=max(1, (os.cpu_count() or 1) // len(self.sites)),
-            policy=SitePolicy(job_limits=(ANY,)),  # whoever simulates chooses both the job and the policy
+            policy=SitePolicy.for_one_machine(),
         )
         return SiteConfig.from_dict(assigned(_plain(config), self.site_settings))
 
@@ -227,10 +226,12 @@ def start_clean(simulation: Simulation) -> dict[str, Any]:
         "command": simulation.command_text(),
     }
     write_json(workspace / RUN_FILE, record)
+    secrets = secrets_of(workspace)
     for name in OF_ONE_RUN:
         shutil.rmtree(workspace / name, ignore_errors=True)
         if (workspace / name).exists():
             raise ConfigError(f"{workspace / name} of an older run cannot be removed")
+    put_secrets(workspace, secrets)
     take_states(simulation)
     for site in simulation.sites:
         write_json(workspace / "site_config" / f"{site}.json", _plain(simulation.site_config(site)), mode=0o600)

@@ -87,6 +87,8 @@ class Boundary:
             raise EgressViolation("there is no trained model of this site to compare the payload with")
         if self.config and self.runtime:
             _check_backbone(self.config, self.runtime)
+            if floor := self.config.policy.short_of(self.runtime.n_subjects()[Subjects.TRAINING.value]):
+                raise EgressViolation(f"this site has fewer training subjects than its policy.{floor} demands")
         return self.runtime
 
     def check_scalar(self, tag: object, value: object, step: object) -> tuple[str, float, int]:
@@ -111,7 +113,8 @@ class Boundary:
             return plain
         n_subjects = self.runtime.n_subjects()
         train = Subjects.TRAINING.value
-        n_subjects[train] = min(n_subjects[train], self.job.train.batch_size)
+        most = self.job.train.batch_size // 2  # of each class
+        n_subjects[train] = (min(n_subjects[train][0], most), min(n_subjects[train][1], most))
         numbers = {name: float(value) for name, value in found.items() if name not in plain}
         return {**plain, **self.config.policy.allowed_metrics(numbers, n_subjects)}
 

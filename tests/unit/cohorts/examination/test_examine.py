@@ -117,7 +117,7 @@ def test_one_bad_subject_hides_neither_another_one_nor_a_leak(cohort: Path) -> N
     copy_of(cohort, "ge007", "ge025")
     image(cohort, "ge011", "ed").unlink()
     label_out_of_range(cohort)
-    (found,) = examined(cohort)
+    (found,) = examined(cohort, policy=SitePolicy.for_one_machine())
     errors = [finding for finding in found.findings if finding.severity == ERROR]
     assert {finding.subjects for finding in errors} == {("ge003",), ("ge004",), ("ge011",), ("ge007", "ge025")}
     assert len(found.measured) == 27
@@ -251,15 +251,17 @@ def test_words_of_another_program_are_not_judged(cohort: Path) -> None:
 @pytest.mark.parametrize(
     ("policy", "severity", "says"),
     [
-        (SitePolicy(min_subjects=11), WARNING, "lets numbers leave only from 11 on"),
+        (SitePolicy(min_subjects=6), WARNING, "lets numbers leave only from 6 of each class on"),
+        (SitePolicy(min_subjects=6), ERROR, "leaves this site only from 6 of each class on (policy.min_subjects)"),
+        (SitePolicy(min_train_subjects=11), ERROR, "leaves this site only from 11 in all on (policy.min_train_subj"),
         (SitePolicy(metrics_leave=False), NOTE, "lets no metric leave"),
     ],
 )
 def test_what_the_privacy_floor_keeps_back_is_said(cohort: Path, policy: SitePolicy, severity: str, says: str) -> None:
     (found,) = examined(cohort, policy=policy)
     assert any(says in text for text in texts(found, severity))
-    (again,) = examined(cohort, policy=SitePolicy(min_subjects=10))
-    assert again.findings == (), "ten subjects are at least ten"
+    (again,) = examined(cohort, policy=SitePolicy(min_subjects=5))
+    assert again.findings == (), "five of each class are at least five"
 
 
 def test_a_scan_at_two_sites_is_an_error_of_both(cohort: Path, tmp_path: Path) -> None:

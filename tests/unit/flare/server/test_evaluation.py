@@ -66,7 +66,7 @@ def written(directory: Path) -> dict[str, Any]:
 def test_both_adapters_are_scored_by_every_site(
     adapters: dict[str, Any], engine: Engine, contract: EgressContract, tmp_path: Path
 ) -> None:
-    replies = {site: metrics_reply({"both.auroc": 0.5, "n_subjects": 4.0}) for site in ("philips", "ge")}
+    replies = {site: metrics_reply({"both.auroc": 0.5, "n_test_subjects": 4.0}) for site in ("philips", "ge")}
     transport = evaluated(engine, replies)
     assert [task.name for task in transport.tasks] == ["validate", "validate"]
     for task, tensors in zip(transport.tasks, adapters.values(), strict=True):
@@ -74,7 +74,7 @@ def test_both_adapters_are_scored_by_every_site(
         assert task_lineage(task.data) == LINEAGE, "sites score it with the local states that belong to it"
     found = written(tmp_path)
     assert (found["model"], found["round"], found["failed"]) == ("last", 1, {})
-    assert found["sites"] == {site: {"both.auroc": 0.5, "n_subjects": 4.0} for site in ("ge", "philips")}
+    assert found["sites"] == {site: {"both.auroc": 0.5, "n_test_subjects": 4.0} for site in ("ge", "philips")}
     assert found["models"]["best"] == {"round": 0, "sites": found["sites"], "failed": {}}
 
 

@@ -41,7 +41,7 @@ def test_a_round_gives_what_the_site_runtime_gives(
 def test_after_training_the_test_split_is_scored(site: Site, contract: EgressContract) -> None:
     site.ask("train")
     scores = read_metrics_reply(contract, rebuilt("validate", site.ask("validate"), contract))
-    assert {"backbone.auroc", "global.auroc", "local.auroc", "both.auroc", "n_subjects"} <= set(scores)
+    assert {"backbone.auroc", "global.auroc", "local.auroc", "both.auroc", "n_test_subjects"} <= set(scores)
 
 
 def test_the_configuration_is_found_through_the_privacy_scope(

@@ -15,7 +15,7 @@ from med_duallora.flare.site.learner import loggable
 from med_duallora.flare.wire.payload import read_train_reply
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT
 from med_duallora.measures import Place, standing_in
-from med_duallora.settings.policy import SitePolicy
+from med_duallora.settings.policy import ClassSizes, SitePolicy
 from med_duallora.site.runtime import SiteRuntime
 from tests.unit.flare.learning import Site
 from tests.unit.flare.standin import answered
@@ -49,9 +49,9 @@ def test_every_number_that_the_learner_tells_has_an_entry(site: Site, monkeypatc
     computed: set[str] = set()
     whole = SitePolicy.allowed_metrics
 
-    def noted(policy: SitePolicy, metrics: Mapping[str, float], n_subjects: Mapping[str, int]) -> dict[str, float]:
+    def noted(policy: SitePolicy, metrics: Mapping[str, float], sizes: Mapping[str, ClassSizes]) -> dict[str, float]:
         computed.update(metrics)
-        return whole(policy, metrics, n_subjects)
+        return whole(policy, metrics, sizes)
 
     monkeypatch.setattr(SitePolicy, "allowed_metrics", noted)
     site.ask("train")

@@ -14,13 +14,16 @@ from tests.unit.flare.local.conftest import kits, project
 
 __all__ = ["kits", "project"]
 
+FLOORS = ["policy.min_subjects=3", "policy.min_train_subjects=6"]
+"""That the tiny cohort reaches."""
+
 
 @pytest.fixture
 def kit(kits: Path, tmp_path: Path, tiny_cohorts: dict[str, Path]) -> Path:
     """A closed kit whose site configuration is good."""
     copy = Path(shutil.copytree(kits / "siemens", tmp_path / "siemens"))
     places = {"data_dir": str(tiny_cohorts["siemens"]), "state_dir": str(tmp_path / "state")}
-    install_site(copy, {**places, "cache_dir": str(tmp_path / "cache")})
+    install_site(copy, {**places, "cache_dir": str(tmp_path / "cache")}, FLOORS)
     return copy
 
 

@@ -100,7 +100,7 @@ def test_a_subclass_of_shareable_is_refused(contract: EgressContract, reply: Tra
 
 
 def test_metrics_survive_the_way(contract: EgressContract) -> None:
-    scores = {"both.balanced_accuracy": 0.5, "n_subjects": 4.0}
+    scores = {"both.balanced_accuracy": 0.5, "n_test_subjects": 4.0}
     assert read_metrics_reply(contract, fobs.loads(fobs.dumps(metrics_reply(scores)))) == scores
 
 
@@ -117,7 +117,7 @@ BAD_METRICS: list[tuple[str, Change, str]] = [
 def test_a_metrics_reply_outside_the_contract_is_refused(
     reason: str, change: Change, message: str, contract: EgressContract
 ) -> None:
-    shareable = metrics_reply({"n_subjects": 4.0})
+    shareable = metrics_reply({"n_test_subjects": 4.0})
     change(shareable)
     with pytest.raises(EgressViolation, match=message):
         read_metrics_reply(contract, shareable)

@@ -23,6 +23,9 @@ from med_duallora.flare.local.rehearsal.rehearsal import Plan, down, up
 from med_duallora.support.files import sha256_of_file
 from tests.conftest import REPOSITORY
 
+FLOORS = ("policy.min_subjects=3", "policy.min_train_subjects=6")
+"""That the tiny cohorts reach."""
+
 
 @pytest.fixture
 def plan(tiny_cohorts: dict[str, Path], tmp_path: Path) -> Plan:
@@ -31,7 +34,13 @@ def plan(tiny_cohorts: dict[str, Path], tmp_path: Path) -> Plan:
         project=REPOSITORY / "poc" / "project.yml",
         cohorts={"ge": tiny_cohorts["ge"]},
         timeout_s=1.0,
+        site_settings=FLOORS,
     )
+
+
+def test_a_site_with_too_few_training_subjects_is_not_started(plan: Plan) -> None:
+    with pytest.raises(UnfitError, match=r"an adapter leaves this site only from 5 of each class on"):
+        up(replace(plan, site_settings=()))
 
 
 def test_an_unusable_cohort_is_found_before_anything_is_made(plan: Plan, tmp_path: Path) -> None:
@@ -59,7 +68,7 @@ def test_a_site_of_any_name_is_added_to_the_project_of_the_checkout(
 def test_a_site_that_could_run_no_job_is_not_started(plan: Plan) -> None:
     said: list[str] = []
     with pytest.raises(UnfitError, match=r"site configuration .*: device = 'cuda:99', but this machine has"):
-        up(replace(plan, site_settings=("device=cuda:99",)), said.append)
+        up(replace(plan, site_settings=(*FLOORS, "device=cuda:99")), said.append)
     assert not [text for text in said if text.startswith("started ")]
 
 

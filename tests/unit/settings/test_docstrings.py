@@ -4,7 +4,7 @@ import typing
 import pytest
 
 from med_duallora.commands.config import scopes
-from med_duallora.reference.docstrings import described
+from med_duallora.settings.docstrings import described
 
 
 class Example:
