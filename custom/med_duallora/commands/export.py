@@ -126,7 +126,7 @@ def _bundle(target: Path, options: argparse.Namespace) -> None:
     check_free(target)
     model, config = _site_model(options)
     _permit(model, config, "MONAI bundle", options)
-    with whole_folder(target, 0o700) as folder:
+    with whole_folder(target, private=True) as folder:
         threshold = model.saved.calibration.threshold
         write_bundle(folder, model.network, model.saved.job, threshold, _site_card(model))
 
@@ -144,12 +144,12 @@ def _peft(target: Path, options: argparse.Namespace) -> None:
         tensors, manifest = load_adapter(options.adapter)
         job = JobConfig.from_dict(_job_of(manifest, options.adapter))
         pairs = global_pairs(job, tensors)
-        with whole_folder(target, 0o755) as folder:
+        with whole_folder(target, private=False) as folder:
             write_global(folder, job, pairs, to_text(card_of(manifest)))
         return
     model, config = _site_model(options)
     _permit(model, config, "PEFT adapters", options)
-    with whole_folder(target, 0o700) as folder:
+    with whole_folder(target, private=True) as folder:
         write_site(folder, model.saved.job, model.network, to_text(_site_card(model)))
 
 
@@ -166,7 +166,7 @@ def _card(target: Path, options: argparse.Namespace) -> None:
         manifest = load_adapter(options.adapter)[1]
         _job_of(manifest, options.adapter)
         card = card_of(manifest)
-    with whole_folder(target, 0o755) as folder:
+    with whole_folder(target, private=False) as folder:
         write_card(folder, card)
 
 

@@ -97,7 +97,7 @@ def _training(manifest: Mapping[str, Any], job: JobConfig) -> dict[str, Any]:
 def _data(origin: Origin | None, run: Run | None) -> dict[str, Any]:
     scores = run.evaluation.sites if run else {}
     counted = {
-        site: {name: int(values[name]) for name in ("n_subjects", "n_positive", "n_negative") if name in values}
+        site: {name: int(values[name]) for name in ("n_test_subjects", "n_positive", "n_negative") if name in values}
         for site, values in scores.items()
     }
     return {

@@ -61,7 +61,7 @@ def _data(data: Values) -> list[str]:
     if data["datasets"]:
         blocks.append("Cite with every use:\n\n" + "\n".join(f"- {text}" for text in data["datasets"].values()))
     rows = [
-        [site, *(str(counts.get(name, NONE)) for name in ("n_subjects", "n_negative", "n_positive"))]
+        [site, *(str(counts.get(name, NONE)) for name in ("n_test_subjects", "n_negative", "n_positive"))]
         for site, counts in data["test_subjects_by_site"].items()
     ]
     return [*blocks, *([_table(["site", "test subjects", "NOR", "disease"], rows)] if rows else [])]

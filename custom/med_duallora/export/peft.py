@@ -96,7 +96,7 @@ def write_global(folder: Path, job: JobConfig, pairs: Pairs, about: str) -> None
     Raises:
         OSError: the place cannot be written.
     """
-    _write_adapter(folder, pairs, job.lora.alpha_global, mode=0o644)
+    _write_adapter(folder, pairs, job.lora.alpha_global, mode=None)
     write_text(folder / README_FILE, _readme(about, has_local=False))
 
 
@@ -138,7 +138,7 @@ def adapter_config(pairs: Pairs, alpha: float) -> dict[str, Any]:
     }
 
 
-def _write_adapter(folder: Path, pairs: Pairs, alpha: float, mode: int) -> None:
+def _write_adapter(folder: Path, pairs: Pairs, alpha: float, mode: int | None) -> None:
     tensors = {}
     for name, (a, b) in pairs.items():
         tensors[f"{PREFIX}.{name}.lora_A.weight"] = a.contiguous()

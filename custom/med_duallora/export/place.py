@@ -1,13 +1,14 @@
 """Where an export goes: a folder that is whole or absent, and that replaces nothing."""
 
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from med_duallora.errors import InputError
 from med_duallora.support.files import PARTIAL, check_writable, named
+from med_duallora.support.private import private_folder
 
 
 def check_free(target: Path) -> None:
@@ -23,12 +24,12 @@ def check_free(target: Path) -> None:
 
 
 @contextmanager
-def whole_folder(target: Path, mode: int) -> Iterator[Path]:
+def whole_folder(target: Path, private: bool) -> Iterator[Path]:
     """Give a folder beside ``target`` that becomes it when the block ends without error, and is gone otherwise.
 
     Args:
         target: see ``check_free``.
-        mode: of the folder.
+        private: whether only this account can look into it; otherwise it is as the umask says.
 
     Raises:
         InputError: see ``check_free``.
@@ -36,10 +37,13 @@ def whole_folder(target: Path, mode: int) -> Iterator[Path]:
     """
     check_free(target)
     with named(target):
-        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
+        partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{target.name}")
+        if private:
+            private_folder(partial)
+        else:
+            partial.mkdir()
         try:
             yield partial
-            partial.chmod(mode)
             if target.exists():
                 target.rmdir()
             partial.rename(target)

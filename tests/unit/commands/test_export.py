@@ -2,7 +2,7 @@
 
 import json
 import stat
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def site_config(trained: Trained, tmp_path: Path) -> Path:
     values = {name: str(getattr(config, name)) for name in ("data_dir", "state_dir", "cache_dir", "ledger")}
     values |= {"backbone_checkpoint": str(config.backbone_checkpoint), "device": "cpu"}
     path = tmp_path / "site.json"
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps({**values, "policy": asdict(config.policy)}))
     return path
 
 
@@ -92,7 +92,8 @@ def test_a_sites_model_needs_the_sites_word_and_leaves_a_line(
 
 
 def test_the_sites_policy_can_allow_it(trained: Trained, site_config: Path, tmp_path: Path) -> None:
-    values = {**json.loads(site_config.read_text()), "policy": {"model_leaves": True}}
+    values = json.loads(site_config.read_text())
+    values["policy"]["model_leaves"] = True
     site_config.write_text(json.dumps(values))
     assert export("--merged", tmp_path / "m.safetensors", *own(trained, site_config)) == 0
 

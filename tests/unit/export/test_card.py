@@ -28,7 +28,7 @@ def test_scores_are_the_reports(tmp_path: Path) -> None:
     assert both["mean"] == pytest.approx(0.875)
     assert tuple(both["interval"]) == macro_interval(run.evaluation, "both")
     assert set(both["interval_by_site"]) == {"siemens", "philips"}
-    assert card["data"]["test_subjects_by_site"]["siemens"] == {"n_subjects": 6, "n_positive": 4, "n_negative": 2}
+    assert card["data"]["test_subjects_by_site"]["siemens"] == {"n_test_subjects": 6, "n_positive": 4, "n_negative": 2}
 
 
 def test_phantoms_and_the_intended_use_stand_first(tmp_path: Path) -> None:
