@@ -34,6 +34,8 @@ class SitePolicy:
             many subjects in it; the adapter only where both have that many training subjects. 0: no floor.
         min_train_subjects: the adapter leaves only where it was trained on at least this many subjects.
         metric_decimals: scores, losses and times are rounded to this many decimals.
+        model_leaves: whether ``med-duallora export`` may write this site's own model without being told each time that
+            the file stays here; it holds the local adapter and the head.
         head_leaves: whether a job may ask for the classification head, or for its weights within the adapter.
         max_rank: highest rank of the global adapter that a job may ask for.
         max_blocks: largest number of adapted blocks that a job may ask for.
@@ -55,6 +57,7 @@ class SitePolicy:
     min_subjects: int = limited(5, between(0, 1_000_000))
     min_train_subjects: int = limited(10, between(1, 1_000_000))
     metric_decimals: int = limited(3, between(0, 6))
+    model_leaves: bool = False
     head_leaves: bool = False
     max_rank: int = limited(16, between(1, 256))
     max_blocks: int = limited(4, between(1, 64))
