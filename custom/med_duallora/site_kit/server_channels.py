@@ -125,7 +125,7 @@ def _storage(kit: ServerKit) -> Iterator[Channel]:
 
 
 def _stores(resources: Any) -> set[str]:
-    """Return the folders that resources keep jobs and snapshots in; a bare ``/`` stands for an address, not a folder."""
+    """Return the folders that resources keep jobs and snapshots in; ``/`` alone stands for an address."""
     if isinstance(resources, dict):
         own = {str(value) for key, value in resources.items() if key in ("root_dir", "uri_root") and value != "/"}
         return own.union(*map(_stores, resources.values()))
