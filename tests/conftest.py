@@ -151,6 +151,7 @@ def write_tiny_cohort(
     folder: Path, vendor: str, seed: int, n_subjects: int = 10, n_by_split: tuple[int, int, int] = (6, 2, 2)
 ) -> Path:
     """Write a prepared cohort (see design: same file naming as CineMA's processed data)."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     splits = [split for split, n in zip(("train", "val", "test"), n_by_split, strict=True) for _ in range(n)]
     rows = []

@@ -10,8 +10,11 @@ from typing import Any
 from tests.attacks import configurations
 from tests.attacks import test_after_filters as after
 from tests.attacks import test_doors as doors
+from tests.attacks import test_file_modes as modes
+from tests.attacks import test_files as files
 from tests.attacks import test_floor as floor
 from tests.attacks import test_floors_of_classes as floors
+from tests.attacks import test_links as links
 from tests.attacks import test_literal as literal
 from tests.attacks import test_messages as messages
 from tests.attacks import test_results as results
@@ -201,6 +204,50 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
         floor.test_with_a_tampered_ledger_nothing_leaves,
     ),
     (
+        "files read by other accounts",
+        "trunk features and the site's secret, under the umask 000",
+        "files 600, folders 700",
+        files.test_nor_trunk_features_and_the_secret,
+    ),
+    (
+        "files read by other accounts",
+        "subjects that an earlier version prepared for everybody to read",
+        "closed when they are used again",
+        files.test_what_an_earlier_version_left_open_is_closed_when_it_is_used_again,
+    ),
+    ("feature cache", "a link to a file elsewhere", "not followed", links.test_nor_are_features),
+    (
+        "feature cache",
+        "a folder of it that leads to the states, for the site to evict them",
+        "not followed",
+        links.test_a_folder_of_the_cache_does_not_lead_to_the_states,
+    ),
+    ("feature cache", "a secret that another account chose", "is a symbolic link", links.test_the_secret_is_not_a_link),
+    (
+        "symbolic links",
+        "the file that a torn line of the ledger is set aside in",
+        "not followed",
+        links.test_a_torn_line_is_not_set_aside_through_a_link,
+    ),
+    (
+        "symbolic links",
+        "the state of a run to that of another",
+        "set aside; the state before it serves",
+        links.test_a_state_is_not_read_through_a_link,
+    ),
+    (
+        "modes at a site",
+        "a ledger that everybody can write",
+        "verify: other accounts can write it; the next line closes it",
+        modes.test_a_ledger_that_others_can_write_is_closed_and_says_so,
+    ),
+    (
+        "modes at a site",
+        "a ledger that belongs to another account",
+        "it belongs to another account: nothing leaves",
+        modes.test_a_ledger_of_another_account_takes_no_line,
+    ),
+    (
         "contribution at the server",
         "sent under the name of another site",
         "it was sent under the name",
@@ -237,6 +284,7 @@ def rows() -> list[Row]:
         *_doors(),
         *_configurations(),
         *_elsewhere(),
+        *_files(),
         *(Row(*single[:3]) for single in SINGLE),
     ]
 
@@ -310,6 +358,17 @@ def _elsewhere() -> Iterator[Row]:
         yield Row("command to a site", trick, f"refused and recorded: {refusal}")
     for trick, _ in messages.INJECTED:
         yield Row("event of another member", trick, "not heard, no line, nothing sent")
+
+
+def _files() -> Iterator[Row]:
+    for what, _ in files.WRITERS:
+        yield Row("files read by other accounts", f"{what}, under the umask 000", "files 600, folders 700")
+    for trick, _ in files.PLANTED:
+        yield Row("feature cache", trick, "not taken, computed again, said once in the log")
+    for what, _ in links.LINKS:
+        yield Row("symbolic links", what, "is a symbolic link")
+    for trick, *_, channel in (*modes.KIT_MODES, *modes.SITE_MODES):
+        yield Row("modes at a site", trick, f"preflight: OPEN {channel}")
 
 
 def text(table: Iterable[Row]) -> str:

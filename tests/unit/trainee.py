@@ -8,7 +8,8 @@ import numpy as np
 from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.settings.config import JobConfig, TrainConfig
-from med_duallora.site.features import FeatureCache, FeatureSource
+from med_duallora.site.feature_cache import FeatureCache
+from med_duallora.site.features import FeatureSource
 from med_duallora.site.prediction import fit_head_norm, predict
 from med_duallora.site.training import RoundResult, train_round
 

@@ -26,8 +26,9 @@ import numpy as np
 
 from med_duallora.errors import LedgerError
 from med_duallora.settings.config import SiteConfig
-from med_duallora.support.files import canonical_json, parsed_object, read_object, unused, write_json
+from med_duallora.support.files import atomic_path, canonical_json, parsed_object, read_object, unused, write_json
 from med_duallora.support.locks import locked
+from med_duallora.support.private import append_own, claim, open_own, own_size, private_folder, refuse_link
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +135,9 @@ class Ledger:
             LedgerError: the ledger cannot be written, or its end is not the one that was written last.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self.path.parent)
             with locked(self._lock_path):
-                head = self._recovered_head(entry)
+                head = self._closed(self._recovered_head(entry), entry)
                 return self._write(head, entry).sha256
         except OSError as error:
             raise LedgerError(f"ledger {self.path} cannot be written: {error.strerror or error}") from error
@@ -147,7 +148,7 @@ class Ledger:
         Raises:
             LedgerError: it was replaced or cut, or cannot be read.
         """
-        if self.marker is None or not (self.marker.exists() or self.path.exists() or self.head_path.exists()):
+        if self.marker is None or not any(map(os.path.lexists, (self.marker, self.path, self.head_path))):
             return
         try:
             with locked(self._lock_path):
@@ -159,15 +160,10 @@ class Ledger:
         line = {"n": head.n_lines, "time": utc_now(), **entry.to_dict(), "prev": head.sha256}
         line["hash"] = line_hash(line)
         data = canonical_json(line).encode() + b"\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "ab") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_own(self.path, data)
         written = Head(head.n_lines + 1, head.n_bytes + len(data), str(line["hash"]))
         write_json(self.head_path, vars(written), mode=0o600)
         if self.marker:
-            self.marker.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_json(self.marker, vars(written), mode=0o600)
         return written
 
@@ -176,7 +172,7 @@ class Ledger:
         if self.marker:
             check_marker(self.path, self.marker)
         head = read_head(self.head_path) or Head()
-        n_bytes = self.path.stat().st_size if self.path.exists() else 0
+        n_bytes = own_size(self.path)
         if n_bytes == head.n_bytes:
             return head
         if n_bytes < head.n_bytes:
@@ -187,7 +183,7 @@ class Ledger:
         return self._repaired(head, entry)
 
     def _repaired(self, head: Head, entry: Entry) -> Head:
-        with self.path.open("rb") as stream:
+        with open_own(self.path) as stream:
             stream.seek(head.n_bytes)
             tail = stream.read()
         complete, newline, torn = tail.partition(b"\n")
@@ -200,10 +196,17 @@ class Ledger:
                 "Keep it for the audit, move it and its head file aside, and a new ledger begins"
             )
         aside = unused(self.path, "torn")
-        aside.write_bytes(tail)
-        aside.chmod(0o600)
+        with atomic_path(aside, 0o600) as partial:
+            partial.write_bytes(tail)
         os.truncate(self.path, head.n_bytes)
         return self._noted(head, entry, f"a torn line of {len(tail)} bytes was set aside as {aside.name} after a crash")
+
+    def _closed(self, head: Head, entry: Entry) -> Head:
+        """Take the right to write the ledger from other accounts, and say so in it."""
+        mode = claim(self.path)
+        if not mode:
+            return head
+        return self._noted(head, entry, f"other accounts could write the ledger (mode {mode:o}); its mode is 600 now")
 
     def _noted(self, head: Head, entry: Entry, remark: str) -> Head:
         logger.warning("the egress ledger was repaired: %s", remark)
@@ -213,7 +216,7 @@ class Ledger:
 def read_head(path: Path) -> Head | None:
     """Return the content of a head file; None where there is none (LedgerError where it is damaged)."""
     try:
-        values = read_object(path)
+        values = read_object(path, open_own)
         head = Head(values["n_lines"], values["n_bytes"], values["sha256"])
     except FileNotFoundError:
         return None
@@ -239,10 +242,11 @@ def check_marker(path: Path, marker: Path) -> None:
 
     Raises:
         LedgerError: the ledger is missing, shorter, another one, or there is a ledger, but no marker.
-        OSError: a file cannot be read.
+        OSError: a file cannot be read, or is a link.
     """
+    refuse_link(path)
     remembered = read_head(marker)
-    exists = path.exists() or path.with_name(path.name + ".head").exists()
+    exists = any(map(os.path.lexists, (path, path.with_name(path.name + ".head"))))
     if remembered is None and not exists:
         return
     found = "there is no marker of it in the state directory" if remembered is None else _difference(path, remembered)
@@ -256,11 +260,11 @@ def check_marker(path: Path, marker: Path) -> None:
 def _difference(path: Path, remembered: Head) -> str:
     """Return how a ledger differs from the one that is remembered; empty: it is that one, or that one continued."""
     head = read_head(path.with_name(path.name + ".head")) or Head()
-    n_bytes = path.stat().st_size if path.exists() else 0
+    n_bytes = own_size(path)
     if min(n_bytes, head.n_bytes) < remembered.n_bytes or head.n_lines < remembered.n_lines:
-        n_lines = head.n_lines if path.exists() else 0
+        n_lines = head.n_lines if n_bytes else 0
         return f"{remembered.n_lines} lines were written, but {n_lines} are there"
-    with path.open("rb") as stream:
+    with open_own(path) as stream:
         stream.seek(max(0, remembered.n_bytes - MAX_LINE))
         before = stream.read(min(remembered.n_bytes, MAX_LINE))
         after = stream.read()

@@ -1,5 +1,6 @@
 """What an auditor does with a ledger: verify its chain, and match it with the server's record of what arrived."""
 
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from typing import Any
 
 from med_duallora.boundary.ledger import ALLOWED, START, check_marker, line_hash, read_head
 from med_duallora.errors import InputError, LedgerError
-from med_duallora.support.files import canonical_json, open_regular, parsed_object
+from med_duallora.support.files import canonical_json, parsed_object
+from med_duallora.support.private import OTHERS_WRITE, open_own
 
 Line = Mapping[str, Any]
 COMPARED = ("tensors", "metrics", "event")
@@ -92,6 +94,12 @@ def verify(path: Path, noted: str = "", marker: Path | None = None) -> Verificat
     if marker:
         problems.extend(_marker_faults(path, marker))
     return Verification(n_lines, previous, tuple(problems))
+
+
+def written_by_others(path: Path) -> str:
+    """Return in a sentence that other accounts of this machine can write a ledger; empty where they cannot."""
+    mode = stat.S_IMODE(path.lstat().st_mode)
+    return f"other accounts can write it (mode {mode:o}): chmod 600 {path}" if mode & OTHERS_WRITE else ""
 
 
 def _marker_faults(path: Path, marker: Path) -> Iterator[Problem]:
@@ -201,7 +209,7 @@ def _rest(lines: Sequence[Line], wanted: Counter[tuple[Any, ...]]) -> tuple[Line
 
 def _texts(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with open_regular(path) as stream:
+        with open_own(path) as stream:
             yield from enumerate(stream, start=1)
     except OSError as error:
         raise LedgerError(f"ledger {path}: {error.strerror or error}") from error

@@ -15,6 +15,7 @@ from med_duallora.cohorts.subject import ImageSource, RawSubject
 from med_duallora.cohorts.vocabulary import STANDARD
 from med_duallora.errors import CohortError, InputError, SubjectRefused
 from med_duallora.support.files import atomic_path
+from med_duallora.support.private import PRIVATE_FILE
 
 S = TypeVar("S", RawSubject, PreparedSubject)
 
@@ -138,7 +139,7 @@ def _frame(source: ImageSource) -> tuple[Array, tuple[float, float]]:
 
 
 def write_montage(rows: Sequence[MontageRow], out: Path) -> None:
-    """Draw ``rows`` into the PNG file ``out``.
+    """Draw ``rows`` into the PNG file ``out``, mode 0600: it shows patients.
 
     Raises:
         InputError: there are no rows, or ``out`` is not a PNG.
@@ -158,7 +159,7 @@ def write_montage(rows: Sequence[MontageRow], out: Path) -> None:
         _draw(row, row_axes)
     for axis, title in zip(axes[0], COLUMN_TITLES, strict=True):
         axis.set_title(title, fontsize=9)
-    with atomic_path(out) as partial:
+    with atomic_path(out, PRIVATE_FILE) as partial:
         figure.savefig(partial, format="png", dpi=80)
 
 

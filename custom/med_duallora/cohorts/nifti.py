@@ -13,6 +13,7 @@ from med_duallora.cohorts.itk_geometry import itk_geometry
 from med_duallora.cohorts.nifti_stream import read_frames
 from med_duallora.errors import SubjectRefused
 from med_duallora.support.files import atomic_path
+from med_duallora.support.private import PRIVATE_FILE
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -72,10 +73,16 @@ def read_nifti(path: Path, frames: Collection[int] | None = None) -> NiftiImage:
     )
 
 
-def write_nifti(path: Path, data: Array, affine: Array) -> None:
+def write_nifti(path: Path, data: Array, affine: Array, mode: int | None = PRIVATE_FILE) -> None:
     """Write voxels (X, Y, Z[, frames]) with their RAS affine, atomically; ``.gz`` paths are compressed.
 
     Equal input gives equal bytes: neither a time nor a file name enters the compressed stream.
+
+    Args:
+        path: the file.
+        data: the voxels.
+        affine: (4, 4), voxel index to RAS world in mm.
+        mode: of the file, see ``atomic_path``; None only where the image is of no person.
     """
     image = nibabel.Nifti1Image(data, affine)
     # Both forms, as scanner anatomy: readers differ in which one they prefer.
@@ -85,5 +92,5 @@ def write_nifti(path: Path, data: Array, affine: Array) -> None:
     content = image.to_bytes()
     if path.suffix == ".gz":
         content = gzip.compress(content, compresslevel=4, mtime=0)
-    with atomic_path(path) as partial:
+    with atomic_path(path, mode) as partial:
         partial.write_bytes(content)

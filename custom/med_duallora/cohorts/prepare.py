@@ -23,6 +23,7 @@ from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.errors import CohortError, MedDualLoRAError
 from med_duallora.support.files import sentence
 from med_duallora.support.locks import locked
+from med_duallora.support.private import private_folder
 from med_duallora.support.progress import track
 
 # Below this, starting processes takes longer than the work.
@@ -92,7 +93,7 @@ def _locked(out: Path) -> Iterator[None]:
     busy = CohortError(f"another run of prepare is writing to {out}; wait for it or choose another --out")
     with ExitStack() as stack:
         try:
-            out.mkdir(parents=True, exist_ok=True)
+            private_folder(out)
             stack.enter_context(locked(out, busy))
         except OSError as error:
             raise CohortError(f"--out {out} cannot be used: {error.strerror or error}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from med_duallora.cohorts.prepare_one import RECORD
 from med_duallora.cohorts.prepared import COHORT_TABLE
+from med_duallora.support.private import private_folder
 
 # Lies beside a cohort's table, and at the top: how all of it came about.
 SUMMARY = "preparation.json"
@@ -32,7 +33,7 @@ def move_to_places(out: Path, places: Mapping[str, Path]) -> None:
         place = places.get(folder.name, folder)
         if place != folder and not place.exists():
             _remove_tables(folder.parent)  # from now on they are wrong, also if this run is killed
-            place.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(place.parent)
             folder.rename(place)
             _remove_if_empty(folder.parent)
 

@@ -17,6 +17,7 @@ from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.cohorts.volume import PREPARATION, PreparedVolume, prepare_volume
 from med_duallora.errors import MedDualLoRAError, SubjectRefused
 from med_duallora.support.files import read_object, sha256_of_file, sha256_of_json, write_json
+from med_duallora.support.private import PRIVATE_FILE, PRIVATE_FOLDER, close_folder, private_folder
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Pr
         request = _request(raw, list(sha256), source_sha256, rotated_origin_shift, _cine_sha256(raw))
         earlier = _earlier(folder, request)
         if earlier is not None:
+            close_folder(folder)  # an earlier version of this program let others read it
             return earlier
         found = _prepare(raw, sha256, rotated_origin_shift)
     except SubjectRefused as refused:
@@ -167,20 +169,20 @@ def _prepare(raw: RawSubject, sha256: Mapping[Path, str], rotated_origin_shift: 
 
 
 def _write(folder: Path, volume: PreparedVolume, prepared: Prepared, request: str) -> None:
-    """Write everything beside ``folder``, then put it in its place."""
+    """Write everything beside ``folder``, then put it in its place; folders have mode 0700, files 0600."""
     roles = {"ed": volume.ed, "es": volume.es, "ed_gt": volume.ed_labels, "es_gt": volume.es_labels}
     arrays = {f"{prepared.subject}_sax_{role}.nii.gz": array for role, array in roles.items() if array is not None}
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(folder.parent)
     # Hidden, so that an interrupted run leaves nothing that looks like a subject; the next run clears it.
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    partial.chmod(PRIVATE_FOLDER)  # an umask can take rights from the owner as well
     try:
         for name, array in arrays.items():
             write_nifti(partial / name, array, volume.affine)
         record: dict[str, Any] = {"preparation": PREPARATION, "request": request, "prepared": asdict(prepared)}
         record["prepared"].pop("reused")
         record["files"] = {name: sha256_of_file(partial / name) for name in arrays}
-        write_json(partial / RECORD, record)
-        partial.chmod(0o755)
+        write_json(partial / RECORD, record, PRIVATE_FILE)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except BaseException:

@@ -19,6 +19,7 @@ from med_duallora.cohorts.site_names import Sites
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.cohorts.volume import PREPARATION
 from med_duallora.support.files import write_json, write_text
+from med_duallora.support.private import PRIVATE_FILE
 
 REFUSED_TABLE = "refused.csv"
 REFUSED_COLUMNS = ("subject", "dataset", "source", "reason", "detail")
@@ -97,16 +98,17 @@ def cohort_row(raw: RawSubject, split: str, prepared: Prepared) -> dict[str, Any
 
 
 def write_tables(out: Path, result: Preparation, options: PrepareOptions) -> None:
-    """Write all tables, and remove the folders of subjects that are no longer in one."""
+    """Write all tables, mode 0600, and remove the folders of subjects that are no longer in one."""
     for site, rows in result.cohorts.items():
         # Each cohort goes to another place, so each says itself how it came about.
         origin = {"synthetic": site in result.synthetic, "site": result.told_by.get(site, {}), **_provenance(options)}
-        write_json(out / site / SUMMARY, {**origin, "splits": split_counts(rows)})
-        write_text(out / site / COHORT_TABLE, table_text(COLUMNS, rows))
+        write_json(out / site / SUMMARY, {**origin, "splits": split_counts(rows)}, PRIVATE_FILE)
+        write_text(out / site / COHORT_TABLE, table_text(COLUMNS, rows), PRIVATE_FILE)
     kept = {out / site / row["subject"] for site, rows in result.cohorts.items() for row in rows}
     remove_stale(out, kept, result.cohorts)
-    write_text(out / REFUSED_TABLE, table_text(REFUSED_COLUMNS, [asdict(item) for item in result.refused]))
-    write_json(out / SUMMARY, _summary(result, options))
+    refused = table_text(REFUSED_COLUMNS, [asdict(item) for item in result.refused])
+    write_text(out / REFUSED_TABLE, refused, PRIVATE_FILE)
+    write_json(out / SUMMARY, _summary(result, options), PRIVATE_FILE)
 
 
 def _provenance(options: PrepareOptions) -> dict[str, Any]:

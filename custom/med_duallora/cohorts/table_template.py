@@ -7,6 +7,7 @@ from med_duallora.cohorts.csvfile import table_text
 from med_duallora.cohorts.table import COLUMNS, OPTIONAL_COLUMNS
 from med_duallora.errors import InputError
 from med_duallora.support.files import write_text
+from med_duallora.support.private import PRIVATE_FILE
 
 EXAMPLES = (
     {
@@ -44,14 +45,14 @@ def write_template(path: Path) -> None:
 
 
 def write_example(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    """Write a table to be filled in; a column that a row does not hold is empty there.
+    """Write a table to be filled in, mode 0600; a column that a row does not hold is empty there.
 
     Raises:
         InputError: the file exists, and may be somebody's work.
     """
     if path.exists():
         raise InputError(f"--table-template {path} exists already and is not overwritten; name a new file")
-    write_text(path, table_text(columns, rows))
+    write_text(path, table_text(columns, rows), PRIVATE_FILE)
 
 
 def explanation(path: Path) -> list[str]:

@@ -70,17 +70,18 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     from med_duallora.boundary.ledger import CUT, marker_of
-    from med_duallora.boundary.ledger_audit import verify
+    from med_duallora.boundary.ledger_audit import verify, written_by_others
 
     marker = marker_of(options.ledger, options.state_dir or options.ledger.parent)
     if options.state_dir and not options.ledger.exists() and marker.exists():
         raise LedgerError(f"{CUT}: {options.ledger} is missing, but {marker} remembers it; keep it for the audit")
     # without the option, a marker counts only where the ledger is in the state directory itself
     found = verify(options.ledger, options.noted, marker if options.state_dir or marker.exists() else None)
-    for problem in found.problems:
+    problems = [text for text in (*map(str, found.problems), written_by_others(options.ledger)) if text]
+    for problem in problems:
         print(f"{options.ledger}: {problem}", file=sys.stderr)
-    if found.problems:
-        print(f"{options.ledger}: {len(found.problems)} problem(s) in {found.n_lines} lines", file=sys.stderr)
+    if problems:
+        print(f"{options.ledger}: {len(problems)} problem(s) in {found.n_lines} lines", file=sys.stderr)
         return 1
     compared = "as the marker remembers it" if marker.exists() else "not compared with the site's marker (--state-dir)"
     print(

@@ -12,6 +12,7 @@ from torch import nn
 
 from med_duallora.errors import ArtifactError
 from med_duallora.support.files import atomic_path, parsed_json
+from med_duallora.support.private import PRIVATE_FILE
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -38,14 +39,14 @@ class RunState:
 
 
 def save_state(path: Path, state: RunState, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write the run atomically."""
+    """Write the run atomically, mode 0600."""
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         moments = optimizer.state[parameter]
         tensors |= {f"{moment}.{name}": moments[moment].contiguous() for moment in MOMENTS}
     kept = {"step": state.step, "curve": state.curve, "seconds": state.seconds}
     kept |= {"recipe": state.recipe, "data": state.data}
-    with atomic_path(path) as partial:
+    with atomic_path(path, PRIVATE_FILE) as partial:
         save_file(tensors, partial, metadata={"run": json.dumps(kept)})
 
 

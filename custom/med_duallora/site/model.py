@@ -16,8 +16,10 @@ from med_duallora.boundary.lineage import ALONE, Lineage
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.errors import StateError
 from med_duallora.settings.config import JobConfig, SiteConfig
-from med_duallora.site.features import FeatureCache, FeatureSource
+from med_duallora.site.feature_cache import FeatureCache
+from med_duallora.site.features import FeatureSource
 from med_duallora.site.prediction import fit_head_norm, predict
+from med_duallora.site.secret import site_secret
 from med_duallora.site.state import Owner, SiteState, SiteStateStore, newest_state, private_folder
 from med_duallora.support.devices import resolve_device
 from med_duallora.support.files import sha256_of_json
@@ -54,7 +56,7 @@ class SiteModel:
         classifier = load_classifier(checkpoint, backbone, n_classes=N_CLASSES, drop_path=job.train.drop_path)
         self.network = DualLoRAModel(classifier, plan, job.train.seed)
         self.network.to(resolve_device(config.device)).eval()
-        self.cache = FeatureCache(config.cache_dir, config.cache_budget_mb * 2**20)
+        self.cache = FeatureCache(config.cache_dir, config.cache_budget_mb * 2**20, site_secret(config.state_dir))
         self.source = FeatureSource(self.network, job, self.backbone_sha256, self.cache)
         self._owner = Owner(_identity(site, job), self.backbone_sha256)
         self._experiment = config.state_dir / job.experiment

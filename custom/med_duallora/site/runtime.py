@@ -219,7 +219,7 @@ class SiteRuntime:
         return self._offer(Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()})))
 
     def _keep_predictions(self, rows: list[dict[str, Any]]) -> None:
-        private_folder(self.model.directory)
+        private_folder(self.model.directory.parent, self.model.directory)
         try:
             path = self.model.directory / "predictions.json"
             write_json(path, {"not_for_diagnosis": True, "predictions": rows}, 0o600)

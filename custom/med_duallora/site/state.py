@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from med_duallora.boundary.lineage import Lineage
@@ -24,6 +24,9 @@ from med_duallora.errors import StateError
 from med_duallora.support.digest import content_digest
 from med_duallora.support.files import atomic_path, unused
 from med_duallora.support.locks import locked
+from med_duallora.support.private import open_own
+from med_duallora.support.private import private_folder as make_private
+from med_duallora.support.tensors import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ class SiteStateStore:
         Raises:
             StateError: another process is at work with it, or nothing can be written there.
         """
-        private_folder(self.directory)
+        self._make_folder()
         busy = StateError(
             "another process at this site trains with the local state of the same run; stop one of the two jobs, "
             "or wait until the other one has ended"
@@ -119,7 +122,7 @@ class SiteStateStore:
         tensors = {f"{part}/{n}": np.array(v, order="C") for part, values in parts.items() for n, v in values.items()}
         facts = {"format": FORMAT, **vars(self.owner), "round": str(state.round_index), "cohort": state.cohort}
         facts["checksum"] = content_digest(tensors, facts)
-        private_folder(self.directory)
+        self._make_folder()
         try:
             with atomic_path(self._current, mode=0o600) as partial:
                 save_file(tensors, partial, metadata=facts)
@@ -139,8 +142,9 @@ class SiteStateStore:
         Raises:
             StateError: the state was trained with another backbone. It is left where it is: going on without it would
                 train a global adapter for a backbone that the other sites do not have. Or a damaged one cannot be set
-                aside, because nothing can be written there.
+                aside, because nothing can be written there. Or the run's or the experiment's folder is a link.
         """
+        _refuse_links(self.directory.parent, self.directory)
         for path in (self._current, self._previous):
             try:
                 state = self._read(path)
@@ -156,6 +160,9 @@ class SiteStateStore:
                 return state
         return None
 
+    def _make_folder(self) -> None:
+        private_folder(self.directory.parent, self.directory)
+
     def _precedes(self, path: Path, state: SiteState) -> bool:
         """Tell whether the state in a file can still be used and is of an earlier round than ``state``."""
         try:
@@ -164,14 +171,13 @@ class SiteStateStore:
             return False
 
     def _read(self, path: Path) -> SiteState:
-        if not path.exists():
-            raise FileNotFoundError(path)
         try:
-            with safe_open(path, framework="numpy") as stream:
-                facts = stream.metadata() or {}
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise StateError("the file is damaged") from error
+            with open_own(path) as stream:
+                facts, tensors = read_tensors(stream, "numpy")
+        except FileNotFoundError:
+            raise
+        except (SafetensorError, OSError, ValueError) as error:
+            raise StateError("it is a symbolic link" if path.is_symlink() else "the file is damaged") from error
         if facts.get("format") != FORMAT or not facts.get("round", "").isdigit():
             raise StateError("it was not written by this version of med-duallora")
         if facts.pop("checksum", "") != content_digest(tensors, facts):
@@ -213,13 +219,23 @@ def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round:
     return None
 
 
-def private_folder(directory: Path) -> None:
-    """Make a run's folder and its experiment's, mode 0700 (StateError where that cannot be done)."""
+def private_folder(*folders: Path) -> None:
+    """Make folders below ``state_dir``, mode 0700 (StateError where that cannot be done, or where one is a link)."""
+    _refuse_links(*folders)
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        directory.mkdir(exist_ok=True, mode=0o700)
+        for folder in folders:
+            make_private(folder)
     except OSError as error:
         raise _not_writable(error) from error
+
+
+def _refuse_links(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_symlink():
+            raise StateError(
+                "a folder below state_dir is a symbolic link, by which the site's local state would lie elsewhere: put "
+                "the folder itself there (state_dir may be a link)"
+            )
 
 
 def _not_writable(error: OSError | SafetensorError) -> StateError:

@@ -8,9 +8,10 @@ from typing import Any
 from med_duallora.errors import KitError
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.channel import HARDEN, Channel
+from med_duallora.site_kit.file_channels import kit_files, site_files
 from med_duallora.site_kit.kit import SiteKit, is_of_server, read_kit, read_part, unknown_parts
 from med_duallora.site_kit.layout import check_server_layout, check_site_layout
-from med_duallora.site_kit.policy_channels import site_policy
+from med_duallora.site_kit.policy_channels import site_config_of, site_policy
 
 KNOWN_FLARE = "2.9"
 LOCAL_HANDLERS = (
@@ -194,6 +195,13 @@ def _jobs_and_transport(kit: SiteKit) -> Iterator[Channel]:
     yield Channel("listeners on the network", not good, found, "" if good else "ask for a kit with mtls")
 
 
+def _files(kit: SiteKit) -> Iterator[Channel]:
+    yield from kit_files(kit.directory)
+    config = site_config_of(kit.directory)
+    if config:  # a configuration that is missing or wrong is told with the policy
+        yield from site_files(config)
+
+
 def _facts(kit: SiteKit) -> Iterator[Channel]:  # noqa: ARG001  all checks have one signature
     name = "facts about the site (check_status, heartbeats)"
     found = (
@@ -234,6 +242,7 @@ CHECKS: tuple[Callable[[SiteKit], Iterator[Channel]], ...] = (
     _registration,
     _jobs_and_transport,
     site_policy,
+    _files,
     _facts,
     _version,
 )

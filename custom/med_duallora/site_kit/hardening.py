@@ -10,6 +10,7 @@ from med_duallora.errors import KitError
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.kit import Json, SiteKit, read_kit, unknown_parts
 from med_duallora.site_kit.layout import is_ours
+from med_duallora.site_kit.modes import WideMode, narrow, wide_modes
 from med_duallora.site_kit.passable import check_passable
 from med_duallora.support.files import read_object, write_text
 
@@ -30,6 +31,7 @@ WHY = {
     "guard": "the egress guard acts after all filters of a job, and on fed events, statistics and error texts",
     "policy": "a site says itself what it lets out: a key that was missing has its strict value; change it where this "
     "site agrees to more",
+    "mode": "other accounts of this machine must neither change the kit nor read its private keys",
     "template": "fill in the paths and agree on the policy; nothing in this file leaves the site",
 }
 
@@ -61,7 +63,8 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
 
     Writes local/resources.json, local/authorization.json and local/privacy.json, and, where no site configuration is
     given and none is there, a template of it (local/med_duallora_site.json). To one that is there it adds the keys of
-    the policy that are missing, with their strict values, and changes nothing else in it.
+    the policy that are missing, with their strict values, and changes nothing else in it. Other accounts lose the
+    rights to change what is in the kit and to read its private keys.
 
     Args:
         startup_kit: directory with ``startup`` and ``local``, as FLARE's provisioning made it.
@@ -96,9 +99,16 @@ def harden(startup_kit: Path, site_config: Path | None = None, dry_run: bool = F
     elif added := list(_policy_changes(place)):
         files[str(place)] = wanted.completed(read_object(place))
         changes += added
+    wide = wide_modes(kit.directory)
+    changes += map(_mode_change, wide)
     if not dry_run:
+        narrow(wide)
         _write(kit, files)
     return changes
+
+
+def _mode_change(found: WideMode) -> Change:
+    return Change(str(found.path), "mode", f"{found.before:o}", f"{found.after:o}", WHY["mode"])
 
 
 def _without_ours(kit: SiteKit) -> SiteKit:

@@ -49,7 +49,7 @@ def install_server(kit: Path, storage: Path) -> Path:
             f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}; look at local/{source.name}"
         ) from error
     if values != before or source != written:
-        write_json(written, values)
+        write_json(written, values, mode=0o644)
     return written
 
 

@@ -101,6 +101,8 @@ def _ledger(config: SiteConfig) -> Channel:
     path, marker = config.ledger_path, marker_of(config.ledger_path, config.state_dir)
     if CHANGE_ME in str(path) or CHANGE_ME in str(config.data_dir):
         return Channel(name, True, "the site configuration is still the template", "fill in its paths")
+    if path.is_symlink():
+        return Channel(name, True, f"{path} is a symbolic link", "put the ledger itself there, or name its own place")
     if not path.exists() and marker.exists():
         return Channel(
             name, True, f"{CUT}: {path} is missing, but {marker} remembers it", "keep the marker for the audit"

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
+from med_duallora.support.private import OTHERS, PRIVATE_FILE, private_folder
+
 MAX_JSON_DEPTH = 64
 """Lists and objects inside each other that a JSON text may hold; what this package and FLARE write has less than 20."""
 MAX_JSON_BYTES = 2**28
@@ -42,29 +44,47 @@ ADVICE = {
 
 
 @contextmanager
-def atomic_path(target: Path, mode: int = 0o644) -> Iterator[Path]:
+def atomic_path(target: Path, mode: int | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``target`` that replaces it when the block ends without error.
 
-    The parent directory is created. A failed block leaves ``target`` as it was and no temporary file.
+    A failed block leaves ``target`` as it was and no temporary file. Where ``target`` is a link, the link is replaced
+    and what it led to stays as it is.
     The temporary name keeps the target's suffixes, because writers such as nibabel choose by suffix.
+
+    Args:
+        target: the file; its missing folders are made, for their owner only where the file is.
+        mode: of the file, whatever the umask; 0600 for everything that is of patients. None: as the umask says.
 
     Raises:
         OSError: the place cannot be written, or is full; names ``target``, whatever the writer said.
     """
     with named(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=PARTIAL, suffix="-" + target.name, dir=target.parent)
-        os.close(descriptor)
-        partial = Path(name)
+        if mode is None or mode & OTHERS:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            private_folder(target.parent)
+        partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{target.name}")
         try:
+            _create(partial, mode)
             yield partial
-            partial.chmod(mode)
+            if mode is not None:
+                partial.chmod(mode)
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
             partial.replace(target)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def _create(partial: Path, mode: int | None) -> None:
+    """Make an empty file, which nobody else can read before its mode is set."""
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else PRIVATE_FILE)
+    try:
+        if mode is not None:
+            os.fchmod(descriptor, PRIVATE_FILE)  # an umask can take rights from the owner as well
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -120,7 +140,7 @@ def replace_folder(fresh: Path, target: Path) -> Path:
 def unused(place: Path, word: str, first: int = 0) -> Path:
     """Return ``PLACE.word-N`` beside a place with the first N that nothing has: what is set aside replaces nothing."""
     numbered = (place.with_name(f"{place.name}.{word}-{number}") for number in itertools.count(first))
-    return next(free for free in numbered if not free.exists())
+    return next(free for free in numbered if not os.path.lexists(free))
 
 
 def sentence(error: OSError) -> str:
@@ -133,13 +153,13 @@ def sentence(error: OSError) -> str:
     return f"{place}: {error.strerror or error}" + (f"; {advice}" if advice else "")
 
 
-def write_text(target: Path, text: str, mode: int = 0o644) -> None:
+def write_text(target: Path, text: str, mode: int | None = None) -> None:
     """Write UTF-8 text atomically; a file's name in it that is not a text, as Linux allows, is written in escapes."""
     with atomic_path(target, mode) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_json(target: Path, value: Any, mode: int = 0o644) -> None:
+def write_json(target: Path, value: Any, mode: int | None = None) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity are refused (ValueError)."""
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n", mode)
 
@@ -157,18 +177,21 @@ def open_regular(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def read_object(path: Path, unique: bool = False) -> dict[str, Any]:
+def read_object(
+    path: Path, opened: Callable[[Path], BinaryIO] = open_regular, *, unique: bool = False
+) -> dict[str, Any]:
     """Return the JSON object in a file in UTF-8, with or without a byte order mark.
 
     Args:
-        path: of the file.
+        path: the file.
+        opened: opens it; ``open_own`` for what this program writes for itself.
         unique: see ``parsed_object``.
 
     Raises:
-        OSError: see ``open_regular``.
+        OSError: see ``opened``.
         ValueError: as ``parsed_object``; or it is larger than ``MAX_JSON_BYTES``.
     """
-    with open_regular(path) as stream:
+    with opened(path) as stream:
         content = stream.read(MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MiB")

@@ -9,12 +9,14 @@ from med_duallora.cohorts.prepared import PreparedCohort, load_volume
 from med_duallora.errors import CohortError, ConfigError, TrainingAborted
 from med_duallora.settings.config import JobConfig
 from med_duallora.site import features as features_module
-from med_duallora.site.features import FeatureCache, FeatureSource
+from med_duallora.site.feature_cache import FeatureCache
+from med_duallora.site.features import FeatureSource
 from med_duallora.support.devices import autocast
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import TINY, shake, tiny_model
 
 JOB = JobConfig(backbone="cinema-tiny")
+SECRET = bytes(32)
 
 
 def equal(one, other) -> bool:
@@ -27,7 +29,7 @@ def files_of(cache: FeatureCache) -> list[Path]:
 
 @pytest.fixture
 def cache(tmp_path) -> FeatureCache:
-    return FeatureCache(tmp_path / "cache", 2**20)
+    return FeatureCache(tmp_path / "cache", 2**20, SECRET)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +132,7 @@ def test_the_address_changes_with_the_preparation_of_the_input(cache, subjects, 
 def test_the_address_changes_with_the_volume_and_the_view(tmp_path):
     cohort = write_tiny_cohort(tmp_path / "cohort", "ge", 0, n_subjects=2)
     one, two = PreparedCohort.read(cohort).subjects
-    cache = FeatureCache(tmp_path / "cache", 2**24)
+    cache = FeatureCache(tmp_path / "cache", 2**24, SECRET)
     source_of(cache).batch([one, two, one, one], [0, 0, 1, 2])
     assert len(files_of(cache)) == 4
     for phase in ("ed", "es"):  # the second subject's images under the first one's name
@@ -152,7 +154,7 @@ def test_a_damaged_entry_is_computed_again(cache, subjects):
 
 def test_half_precision_storage_halves_the_space_and_cached_equals_uncached(tmp_path, subjects):
     job = JOB.with_overrides(["train.feature_dtype=float16"])
-    full, half = FeatureCache(tmp_path / "full", 2**24), FeatureCache(tmp_path / "half", 2**24)
+    full, half = FeatureCache(tmp_path / "full", 2**24, SECRET), FeatureCache(tmp_path / "half", 2**24, SECRET)
     exact = source_of(full).batch(subjects[:1], [0])
     source = source_of(half, job)
     found = [

@@ -10,7 +10,7 @@ from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.errors import TrainingDiverged, UnfitError
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site import training
-from med_duallora.site.features import FeatureCache
+from med_duallora.site.feature_cache import FeatureCache
 from med_duallora.site.training import learning_rate, train_round
 from med_duallora.support.devices import autocast
 from tests.unit.tiny import TRAINED, digest, same, shake
@@ -141,7 +141,7 @@ def test_stochastic_depth_draws_anew_for_every_site_and_round(subjects, monkeypa
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_cached_features_train_as_computed_ones(subjects, tmp_path, dtype):
     options = (f"train.feature_dtype={dtype}", "train.drop_path=0.3", "train.n_views=2", "train.local_epochs=2")
-    cache = FeatureCache(tmp_path, 2**26)
+    cache = FeatureCache(tmp_path, 2**26, bytes(32))
     runs = []
     for each in (None, cache, cache):
         it = trainee(*options, cache=each)

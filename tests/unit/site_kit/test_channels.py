@@ -309,7 +309,7 @@ def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(
     change(closed_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
     said = capsys.readouterr().out
-    assert "reported  facts about the site" in said and "all 32 channels closed" in said
+    assert "reported  facts about the site" in said and "all 38 channels closed" in said
 
 
 @pytest.fixture

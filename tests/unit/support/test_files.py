@@ -37,6 +37,27 @@ def test_a_file_appears_whole_with_its_parents_and_its_mode(tmp_path: Path) -> N
     assert [path.name for path in target.parent.iterdir()] == ["secret.txt"]
 
 
+@pytest.mark.parametrize(("mask", "expected"), [(0o000, 0o666), (0o022, 0o644), (0o077, 0o600)])
+def test_what_is_made_to_be_shared_follows_the_umask(mask: int, expected: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "report.md", "scores by site")
+        write_text(tmp_path / "policy.json", "{}", mode=0o644)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("report.md", "policy.json")] == [
+        expected,
+        0o644,
+    ]
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("elsewhere")
+    (tmp_path / "file").symlink_to(tmp_path / "elsewhere")
+    write_text(tmp_path / "file", "here")
+    assert (tmp_path / "elsewhere").read_text() == "elsewhere" and not (tmp_path / "file").is_symlink()
+
+
 def test_the_temporary_name_keeps_the_suffixes(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "volume.nii.gz") as partial:
         assert partial.name.endswith("volume.nii.gz")

@@ -27,6 +27,7 @@ from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal, check
 from med_duallora.cohorts.table import check_columns, choice, frame_of, pathology_of
 from med_duallora.cohorts.vocabulary import STANDARD, Vocabulary
 from med_duallora.errors import SubjectRefused
+from med_duallora.support.private import private_folder
 from med_duallora.support.progress import track
 
 DATASET = "dicom"
@@ -156,7 +157,7 @@ def _subject(
     cine, affine, remarks = _cine(study)
     ed, es = frames or _automatic_frames(cine, affine)
     path = folder / str(study.number) / "sax.nii.gz"
-    path.parent.mkdir()
+    private_folder(path.parent)
     write_nifti(path, cine, affine)
     return RawSubject(
         subject=name or study.subject or f"dicom-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from med_duallora.errors import CohortError
 from med_duallora.support.locks import locked
+from med_duallora.support.private import private_folder
 
 PREFIX = ".dicom-"
 
@@ -24,7 +25,7 @@ def workplace(out: Path) -> Iterator[Path]:
     """
     existed = out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        private_folder(out)
         for leftover in out.glob(f"{PREFIX}*"):
             if not _in_use(leftover):
                 shutil.rmtree(leftover, ignore_errors=True)

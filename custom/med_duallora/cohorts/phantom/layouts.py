@@ -1,7 +1,7 @@
 """Write one phantom as ACDC or M&Ms would lay it out; the folder appears whole or not at all."""
 
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.phantom.plan import Entry
 from med_duallora.cohorts.phantom.subject import Phantom, Rendering
+from med_duallora.support.files import PARTIAL
 
 # shares of the way from ED to ES of the stored frames
 CINE = (0.0, 0.55, 1.0)
@@ -43,15 +44,14 @@ def frame_shares(entry: Entry, cine: bool) -> tuple[float, ...]:
 def write_subject(
     folder: Path, entry: Entry, phantom: Phantom, rendering: Rendering, shares: tuple[float, ...]
 ) -> None:
-    """Write a subject's files into ``folder``, which must not exist yet."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    """Write a subject's files into ``folder``, which must not exist yet; as the umask says, because it is nobody."""
+    partial = folder.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
     try:
         if entry.layout == "acdc":
             _write_acdc(partial, entry, phantom, rendering, shares)
         else:
             _write_mnms(partial, entry, rendering, shares)
-        partial.chmod(0o755)
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -66,10 +66,10 @@ def _write_acdc(folder: Path, entry: Entry, phantom: Phantom, rendering: Renderi
     ed, es = shares.index(0.0) + 1, shares.index(1.0) + 1
     for frame in (ed, es):
         stem = f"{entry.name}_frame{frame:02d}"
-        write_nifti(folder / f"{stem}.nii.gz", rendering.frames[frame - 1], affine)
-        write_nifti(folder / f"{stem}_gt.nii.gz", ACDC_NUMBERS[rendering.labels[frame - 1]], affine)
+        write_nifti(folder / f"{stem}.nii.gz", rendering.frames[frame - 1], affine, mode=None)
+        write_nifti(folder / f"{stem}_gt.nii.gz", ACDC_NUMBERS[rendering.labels[frame - 1]], affine, mode=None)
     if len(shares) > 2:
-        write_nifti(folder / f"{entry.name}_4d.nii.gz", np.moveaxis(rendering.frames, 0, -1), affine)
+        write_nifti(folder / f"{entry.name}_4d.nii.gz", np.moveaxis(rendering.frames, 0, -1), affine, mode=None)
     _, _, height, weight = phantom.body.person
     info = {
         "ED": ed,
@@ -88,8 +88,8 @@ def _write_mnms(folder: Path, entry: Entry, rendering: Rendering, shares: tuple[
     for k, share in enumerate(shares):
         if share not in (0.0, 1.0):
             labels[k] = 0
-    write_nifti(folder / f"{entry.name}_sa.nii.gz", np.moveaxis(rendering.frames, 0, -1), rendering.affine)
-    write_nifti(folder / f"{entry.name}_sa_gt.nii.gz", np.moveaxis(labels, 0, -1), rendering.affine)
+    write_nifti(folder / f"{entry.name}_sa.nii.gz", np.moveaxis(rendering.frames, 0, -1), rendering.affine, mode=None)
+    write_nifti(folder / f"{entry.name}_sa_gt.nii.gz", np.moveaxis(labels, 0, -1), rendering.affine, mode=None)
 
 
 def mnms_row(number: int, entry: Entry, phantom: Phantom) -> dict[str, object]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from med_duallora.errors import ConfigError
 from med_duallora.flare.local.workspace import RUN_FILE
+from med_duallora.support.private import private_folder
 
 if TYPE_CHECKING:
     from med_duallora.flare.local.simulation import Simulation
@@ -35,7 +36,9 @@ def take_states(simulation: "Simulation") -> None:
     """Copy the experiment's local states from the earlier workspace, which stays as it is."""
     for site, earlier in _earlier_states(simulation).items():
         if earlier.is_dir():
-            shutil.copytree(earlier, simulation.site_config(site).state_dir / earlier.name)
+            state_dir = simulation.site_config(site).state_dir
+            private_folder(state_dir)
+            shutil.copytree(earlier, state_dir / earlier.name, symlinks=True)  # a link is refused when it is read
 
 
 def _earlier_states(simulation: "Simulation") -> dict[str, Path]:

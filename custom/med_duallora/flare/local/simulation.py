@@ -27,7 +27,7 @@ from med_duallora.errors import ConfigError, InputError
 from med_duallora.flare.jobs.export import JobSpec, export_job
 from med_duallora.flare.local.detour import Detour
 from med_duallora.flare.local.earlier_states import take_states
-from med_duallora.flare.local.workspace import RUN_FILE, SERVER, read_record, results_in
+from med_duallora.flare.local.workspace import RUN_FILE, SERVER, put_secrets, read_record, results_in, secrets_of
 from med_duallora.server.rundir import EVALUATION_FILE, read_rounds
 from med_duallora.settings.config import SITE_CONFIG_VARIABLE, SiteConfig, assigned
 from med_duallora.settings.policy import SitePolicy
@@ -226,10 +226,12 @@ def start_clean(simulation: Simulation) -> dict[str, Any]:
         "command": simulation.command_text(),
     }
     write_json(workspace / RUN_FILE, record)
+    secrets = secrets_of(workspace)
     for name in OF_ONE_RUN:
         shutil.rmtree(workspace / name, ignore_errors=True)
         if (workspace / name).exists():
             raise ConfigError(f"{workspace / name} of an older run cannot be removed")
+    put_secrets(workspace, secrets)
     take_states(simulation)
     for site in simulation.sites:
         write_json(workspace / "site_config" / f"{site}.json", _plain(simulation.site_config(site)), mode=0o600)

@@ -4,20 +4,21 @@ A run's results may have cost hours, so nothing here deletes them: a workspace t
 and only the feature cache, which any run can use, is taken back from it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import InputError
 from med_duallora.server.rundir import EVALUATION_FILE, ROUNDS_FILE
+from med_duallora.site.secret import SECRET_FILE, write_secret
 from med_duallora.support.files import read_object, unused
 from med_duallora.support.locks import locked
 
 RUN_FILE = "run.json"
 LOG_FILE = "simulator.log"
 LOCK_FILE = ".lock"
-CACHE = "cache"
+CACHE, STATE = "cache", "state"
 SERVER = Path("flare") / "server" / "simulate_job" / "app_server"
 """Where the simulated server writes its results."""
 
@@ -45,14 +46,20 @@ def read_record(workspace: Path) -> dict[str, Any] | None:
     try:
         return read_object(path)
     except FileNotFoundError:
-        # the lock and a cache alone are what is left where moving a run aside was broken off
-        if workspace.exists() and any(place.name not in (LOCK_FILE, CACHE) for place in workspace.iterdir()):
+        if workspace.exists() and not _only_taken_back(workspace):
             raise InputError(
                 f"{workspace} is not empty and holds no run ({RUN_FILE}); choose another workspace"
             ) from None
         return None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}; remove the workspace or choose another one") from error
+
+
+def _only_taken_back(workspace: Path) -> bool:
+    """Return whether a workspace holds no more than what is left where moving a run aside was broken off."""
+    others = [place for place in workspace.iterdir() if place.name not in (LOCK_FILE, CACHE, STATE)]
+    states = [place for place in (workspace / STATE).rglob("*") if place.is_file() and place.name != SECRET_FILE]
+    return not (others or states)
 
 
 def results_in(workspace: Path) -> str:
@@ -69,8 +76,8 @@ def results_in(workspace: Path) -> str:
 def set_aside(workspace: Path) -> Path:
     """Move a workspace to ``WORKSPACE.previous-N`` by one rename, and take the feature cache back; return the place.
 
-    A crash leaves either the old run where it was, or the whole of it in the new place. The caller holds the lock,
-    which moves along: it has to be taken anew.
+    The sites' secrets are copied, because the cache is sealed with them. A crash leaves either the old run where it
+    was, or the whole of it in the new place. The caller holds the lock, which moves along: it has to be taken anew.
 
     Raises:
         OSError: it cannot be moved, because it is a mount point for example; it is as it was.
@@ -79,4 +86,17 @@ def set_aside(workspace: Path) -> Path:
     workspace.mkdir()
     if (previous / CACHE).is_dir():
         (previous / CACHE).rename(workspace / CACHE)
+    put_secrets(workspace, secrets_of(previous))
     return previous
+
+
+def secrets_of(workspace: Path) -> dict[str, bytes]:
+    """Return the secret of every site that has one, by the site's name."""
+    places = (workspace / STATE).glob(f"*/{SECRET_FILE}")
+    return {place.parent.name: place.read_bytes() for place in places if not place.is_symlink()}
+
+
+def put_secrets(workspace: Path, secrets: Mapping[str, bytes]) -> None:
+    """Give the sites of a run the secrets of an earlier one, whose feature cache they share."""
+    for site, secret in secrets.items():
+        write_secret(workspace / STATE / site / SECRET_FILE, secret)

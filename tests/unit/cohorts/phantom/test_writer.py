@@ -153,7 +153,7 @@ def test_an_unwritable_place_is_reported(tmp_path: Path, bound_by_modes: None) -
 
 
 def test_a_subject_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(layouts, "write_nifti", fail)

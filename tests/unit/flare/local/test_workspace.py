@@ -5,6 +5,7 @@ import pytest
 from med_duallora.errors import InputError
 from med_duallora.flare.local import workspace as workspaces
 from med_duallora.flare.local.workspace import held, read_record, results_in, set_aside
+from med_duallora.site.secret import site_secret
 
 
 @pytest.fixture
@@ -29,6 +30,16 @@ def test_a_run_is_moved_aside_whole_but_for_its_cache(workspace: Path) -> None:
     assert previous == workspace.with_name("run.previous-1")
     assert files(workspace) == {"cache/ge/00/features"}
     assert files(previous) == before - {"cache/ge/00/features"}
+
+
+def test_the_cache_stays_readable_because_the_secrets_are_copied(workspace: Path) -> None:
+    before = site_secret(workspace / "state" / "ge")
+    previous = set_aside(workspace)
+    assert site_secret(workspace / "state" / "ge") == before == site_secret(previous / "state" / "ge")
+    assert read_record(workspace) is None, "with secrets and a cache alone it is a new workspace"
+    (workspace / "state" / "ge" / "state.safetensors").touch()
+    with pytest.raises(InputError, match="holds no run"):
+        read_record(workspace)
 
 
 def test_no_earlier_run_is_overwritten(workspace: Path) -> None:

@@ -13,10 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from med_duallora.errors import ConfigError
-from med_duallora.site import features as features_module
-from med_duallora.site.features import ABANDONED_AFTER_S, FeatureCache
+from med_duallora.site import feature_cache as cache_module
+from med_duallora.site.feature_cache import ABANDONED_AFTER_S, FeatureCache
+from med_duallora.support.tensors import read_tensors
 
 KEY = "ab" + "0" * 62
+SECRET = bytes(range(32))
 
 
 def key_of(number: int) -> str:
@@ -41,13 +43,13 @@ def flip(path: Path, position: int) -> None:
 
 @pytest.fixture
 def cache(tmp_path) -> FeatureCache:
-    return FeatureCache(tmp_path / "cache", 2**20)
+    return FeatureCache(tmp_path / "cache", 2**20, SECRET)
 
 
 def test_what_is_stored_comes_back(cache):
     assert cache.load(KEY) is None
     cache.store(KEY, entry())
-    found = FeatureCache(cache.directory, 2**20).load(KEY)
+    found = FeatureCache(cache.directory, 2**20, SECRET).load(KEY)
     assert {name: value.tolist() for name, value in found.items()} == {n: v.tolist() for n, v in entry().items()}
     cache.load(KEY)
     assert (cache.n_hits, cache.n_misses) == (1, 1)
@@ -78,7 +80,7 @@ def test_a_damaged_entry_is_a_miss_and_is_replaced(cache, damage, reason):
 
 def test_the_least_recently_used_entries_go_first(tmp_path):
     n_bytes = 8 * 1024
-    cache = FeatureCache(tmp_path, 5 * (n_bytes + features_module.HEADER_BYTES))
+    cache = FeatureCache(tmp_path, 5 * (n_bytes + cache_module.HEADER_BYTES), SECRET)
     for number in range(4):
         cache.store(key_of(number), entry(1024))
         os.utime(cache._path(key_of(number)), (number, number))
@@ -93,7 +95,7 @@ def test_the_least_recently_used_entries_go_first(tmp_path):
 def test_the_directory_stays_below_its_budget(tmp_path):
     rng = np.random.default_rng(0)
     budget = 100_000
-    cache = FeatureCache(tmp_path, budget)
+    cache = FeatureCache(tmp_path, budget, SECRET)
     for number in range(60):
         cache.store(key_of(number), entry(int(rng.integers(1, 2000))))
         assert sum(path.stat().st_size for path in files_of(cache)) <= budget
@@ -102,7 +104,7 @@ def test_the_directory_stays_below_its_budget(tmp_path):
 
 
 def test_a_new_entry_stays_also_when_the_others_look_newer(tmp_path):
-    cache = FeatureCache(tmp_path, 40_000)
+    cache = FeatureCache(tmp_path, 40_000, SECRET)
     for number in range(4):
         cache.store(key_of(number), entry(1024))
         os.utime(cache._path(key_of(number)), (2**32, 2**32))  # written by a machine whose clock is ahead
@@ -112,7 +114,7 @@ def test_a_new_entry_stays_also_when_the_others_look_newer(tmp_path):
 
 
 def test_an_entry_as_large_as_the_budget_is_not_stored(tmp_path):
-    cache = FeatureCache(tmp_path, 10_000)
+    cache = FeatureCache(tmp_path, 10_000, SECRET)
     cache.store(key_of(0), entry(100))
     cache.store(key_of(1), entry(1250))
     assert cache.load(key_of(1)) is None, "its numbers alone are the budget, its header exceeds it"
@@ -121,7 +123,7 @@ def test_an_entry_as_large_as_the_budget_is_not_stored(tmp_path):
 
 def test_what_other_processes_write_counts(tmp_path):
     budget = 256 * 1024
-    mine, theirs = FeatureCache(tmp_path, budget), FeatureCache(tmp_path, budget)
+    mine, theirs = FeatureCache(tmp_path, budget, SECRET), FeatureCache(tmp_path, budget, SECRET)
     for number in range(0, 100, 2):
         mine.store(key_of(number), entry(1024))
         theirs.store(key_of(number + 1), entry(1024))
@@ -130,21 +132,20 @@ def test_what_other_processes_write_counts(tmp_path):
 
 
 def test_a_reopened_cache_knows_its_size(tmp_path):
-    FeatureCache(tmp_path, 2**20).store(key_of(0), entry(10_000))
-    FeatureCache(tmp_path, 90_000).store(key_of(1), entry(5000))
-    assert [path.stem for path in files_of(FeatureCache(tmp_path, 90_000))] == [key_of(1)]
+    FeatureCache(tmp_path, 2**20, SECRET).store(key_of(0), entry(10_000))
+    FeatureCache(tmp_path, 90_000, SECRET).store(key_of(1), entry(5000))
+    assert [path.stem for path in files_of(FeatureCache(tmp_path, 90_000, SECRET))] == [key_of(1)]
 
 
 def test_an_entry_that_is_evicted_while_it_is_read_does_not_come_back_empty(cache, monkeypatch):
     cache.store(KEY, entry())
-    plain = features_module._read_entry
 
-    def evicted_after(path):
-        found = {name: value.clone() for name, value in plain(path).items()}
-        path.unlink()
+    def evicted_after(stream, framework):
+        found = read_tensors(stream, framework)
+        cache._path(KEY).unlink()
         return found
 
-    monkeypatch.setattr(features_module, "_read_entry", evicted_after)
+    monkeypatch.setattr(cache_module, "read_tensors", evicted_after)
     assert torch.equal(cache.load(KEY)["tokens"], entry()["tokens"])
     assert files_of(cache) == []
 
@@ -169,15 +170,15 @@ def test_what_a_killed_writer_leaves_is_ignored_and_removed_when_old(cache):
     assert cache.load(KEY) is None
     cache.store(KEY, entry())
     assert cache.load(KEY) is not None
-    assert left in files_of(FeatureCache(cache.directory, 2**20)), "a young one may belong to a writer at work"
+    assert left in files_of(FeatureCache(cache.directory, 2**20, SECRET)), "a young one may belong to a writer at work"
     old = time.time() - ABANDONED_AFTER_S - 1
     os.utime(left, (old, old))
     os.utime(target, (old, old))
-    assert files_of(FeatureCache(cache.directory, 2**20)) == [target], "entries are not touched, however old"
+    assert files_of(FeatureCache(cache.directory, 2**20, SECRET)) == [target], "entries are not touched, however old"
 
 
 def test_trimming_does_not_take_a_writers_unfinished_file(tmp_path):
-    cache = FeatureCache(tmp_path, 40_000)
+    cache = FeatureCache(tmp_path, 40_000, SECRET)
     cache.store(key_of(0), entry(1024))
     unfinished = cache._path(key_of(0)).with_name(f".partial-x-{key_of(1)}.safetensors")
     unfinished.write_bytes(b"0" * 9000)
@@ -197,7 +198,7 @@ def test_a_full_disk_is_said_once_and_leaves_nothing(cache, monkeypatch, caplog,
         path.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(features_module, "save_file", broken)
+    monkeypatch.setattr(cache_module, "save_file", broken)
     for number in range(3):
         cache.store(key_of(number), entry())
     assert files_of(cache) == []
@@ -226,7 +227,7 @@ def test_a_directory_on_a_full_disk_is_a_cache_without_entries(tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", full)
-        opened = FeatureCache(tmp_path / "cache", 2**20)
+        opened = FeatureCache(tmp_path / "cache", 2**20, SECRET)
         opened.store(KEY, entry())
         assert opened.load(KEY) is None
     assert caplog.text.count("the feature cache cannot be written") == 1
@@ -235,15 +236,15 @@ def test_a_directory_on_a_full_disk_is_a_cache_without_entries(tmp_path, monkeyp
 def test_a_directory_that_can_never_be_made_is_a_wrong_setting(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cache_dir .*file/cache cannot be used: Not a directory"):
-        FeatureCache(tmp_path / "file" / "cache", 2**20)
+        FeatureCache(tmp_path / "file" / "cache", 2**20, SECRET)
 
 
 WRITER = """
 import sys
 from pathlib import Path
 import torch
-from med_duallora.site.features import FeatureCache
-cache = FeatureCache(Path(sys.argv[1]), 2**26)
+from med_duallora.site.feature_cache import FeatureCache
+cache = FeatureCache(Path(sys.argv[1]), 2**26, bytes(range(32)))
 tensors = {"tokens": torch.arange(50_000.0), "fusion_term": torch.ones(1000)}
 print("ready", flush=True)
 sys.stdin.readline()
@@ -272,3 +273,61 @@ def test_two_processes_may_write_and_read_the_same_key_at_once(cache):
     outputs = [writer.communicate() for writer in writers]
     assert [(out, error) for out, error in outputs] == [("0\n", "")] * 2
     assert [path.name for path in files_of(cache)] == [f"{KEY}.safetensors"]
+
+
+# ---- the seal
+
+
+def seals_of(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that the key of every computed seal is added to."""
+    computed: list[str] = []
+    plain = FeatureCache._seal
+    monkeypatch.setattr(FeatureCache, "_seal", lambda self, key, value: computed.append(key) or plain(self, key, value))
+    return computed
+
+
+def test_a_seal_is_computed_once_per_file(cache, monkeypatch):
+    cache.store(KEY, entry())
+    computed = seals_of(cache, monkeypatch)
+    for _ in range(3):
+        assert cache.load(KEY) is not None
+    assert computed == [KEY]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda p, _: os.utime(p, (5, 5)), "written or touched by another process"),
+        (lambda p, other: other.replace(p), "another file of the site in its place"),
+    ],
+)
+def test_a_file_that_may_be_another_one_is_looked_at_again(cache, monkeypatch, change, reason):
+    for key in (KEY, key_of(1)):
+        cache.store(key, entry())
+        cache.load(key)
+    computed = seals_of(cache, monkeypatch)
+    change(cache._path(KEY), cache._path(key_of(1)))
+    found = cache.load(KEY)
+    assert computed == [KEY], reason
+    assert (found is None) == ("another file" in reason), "the seal is of the name as well"
+
+
+def test_a_flipped_byte_of_a_known_file_is_found_by_its_checksum(cache):
+    cache.store(KEY, entry())
+    cache.load(KEY)
+    path = cache._path(KEY)
+    status = path.stat()
+    flip(path, -1)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cache.load(KEY) is None
+
+
+def test_a_file_that_others_can_write_is_not_taken(cache):
+    cache.store(KEY, entry())
+    cache._path(KEY).chmod(0o666)
+    assert cache.load(KEY) is None
+
+
+def test_another_secret_takes_nothing(cache):
+    cache.store(KEY, entry())
+    assert FeatureCache(cache.directory, 2**20, bytes(32)).load(KEY) is None
