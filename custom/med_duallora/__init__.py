@@ -33,8 +33,10 @@ _PLACES = {
     "WorkflowConfig": "settings.workflow",
     "load_adapter": "server.artifact",
     "load_classifier": "backbone.checkpoint",
+    "load_model": "inference.model",
     "prepare_cohorts": "cohorts.prepare",
     "run_federation": "engine",
+    "save_model": "inference.saved",
 }
 """The room of every name that this package offers to programs."""
 

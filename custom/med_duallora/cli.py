@@ -26,6 +26,8 @@ COMMANDS = (
     "jobs",
     "config",
     "report",
+    "predict",
+    "export",
     "federation",
     "server-kit",
     "site-kit",

@@ -5,6 +5,7 @@ MedDualLoRAError                 exit code 1: the work was understood but could 
 │   ├── ConfigError              a job, site or backbone setting is unknown, of the wrong type or out of range
 │   ├── CheckpointError          a backbone checkpoint is unreadable or does not fit the architecture
 │   ├── CohortError              a raw or prepared cohort as a whole cannot be used
+│   ├── ScanError                a scan that a model shall say something of cannot be read or prepared
 │   ├── UnfitError               a site cannot run a job as it is set up; says every reason and what to do
 │   ├── KitError                 a FLARE startup kit is of a kind or version that is not known; nothing was changed
 │   └── ArtifactError            an adapter artefact or run directory is missing, damaged or of another kind
@@ -79,6 +80,19 @@ class CheckpointError(InputError):
 
 class CohortError(InputError):
     """A raw or prepared cohort as a whole cannot be used."""
+
+
+class ScanError(InputError):
+    """A scan that a model shall say something of cannot be read or prepared.
+
+    Args:
+        message: the whole sentence.
+        reason: short stable code, see ``SubjectRefused``.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class UnfitError(InputError):

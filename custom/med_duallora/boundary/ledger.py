@@ -36,7 +36,7 @@ START = "0" * 64
 """Stands for the line before the first one."""
 ALLOWED, BLOCKED, NOTED = "allowed", "blocked", "noted"
 """Verdicts: it left; it was kept back; a remark about the ledger itself."""
-KINDS = ("tensors", "metrics", "error", "event", "message", "ledger")
+KINDS = ("tensors", "metrics", "error", "event", "statistics", "message", "ledger", "export")
 CUT = "the ledger was replaced or cut"
 MAX_TEXT = 300
 MAX_LINE = 1 << 20
@@ -52,8 +52,9 @@ class Entry:
         site: name of the site.
         task: of the federation, or the name of the event.
         kind: ``tensors`` (a train reply), ``metrics`` (a validate reply), ``error`` (a reply without data), ``event``
-            (one scalar of a fed event), ``message`` (a message to the site that was refused) or ``ledger`` (a remark
-            about the ledger).
+            (one scalar of a fed event), ``statistics`` (numbers of an answer to show_stats), ``message`` (a message to
+            the site that was refused), ``ledger`` (a remark about the ledger) or ``export`` (a file made of the site's
+            own model at its terminal).
         verdict: ``allowed``, ``blocked`` or ``noted``.
         reason: why it was blocked, or the remark; never a value of the payload.
         round_index: the round, where there is one.

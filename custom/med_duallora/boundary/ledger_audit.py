@@ -207,6 +207,36 @@ def _rest(lines: Sequence[Line], wanted: Counter[tuple[Any, ...]]) -> tuple[Line
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class Answered:
+    """How much a ledger says was answered.
+
+    Args:
+        evaluations: answers to validate tasks, each content once per job.
+        rounds: rounds of all jobs whose adapter left.
+    """
+
+    evaluations: int
+    rounds: int
+
+
+def answered(path: Path) -> Answered:
+    """Count what left by a ledger; there may be none yet, and a line that cannot be read is not counted.
+
+    Raises:
+        LedgerError: it is there and cannot be read.
+    """
+    if not path.exists():
+        return Answered(0, 0)
+    lines = [line for _, text in _texts(path) if (line := _parsed(text)) and line.get("verdict") == ALLOWED]
+    left = {
+        (line.get("kind"), str(line.get("job")), str(line.get("round_index")), str(line.get("sha256")))
+        for line in lines
+    }
+    evaluations = {item for item in left if item[0] == "metrics"}
+    return Answered(len(evaluations), len({item[1:3] for item in left if item[0] == "tensors"}))
+
+
 def _texts(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with open_own(path) as stream:

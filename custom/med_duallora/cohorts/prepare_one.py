@@ -4,7 +4,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Prepared:
         crop_confidence: of the crop's centre, 0 to 1; None where a segmentation or nothing gave it.
         remarks: what was noticed about the raw files, one sentence each; what follows a colon in it is a detail
             of this subject.
+        crop_window: start and stop of the crop along x and along y, in mm on the whole image; None in records written
+            before there was one.
     """
 
     subject: str
@@ -54,6 +56,7 @@ class Prepared:
     es_voxels_sha256: str = ""
     crop_confidence: float | None = None
     remarks: tuple[str, ...] = ()
+    crop_window: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def prepare_one(raw: RawSubject, folder: Path, rotated_origin_shift: bool) -> Pr
         es_voxels_sha256=found.hashes[1],
         crop_confidence=found.centre.confidence,
         remarks=(*found.stacks.remarks, *found.centre.remarks),
+        crop_window=(*found.volume.window[0], *found.volume.window[1]),
     )
     _write(folder, found.volume, prepared, request)
     return prepared
@@ -130,11 +134,16 @@ def _earlier(folder: Path, request: str) -> Prepared | None:
             return None
         if any(sha256_of_file(folder / name) != digest for name, digest in record["files"].items()):
             return None
-        values = record["prepared"]
-        tuples = {name: tuple(values[name]) for name in ("spacing", "remarks")}
-        return Prepared(**{**values, **tuples, "reused": True})
+        return replace(prepared_of(record), reused=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # no record, or a damaged one: prepare again
+
+
+def prepared_of(record: Mapping[str, Any]) -> Prepared:
+    """Return what the record beside a subject's volumes says of them (KeyError, TypeError: it is not such a record)."""
+    values = record["prepared"]
+    tuples = {name: tuple(values[name]) for name in ("spacing", "remarks", "crop_window") if values.get(name)}
+    return Prepared(**{**values, "remarks": (), **tuples})
 
 
 def _prepare(raw: RawSubject, sha256: Mapping[Path, str], rotated_origin_shift: bool) -> "_Found":

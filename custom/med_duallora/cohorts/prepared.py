@@ -162,11 +162,18 @@ def load_volume(subject: PreparedSubject) -> Array:
         CohortError: a volume is missing, damaged or not as ``prepare`` writes it (uint8 (X, Y, Z) of 1 x 1 x 10 mm,
             ED and ES alike, as many slices as the table says); names the file.
     """
-    ed, es = (_load_frame(path) for path in (subject.ed_path, subject.es_path))
+    volume = load_pair(subject.ed_path, subject.es_path)
+    n_slices = volume.shape[3]
+    if n_slices != subject.n_slices:
+        raise CohortError(f"{subject.ed_path} has {n_slices} slices, but {COHORT_TABLE} says {subject.n_slices}")
+    return volume
+
+
+def load_pair(ed_path: Path, es_path: Path) -> Array:
+    """Return the prepared ED and ES volumes in two files: uint8 (2, X, Y, Z), 1 x 1 x 10 mm (CohortError, as above)."""
+    ed, es = (_load_frame(path) for path in (ed_path, es_path))
     if ed.shape != es.shape:
-        raise CohortError(f"{subject.es_path} has shape {es.shape}, but {subject.ed_path.name} has {ed.shape}")
-    if ed.shape[2] != subject.n_slices:
-        raise CohortError(f"{subject.ed_path} has {ed.shape[2]} slices, but {COHORT_TABLE} says {subject.n_slices}")
+        raise CohortError(f"{es_path} has shape {es.shape}, but {ed_path.name} has {ed.shape}")
     return np.stack([ed, es])
 
 

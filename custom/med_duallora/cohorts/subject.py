@@ -71,7 +71,8 @@ class RawSubject:
     Args:
         subject: name, used for its folder.
         dataset: acdc, mnms, mnms2, table or dicom.
-        pathology: canonical name, one of ``vocabulary.PATHOLOGIES`` or of a label map.
+        pathology: canonical name, one of ``vocabulary.PATHOLOGIES`` or of a label map; empty: a scan that a model shall
+            say something of, which has no label.
         vendor: slug, one of ``vocabulary.VENDORS``.
         centre: where it was scanned, as far as the cohort tells.
         ed: end-diastolic image.

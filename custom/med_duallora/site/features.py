@@ -74,6 +74,13 @@ class FeatureSource:
             if should_stop():
                 raise TrainingAborted("stopped while trunk features were computed")
             parts.append(self._one(subject, view))
+        return self._joined(parts)
+
+    def of_volumes(self, volumes: Sequence[np.ndarray]) -> TrunkFeatures:
+        """Return the features of view 0 of prepared volumes at hand, as ``batch`` does; the cache has no part in it."""
+        return self._joined([self._compute(to_input(volume, self.backbone)) for volume in volumes])
+
+    def _joined(self, parts: Sequence[dict[str, Tensor]]) -> TrunkFeatures:
         tokens, fusion_term = (
             torch.cat([part[name] for part in parts]).to(self.device, torch.float32) for name in FEATURES
         )
@@ -81,12 +88,12 @@ class FeatureSource:
 
     def _one(self, subject: PreparedSubject, view: int) -> dict[str, Tensor]:
         if self.cache is None:
-            return self._compute(load_volume(subject), subject, view)
+            return self._compute(self._input(load_volume(subject), subject, view))
         volume = None if subject.ed_path in self._volume_hashes else self._volume(subject)
         key = self._key(subject, view)
         found = self.cache.load(key)
         if found is None:
-            found = self._compute(self._volume(subject) if volume is None else volume, subject, view)
+            found = self._compute(self._input(self._volume(subject) if volume is None else volume, subject, view))
             self.cache.store(key, found)
         return found
 
@@ -105,11 +112,14 @@ class FeatureSource:
             changed = [subject.subject, view, self.job.train.seed, asdict(self.job.augment)]
         return sha256_of_json({**self._common, "volume": self._volume_hashes[subject.ed_path], "view": changed})
 
-    def _compute(self, volume: np.ndarray, subject: PreparedSubject, view: int) -> dict[str, Tensor]:
+    def _input(self, volume: np.ndarray, subject: PreparedSubject, view: int) -> np.ndarray:
         if view:
             stream = generator(self.job.train.seed, "view", subject.subject, view)
             volume = augment(volume, self.job.augment, stream)
-        x = torch.from_numpy(to_input(volume, self.backbone))[None].to(self.device)
+        return to_input(volume, self.backbone)
+
+    def _compute(self, image: np.ndarray) -> dict[str, Tensor]:
+        x = torch.from_numpy(image)[None].to(self.device)
         # an entry must not depend on who asked for it first: the trunk runs in full precision whatever the caller does
         with torch.autocast(self.device.type, enabled=False):
             trunk = self.model.trunk(x)

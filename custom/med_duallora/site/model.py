@@ -6,19 +6,22 @@ has one can predict.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from med_duallora import __version__
 from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.model import N_CLASSES, DualLoRAModel
 from med_duallora.backbone import BackboneConfig, checkpoint_sha256, load_classifier, packaged_checkpoint
 from med_duallora.boundary.lineage import ALONE, Lineage
 from med_duallora.cohorts.prepared import PreparedSubject
-from med_duallora.errors import StateError
+from med_duallora.errors import EgressViolation, StateError
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.feature_cache import FeatureCache
 from med_duallora.site.features import FeatureSource
-from med_duallora.site.prediction import fit_head_norm, predict
+from med_duallora.site.prediction import fit_head_norm, predict, trunk_summaries
+from med_duallora.site.reference import fit_reference
 from med_duallora.site.secret import site_secret
 from med_duallora.site.state import Owner, SiteState, SiteStateStore, newest_state, private_folder
 from med_duallora.support.devices import resolve_device
@@ -38,6 +41,7 @@ class SiteModel:
     Attributes:
         network: backbone, adapters and head; on the site's device.
         source: trunk features of subjects.
+        reference: statistics of the training subjects, see ``site.reference``; empty until they are fitted.
         lineage: the run this site takes part in, and those that it continues.
         directory: what is kept of this run.
 
@@ -49,20 +53,29 @@ class SiteModel:
 
     def __init__(self, site: str, job: JobConfig, config: SiteConfig) -> None:
         self.job = job
-        plan = plan_of(job)
         checkpoint = config.backbone_checkpoint or packaged_checkpoint(job.backbone)
         self.backbone_sha256 = checkpoint_sha256(checkpoint)
-        backbone = BackboneConfig.preset(job.backbone)
-        classifier = load_classifier(checkpoint, backbone, n_classes=N_CLASSES, drop_path=job.train.drop_path)
-        self.network = DualLoRAModel(classifier, plan, job.train.seed)
-        self.network.to(resolve_device(config.device)).eval()
+        self.network = network_of(job, checkpoint, config.device)
         self.cache = FeatureCache(config.cache_dir, config.cache_budget_mb * 2**20, site_secret(config.state_dir))
         self.source = FeatureSource(self.network, job, self.backbone_sha256, self.cache)
-        self._owner = Owner(_identity(site, job), self.backbone_sha256)
+        self.site = site
+        self.reference: dict[str, np.ndarray] = {}
+        self._reference_of: tuple[PreparedSubject, ...] = ()
+        self._owner = Owner(identity_of(site, job), self.backbone_sha256)
         self._experiment = config.state_dir / job.experiment
         self._start = self.kept_state()
         private_folder(self._experiment)  # not after hours of training
         self.follow(ALONE)
+
+    def join(self, lineage: Lineage) -> None:
+        """Take part in the run that a task names; a job is one run, so that a new name gives no new answers.
+
+        Raises:
+            EgressViolation: it is another run than that of the job's first task, or the name of no run.
+        """
+        if lineage.run_id == ALONE.run_id or self.lineage not in (ALONE, lineage):
+            raise EgressViolation("the task is of another run than the job's first task, or of none")
+        self.follow(lineage)
 
     def follow(self, lineage: Lineage) -> None:
         """Take part in a run: its states are continued, and no other ones."""
@@ -108,15 +121,22 @@ class SiteModel:
             )
         self._load(state.sent, state.kept)
         self.network.head_norm.use(state.statistics)
+        self.reference = dict(state.reference)
         return state
 
     def remember(self, state: SiteState) -> None:
         """Save a state together with what the network now holds besides: global adapter and the head's statistics.
 
+        The statistics of the training subjects and, beside the state, the job's settings are kept with them.
+
         Raises:
             StateError: it cannot be written; what was saved before is intact.
         """
-        self.store.save(replace(state, sent=self.sent_state(), statistics=self.statistics()))
+        lineage = self.lineage.to_list()
+        facts = {"site": self.site, "job": self.job.to_dict(), "backbone_sha256": self.backbone_sha256}
+        self.store.describe({"med_duallora": __version__, **facts, "lineage": lineage})
+        whole = replace(state, sent=self.sent_state(), statistics=self.statistics(), reference=self.reference)
+        self.store.save(whole)
 
     def fit_head(self, reference: Sequence[PreparedSubject], should_stop: Callable[[], bool] = lambda: False) -> None:
         """Fit the head's statistics to subjects, by what the network now holds and its active adapters.
@@ -125,6 +145,20 @@ class SiteModel:
             TrainingAborted: ``should_stop`` said so.
         """
         fit_head_norm(self.network, self.source, reference, self.job.train, should_stop=should_stop)
+
+    def fit_reference(
+        self, reference: Sequence[PreparedSubject], should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Take the statistics of the training subjects, see ``site.reference``; once, because the trunk is frozen.
+
+        Raises:
+            TrainingAborted: ``should_stop`` said so.
+        """
+        if self._reference_of == tuple(reference):
+            return
+        summaries = trunk_summaries(self.network, self.source, reference, self.job.train, should_stop=should_stop)
+        self.reference = fit_reference(summaries, reference)
+        self._reference_of = tuple(reference)
 
     def predict(
         self, subjects: Sequence[PreparedSubject], should_stop: Callable[[], bool] = lambda: False
@@ -141,7 +175,21 @@ class SiteModel:
         self.network.load_values(self.network.plan.kept, kept)
 
 
-def _identity(site: str, job: JobConfig) -> str:
+def network_of(job: JobConfig, checkpoint: Path, device: str) -> DualLoRAModel:
+    """Return a job's network on a device, in evaluation mode, as its training begins.
+
+    Raises:
+        ConfigError: the device is not there, or a setting does not fit the backbone.
+        CheckpointError: the backbone checkpoint is unusable.
+    """
+    plan = plan_of(job)
+    backbone = BackboneConfig.preset(job.backbone)
+    classifier = load_classifier(checkpoint, backbone, n_classes=N_CLASSES, drop_path=job.train.drop_path)
+    network = DualLoRAModel(classifier, plan, job.train.seed)
+    return network.to(resolve_device(device)).eval()
+
+
+def identity_of(site: str, job: JobConfig) -> str:
     """Return what a saved state must agree with; the length of the federation may change."""
     settings = job.to_dict()
     settings["train"].pop("n_rounds")

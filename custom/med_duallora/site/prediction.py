@@ -10,6 +10,7 @@ from med_duallora.adapter.model import DualLoRAModel, TrunkFeatures
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site.features import FeatureSource
+from med_duallora.site.reference import trunk_summary
 from med_duallora.support.devices import autocast
 from med_duallora.support.interruption import interruptible
 
@@ -71,6 +72,48 @@ def predict(
         return np.zeros(0)
     logits = _unaugmented(model, model.tail, subjects, source=source, settings=settings, should_stop=should_stop)
     return torch.softmax(logits, dim=1)[:, 1].cpu().numpy().astype(np.float64)
+
+
+@torch.no_grad()
+def trunk_summaries(
+    model: DualLoRAModel,
+    source: FeatureSource,
+    subjects: Sequence[PreparedSubject],
+    settings: TrainConfig,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> np.ndarray:
+    """Return the summaries (n_subjects, n_features) of the frozen trunk's features, see ``trunk_summary``.
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so.
+    """
+    function = trunk_summary
+    found = _unaugmented(model, function, subjects, source=source, settings=settings, should_stop=should_stop)
+    return found.cpu().numpy()
+
+
+@torch.no_grad()
+def predict_volumes(
+    model: DualLoRAModel, source: FeatureSource, volumes: Sequence[np.ndarray], settings: TrainConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what ``predict`` and ``trunk_summaries`` return, of volumes at hand, in one pass through the trunk.
+
+    Args:
+        model: with the adapters active that are to be used, and the head's statistics.
+        source: computes trunk features.
+        volumes: one batch, each as ``load_volume`` returns it.
+        settings: precision.
+
+    Returns:
+        Probabilities of disease (n_volumes,) and summaries (n_volumes, n_features).
+    """
+    model.eval()
+    trunk = source.of_volumes(volumes)
+    with autocast(source.device, settings.precision):
+        logits = model.tail(trunk)
+    chances = torch.softmax(logits.float(), dim=1)[:, 1]
+    return chances.cpu().numpy().astype(np.float64), trunk_summary(trunk).cpu().numpy()
 
 
 def _unaugmented(

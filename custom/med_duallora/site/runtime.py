@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from med_duallora.boundary.contract import EgressContract
+from med_duallora.boundary.lineage import ALONE
 from med_duallora.cohorts.classes import class_sizes
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
 from med_duallora.errors import StateError
@@ -18,30 +18,17 @@ from med_duallora.measures import VARIANTS, score_name
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import ClassSizes
 from med_duallora.site.baseline import backbone_probabilities
+from med_duallora.site.budget import AnswerBudget, Question
 from med_duallora.site.fitness import check
 from med_duallora.site.model import SiteModel, State
-from med_duallora.site.offer import Offer
+from med_duallora.site.offer import Offer, SiteUpdate
 from med_duallora.site.scores import scores
 from med_duallora.site.state import SiteState, private_folder
 from med_duallora.site.training import class_weights, train_round
+from med_duallora.support.digest import content_digest
 from med_duallora.support.files import sha256_of_file, write_json
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SiteUpdate:
-    """What a site offers after a round; the egress filter decides what of it leaves.
-
-    Args:
-        tensors: the parameters that the method sends, float32.
-        weight: the site's weight in the aggregation.
-        metrics: by the contract's names.
-    """
-
-    tensors: dict[str, np.ndarray]
-    weight: float
-    metrics: dict[str, float]
 
 
 class SiteRuntime:
@@ -75,6 +62,7 @@ class SiteRuntime:
         self._cohort_sha256 = sha256_of_file(config.data_dir / COHORT_TABLE)
         self.offered: Offer | None = None
         self.reported: dict[str, float] = {}
+        self._budget = AnswerBudget(config)
 
     def kept_state(self) -> dict[str, np.ndarray]:
         """Return what the model now holds of the trained parameters that stay."""
@@ -89,6 +77,25 @@ class SiteRuntime:
     def allowed_metrics(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return what the site's policy lets out of its metrics."""
         return self.policy.allowed_metrics(metrics, self.n_subjects())
+
+    def _claimed(self, asked: int | str, global_state: State) -> dict[str, float] | None:
+        """Count what is asked before it is computed; return what was answered to it earlier, see ``AnswerBudget``."""
+        question = self._question(asked)
+        return self._budget.claim(question, content_digest(global_state, {})) if question else None
+
+    def _question(self, asked: int | str) -> Question | None:
+        lineage = self.model.lineage
+        return None if lineage == ALONE else Question(self.job.experiment, lineage.run_id, asked)
+
+    def _answered(self, asked: int | str, global_state: State, compute: Callable[[], Offer]) -> dict[str, float]:
+        """Return the metrics of what is asked: those that were answered to it before, else computed now."""
+        earlier = self._claimed(asked, global_state)
+        if earlier is not None:
+            return self._offer(Offer(self.allowed_metrics(earlier)))
+        offer = compute()
+        if question := self._question(asked):
+            self._budget.keep(question, offer.metrics)
+        return self._offer(offer)
 
     def _offer(self, offer: Offer) -> dict[str, float]:
         """Keep what a step offers, and return its metrics: the boundary lets out nothing that was not offered here."""
@@ -113,17 +120,23 @@ class SiteRuntime:
 
         Raises:
             TrainingAborted: ``should_stop`` said so.
+            EgressViolation: the round was answered with another adapter, or the policy's number of rounds is spent.
         """
+        return self._answered(
+            round_index, global_state, lambda: self._validated(global_state, round_index, should_stop)
+        )
+
+    def _validated(self, global_state: State, round_index: int, should_stop: Callable[[], bool]) -> Offer:
         self._restored(global_state, round_index)
         subjects = self.cohort.split("val")
         if not subjects:
-            return {}
+            return Offer({}, round_index)
         labels = np.array([subject.label for subject in subjects])
         probabilities = self._predictions(subjects, should_stop)
         found = {"val_loss": self._balanced_loss(labels, probabilities)}
         accuracy = scores(labels, probabilities).get("balanced_accuracy")
         found |= {} if accuracy is None else {"val_balanced_accuracy": accuracy}
-        return self._offer(Offer(self.allowed_metrics(found), round_index))
+        return Offer(self.allowed_metrics(found), round_index)
 
     def train_round(
         self,
@@ -138,8 +151,10 @@ class SiteRuntime:
             TrainingAborted: ``should_stop`` said so; the state of the last finished round stays as it was.
             TrainingDiverged: a loss or gradient is not finite; likewise.
             StateError: another process is at work with this run's state, or it cannot be written; likewise.
+            EgressViolation: see ``validate``; nothing was trained.
         """
         with self.model.store.locked():
+            self._claimed(round_index, global_state)
             return self._trained(global_state, round_index, should_stop, on_progress)
 
     def _trained(
@@ -167,6 +182,7 @@ class SiteRuntime:
         )
         of_training = {"cache_hits": float(cache.n_hits - n_hits), "cache_misses": float(cache.n_misses - n_misses)}
         self.model.fit_head(self.train_subjects, should_stop)  # so that the saved state can predict
+        self.model.fit_reference(self.train_subjects, should_stop)
         self.model.remember(SiteState(round_index, self.model.kept_state(), result.moments, self._cohort_sha256))
         metrics = {
             "train_loss": result.loss,
@@ -180,7 +196,9 @@ class SiteRuntime:
         allowed = self._offer(Offer.of_round(round_index, weight, tensors, self.allowed_metrics(metrics)))
         return SiteUpdate(tensors, weight, allowed)
 
-    def evaluate(self, global_state: State, should_stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+    def evaluate(
+        self, global_state: State, should_stop: Callable[[], bool] = lambda: False, *, kind: str = "last"
+    ) -> dict[str, float]:
         """Score a global adapter on the test split with the site's own local state, in every variant.
 
         ``backbone`` is the frozen backbone with a head fitted to this site's training subjects; ``global``, ``local``
@@ -193,14 +211,21 @@ class SiteRuntime:
         The state then also holds this global adapter and the head's statistics for it: whoever predicts later uses the
         model that was evaluated here.
 
+        Args:
+            global_state: the adapter.
+            should_stop: asked after each batch.
+            kind: which adapter of the run it is, one of ``ADAPTER_KINDS``; one of each kind is evaluated.
+
         Raises:
             TrainingAborted: ``should_stop`` said so.
             StateError: another process is at work with this run's state, or it or the predictions cannot be written.
+            EgressViolation: another adapter of this kind was evaluated in this run, or the policy's number of
+                evaluations is spent; nothing was computed.
         """
         with self.model.store.locked():
-            return self._evaluated(global_state, should_stop)
+            return self._answered(kind, global_state, lambda: self._evaluated(global_state, should_stop))
 
-    def _evaluated(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, float]:
+    def _evaluated(self, global_state: State, should_stop: Callable[[], bool]) -> Offer:
         subjects = self.cohort.split("test")
         labels = np.array([subject.label for subject in subjects], dtype=int)
         probabilities = self._variants(global_state, should_stop)
@@ -216,7 +241,7 @@ class SiteRuntime:
             for row, subject in enumerate(subjects)
         ]
         self._keep_predictions(rows)
-        return self._offer(Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()})))
+        return Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()}))
 
     def _keep_predictions(self, rows: list[dict[str, Any]]) -> None:
         private_folder(self.model.directory.parent, self.model.directory)
@@ -237,6 +262,7 @@ class SiteRuntime:
                     found[name] = self._predictions(test, should_stop)
         if state:
             self.model.fit_head(train, should_stop)
+            self.model.fit_reference(train, should_stop)
             self.model.remember(state)
         return found
 

@@ -1,10 +1,10 @@
 """The site state store: what a site keeps between rounds, and never sends.
 
-One safetensors file holds the local adapter, the head with its statistics, the global adapter that these belong to and
-the optimizer's moments, together with the round and a checksum: enough to train on, and to predict without a subject at
-hand. A crash can never leave half of it, and a flipped byte is noticed. The file before it is kept as well: it serves
-when the last one is damaged, and when a round has to be repeated. No generator state is stored, because every random
-stream is derived from the seed, the site and the round (see ``seeds``).
+One safetensors file holds the local adapter, the head with its statistics, the global adapter that these belong to,
+statistics of the training subjects and the optimizer's moments, together with the round and a checksum: enough to train
+on, and to predict without a subject at hand. A crash can never leave half of it, and a flipped byte is noticed. The
+file before it is kept as well: it serves when the last one is damaged, and when a round has to be repeated. No
+generator state is stored, because every random stream is derived from the seed, the site and the round (see ``seeds``).
 
 Every run has a folder of its own, see ``lineage``.
 """
@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -22,7 +23,7 @@ from safetensors.numpy import save_file
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import StateError
 from med_duallora.support.digest import content_digest
-from med_duallora.support.files import atomic_path, unused
+from med_duallora.support.files import atomic_path, unused, write_json
 from med_duallora.support.locks import locked
 from med_duallora.support.private import open_own
 from med_duallora.support.private import private_folder as make_private
@@ -32,7 +33,10 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "3"
 LOCK_FILE = ".lock"
-PARTS = ("kept", "moments", "sent", "statistics")
+STATE_FILE, PREVIOUS_FILE = "state.safetensors", "state.previous.safetensors"
+JOB_FILE = "job.json"
+"""Says what the states beside it belong to: site, job settings, backbone and lineage."""
+PARTS = ("kept", "moments", "sent", "statistics", "reference")
 """Tensors of a state, each under its part's name in the file."""
 
 
@@ -48,6 +52,7 @@ class SiteState:
         sent: the global adapter that a prediction uses: as the site trained it, and once a global adapter was
             evaluated here, that one.
         statistics: of the head with this global adapter, see ``HeadNorm``.
+        reference: of the training subjects, see ``site.reference``; empty in states written before there was one.
     """
 
     round_index: int
@@ -56,6 +61,7 @@ class SiteState:
     cohort: str = ""
     sent: Mapping[str, np.ndarray] = field(default_factory=dict)
     statistics: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reference: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,8 @@ class SiteStateStore:
     def __init__(self, directory: Path, owner: Owner) -> None:
         self.directory = directory
         self.owner = owner
-        self._current = directory / "state.safetensors"
-        self._previous = directory / "state.previous.safetensors"
+        self._current = directory / STATE_FILE
+        self._previous = directory / PREVIOUS_FILE
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -133,6 +139,18 @@ class SiteStateStore:
         except (OSError, SafetensorError) as error:
             raise _not_writable(error) from error
 
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Write what the run's states belong to beside them, mode 0600: whoever predicts later reads it.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        private_folder(self.directory)
+        try:
+            write_json(self.directory / JOB_FILE, facts, 0o600)
+        except OSError as error:
+            raise _not_writable(error) from error
+
     def latest(self, before_round: int | None = None) -> SiteState | None:
         """Return the newest state, or the newest that finished before a round; None where there is none.
 
@@ -171,33 +189,45 @@ class SiteStateStore:
             return False
 
     def _read(self, path: Path) -> SiteState:
-        try:
-            with open_own(path) as stream:
-                facts, tensors = read_tensors(stream, "numpy")
-        except FileNotFoundError:
-            raise
-        except (SafetensorError, OSError, ValueError) as error:
-            raise StateError("it is a symbolic link" if path.is_symlink() else "the file is damaged") from error
-        if facts.get("format") != FORMAT or not facts.get("round", "").isdigit():
-            raise StateError("it was not written by this version of med-duallora")
-        if facts.pop("checksum", "") != content_digest(tensors, facts):
-            raise StateError("its bytes are not those that were written (the checksum differs)")
-        if facts.get("identity") != self.owner.identity:
+        facts, state = read_state(path)
+        if facts.identity != self.owner.identity:
             raise StateError("it belongs to another site, method or configuration")
-        if facts.get("backbone") != self.owner.backbone:
+        if facts.backbone != self.owner.backbone:
             raise _OtherBackboneError(
                 "this site's local state was trained with another backbone checkpoint "
-                f"(sha256 {facts['backbone'][:12]}, not {self.owner.backbone[:12]}); "
+                f"(sha256 {facts.backbone[:12]}, not {self.owner.backbone[:12]}); "
                 "put the former one back, or start a new experiment"
             )
-        parts = {part: _under(f"{part}/", tensors) for part in PARTS}
-        return SiteState(round_index=int(facts["round"]), cohort=facts.get("cohort", ""), **parts)
+        return state
 
     def _set_aside(self, path: Path) -> Path:
         try:
             return path.rename(unused(path, "set-aside"))
         except OSError as error:
             raise _not_writable(error) from error
+
+
+def read_state(path: Path) -> tuple[Owner, SiteState]:
+    """Return whose state a file holds, and the state; nothing is set aside or changed.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StateError: it is damaged, or of another version.
+    """
+    try:
+        with open_own(path) as stream:
+            facts, tensors = read_tensors(stream, "numpy")
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StateError("it is a symbolic link" if path.is_symlink() else "the file is damaged") from error
+    if facts.get("format") != FORMAT or not facts.get("round", "").isdigit():
+        raise StateError("it was not written by this version of med-duallora")
+    if facts.pop("checksum", "") != content_digest(tensors, facts):
+        raise StateError("its bytes are not those that were written (the checksum differs)")
+    parts = {part: _under(f"{part}/", tensors) for part in PARTS}
+    state = SiteState(round_index=int(facts["round"]), cohort=facts.get("cohort", ""), **parts)
+    return Owner(facts.get("identity", ""), facts.get("backbone", "")), state
 
 
 def newest_state(experiment: Path, owner: Owner, lineage: Lineage, before_round: int | None) -> SiteState | None:

@@ -29,9 +29,9 @@ WHY = {
     "scopes": "every job's results pass our egress filter, whatever the job says; the site configuration is found here",
     "default_scope": "a job that names no scope runs in ours; a job that names another is refused",
     "guard": "the egress guard acts after all filters of a job, and on fed events, statistics and error texts",
+    "mode": "other accounts of this machine must neither change the kit nor read its private keys",
     "policy": "a site says itself what it lets out: a key that was missing has its strict value; change it where this "
     "site agrees to more",
-    "mode": "other accounts of this machine must neither change the kit nor read its private keys",
     "template": "fill in the paths and agree on the policy; nothing in this file leaves the site",
 }
 

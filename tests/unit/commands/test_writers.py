@@ -17,8 +17,9 @@ from med_duallora.flare.local.rehearsal.record import Federation
 from tests.conftest import disk_of
 from tests.unit.commands.writers import READERS, SUBJECTS, WRITERS, World, commands
 from tests.unit.flare.local.conftest import kits, project
+from tests.unit.inference.conftest import Trained, trained
 
-__all__ = ["kits", "project"]
+__all__ = ["kits", "project", "trained"]
 
 
 def test_no_command_is_forgotten() -> None:
@@ -29,7 +30,7 @@ def test_no_command_is_forgotten() -> None:
 
 
 @pytest.fixture
-def world(tiny_cohorts: dict[str, Path], server: Path, kits: Path, tmp_path: Path) -> World:
+def world(tiny_cohorts: dict[str, Path], server: Path, kits: Path, trained: Trained, tmp_path: Path) -> World:
     data = tmp_path / "data"
     data.mkdir()
     for site, cohort in tiny_cohorts.items():
@@ -40,7 +41,7 @@ def world(tiny_cohorts: dict[str, Path], server: Path, kits: Path, tmp_path: Pat
         images = [f"ge/{name}/{name}_sax_{phase}.nii.gz" for phase in ("ed", "es")]
         lines.append(",".join([f"s{index}", *images, "DCM" if index % 2 else "NOR", "ge", "here"]))
     (data / "table.csv").write_text("\n".join(lines) + "\n")
-    return World(data, tmp_path / "workspace", kits)
+    return World(data, tmp_path / "workspace", kits, trained)
 
 
 class Session:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from med_duallora.cli import build_parser
+from tests.unit.inference.conftest import Trained
 
 SUBJECTS = 6
 
@@ -19,11 +20,13 @@ class World:
         data: one prepared cohort per site, and table.csv about raw images.
         run: workspace of a finished run.
         kits: of a provisioned federation.
+        model: what a job left at a site.
     """
 
     data: Path
     run: Path
     kits: Path
+    model: Trained
 
 
 Arguments = Callable[[Path, World], list[object]]
@@ -95,7 +98,15 @@ WRITERS: dict[str, Writer] = {
     "jobs export": Writer(lambda place, _: ["jobs", "export", "--out", place, "--job", "production"]),
     "jobs check": Writer(lambda place, _: ["jobs", "check", "--write", "--checkout", place], _checkout),
     "config check": Writer(lambda place, _: ["config", "check", "--write", "--checkout", place], _checkout),
+    "predict": Writer(
+        lambda place, world: [
+            *("predict", "--model", world.model.run, "--backbone-checkpoint", world.model.checkpoint),
+            *("--data", world.data / "ge", "--split", "test", "--out", place),
+        ],
+        limit=1024,
+    ),
     "report": Writer(lambda place, world: ["report", world.run, "--out", place]),
+    "export --card": Writer(lambda place, world: ["export", "--card", place / "card", "--run-dir", world.run]),
     "federation up": Writer(lambda place, world: ["federation", "up", "--workspace", place, "--data", world.data]),
     "federation run": Writer(lambda place, world: ["federation", "run", "--workspace", place, "--data", world.data]),
     "federation submit": Writer(lambda place, _: ["federation", "submit", "--workspace", place], _federation),

@@ -42,7 +42,7 @@ def test_a_saved_state_predicts_as_the_evaluation_did_without_any_training_subje
     start = random_payload(runtime.contract, scale=0.3)
     runtime.train_round(start, 0)
     runtime.evaluate(random_payload(runtime.contract, seed=1, scale=0.3))
-    (predictions,) = runtime.model.directory.glob("*.json")
+    predictions = runtime.model.directory / "predictions.json"
     expected = [row["both"] for row in json.loads(predictions.read_text())["predictions"]]
     later = SiteModel("siemens", job, without_training_subjects(config, tmp_path))
     later.recall()

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from med_duallora.cohorts.heart_place import find_heart
 from med_duallora.cohorts.nifti import Array
+from med_duallora.errors import SubjectRefused
 
 RADIUS = 40.0  # mm around the left ventricle's axis: its blood at end-diastole
 MIDDLE = 0.5  # share of the slices that counts, around the middle one: neither valve plane nor apex
@@ -54,6 +55,23 @@ def find_phases(cine: Array, spacing: tuple[float, float, float]) -> Phases:
     blood = ndimage.gaussian_filter1d(area, SMOOTHING * len(area), mode="wrap")
     ed, es = _ends(blood)
     return Phases(ed, es, blood)
+
+
+def frames_of(cine: Array, spacing: tuple[float, float, float], todo: str) -> tuple[int, int]:
+    """Return the frames that are end-diastole and end-systole, see ``find_phases``.
+
+    Args:
+        cine: see there.
+        spacing: likewise.
+        todo: what the user can do where the rule finds none; completes a sentence.
+
+    Raises:
+        SubjectRefused: ``unlabelled``: nothing differs between the frames.
+    """
+    phases = find_phases(cine, spacing)
+    if phases.ed == phases.es:
+        raise SubjectRefused("unlabelled", f"no frame shows more blood than another; {todo}")
+    return phases.ed, phases.es
 
 
 def _ends(blood: Array) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from med_duallora.cohorts.csvfile import filled, needed, read_table
 from med_duallora.cohorts.dicom.copies import without_copies
-from med_duallora.cohorts.dicom.phases import find_phases
+from med_duallora.cohorts.dicom.phases import frames_of
 from med_duallora.cohorts.dicom.remarks import frames_remark, skipped_note, study_remarks
 from med_duallora.cohorts.dicom.stack import short_axis
 from med_duallora.cohorts.dicom.studies import Study, find_studies
@@ -26,7 +26,7 @@ from med_duallora.cohorts.rows import Row
 from med_duallora.cohorts.subject import ImageSource, RawSubject, Refusal, check_name
 from med_duallora.cohorts.table import check_columns, choice, frame_of, pathology_of
 from med_duallora.cohorts.vocabulary import STANDARD, Vocabulary
-from med_duallora.errors import SubjectRefused
+from med_duallora.errors import CohortError, SubjectRefused
 from med_duallora.support.private import private_folder
 from med_duallora.support.progress import track
 
@@ -149,30 +149,80 @@ def _subject(
     pathology, vendor = pathology_of(row, words), _vendor(study, row, words)
     split = choice(row, "split", ("", *SPLITS)) or None
     frames = _given_frames(row)
-    if not study.alone:
-        detail = "another study lies in the same folder; one folder per subject, one study per folder"
-        raise SubjectRefused("ambiguous-file", detail)
-    if not study.pictures:
-        raise SubjectRefused("unsupported-dicom", _ENHANCED)
-    cine, affine, remarks = _cine(study)
-    ed, es = frames or _automatic_frames(cine, affine)
-    path = folder / str(study.number) / "sax.nii.gz"
-    private_folder(path.parent)
-    write_nifti(path, cine, affine)
+    converted = _converted(study, folder, frames, "fill in ed_frame and es_frame")
+    path = converted.path
     return RawSubject(
         subject=name or study.subject or f"dicom-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}",
         dataset=DATASET,
         pathology=pathology,
         vendor=vendor,
         centre=filled(row, "centre"),
-        ed=ImageSource(path, ed),
-        es=ImageSource(path, es),
+        ed=ImageSource(path, converted.ed),
+        es=ImageSource(path, converted.es),
         official_split=split,
         cine=ImageSource(path),
         frames="given" if frames else "automatic",
         found_at=study.place,
-        remarks=remarks if frames else (frames_remark(ed, es, cine.shape[3]), *remarks),
+        remarks=converted.remarks,
     )
+
+
+def dicom_scan(root: Path, folder: Path) -> RawSubject:
+    """Convert the one study below ``root`` and describe it without a diagnosis, for a model to say something of it.
+
+    Args:
+        root: folder of one study.
+        folder: for the 4-D file that the subject speaks of; it is the caller's, and so is its end.
+
+    Raises:
+        InputError: pydicom is not installed.
+        CohortError: no DICOM picture below ``root``, or more than one study.
+        SubjectRefused: the study cannot be read.
+    """
+    studies = find_studies(root).studies
+    if len(studies) > 1:
+        raise CohortError(f"{root} holds {len(studies)} DICOM studies; give the folder of one study at a time")
+    found = _converted(studies[0], folder, None, "convert it to NIfTI and give ED and ES as two files")
+    images = [ImageSource(found.path, frame) for frame in (found.ed, found.es)]
+    return RawSubject(
+        subject="scan",
+        dataset=DATASET,
+        pathology="",
+        vendor="",
+        centre="",
+        ed=images[0],
+        es=images[1],
+        cine=ImageSource(found.path),
+        frames="automatic",
+        found_at=str(root),
+        remarks=found.remarks,
+    )
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """The 4-D file of a study, the frames that are ED and ES, and what was noticed."""
+
+    path: Path
+    ed: int
+    es: int
+    remarks: tuple[str, ...]
+
+
+def _converted(study: Study, folder: Path, frames: tuple[int, int] | None, todo: str) -> _Converted:
+    """Write a study's cine; ``frames`` are ED and ES where they are given, ``todo`` helps where none is found."""
+    if not study.alone:
+        detail = "another study lies in the same folder; one folder per subject, one study per folder"
+        raise SubjectRefused("ambiguous-file", detail)
+    if not study.pictures:
+        raise SubjectRefused("unsupported-dicom", _ENHANCED)
+    cine, affine, remarks = _cine(study)
+    x, y, z = (float(mm) for mm in np.linalg.norm(affine[:3, :3], axis=0))
+    ed, es = frames or frames_of(cine, (x, y, z), todo)
+    path = folder / str(study.number) / "sax.nii.gz"
+    private_folder(path.parent)
+    write_nifti(path, cine, affine)
+    return _Converted(path, ed, es, remarks if frames else (frames_remark(ed, es, cine.shape[3]), *remarks))
 
 
 _ENHANCED = (
@@ -231,11 +281,3 @@ def _given_frames(row: Row) -> tuple[int, int] | None:
     if ed == es:
         raise SubjectRefused("unlabelled", f"ED and ES are the same frame, {ed}")
     return ed, es
-
-
-def _automatic_frames(cine: Array, affine: Array) -> tuple[int, int]:
-    x, y, z = (float(mm) for mm in np.linalg.norm(affine[:3, :3], axis=0))
-    phases = find_phases(cine, (x, y, z))
-    if phases.ed == phases.es:
-        raise SubjectRefused("unlabelled", "no frame shows more blood than another; fill in ed_frame and es_frame")
-    return phases.ed, phases.es

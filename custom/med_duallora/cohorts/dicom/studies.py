@@ -116,7 +116,7 @@ def find_studies(root: Path) -> Found:
         study.pictures += [header.picture] if header.picture else []
     if not studies:
         counted = "".join(f"; {n} {kind}" for kind, n in skipped.most_common())
-        raise CohortError(f"--dicom {root} holds no DICOM image of a magnetic resonance scanner{counted}")
+        raise CohortError(f"{root} holds no DICOM image of a magnetic resonance scanner{counted}")
     _place_all(studies, places)
     ordered = sorted(studies.values(), key=lambda study: (study.own.parts, min(study.identifiers, default="")))
     for number, study in enumerate(ordered, 1):
@@ -130,7 +130,7 @@ def _files(root: Path) -> list[Path]:
         folders.sort()
         paths += [path for name in sorted(names) if (path := Path(folder, name)).is_file()]
         if len(paths) > MAX_FILES:
-            raise CohortError(f"--dicom {root} holds more than {MAX_FILES} files; is it the right folder?")
+            raise CohortError(f"{root} holds more than {MAX_FILES} files; is it the right folder?")
     return paths
 
 

@@ -49,6 +49,12 @@ def event_entry(job_id: str, site: str, tag: str, value: float, *, step: object)
     return Entry(job_id, site, tag, "event", ALLOWED, round_index=round_index, sha256=digest)
 
 
+def statistics_entry(job_id: str, site: str, numbers: Mapping[str, float]) -> Entry:
+    """Return the entry of numbers that leave as an answer to show_stats; its remark says which."""
+    digest = content_digest({}, dict(numbers))
+    return Entry(job_id, site, "show_stats", "statistics", ALLOWED, ", ".join(sorted(numbers)), sha256=digest)
+
+
 def error_entry(job_id: str, site: str, task: str, code: str) -> Entry:
     """Return the entry of a reply that holds a return code and nothing else."""
     return Entry(job_id, site, task, "error", ALLOWED, code)

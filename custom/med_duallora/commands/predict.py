@@ -1,0 +1,138 @@
+"""``med-duallora predict``: what a trained model says of new scans, at the site that it belongs to."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from med_duallora.errors import InputError
+
+if TYPE_CHECKING:
+    from med_duallora.inference.batch import Outcome
+    from med_duallora.inference.model import TrainedModel
+    from med_duallora.inference.scan import ScanSource
+
+DESCRIPTION = """\
+Say what a site's trained model (backbone, both adapters, head) thinks of scans that need no label: the probability of
+disease, the decision at the site's threshold, and what speaks against trusting it: a scan unlike the training subjects,
+voxel size or number of slices outside their range, a heart that was not found with confidence. Raw scans are prepared
+as `med-duallora prepare` does. OUT/predictions.csv and OUT/predictions.json, readable by this account only.
+
+A second start goes on: a scan whose files have not changed is not predicted again.
+
+Research use only, not for diagnosis.
+"""
+
+EPILOG = """\
+Exit codes: 0 done, 1 failed, 2 bad input, also where one of the scans could not be read or prepared; the others are
+predicted all the same.
+"""
+MANY = 20
+"""Scans, above which the terminal shows only those that could not be predicted; the files hold all."""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "predict",
+        help="what a site's trained model says of new scans",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="the site's STATE_DIR/EXPERIMENT (its newest run), one run's folder in it, or a model file",
+    )
+    scans = parser.add_argument_group("scans, at least one")
+    scans.add_argument(
+        "--scan",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="4-D NIfTI file, NIfTI file of ED (with --es), folder of one DICOM study or of a prepared subject; "
+        "repeatable",
+    )
+    scans.add_argument("--es", type=Path, metavar="FILE", help="NIfTI file of ES, where --scan is one of ED")
+    scans.add_argument("--data", type=Path, metavar="COHORT", help="all subjects of a prepared cohort")
+    scans.add_argument("--split", choices=("train", "val", "test"), help="of the cohort: only this split")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--site-config",
+        type=Path,
+        metavar="FILE",
+        help="the site's configuration: its backbone_checkpoint, device and n_threads are used",
+    )
+    parser.add_argument(
+        "--backbone-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="the backbone that the model was trained on (default: that of --site-config, else the shipped one)",
+    )
+    parser.add_argument("--fresh", action="store_true", help="replace the results that are there")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict, and say where the results are."""
+    from med_duallora.inference.batch import CSV_FILE, predict_batch
+
+    sources = _sources(options)
+    model = _model(options)
+    outcome = predict_batch(model, sources, options.out, options.fresh)
+    print("\n".join(_lines(outcome)))
+    n_done = len(outcome.rows) - len(outcome.refused)
+    earlier = f" ({outcome.n_earlier} of them earlier)" if outcome.n_earlier else ""
+    print(f"{n_done} predicted{earlier}, {len(outcome.refused)} refused: {options.out / CSV_FILE}")
+    print("Research use only, not for diagnosis.")
+    return InputError.exit_code if outcome.refused else 0
+
+
+def _sources(options: argparse.Namespace) -> "list[ScanSource]":
+    from med_duallora.cohorts.prepared import PreparedCohort
+    from med_duallora.inference.scan import ScanSource
+
+    if not options.scan and options.data is None:
+        raise InputError("give at least one --scan, or a prepared cohort with --data")
+    if options.es is not None and len(options.scan) != 1:
+        raise InputError(f"--es belongs to one --scan, and there are {len(options.scan)}")
+    if options.split and options.data is None:
+        raise InputError("--split is of the cohort of --data, which is not given")
+    found = [ScanSource(path, options.es) for path in options.scan]
+    if options.data is not None:
+        cohort = PreparedCohort.read(options.data)
+        subjects = cohort.split(options.split) if options.split else cohort.subjects
+        found += [ScanSource(subject.ed_path.parent, subject=subject) for subject in subjects]
+    if not found:
+        raise InputError(f"{options.data} has no subject in the split {options.split}")
+    return found
+
+
+def _model(options: argparse.Namespace) -> "TrainedModel":
+    from med_duallora.inference.model import load_model
+    from med_duallora.settings.config import SiteConfig
+    from med_duallora.support.devices import use_threads
+
+    checkpoint, device = options.backbone_checkpoint, "auto"
+    if options.site_config is not None:
+        config = SiteConfig.from_file(options.site_config)
+        checkpoint, device = checkpoint or config.backbone_checkpoint, config.device
+        use_threads(config.n_threads)
+    return load_model(options.model, backbone_checkpoint=checkpoint, device=device)
+
+
+def _lines(outcome: "Outcome") -> list[str]:
+    """Return what the terminal shows of the scans."""
+    shown = outcome.rows if len(outcome.rows) <= MANY else outcome.refused
+    return [line for row in shown for line in _of_row(row)]
+
+
+def _of_row(row: dict[str, Any]) -> list[str]:
+    if row["refused"]:
+        return [f"{row['scan']}: refused: {row['refused']}"]
+    against = row["against_trust"] or ["nothing that is looked at speaks against trusting it"]
+    first = f"{row['scan']}: probability of disease {row['probability']:.3f}, decision {row['decision']}"
+    return [f"{first} (threshold {row['threshold']:.3g})", *(f"  - {text}" for text in against)]
