@@ -27,6 +27,7 @@ COMMANDS = (
     "config",
     "report",
     "predict",
+    "export",
     "federation",
     "server-kit",
     "site-kit",

@@ -28,6 +28,8 @@ class RoundRecord:
         sites: metrics by site, and each site's ``weight``.
         residual: see ``aggregation.AggregationResult``.
         refused: site -> why its contribution was left out.
+        clipped: site -> the factor, below 1, by which its update was scaled down.
+        capped: site -> the weight with which it counted instead of its own.
     """
 
     round_index: int
@@ -35,6 +37,8 @@ class RoundRecord:
     sites: Mapping[str, Mapping[str, float]]
     residual: float | None
     refused: Mapping[str, str] = field(default_factory=dict)
+    clipped: Mapping[str, float] = field(default_factory=dict)
+    capped: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,17 +93,19 @@ def run_federation(
     rounds = []
     for round_index in range(first, job.train.n_rounds if stop_round is None else stop_round):
         started = time.monotonic()
-        collected = ScreenedRound(contract, round_index, rules, rule)
+        collected = ScreenedRound(contract, round_index, rules, rule, job.weighting)
         reports = {}
         for site, runtime in runtimes.items():
             validation = runtime.validate(state, round_index)
             update = runtime.train_round(state, round_index)
-            collected.add(site, round_index, update.weight, update.tensors)
+            n_subjects = update.metrics.get("n_subjects")
+            collected.add(site, round_index, update.weight, update.tensors, n_subjects)
             reports[site] = {**validation, **update.metrics, "weight": update.weight}
         screened = collected.result(state)
         state = screened.aggregation.tensors
         seconds = time.monotonic() - started
-        rounds.append(RoundRecord(round_index, seconds, reports, screened.aggregation.residual, screened.refused))
+        said = (screened.aggregation.residual, screened.refused, screened.clipped, screened.capped)
+        rounds.append(RoundRecord(round_index, seconds, reports, *said))
         on_round(rounds[-1])
     evaluation = {site: runtime.evaluate(state) for site, runtime in runtimes.items()}
     return FederationResult(state, lineage, rounds, evaluation)

@@ -219,7 +219,8 @@ _ENTRIES = (
     # it equals the weight: a site whose training subjects are too few to be counted takes no part at all
     Measure("n_subjects", 0, 1e9, Subjects.NONE, Kind.COUNT, TRAINED, "training subjects",
             tag="train/subjects", column="subjects"),
-    Measure("n_steps", 0, 1e9, Subjects.NONE, Kind.COUNT, TRAINED, "optimizer steps", tag="train/steps"),
+    Measure("n_steps", 0, 1e9, Subjects.NONE, Kind.COUNT, TRAINED, "optimizer steps", tag="train/steps",
+            column="steps"),
     Measure("steps_per_second", 0, 1e9, Subjects.NONE, Kind.SCORE, ASKED, "optimizer steps per second",
             column="steps/s"),
     Measure("seconds", 0, 1e7, Subjects.NONE, Kind.SCORE, TRAINED | SUMMARY, "seconds of a round",
@@ -237,6 +238,8 @@ _ENTRIES = (
     Measure("n_contributions", 0, 1e9, Subjects.NONE, Kind.COUNT, SUMMARY, "contributions",
             tag="round/contributions", server_word="contributions"),
     Measure("n_refused", 0, 1e9, Subjects.NONE, Kind.COUNT, SUMMARY, "refusals", tag="round/refusals"),
+    Measure("n_limited", 0, 1e9, Subjects.NONE, Kind.COUNT, SUMMARY, "contributions that counted for less",
+            tag="round/limited"),
     Measure("n_refused_in_all", 0, 1e9, Subjects.NONE, Kind.COUNT, SUMMARY, "refusals in all rounds",
             server_word="refused so far"),
     Measure("payload_bytes_max", 0, 1e12, Subjects.NONE, Kind.COUNT, SUMMARY, "bytes of the largest payload",

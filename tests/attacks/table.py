@@ -17,7 +17,9 @@ from tests.attacks import test_floors_of_classes as floors
 from tests.attacks import test_links as links
 from tests.attacks import test_literal as literal
 from tests.attacks import test_messages as messages
+from tests.attacks import test_poisoning as poisoning
 from tests.attacks import test_results as results
+from tests.attacks import test_scores as scores
 from tests.attacks import test_side_channels as side
 from tests.unit.boundary import test_ledger_audit as ledger
 from tests.unit.boundary import test_ledger_marker as marker
@@ -266,6 +268,36 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
         server.test_all_four_ways_at_once_leave_the_good_sites_alone,
     ),
     (
+        "poisoned contribution",
+        "an update where most sites send nothing new",
+        "scaled down to nothing",
+        poisoning.test_where_most_sites_send_nothing_new_one_site_cannot_move_the_adapter,
+    ),
+    (
+        "poisoned contribution",
+        "another weight than its own number of subjects",
+        "refused",
+        poisoning.test_a_weight_that_is_not_the_number_of_subjects_is_refused,
+    ),
+    (
+        "poisoned contribution",
+        "a weight of 10^9, or of almost nothing, in a job of uniform weights",
+        "counts as 1",
+        poisoning.test_a_weight_in_a_job_of_uniform_weights_counts_as_one,
+    ),
+    (
+        "poisoned contribution",
+        "one to four of six to nine sites collude, without any measure",
+        "each counts as 1.4 median sites at most, and the adapter moves no further than a median update",
+        poisoning.test_colluding_sites_count_as_so_many_median_sites_and_not_more,
+    ),
+    (
+        "poisoned contribution",
+        "one or two of five turn their updates round, below all limits, with the rule geometric-median",
+        "the adapter stays nearer to the honest sites than the mean",
+        poisoning.test_the_geometric_median_stays_nearer_to_the_honest_products_than_the_mean,
+    ),
+    (
         "choice of the best adapter",
         "scores of refused contributions",
         "they do not count",
@@ -283,6 +315,7 @@ def rows() -> list[Row]:
         *_side_channels(),
         *_doors(),
         *_configurations(),
+        *_scores(),
         *_elsewhere(),
         *_files(),
         *(Row(*single[:3]) for single in SINGLE),
@@ -320,6 +353,21 @@ def _side_channels() -> Iterator[Row]:
         yield Row("show_stats", trick, "left out of the answer")
 
 
+def _scores() -> Iterator[Row]:
+    for trick, *_ in scores.SOURCES:
+        yield Row("scores of the test split", trick, "policy.max_test_evaluations counts them all")
+    for trick, _ in scores.LOST:
+        yield Row("record of answers", f"{trick} between two jobs", "the ledger tells what was answered")
+    for trick, _ in scores.CHANGED:
+        yield Row("record of answers", f"{trick} while a job runs", "nothing is answered any more")
+    for trick, _ in scores.KINDS:
+        yield Row("scores of the test split", f"as the kind of adapter: {trick}", "BAD_TASK_DATA leaves")
+    for trick, _ in scores.ROUNDS:
+        yield Row("rounds", trick, "BAD_TASK_DATA leaves")
+    for channel, trick, refusal, _ in scores.SINGLE:
+        yield Row(channel, trick, refusal)
+
+
 def _doors() -> Iterator[Row]:
     for trick, path in doors.REFUSED_CLASSES:
         yield Row("class named by a job", f"{trick}: {path}", "UnsafeComponentError")
@@ -350,6 +398,10 @@ def _configurations() -> Iterator[Row]:
 def _elsewhere() -> Iterator[Row]:
     for trick, _, refusal in server.FORGED:
         yield Row("contribution at the server", trick, refusal)
+    for trick, _, what in poisoning.TURNED:
+        yield Row("poisoned contribution", trick, what)
+    for trick, _, _, refusal in poisoning.REFUSED:
+        yield Row("poisoned contribution", trick, f"left out: {refusal}")
     for trick, _, _, what in ledger.TAMPERING:
         yield Row("ledger", trick, f"found, and located: {what}")
     for trick, _, what in marker.REPLACED:

@@ -43,6 +43,8 @@ SITE_SETTINGS = (
     "policy.min_train_subjects=6",
     "policy.metric_decimals=6",
     'policy.job_limits=["1 <= train.local_epochs <= 1000", "1 <= train.n_rounds <= 10000"]',
+    "policy.max_test_evaluations=1000",
+    "policy.max_test_evaluations_per_experiment=1000",
 )
 """The tiny cohorts have six training and two validation subjects, too few for the floors of the site kit."""
 PATIENCE_S = 420.0

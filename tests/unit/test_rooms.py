@@ -29,6 +29,7 @@ ARROWS = {
     "site_kit": "__init__ errors settings support backbone cohorts adapter boundary site",
     "reference": "errors settings backbone adapter boundary",
     "report": "errors measures settings support backbone cohorts adapter server site inference",
+    "export": "__init__ errors measures settings support backbone cohorts adapter boundary inference server report",
     "engine": "errors settings support adapter boundary site server",
     "flare.wire": "errors measures settings support boundary",
     "flare.site": "errors measures settings support boundary site site_kit flare.wire",
@@ -36,7 +37,7 @@ ARROWS = {
     "flare.jobs": "__init__ errors measures settings support server site_kit flare.wire flare.site flare.server",
     "flare.local": "__init__ errors measures settings support cohorts site server site_kit flare.jobs",
     "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site server site_kit "
-    "inference reference report flare.jobs flare.local",
+    "inference reference report export flare.jobs flare.local",
     "__main__": "cli",
 }
 """Every room, from the ground up, with the rooms that it may import: only such as stand above it in this table."""

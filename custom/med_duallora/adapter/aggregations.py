@@ -10,10 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from med_duallora.adapter.geometric import Pairs, Tensors, geometric_median
 from med_duallora.settings.config import AGGREGATION_NAMES
-
-Tensors = Mapping[str, np.ndarray]
-Pairs = Sequence[tuple[str, str]]
 
 
 class CompensatedSum:
@@ -63,6 +61,8 @@ class Aggregation:
         new_factors: whether the pairs of the result are other factors than the sites trained, so that the optimizer's
             moments of these no longer belong to them and are reset.
         begin: makes the collection of a round from the shapes of all tensors and the pairs among them.
+        weigh: gives the weights with which the contributions are collected, from all of them, their weights and the
+            pairs; None: the weights that they have.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Aggregation:
     needs_pairs: bool
     new_factors: bool
     begin: Callable[[Mapping[str, tuple[int, ...]], Pairs], Collected]
+    weigh: Callable[[Sequence[Tensors], Sequence[float], Pairs], list[float]] | None = None
 
 
 class MeanOfFactors:
@@ -168,6 +169,14 @@ AGGREGATIONS = {
         Aggregation("factors", "the weighted mean of each factor (the paper's FedAvg)", False, False, MeanOfFactors),
         Aggregation(
             "svd", "the best of its rank for the weighted mean of the products B A", True, True, BestOfProducts
+        ),
+        Aggregation(
+            "geometric-median",
+            "the same for the geometric median of the products, which a minority of sites cannot pull far",
+            True,
+            True,
+            BestOfProducts,
+            geometric_median,
         ),
     )
 }

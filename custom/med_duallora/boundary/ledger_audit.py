@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from med_duallora.boundary.ledger import ALLOWED, START, check_marker, line_hash, read_head
+from med_duallora.boundary.ledger_entry import ALLOWED, START, line_hash
+from med_duallora.boundary.ledger_marker import check_marker, read_head
 from med_duallora.errors import InputError, LedgerError
 from med_duallora.support.files import canonical_json, parsed_object
 from med_duallora.support.private import OTHERS_WRITE, open_own
@@ -205,6 +206,36 @@ def _rest(lines: Sequence[Line], wanted: Counter[tuple[Any, ...]]) -> tuple[Line
             left[_key(line)] -= 1
             found.append(line)
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How much a ledger says was answered.
+
+    Args:
+        evaluations: answers to validate tasks, each content once per job.
+        rounds: rounds of all jobs whose adapter left.
+    """
+
+    evaluations: int
+    rounds: int
+
+
+def answered(path: Path) -> Answered:
+    """Count what left by a ledger; there may be none yet, and a line that cannot be read is not counted.
+
+    Raises:
+        LedgerError: it is there and cannot be read.
+    """
+    if not path.exists():
+        return Answered(0, 0)
+    lines = [line for _, text in _texts(path) if (line := _parsed(text)) and line.get("verdict") == ALLOWED]
+    left = {
+        (line.get("kind"), str(line.get("job")), str(line.get("round_index")), str(line.get("sha256")))
+        for line in lines
+    }
+    evaluations = {item for item in left if item[0] == "metrics"}
+    return Answered(len(evaluations), len({item[1:3] for item in left if item[0] == "tensors"}))
 
 
 def _texts(path: Path) -> Iterator[tuple[int, bytes]]:

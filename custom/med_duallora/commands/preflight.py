@@ -14,10 +14,15 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         description="Inspect a site's FLARE 2.9 startup kit without changing it. Lists every channel with its state "
         "and the evidence: OPEN, closed, or reported (facts about the machine that FLARE always gives). Exit code 1 "
         "when one is open or when something in the site configuration would stop every job (a folder or a GPU that is "
-        "not there), 2 when the kit is not understood.",
+        "not there), 2 when the kit is not understood. Of a server's kit it judges what a job may do there, signatures "
+        "and the modes of files.",
     )
     parser.add_argument(
-        "--startup-kit", type=Path, required=True, metavar="DIR", help="the site's kit: holds startup/ and local/"
+        "--startup-kit",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the kit of a site or of the server: holds startup/ and local/",
     )
     parser.add_argument(
         "--job",
@@ -34,8 +39,12 @@ def run(options: argparse.Namespace) -> int:
     import dataclasses
     import json
 
+    from med_duallora.errors import ConfigError
     from med_duallora.site_kit import inspect_kit
+    from med_duallora.site_kit.kit import is_of_server
 
+    if options.job and is_of_server(options.startup_kit):
+        raise ConfigError(f"--job asks what a site would accept, but {options.startup_kit} is the server's kit")
     channels = inspect_kit(options.startup_kit)
     n_open = sum(channel.is_open for channel in channels)
     n_unusable = _say_what_is_unusable(options.startup_kit)

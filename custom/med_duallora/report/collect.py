@@ -102,7 +102,14 @@ def _round(record: Mapping[str, Any], where: str) -> Round:
         tensor_bytes=_positive(record, "tensor_bytes", where),
         refused=_refused(record, where),
         ended=_time(record, where),
+        clipped=_limited(record, "clipped", where),
+        capped=_limited(record, "capped", where),
     )
+
+
+def _limited(record: Mapping[str, Any], key: str, where: str) -> dict[str, float]:
+    """Return what the server limited; records of earlier versions do not say it."""
+    return _numbers(_mapping(record, key, where), f"{where}, {key}") if key in record else {}
 
 
 def _refused(record: Mapping[str, Any], where: str) -> tuple[str, ...]:

@@ -112,12 +112,24 @@ def _sections(run: Run, gate: RunGate | None) -> list[Section]:
         *([Section("Release gate", release_blocks(gate))] if gate else []),
         Section(others[0].upper() + others[1:], other_scores),
         Section("What left the sites", [boundary_picture(run), Paragraph(_leaving(run)), tables.payload_table(run)]),
+        Section("What counted for less", _limits(run)),
         Section("Training", [*curves, *([tables.adapters_table(run)] if run.other_evaluations else [])]),
         Section("Time", [plot["time"], tables.time_table(run)]),
         Section("Configuration", [tables.configuration_table(run)]),
         Section("Provenance", [*_citations(run), tables.provenance_table(run)]),
         Section("Glossary", _glossary()),
     ]  # fmt: skip
+
+
+def _limits(run: Run) -> list[Block]:
+    """Say whose updates the server shortened and whose weights it did not count in full."""
+    said = Paragraph(
+        "With three or more sites, the server scales an update down that is longer than the median of its round, and "
+        "counts a weight far above the median for less, so that no single site can turn the average against the "
+        "others; the longer half of honest updates is a little shortened as well."
+    )
+    table = tables.limits_table(run)
+    return [said, table] if table.rows else [Paragraph("Every contribution counted as it came.")]
 
 
 def _citations(run: Run) -> list[Block]:

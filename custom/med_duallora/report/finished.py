@@ -1,7 +1,7 @@
 """A finished run as the report reads it: rounds, evaluations, where it comes from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Round:
         tensor_bytes: number of sent values times the size of one.
         refused: what the server did not take, one text each.
         ended: when the adapter was aggregated, UTC; None where the file does not say.
+        clipped: site -> the factor, below 1, by which its update was scaled down.
+        capped: site -> the weight with which it counted instead of the one that it claimed.
     """
 
     index: int
@@ -46,6 +48,8 @@ class Round:
     tensor_bytes: int
     refused: tuple[str, ...]
     ended: datetime | None = None
+    clipped: Mapping[str, float] = field(default_factory=dict)
+    capped: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def number(self) -> int:

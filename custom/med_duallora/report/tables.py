@@ -163,6 +163,22 @@ def payload_table(run: Run) -> Table:
     )
 
 
+def limits_table(run: Run) -> Table:
+    """Return in how many rounds a site's update or weight counted for less than it claimed; no row: nowhere."""
+    rows = []
+    for site in run.sites:
+        factors = [item.clipped[site] for item in run.rounds if site in item.clipped]
+        weights = [item.capped[site] for item in run.rounds if site in item.capped]
+        if factors or weights:
+            least = [f"{min(factors):.3g}" if factors else NONE, f"{min(weights):.4g}" if weights else NONE]
+            rows.append([site, str(len(factors)), least[0], str(len(weights)), least[1]])
+    return Table(
+        caption=f"Contributions that counted for less, in {len(run.rounds)} rounds",
+        header=["site", "updates shortened", "to, at the least", "weights lowered", "to, at the least"],
+        rows=rows,
+    )
+
+
 def time_table(run: Run) -> Table:
     """Return each round's seconds, split into the slowest site's training and everything else."""
     rows = [

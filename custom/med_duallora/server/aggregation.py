@@ -20,8 +20,9 @@ class AggregationResult:
         sites: who contributed, in alphabetical order.
         total_weight: sum of the weights.
         residual: relative Frobenius norm of what the rule loses against averaging the products,
-            ``|sum p B A - B' A'| / |sum p B A|`` over all pairs, with B' A' the next global adapter; None without
-            contributions, and where not both factors are sent.
+            ``|sum p B A - B' A'| / |sum p B A|`` over all pairs, with B' A' the next global adapter and p the
+            shares with which the rule counts the contributions; None without contributions, and where not both factors
+            are sent.
     """
 
     tensors: dict[str, np.ndarray]

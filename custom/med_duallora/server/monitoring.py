@@ -15,7 +15,12 @@ def round_summary(record: Mapping[str, Any]) -> dict[str, float]:
         record: a line of ``round_metrics.jsonl``.
     """
     sites = record["sites"].values()
-    found = {"n_contributions": len(sites), "n_refused": len(record["refused"]), "seconds": record["seconds"]}
+    found = {
+        "n_contributions": len(sites),
+        "n_refused": len(record["refused"]),
+        "n_limited": len({*record.get("clipped", ()), *record.get("capped", ())}),
+        "seconds": record["seconds"],
+    }
     if sites:
         found["payload_bytes_max"] = max(site["payload_bytes"] for site in sites)
     if record["residual"] is not None:

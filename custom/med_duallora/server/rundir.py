@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from med_duallora.settings.workflow import ADAPTER_KINDS
 from med_duallora.support.files import canonical_json, parsed_object, read_object, write_json
 
 ROUNDS_FILE = "round_metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
 JOB_FILE = "job.json"
-ADAPTERS = {"best": "adapter_best", "last": "adapter_last"}
+ADAPTERS = {kind: f"adapter_{kind}" for kind in ADAPTER_KINDS}
 """Global adapters that are kept -> the name of their two files, without suffix."""
 RECEIVED_FILE = "received.jsonl"
 FLARE_MANIFEST_FILE = "artifact_manifest.json"

@@ -11,6 +11,8 @@ from med_duallora.settings.docstrings import described
 from med_duallora.settings.job_limits import ANY, TEXT, Numbers, are_limits, beyond
 from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, sha256_or_empty
 
+MAX_ANSWERS = 1_000_000
+
 ClassSizes = tuple[int, int]
 """Number of normal and of diseased subjects."""
 
@@ -32,6 +34,8 @@ class SitePolicy:
             many subjects in it; the adapter only where both have that many training subjects. 0: no floor.
         min_train_subjects: the adapter leaves only where it was trained on at least this many subjects.
         metric_decimals: scores, losses and times are rounded to this many decimals.
+        model_leaves: whether ``med-duallora export`` may write this site's own model without being told each time that
+            the file stays here; it holds the local adapter and the head.
         head_leaves: whether a job may ask for the classification head, or for its weights within the adapter.
         max_rank: highest rank of the global adapter that a job may ask for.
         max_blocks: largest number of adapted blocks that a job may ask for.
@@ -40,6 +44,10 @@ class SitePolicy:
         job_sha256: hashes of the whole settings of the jobs that this site agreed to; empty: any within these limits.
         job_limits: ranges of numbers of a job that this site accepts, in place of the strict ones that hold for every
             number without a text here.
+        max_test_evaluations: adapters that this site scores on its test split, in all jobs and experiments together.
+        max_test_evaluations_per_experiment: adapters that this site scores on its test split in one experiment.
+        max_rounds: rounds that this site answers (scores and training), in all jobs and experiments together.
+        max_rounds_per_experiment: rounds that this site answers in all jobs of one experiment.
 
     Raises:
         ConfigError: a value is out of range; quotes the value and the limit.
@@ -49,6 +57,7 @@ class SitePolicy:
     min_subjects: int = limited(5, between(0, 1_000_000))
     min_train_subjects: int = limited(10, between(1, 1_000_000))
     metric_decimals: int = limited(3, between(0, 6))
+    model_leaves: bool = False
     head_leaves: bool = False
     max_rank: int = limited(16, between(1, 256))
     max_blocks: int = limited(4, between(1, 64))
@@ -61,6 +70,10 @@ class SitePolicy:
         (), Limit("a list of hashes, each of 64 lower-case hexadecimal digits", _are_hashes)
     )
     job_limits: tuple[str, ...] = limited((), Limit(TEXT, are_limits))
+    max_test_evaluations: int = limited(50, between(0, MAX_ANSWERS))
+    max_test_evaluations_per_experiment: int = limited(20, between(0, MAX_ANSWERS))
+    max_rounds: int = limited(5000, between(0, MAX_ANSWERS))
+    max_rounds_per_experiment: int = limited(1000, between(0, MAX_ANSWERS))
 
     def __post_init__(self) -> None:
         check_limits(self, "policy.")
@@ -76,6 +89,10 @@ class SitePolicy:
             max_rank=256,
             max_blocks=64,
             job_limits=(ANY,),
+            max_test_evaluations=MAX_ANSWERS,
+            max_test_evaluations_per_experiment=MAX_ANSWERS,
+            max_rounds=MAX_ANSWERS,
+            max_rounds_per_experiment=MAX_ANSWERS,
         )
 
     def check_job(

@@ -1,12 +1,15 @@
-"""How the server waits for the sites, and which rounds of the training a job runs."""
+"""How the server waits for the sites, what it lets count, and which rounds of the training a job runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import MAX_ROUNDS, JobConfig
 from med_duallora.settings.limits import Limit, between, check_limits, limited
+from med_duallora.settings.screening import ScreeningConfig
 
 MAX_SITES = 10_000
+ADAPTER_KINDS = ("best", "last")
+"""The adapters of a job that are evaluated: the one with the best validation score, and that of the last round."""
 MONTH_S = 31 * 24 * 3600
 
 
@@ -28,6 +31,7 @@ class WorkflowConfig:
             random initial values from ``train.seed`` (``--resume-from`` sets it, too).
         stop_round: round before which the job ends, counted from 0, so that another job can continue it; 0: the job
             runs to the last round.
+        screening: how much a single site may move the global adapter.
     """
 
     min_sites: int = limited(2, between(1, MAX_SITES))
@@ -38,6 +42,7 @@ class WorkflowConfig:
     stop_round: int = limited(
         0, between(0, MAX_ROUNDS).also("0, or above workflow.start_round", _stops_after_its_start)
     )
+    screening: ScreeningConfig = field(default_factory=ScreeningConfig)
 
     def __post_init__(self) -> None:
         check_limits(self, "workflow.")

@@ -109,6 +109,15 @@ def keep(directory: Path, kept: KeptCalibration) -> None:
         raise StateError(f"the calibration cannot be kept in state_dir ({error.strerror}); make room") from error
 
 
+def keep_predictions(directory: Path, rows: list[dict[str, Any]]) -> None:
+    """Write what each variant says of the test subjects, mode 0600 (StateError where that cannot be done)."""
+    private_folder(directory.parent, directory)
+    try:
+        write_json(directory / PREDICTIONS_FILE, {"not_for_diagnosis": True, "predictions": rows}, 0o600)
+    except OSError as error:
+        raise StateError(f"the predictions cannot be kept in state_dir ({error.strerror}); make room") from error
+
+
 def read_kept(directory: Path) -> KeptCalibration | None:
     """Return what an evaluation left in a run's folder; None where none ended there.
 

@@ -16,7 +16,7 @@ from med_duallora.adapter.model import N_CLASSES, DualLoRAModel
 from med_duallora.backbone import BackboneConfig, checkpoint_sha256, load_classifier, packaged_checkpoint
 from med_duallora.boundary.lineage import ALONE, Lineage
 from med_duallora.cohorts.prepared import PreparedSubject
-from med_duallora.errors import StateError
+from med_duallora.errors import EgressViolation, StateError
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.feature_cache import FeatureCache
 from med_duallora.site.features import FeatureSource
@@ -66,6 +66,16 @@ class SiteModel:
         self._start = self.kept_state()
         private_folder(self._experiment)  # not after hours of training
         self.follow(ALONE)
+
+    def join(self, lineage: Lineage) -> None:
+        """Take part in the run that a task names; a job is one run, so that a new name gives no new answers.
+
+        Raises:
+            EgressViolation: it is another run than that of the job's first task, or the name of no run.
+        """
+        if lineage.run_id == ALONE.run_id or self.lineage not in (ALONE, lineage):
+            raise EgressViolation("the task is of another run than the job's first task, or of none")
+        self.follow(lineage)
 
     def follow(self, lineage: Lineage) -> None:
         """Take part in a run: its states are continued, and no other ones."""

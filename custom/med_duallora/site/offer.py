@@ -47,5 +47,20 @@ class Offer:
         return set(tensors) == set(self.digests) and all(self.holds(name, value) for name, value in tensors.items())
 
 
+@dataclass(frozen=True)
+class SiteUpdate:
+    """What a site offers after a round; the egress filter decides what of it leaves.
+
+    Args:
+        tensors: the parameters that the method sends, float32.
+        weight: the site's weight in the aggregation.
+        metrics: by the contract's names.
+    """
+
+    tensors: dict[str, np.ndarray]
+    weight: float
+    metrics: dict[str, float]
+
+
 def _digest(name: str, value: np.ndarray) -> str:
     return content_digest({name: value}, {})

@@ -3,48 +3,33 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from med_duallora.boundary.contract import EgressContract
+from med_duallora.boundary.lineage import ALONE
 from med_duallora.cohorts.classes import class_sizes
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
 from med_duallora.cohorts.provenance import is_synthetic
-from med_duallora.errors import StateError
 from med_duallora.measures import VARIANTS, score_name
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import ClassSizes
 from med_duallora.site.baseline import backbone_probabilities
+from med_duallora.site.budget import AnswerBudget, Question
 from med_duallora.site.calibration import calibrate
 from med_duallora.site.fitness import check
-from med_duallora.site.kept_calibration import PREDICTIONS_FILE, KeptCalibration, KeptCounts, keep
+from med_duallora.site.kept_calibration import KeptCalibration, KeptCounts, keep, keep_predictions
 from med_duallora.site.model import SiteModel, State
-from med_duallora.site.offer import Offer
+from med_duallora.site.offer import Offer, SiteUpdate
 from med_duallora.site.scores import scores
-from med_duallora.site.state import STATE_FILE, SiteState, private_folder, state_checksum
+from med_duallora.site.state import STATE_FILE, SiteState, state_checksum
 from med_duallora.site.training import class_weights, train_round
-from med_duallora.support.files import sha256_of_file, write_json
+from med_duallora.support.digest import content_digest
+from med_duallora.support.files import sha256_of_file
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SiteUpdate:
-    """What a site offers after a round; the egress filter decides what of it leaves.
-
-    Args:
-        tensors: the parameters that the method sends, float32.
-        weight: the site's weight in the aggregation.
-        metrics: by the contract's names.
-    """
-
-    tensors: dict[str, np.ndarray]
-    weight: float
-    metrics: dict[str, float]
 
 
 class SiteRuntime:
@@ -79,6 +64,7 @@ class SiteRuntime:
         self._cohort_sha256 = sha256_of_file(config.data_dir / COHORT_TABLE)
         self.offered: Offer | None = None
         self.reported: dict[str, float] = {}
+        self._budget = AnswerBudget(config)
 
     def kept_state(self) -> dict[str, np.ndarray]:
         """Return what the model now holds of the trained parameters that stay."""
@@ -93,6 +79,25 @@ class SiteRuntime:
     def allowed_metrics(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return what the site's policy lets out of its metrics."""
         return self.policy.allowed_metrics(metrics, self.n_subjects())
+
+    def _claimed(self, asked: int | str, global_state: State) -> dict[str, float] | None:
+        """Count what is asked before it is computed; return what was answered to it earlier, see ``AnswerBudget``."""
+        question = self._question(asked)
+        return self._budget.claim(question, content_digest(global_state, {})) if question else None
+
+    def _question(self, asked: int | str) -> Question | None:
+        lineage = self.model.lineage
+        return None if lineage == ALONE else Question(self.job.experiment, lineage.run_id, asked)
+
+    def _answered(self, asked: int | str, global_state: State, compute: Callable[[], Offer]) -> dict[str, float]:
+        """Return the metrics of what is asked: those that were answered to it before, else computed now."""
+        earlier = self._claimed(asked, global_state)
+        if earlier is not None:
+            return self._offer(Offer(self.allowed_metrics(earlier)))
+        offer = compute()
+        if question := self._question(asked):
+            self._budget.keep(question, offer.metrics)
+        return self._offer(offer)
 
     def _offer(self, offer: Offer) -> dict[str, float]:
         """Keep what a step offers, and return its metrics: the boundary lets out nothing that was not offered here."""
@@ -117,17 +122,23 @@ class SiteRuntime:
 
         Raises:
             TrainingAborted: ``should_stop`` said so.
+            EgressViolation: the round was answered with another adapter, or the policy's number of rounds is spent.
         """
+        return self._answered(
+            round_index, global_state, lambda: self._validated(global_state, round_index, should_stop)
+        )
+
+    def _validated(self, global_state: State, round_index: int, should_stop: Callable[[], bool]) -> Offer:
         self._restored(global_state, round_index)
         subjects = self.cohort.split("val")
         if not subjects:
-            return {}
+            return Offer({}, round_index)
         labels = np.array([subject.label for subject in subjects])
         probabilities = self._predictions(subjects, should_stop)
         found = {"val_loss": self._balanced_loss(labels, probabilities)}
         accuracy = scores(labels, probabilities).get("balanced_accuracy")
         found |= {} if accuracy is None else {"val_balanced_accuracy": accuracy}
-        return self._offer(Offer(self.allowed_metrics(found), round_index))
+        return Offer(self.allowed_metrics(found), round_index)
 
     def train_round(
         self,
@@ -142,8 +153,10 @@ class SiteRuntime:
             TrainingAborted: ``should_stop`` said so; the state of the last finished round stays as it was.
             TrainingDiverged: a loss or gradient is not finite; likewise.
             StateError: another process is at work with this run's state, or it cannot be written; likewise.
+            EgressViolation: see ``validate``; nothing was trained.
         """
         with self.model.store.locked():
+            self._claimed(round_index, global_state)
             return self._trained(global_state, round_index, should_stop, on_progress)
 
     def _trained(
@@ -185,7 +198,9 @@ class SiteRuntime:
         allowed = self._offer(Offer.of_round(round_index, weight, tensors, self.allowed_metrics(metrics)))
         return SiteUpdate(tensors, weight, allowed)
 
-    def evaluate(self, global_state: State, should_stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+    def evaluate(
+        self, global_state: State, should_stop: Callable[[], bool] = lambda: False, *, kind: str = "last"
+    ) -> dict[str, float]:
         """Score a global adapter on the test split with the site's own local state, in every variant.
 
         ``backbone`` is the frozen backbone with a head fitted to this site's training subjects; ``global``, ``local``
@@ -198,14 +213,21 @@ class SiteRuntime:
         The state then also holds this global adapter and the head's statistics for it: whoever predicts later uses the
         model that was evaluated here.
 
+        Args:
+            global_state: the adapter.
+            should_stop: asked after each batch.
+            kind: which adapter of the run it is, one of ``ADAPTER_KINDS``; one of each kind is evaluated.
+
         Raises:
             TrainingAborted: ``should_stop`` said so.
             StateError: another process is at work with this run's state, or it or the predictions cannot be written.
+            EgressViolation: another adapter of this kind was evaluated in this run, or the policy's number of
+                evaluations is spent; nothing was computed.
         """
         with self.model.store.locked():
-            return self._evaluated(global_state, should_stop)
+            return self._answered(kind, global_state, lambda: self._evaluated(global_state, should_stop))
 
-    def _evaluated(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, float]:
+    def _evaluated(self, global_state: State, should_stop: Callable[[], bool]) -> Offer:
         subjects = self.cohort.split("test")
         labels = np.array([subject.label for subject in subjects], dtype=int)
         probabilities = self._variants(global_state, should_stop)
@@ -220,17 +242,9 @@ class SiteRuntime:
             }
             for row, subject in enumerate(subjects)
         ]
-        self._keep_predictions(rows)
+        keep_predictions(self.model.directory, rows)
         self._keep_calibration(labels, probabilities["both"], should_stop)
-        return self._offer(Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()})))
-
-    def _keep_predictions(self, rows: list[dict[str, Any]]) -> None:
-        private_folder(self.model.directory.parent, self.model.directory)
-        try:
-            path = self.model.directory / PREDICTIONS_FILE
-            write_json(path, {"not_for_diagnosis": True, "predictions": rows}, 0o600)
-        except OSError as error:
-            raise StateError(f"the predictions cannot be kept in state_dir ({error.strerror}); make room") from error
+        return Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()}))
 
     def _keep_calibration(self, labels: np.ndarray, chances: np.ndarray, should_stop: Callable[[], bool]) -> None:
         """Fit temperature and threshold to the validation subjects, for the model that stays: with both adapters.

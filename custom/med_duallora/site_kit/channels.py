@@ -9,9 +9,10 @@ from med_duallora.errors import KitError
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.channel import HARDEN, Channel
 from med_duallora.site_kit.file_channels import kit_files, site_files
-from med_duallora.site_kit.kit import SiteKit, is_of_server, read_kit, read_part, unknown_parts
-from med_duallora.site_kit.layout import check_server_layout, check_site_layout
+from med_duallora.site_kit.kit import PROTECTED_CONNECTIONS, SiteKit, is_of_server, read_kit, read_part, unknown_parts
+from med_duallora.site_kit.layout import check_site_layout
 from med_duallora.site_kit.policy_channels import site_config_of, site_policy
+from med_duallora.site_kit.server_channels import inspect_server_kit
 
 KNOWN_FLARE = "2.9"
 LOCAL_HANDLERS = (
@@ -21,17 +22,16 @@ LOCAL_HANDLERS = (
     "logging.handlers.TimedRotatingFileHandler",
     "logging.NullHandler",
 )
-PROTECTED_CONNECTIONS = ("mtls", "tls")
 
 
 def inspect_kit(startup_kit: Path) -> list[Channel]:
-    """Return the state of every channel of a site's startup kit, read-only.
+    """Return the state of every channel of a site's startup kit, or of what is judged of a server's, read-only.
 
     Raises:
         KitError: the kit is not understood at all, or was closed for an earlier layout of this package.
     """
     if is_of_server(startup_kit):
-        check_server_layout(startup_kit.absolute())
+        return inspect_server_kit(startup_kit)
     kit = read_kit(startup_kit.absolute())
     check_site_layout(kit)
     return [channel for check in CHECKS for channel in check(kit)]

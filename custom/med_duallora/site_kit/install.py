@@ -9,6 +9,7 @@ from med_duallora.settings.config import SiteConfig, assigned
 from med_duallora.site_kit.hardening import SITE_CONFIG_FILE, Change, harden
 from med_duallora.site_kit.kit import read_part
 from med_duallora.site_kit.layout import former_paths
+from med_duallora.site_kit.modes import narrow, wide_modes
 from med_duallora.site_kit.passable import check_passable
 from med_duallora.site_kit.wanted import LITERAL_GUARD, SERVER_CLASSES, site_config_template
 from med_duallora.support.files import write_json
@@ -23,6 +24,7 @@ def install_server(kit: Path, storage: Path) -> Path:
     FLARE's default keeps the jobs of all servers of a machine in one temporary folder. The server builds jobs from
     literal JSON only, as the sites do. Whatever else an administrator wrote into ``local/resources.json`` stays as it
     is, but for our classes that an earlier layout had elsewhere; where nothing is left to do, the file is not touched.
+    Other accounts of the machine lose the rights to change the kit and to read its private key.
 
     Returns:
         The path of ``local/resources.json``.
@@ -50,6 +52,7 @@ def install_server(kit: Path, storage: Path) -> Path:
         ) from error
     if values != before or source != written:
         write_json(written, values, mode=0o644)
+    narrow(wide_modes(kit))
     return written
 
 

@@ -24,6 +24,8 @@ COMPONENT_PREFIXES = (
     "med_duallora.flare.site.message_gate.",
 )
 """Where the components of a site's resources come from; another component could send by means of its own."""
+PROTECTED_CONNECTIONS = ("mtls", "tls")
+"""What startup/fed_client.json and fed_server.json call a connection that others cannot read."""
 EXTRA_RESOURCES = "*_resources.json"
 
 

@@ -4,16 +4,25 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from med_duallora.boundary.ledger import CUT, marker_of
 from med_duallora.boundary.ledger_audit import verify
+from med_duallora.boundary.ledger_marker import CUT, marker_of
 from med_duallora.errors import MedDualLoRAError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.settings.job_limits import ANY
 from med_duallora.settings.policy import SitePolicy
+from med_duallora.site.budget import AnswerBudget
 from med_duallora.site.places import CHANGE_ME
 from med_duallora.site_kit import wanted
 from med_duallora.site_kit.channel import HARDEN, Channel
 from med_duallora.site_kit.kit import SiteKit, read_kit
+
+WIDE = {
+    "max_test_evaluations": 1000,
+    "max_test_evaluations_per_experiment": 1000,
+    "max_rounds": 100_000,
+    "max_rounds_per_experiment": 100_000,
+}
+"""Numbers of answers above which preflight takes a limit for none."""
 
 FEWEST_TRAINED = 5
 """With fewer training subjects, an adapter says something about each of them, whoever agreed to it."""
@@ -49,6 +58,7 @@ def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
     fix = "" if pinned or bounded else "set policy.head_leaves, max_rank and max_blocks, or pin policy.contract_sha256"
     yield Channel(name, bool(fix), found, fix)
     yield _numbers(policy, place)
+    yield _answers(config, place)
     yield _scores(policy, place)
     yield _adapters(policy, place)
     yield _private(place)
@@ -61,6 +71,22 @@ def _numbers(policy: SitePolicy, place: Path) -> Channel:
     found = "job pinned" if policy.job_sha256 else "without ranges" if free else "every number has a range"
     fix = f"take {ANY!r} out of policy.job_limits, or pin policy.job_sha256" if free else ""
     return Channel(name, free, f"{place.name}: {found}", fix)
+
+
+def _answers(config: SiteConfig, place: Path) -> Channel:
+    """Say how much of the policy's numbers of answers is spent, and whether they are limits at all."""
+    name = "scores of more and more adapters that others choose"
+    try:
+        spent, policy = AnswerBudget(config).spent(), config.policy
+    except MedDualLoRAError as error:
+        return Channel(name, True, f"{place.name}: {error}", "put the record back, or move it aside")
+    found = (
+        f"{place.name}: {spent.evaluations} of {policy.max_test_evaluations} evaluations on the test split and "
+        f"{spent.rounds} of {policy.max_rounds} rounds are spent"
+    )
+    wide = [key for key, most in WIDE.items() if getattr(policy, key) > most]
+    fix = f"set policy.{', '.join(wide)} to what this site agrees to, at most {WIDE[wide[0]]}" if wide else ""
+    return Channel(name, bool(fix), found, fix)
 
 
 def _scores(policy: SitePolicy, place: Path) -> Channel:

@@ -12,6 +12,7 @@ import pytest
 from nvflare.recipe import ProdEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from med_duallora.boundary.lineage import Lineage
 from med_duallora.cli import main
 from med_duallora.errors import FederationError
 from med_duallora.flare.jobs.recipe import MedDualLoRARecipe
@@ -98,6 +99,16 @@ def test_the_adapter_says_what_it_is(result: Path, tiny_checkpoint: Path) -> Non
     assert (manifest["round"], manifest["n_rounds_planned"]) == (2, 3)
     assert manifest["n_rounds_by_site"] == dict.fromkeys(sorted(SITES), 3)
     assert {"method", "lora", "contract_sha256", "versions", "intended_use", "sites"} <= set(manifest)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_site_keeps_what_it_answered(site: str, result: Path, federation: RunningFederation) -> None:
+    _, manifest = load_adapter(result / "workspace" / "app_server" / "adapter_last.safetensors")
+    run = Lineage.from_list(manifest["lineage"]).run_id
+    record = federation.directory / "sites" / site / "state" / "answers.json"
+    answers = [answer for answer in json.loads(record.read_text())["answers"] if answer["run"] == run]
+    assert [answer["asked"] for answer in answers] == [0, 1, 2, "best", "last"]
+    assert all(answer["metrics"] for answer in answers), "each was computed"
 
 
 def test_tensorboard_comes_with_the_result(result: Path) -> None:

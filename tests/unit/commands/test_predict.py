@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -48,8 +48,7 @@ def test_a_raw_pair_and_what_cannot_be_one(base: list[str], scans: Path, capsys:
 
 def test_the_site_configuration_tells_the_backbone(base: list[str], trained: Trained, tmp_path: Path) -> None:
     config = tmp_path / "site.json"
-    places = {"data_dir": "x", "state_dir": "x", "cache_dir": "x", "device": "cpu"}
-    config.write_text(json.dumps({**places, "backbone_checkpoint": str(trained.checkpoint)}))
+    config.write_text(json.dumps(asdict(trained.config), default=str))
     subject = str(trained.subjects[0].ed_path.parent)
     arguments = [item for item in base if item not in ("--backbone-checkpoint", str(trained.checkpoint))]
     assert main([*arguments, "--scan", subject]) == 2
@@ -120,8 +119,8 @@ def test_floors_of_the_command_and_of_the_site_count_as_well(
     assert main([*base, *scan, "--min-sensitivity", "1", "--min-specificity", "1"]) == 2
     assert "Release gate failed" in capsys.readouterr().err, "one of two test subjects is wrong"
     config = tmp_path / "site.json"
-    places = {"data_dir": "x", "state_dir": "x", "cache_dir": "x", "device": "cpu"}
-    config.write_text(json.dumps({**places, "release": {"min_balanced_accuracy": 1.0}}))
+    stricter = replace(trained.config, release=ReleaseFloors(min_balanced_accuracy=1.0))
+    config.write_text(json.dumps(asdict(stricter), default=str))
     assert main([*base, *scan, "--site-config", str(config)]) == 2
     assert "balanced accuracy" in capsys.readouterr().err
 

@@ -113,6 +113,7 @@ WRITERS: dict[str, Writer] = {
     ),
     "report": Writer(lambda place, world: ["report", world.run, "--out", place]),
     "report --min-specificity": Writer(lambda place, _: ["report", place / "run", "--min-specificity", 0.5], _site_run),
+    "export --card": Writer(lambda place, world: ["export", "--card", place / "card", "--run-dir", world.run]),
     "federation up": Writer(lambda place, world: ["federation", "up", "--workspace", place, "--data", world.data]),
     "federation run": Writer(lambda place, world: ["federation", "run", "--workspace", place, "--data", world.data]),
     "federation submit": Writer(lambda place, _: ["federation", "submit", "--workspace", place], _federation),

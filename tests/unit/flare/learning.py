@@ -13,7 +13,7 @@ from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 from med_duallora.adapter.model import initial_global_state
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.flare.site.learner import DualLoRALearner
-from med_duallora.flare.wire.payload import set_lineage
+from med_duallora.flare.wire.payload import set_adapter_kind, set_lineage
 from med_duallora.settings.config import JobConfig
 from tests.unit.flare.standin import Engine
 
@@ -29,10 +29,12 @@ class Site:
         engine.components["learner"] = self.learner
         self.signal = Signal()
         self.lineage = Lineage.begin()
+        self.kind = "last"
 
     def ask(self, task: str, data: Shareable | None = None, round_index: Any = 0, **props: Any) -> Shareable:
         shareable = data or DXO(DataKind.WEIGHTS, data=initial_global_state(self.job)).to_shareable()
         set_lineage(shareable, self.lineage)
+        set_adapter_kind(shareable, self.kind)
         shareable.set_header(AppConstants.CURRENT_ROUND, round_index)
         return self.executor.execute(task, shareable, self.context(**props), self.signal)
 

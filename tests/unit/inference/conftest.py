@@ -11,6 +11,7 @@ from med_duallora.boundary.lineage import Lineage
 from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.prepared import PreparedCohort, PreparedSubject
 from med_duallora.settings.config import SiteConfig
+from med_duallora.settings.policy import SitePolicy
 from tests.unit.cohorts.dicomfiles import SPACING, cine
 from tests.unit.tiny import random_payload
 from tests.unit.tiny_site import runtime_of
@@ -40,7 +41,14 @@ class Trained:
 @pytest.fixture(scope="session")
 def trained(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     place = tmp_path_factory.mktemp("trained")
-    config = SiteConfig(tiny_cohorts["siemens"], place / "state", place / "cache", tiny_checkpoint, device="cpu")
+    config = SiteConfig(
+        tiny_cohorts["siemens"],
+        place / "state",
+        place / "cache",
+        tiny_checkpoint,
+        device="cpu",
+        policy=SitePolicy.for_one_machine(),
+    )
     runtime = runtime_of(config)
     runtime.model.follow(Lineage.begin())
     start = random_payload(runtime.contract, scale=0.3)

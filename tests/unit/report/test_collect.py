@@ -82,6 +82,14 @@ def test_other_evaluated_adapters_are_kept_apart(server: Path) -> None:
     assert (other.model, other.round_index, other.failed) == ("last", 1, {"ge": "gone"})
 
 
+def test_what_counted_for_less_is_read_and_may_be_missing(server: Path) -> None:
+    assert read_run(server).rounds[0].clipped == {}, "as earlier versions wrote it"
+    records = [round_record(0, clipped={"ge": 0.5}, capped={"ge": 14.0}), round_record(1)]
+    (server / "round_metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    first = read_run(server).rounds[0]
+    assert (first.clipped, first.capped) == ({"ge": 0.5}, {"ge": 14.0})
+
+
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="nowhere is not a directory"):
         read_run(tmp_path / "nowhere")
@@ -146,6 +154,8 @@ def test_a_damaged_file_is_named(server: Path, name: str, text: str, message: st
         pytest.param(
             [round_record(0, refused=["ge"])], "refused must be a list of objects", id="refusal without cause"
         ),
+        pytest.param([round_record(0, clipped=["ge"])], "clipped must be an object", id="shortened without a factor"),
+        pytest.param([round_record(0, capped={"ge": "9"})], "ge = '9', expected a finite", id="weight as text"),
         pytest.param([round_record(0, refused=None)], "refused must be a list", id="refusals left out"),
     ],
 )

@@ -67,6 +67,20 @@ def test_a_site_that_never_contributed_has_no_payload(server: Path) -> None:
     assert tables.payload_table(read_run(server)).rows[1] == ["philips", "0", *["–"] * 5]
 
 
+def test_who_counted_for_less_and_how_far(server: Path) -> None:
+    assert tables.limits_table(read_run(server)).rows == []
+    changes = (
+        {"clipped": {"siemens": 0.9}},
+        {"clipped": {"siemens": 0.105}, "capped": {"siemens": 8.4, "philips": 1}},
+        {},
+    )
+    text = "".join(json.dumps(round_record(n, **each)) + "\n" for n, each in enumerate(changes))
+    (server / "round_metrics.jsonl").write_text(text)
+    table = tables.limits_table(read_run(server))
+    assert table.rows == [["siemens", "2", "0.105", "1", "8.4"], ["philips", "0", tables.NONE, "1", "1"]]
+    assert "in 3 rounds" in table.caption
+
+
 def test_time_is_split_into_training_and_everything_else(server: Path) -> None:
     table = tables.time_table(read_run(server))
     assert table.rows[0] == ["1", "2", "6.0", "4.0", "2.0", "0"]

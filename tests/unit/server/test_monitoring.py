@@ -10,6 +10,8 @@ def record(*sites: dict[str, float], n_refused: int = 0) -> dict:
         "seconds": 2.5,
         "residual": 0.125 if sites else None,
         "refused": [{"site": "x", "reason": "y"}] * n_refused,
+        "clipped": {"0": 0.5, "1": 0.25} if sites else {},
+        "capped": {"1": 14.0} if sites else {},
         "sites": {str(i): {"metrics": values, "payload_bytes": 100 + i, "weight": 1} for i, values in enumerate(sites)},
     }
 
@@ -19,6 +21,7 @@ def test_a_round_in_the_server_s_words() -> None:
     assert found == {
         "n_contributions": 2,
         "n_refused": 1,
+        "n_limited": 2,
         "seconds": 2.5,
         "payload_bytes_max": 101,
         "residual": 0.125,
@@ -28,7 +31,7 @@ def test_a_round_in_the_server_s_words() -> None:
 
 
 def test_a_round_without_contributions_has_no_number_that_was_not_computed() -> None:
-    assert round_summary(record(n_refused=2)) == {"n_contributions": 0, "n_refused": 2, "seconds": 2.5}
+    assert round_summary(record(n_refused=2)) == {"n_contributions": 0, "n_refused": 2, "n_limited": 0, "seconds": 2.5}
 
 
 def test_every_number_of_the_summary_has_an_entry_that_says_so() -> None:

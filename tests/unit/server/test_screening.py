@@ -11,7 +11,9 @@ from med_duallora.adapter.aggregations import AGGREGATIONS
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.errors import AggregationError
 from med_duallora.server.aggregation import RoundAccumulator
+from med_duallora.server.influence import Claim
 from med_duallora.server.screening import RoundRules, ScreenedRound
+from med_duallora.server.spool import Spool
 from med_duallora.settings.config import JobConfig
 from tests.unit.refused import refused
 from tests.unit.tiny import random_payload, same
@@ -38,7 +40,8 @@ def test_it_aggregates_exactly_as_the_accumulator_does():
     plain = RoundAccumulator(CONTRACT, 3)
     for weight, (site, payload) in enumerate(payloads.items(), start=1):
         plain.add(site, 3, float(weight), payload)
-    expected, found = plain.result(PREVIOUS), collected(RoundRules(), payloads).result(PREVIOUS)
+    expected = plain.result(PREVIOUS)
+    found = collected(RoundRules(clip=0, weight_limit=0), payloads).result(PREVIOUS)
     assert same(found.aggregation.tensors, expected.tensors)
     assert found.aggregation.residual == expected.residual and found.aggregation.total_weight == expected.total_weight
     assert found.refused == {} and found.remark == ""
@@ -62,11 +65,14 @@ def test_asking_twice_gives_the_same():
     assert same(collection.result(PREVIOUS).aggregation.tensors, collection.result(PREVIOUS).aggregation.tensors)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e6, 1e30])
-def test_one_huge_update_is_left_out_and_the_others_count(scale: float):
+@pytest.mark.parametrize(
+    ("scale", "reason"), [(1.0, "times the median"), (1e6, "changes a tensor by"), (1e30, "changes a tensor by")]
+)
+def test_one_huge_update_is_left_out_and_the_others_count_as_if_it_had_not_come(scale: float, reason: str):
     good = {site: near(seed) for seed, site in enumerate("abc")}
     found = collected(RoundRules(), {**good, "bad": near(9, scale)}).result(PREVIOUS)
-    assert list(found.refused) == ["bad"] and "times the median" in found.refused["bad"]
+    assert list(found.refused) == ["bad"] and reason in found.refused["bad"]
+    assert "bad" not in found.clipped and "bad" not in found.capped
     assert found.aggregation.sites == ("a", "b", "c")
     assert same(found.aggregation.tensors, collected(RoundRules(), good).result(PREVIOUS).aggregation.tensors)
 
@@ -76,9 +82,13 @@ def test_one_huge_update_is_left_out_and_the_others_count(scale: float):
     [
         (RoundRules(), [1, 1, 1, 9], [], "below the limit of 10"),
         (RoundRules(), [1, 1, 1, 11], ["3"], "above the limit of 10"),
-        (RoundRules(norm_limit=0), [1, 1, 1, 1e6], [], "no limit is set"),
+        (RoundRules(norm_limit=0), [1, 1, 1, 100], [], "no limit is set"),
         (RoundRules(norm_limit=2), [1, 1, 1, 3], ["3"], "another limit"),
-        (RoundRules(), [1, 1e6], [], "two sites: nobody can tell which one is wrong"),
+        (RoundRules(), [1, 100], [], "two sites: nobody can tell which one is wrong"),
+        (RoundRules(), [1, 1e6], ["1"], "but no training gives this"),
+        (RoundRules(), [1e6], ["0"], "nor that of a single site"),
+        (RoundRules(norm_limit=0, clip=0), [1, 1, 1, 1e6], ["3"], "whatever else is switched off"),
+        (RoundRules(max_change=0.005), [1, 0.1], ["0"], "another limit of the change"),
         (RoundRules(), [1], [], "one site"),
         (RoundRules(), [0, 0, 0, 1], [], "the median site did not move: there is no scale to compare with"),
         (RoundRules(), [1, 1, 1, 50, 70], ["3", "4"], "two of five"),
@@ -103,13 +113,12 @@ def test_too_few_contributions_leave_the_adapter_and_say_so(n_sites: int, moves:
 
 @pytest.mark.parametrize(("rule", "moves"), [("factors", True), ("svd", False)])
 def test_a_result_that_is_not_finite_leaves_the_adapter_and_says_so(rule: str, moves: bool):
-    """The largest numbers that a contract lets pass have a finite mean; their products have none in float32."""
+    """The largest numbers that float32 holds have a finite mean; their products have none in float32."""
     largest = {name: np.full_like(value, np.finfo(np.float32).max) for name, value in PREVIOUS.items()}
     collection = ScreenedRound(CONTRACT, 3, None, AGGREGATIONS[rule])
     collection.add("a", 3, 1.0, largest)
-    found = collection.result(PREVIOUS)
+    found = collection.result(largest)
     assert all(np.isfinite(value).all() for value in found.aggregation.tensors.values())
-    assert same(found.aggregation.tensors, PREVIOUS) != moves
     assert found.remark.startswith("the contributions are too large") != moves
     assert bool(found.aggregation.sites) == moves
 
@@ -118,6 +127,48 @@ def test_a_refused_outlier_does_not_count_towards_the_minimum():
     payloads = {"a": near(1), "b": near(2), "bad": near(3, 10.0)}
     found = collected(RoundRules(min_sites=3), payloads).result(PREVIOUS)
     assert found.aggregation.sites == () and "2 valid contributions, 3 needed" in found.remark
+
+
+def test_what_counts_for_less_is_told_and_scaled_as_one_vector():
+    payloads = {"a": near(1), "b": near(2), "c": near(3), "far": near(4, 0.05)}
+    rules = RoundRules(weight_limit=0)
+    found = collected(rules, payloads).result(PREVIOUS)
+    lengths = {site: Claim.of(1.0, payload, PREVIOUS).norm for site, payload in payloads.items()}
+    middle = np.median(list(lengths.values()))
+    assert found.clipped == pytest.approx({s: middle / n for s, n in lengths.items() if n > middle}, rel=1e-12)
+    shares = {"a": 0.1, "b": 0.2, "c": 0.3, "far": 0.4}
+    for name, before in PREVIOUS.items():
+        changes = (shares[s] * found.clipped.get(s, 1.0) * (payloads[s][name] - before.astype(float)) for s in shares)
+        np.testing.assert_allclose(found.aggregation.tensors[name], before + sum(changes), rtol=0, atol=1e-6)
+    assert found.limited()[0].startswith("updates scaled down to the length that the round allows: ")
+    assert "far to 0.2" in found.limited()[0] and len(found.limited()) == 1
+
+
+def test_weights_that_count_for_less_are_told():
+    found = ScreenedRound(CONTRACT, 3, RoundRules(clip=0))
+    for site, weight in (("a", 5.0), ("b", 10.0), ("c", 12.0), ("heavy", 1e9)):
+        found.add(site, 3, weight, near(1))
+    result = found.result(PREVIOUS)
+    assert result.capped == {"heavy": pytest.approx(15.4)} and result.clipped == {}
+    assert result.aggregation.total_weight == pytest.approx(5 + 10 + 12 + 15.4)
+    assert result.limited() == ["weights above what the round allows count less: heavy with 15.4"]
+
+
+def test_a_round_that_limits_nobody_says_nothing():
+    assert collected(RoundRules(), {"a": near(1), "b": near(2)}).result(PREVIOUS).limited() == []
+
+
+@pytest.mark.parametrize(("weighting", "is_refused"), [("subjects", True), ("uniform", False)])
+def test_a_weight_that_contradicts_the_number_of_subjects_is_refused(weighting: str, is_refused: bool):
+    collection = ScreenedRound(CONTRACT, 3, weighting=weighting)
+    collection.add("a", 3, 7.0, near(1), n_subjects=7.0)
+    collection.add("b", 3, 7.0, near(2))
+    if is_refused:
+        with pytest.raises(AggregationError, match="c has weight 50, but says that it trained on 7 subjects"):
+            collection.add("c", 3, 50.0, near(3), n_subjects=7.0)
+    else:
+        collection.add("c", 3, 1.0, near(3), n_subjects=7.0)
+    assert collection.n_sites == (2 if is_refused else 3)
 
 
 FORGED: list[tuple[str, dict[str, Any], str]] = [
@@ -161,20 +212,19 @@ def test_memory_does_not_grow_with_the_number_of_sites(rule: str):
         tracemalloc.stop()
         return found
 
-    assert peak(60) < peak(3) + 2 * CONTRACT.tensor_bytes
+    # a few numbers of each site are kept; their tensors would be 57 times these bytes
+    assert peak(60) < peak(3) + 5 * CONTRACT.tensor_bytes
 
 
 def test_a_full_disk_refuses_the_contribution_not_the_round(monkeypatch: pytest.MonkeyPatch):
-    class Full:
-        def seek(self, _where: int) -> None:
-            raise OSError(28, "No space left on device")
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
 
     collection = collected(RoundRules(), {"a": near(1)})
-    kept = collection._file
-    monkeypatch.setattr(collection, "_file", Full())
-    with pytest.raises(AggregationError, match="no room to keep the contribution of b: No space left"):
-        collection.add("b", 3, 1.0, near(2))
-    monkeypatch.setattr(collection, "_file", kept)
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "write", full)
+        with pytest.raises(AggregationError, match="no room to keep the contribution of b: No space left"):
+            collection.add("b", 3, 1.0, near(2))
     assert collection.result(PREVIOUS).aggregation.sites == ("a",)
 
 
@@ -184,6 +234,12 @@ def test_a_full_disk_refuses_the_contribution_not_the_round(monkeypatch: pytest.
         ({"norm_limit": 1.0}, "0 (off), or between 2 and 1e+06"),
         ({"norm_limit": -1}, "0 (off), or between 2 and 1e+06"),
         ({"norm_limit": float("inf")}, "a finite number"),
+        ({"clip": 0.5}, "0 (off), or between 1 and 1e+06"),
+        ({"weight_limit": 0.99}, "0 (off), or between 1 and 1e+06"),
+        ({"max_change": 0}, "above 0 and at most 1e+06"),
+        ({"max_change": float("nan")}, "a finite number"),
+        ({"max_weight": 0}, "above 0 and at most 1e+09"),
+        ({"max_weight": 1e10}, "above 0 and at most 1e+09"),
         ({"min_sites": 0}, "between 1 and 10000"),
         ({"min_sites": "2"}, "a whole number"),
         ({"sites": frozenset({""})}, "a list of names, none of them empty"),

@@ -19,6 +19,7 @@ from med_duallora.settings.config import (
 from med_duallora.settings.kinds import is_group, kinds_of
 from med_duallora.settings.limits import limit_of
 from med_duallora.settings.policy import SitePolicy
+from med_duallora.settings.screening import ScreeningConfig
 from med_duallora.settings.workflow import WorkflowConfig
 from tests.unit.refused import refused
 
@@ -155,7 +156,11 @@ def test_a_constructor_refuses_names_that_are_in_no_table(
 
 
 @pytest.mark.parametrize(
-    "cls", [AugmentConfig, JobConfig, LoRAConfig, RoundRules, SiteConfig, SitePolicy, TrainConfig, WorkflowConfig]
+    "cls",
+    [
+        *(AugmentConfig, JobConfig, LoRAConfig, RoundRules, ScreeningConfig),
+        *(SiteConfig, SitePolicy, TrainConfig, WorkflowConfig),
+    ],
 )
 def test_every_setting_has_a_limit_but_those_whose_type_is_one(cls: type) -> None:
     kinds = kinds_of(cls)

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from med_duallora.boundary.ledger import ALLOWED, Entry, Ledger, site_ledger
+from med_duallora.boundary.ledger import Ledger, site_ledger
+from med_duallora.boundary.ledger_entry import ALLOWED, Entry
 from med_duallora.cli import main
+from med_duallora.site.budget import AnswerBudget, Question
 from med_duallora.site_kit import Channel, harden, inspect_kit
-from med_duallora.site_kit.policy_channels import site_config_of
+from med_duallora.site_kit.policy_channels import WIDE, site_config_of
 from tests.conftest import REPOSITORY
 from tests.unit.site_kit.conftest import places
 from tests.unit.site_kit.test_hardening import change, snapshot
@@ -151,6 +153,19 @@ OPENED: list[tuple[str, str, Edit, str]] = [
     ("no policy", "med_duallora_site.json", lambda v: v.pop("policy"), "may ask for"),
     ("misspelt", "med_duallora_site.json", lambda v: v["policy"].update(min_subject=5), "may ask for"),
     ("free numbers", "med_duallora_site.json", lambda v: v["policy"].update(job_limits=["any"]), "numbers of a job"),
+    *[
+        (
+            "no limit of answers",
+            "med_duallora_site.json",
+            lambda v, k=key: v["policy"].update({k: 10**6}),
+            "more adapters",
+        )
+        for key in WIDE
+    ],
+    *[
+        ("a kit from before the limit", "med_duallora_site.json", lambda v, k=key: v["policy"].pop(k), "may ask for")
+        for key in WIDE
+    ],
     ("bad policy", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=0), "may ask for"),
 ]
 
@@ -159,6 +174,21 @@ OPENED: list[tuple[str, str, Edit, str]] = [
 def test_a_channel_that_is_opened_again_is_seen(closed_kit: Path, case: str, name: str, edit: Edit, channel: str):
     change(closed_kit, name, edit)
     assert any(channel in found for found in open_ones(closed_kit)), case
+
+
+def test_what_is_spent_of_the_budget_is_printed(closed_kit: Path):
+    config = site_config_of(closed_kit)
+    assert config is not None
+    for asked in (0, 1, "last"):
+        AnswerBudget(config).claim(Question("demo", "a" * 32, asked), "b" * 64)
+    (channel,) = [found for found in inspect_kit(closed_kit) if "more adapters" in found.name]
+    assert "1 of 50 evaluations on the test split and 2 of 5000 rounds are spent" in channel.evidence
+
+
+def test_a_damaged_record_of_answers_is_seen(closed_kit: Path, tmp_path: Path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "answers.json").write_text("{")
+    assert [name for name in open_ones(closed_kit) if "more adapters" in name]
 
 
 def test_a_pinned_contract_bounds_the_job_as_well(closed_kit: Path):
@@ -309,7 +339,7 @@ def test_what_flare_tells_in_any_case_is_neither_open_nor_closed(
     change(closed_kit, "med_duallora_site.json", lambda v: v.update(places(tmp_path)))
     assert main(["preflight", "--startup-kit", str(closed_kit)]) == 0
     said = capsys.readouterr().out
-    assert "reported  facts about the site" in said and "all 38 channels closed" in said
+    assert "reported  facts about the site" in said and "all 39 channels closed" in said
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from med_duallora.flare.wire.job import JOB_COMPONENT
 from med_duallora.server.resume import SavedRound
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.reading import assigned, built, parsed
+from med_duallora.settings.screening import ScreeningConfig
 from med_duallora.settings.workflow import WorkflowConfig
 from med_duallora.support.files import PARTIAL, atomic_path, named, read_object, replace_folder, write_json
 
@@ -26,6 +27,7 @@ WORKFLOW = "workflow"
 """Group of the settings that say how the server waits; all others are the job's."""
 SERVER_CONFIG = Path("app/config/config_fed_server.json")
 SITE_CONFIG = Path("app/config/config_fed_client.json")
+SCREENING = frozenset(item.name for item in fields(ScreeningConfig))
 CARRIED_ADAPTER = "config/resume_from.safetensors"
 """Where the adapter that a job goes on from lies in its app, and so in the server's application directory."""
 JOB_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -181,6 +183,7 @@ def read_job(folder: Path) -> tuple[JobConfig, WorkflowConfig]:
         "start_round": start_round,
         "stop_round": 0 if stop_round == job.train.n_rounds else stop_round,
         "initial_adapter": server.get("persistor", {}).get("initial_adapter", ""),
+        "screening": {name: limit for name, limit in server.get("aggregator", {}).items() if name in SCREENING},
     }
     return job, built(WorkflowConfig, values, f"{WORKFLOW}.")
 

@@ -1,5 +1,6 @@
 """The job as a recipe: the same object exports job folders and runs in SimEnv, PocEnv and ProdEnv."""
 
+from dataclasses import asdict
 from typing import Any
 
 from nvflare.app_common.app_constant import AppConstants
@@ -61,7 +62,9 @@ class MedDualLoRARecipe(Recipe):
 def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> None:
     components: dict[str, Any] = {
         JOB_COMPONENT: FederatedJob(job.to_dict()),
-        AppConstants.DEFAULT_AGGREGATOR_ID: DualLoRAAggregator(min_sites=workflow.min_sites),
+        AppConstants.DEFAULT_AGGREGATOR_ID: DualLoRAAggregator(
+            min_sites=workflow.min_sites, **asdict(workflow.screening)
+        ),
         "persistor": SafetensorsPersistor(workflow.initial_adapter),
         AppConstants.DEFAULT_SHAREABLE_GENERATOR_ID: FullModelShareableGenerator(),
         "model_selector": AdapterSelector(key_metric=KEY_MEASURE),

@@ -34,7 +34,9 @@ from med_duallora.settings.policy import SitePolicy
 from med_duallora.support.files import read_object, sha256_of_file, sha256_of_json, write_json
 
 OF_ONE_RUN = ("site_config", "job", "flare", "state", "report")
-NESTED = {"job": "", "workflow": "workflow.", "lora": "lora.", "train": "train.", "augment": "augment."}
+NESTED = {"job": "", "workflow": "workflow."} | {
+    group: f"{group}." for group in ("screening", "lora", "train", "augment")
+}
 """Groups of what a run is made from, and how the names in them are shown."""
 SHOWN = {
     "sites": "sites or cohorts",

@@ -1,6 +1,7 @@
 """The server's aggregator: contributions checked, kept and aggregated, and the record of every round."""
 
 import time
+from dataclasses import fields
 from threading import Lock
 from typing import Any
 
@@ -18,7 +19,7 @@ from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
 from med_duallora.adapter.methods import plan_of
-from med_duallora.boundary.ledger import ALLOWED, BLOCKED, utc_now
+from med_duallora.boundary.ledger_entry import ALLOWED, BLOCKED, utc_now
 from med_duallora.errors import AggregationError, EgressViolation
 from med_duallora.flare.server.directory import keep_receipt, server_directory
 from med_duallora.flare.server.sender import checked_sender, sender_of
@@ -31,6 +32,7 @@ from med_duallora.server.monitoring import round_summary
 from med_duallora.server.rundir import add_round
 from med_duallora.server.screening import RoundRules, ScreenedResult, ScreenedRound
 from med_duallora.settings.reading import built
+from med_duallora.settings.screening import ScreeningConfig
 
 DECIMALS = 6
 """Of the means that the console shows."""
@@ -44,20 +46,35 @@ class DualLoRAAggregator(Aggregator):
     ``received.jsonl``, which ``ledger match`` compares with the sites' own ledgers.
 
     Args:
-        norm_limit: see ``screening.RoundRules``.
-        min_sites: likewise.
+        norm_limit: see ``ScreeningConfig``.
+        clip: likewise.
+        max_change: likewise.
+        weight_limit: likewise.
+        max_weight: likewise.
+        min_sites: see ``screening.RoundRules``.
         sites: names of the sites that may contribute; empty: every site that FLARE lets into the job.
 
     Raises:
         ConfigError: a limit is out of range.
     """
 
-    def __init__(self, norm_limit: float = 10.0, min_sites: int = 1, sites: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        norm_limit: float = ScreeningConfig.norm_limit,
+        clip: float = ScreeningConfig.clip,
+        max_change: float = ScreeningConfig.max_change,
+        weight_limit: float = ScreeningConfig.weight_limit,
+        max_weight: float = ScreeningConfig.max_weight,
+        min_sites: int = 1,
+        sites: list[str] | None = None,
+    ) -> None:
         super().__init__()
-        self.norm_limit = norm_limit
-        self.min_sites = min_sites
-        self.sites = sites or []
-        self._rules = built(RoundRules, {"norm_limit": norm_limit, "min_sites": min_sites, "sites": self.sites}, "")
+        # FLARE exports a job from attributes of these names
+        self.norm_limit, self.clip, self.max_change = norm_limit, clip, max_change
+        self.weight_limit, self.max_weight = weight_limit, max_weight
+        self.min_sites, self.sites = min_sites, sites or []
+        self._rules = built(RoundRules, {field.name: getattr(self, field.name) for field in fields(RoundRules)}, "")
         self._lock = Lock()
         self._round: ScreenedRound | None = None
         self._started = 0.0
@@ -108,10 +125,12 @@ class DualLoRAAggregator(Aggregator):
             screened = self._result(previous)
             self._refused += [{"site": site, "reason": reason} for site, reason in screened.refused.items()]
             result = screened.aggregation
-            record = self._record(result, fl_ctx)
+            record = {**self._record(result, fl_ctx), "clipped": screened.clipped, "capped": screened.capped}
             self._summary = round_summary(record)
         for site, reason in screened.refused.items():
             self.log_error(fl_ctx, f"contribution of {site} left out: {reason}")
+        for line in screened.limited():
+            self.log_info(fl_ctx, line)
         if screened.remark:
             self.log_warning(fl_ctx, screened.remark)
         add_round(server_directory(fl_ctx), record)
@@ -123,7 +142,7 @@ class DualLoRAAggregator(Aggregator):
             round_index = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
             job = job_of(fl_ctx)
             rule = plan_of(job.settings).aggregation
-            self._round = ScreenedRound(job.contract, round_index, self._rules, rule)
+            self._round = ScreenedRound(job.contract, round_index, self._rules, rule, job.settings.weighting)
             self._started = time.monotonic()
             self._n_refused_before += len(self._refused)
             self._sites, self._refused = {}, []
@@ -131,7 +150,8 @@ class DualLoRAAggregator(Aggregator):
     def _add(self, site: str, reply: TrainReply) -> None:
         if self._round is None:
             raise AggregationError("no round is open")
-        self._round.add(site, reply.round_index, reply.weight, reply.tensors)
+        n_subjects = reply.metrics.get("n_subjects")
+        self._round.add(site, reply.round_index, reply.weight, reply.tensors, n_subjects)
 
     def _refuse(self, site: str, reason: str, fl_ctx: FLContext) -> bool:
         with self._lock:

@@ -13,12 +13,12 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from med_duallora.boundary.ledger import utc_now
+from med_duallora.boundary.ledger_entry import utc_now
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import ArtifactError, ConfigError, EgressViolation
 from med_duallora.flare.server.directory import keep_receipt, server_directory
 from med_duallora.flare.wire.job import job_of
-from med_duallora.flare.wire.payload import read_failure, read_metrics_reply, set_lineage
+from med_duallora.flare.wire.payload import read_failure, read_metrics_reply, set_adapter_kind, set_lineage
 from med_duallora.flare.wire.receipts import metrics_entry
 from med_duallora.server.artifact import load_adapter
 from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE
@@ -75,7 +75,7 @@ class AdapterEvaluation(Controller):
                     fl_ctx, "no best adapter was selected: there were too few rounds, or no site could validate"
                 )
                 continue
-            scores = self._evaluated(path, abort_signal, fl_ctx)
+            scores = self._evaluated(model, path, abort_signal, fl_ctx)
             if scores is None or abort_signal.triggered:
                 return
             found[model] = scores
@@ -93,7 +93,7 @@ class AdapterEvaluation(Controller):
         del client_task_id, result
         self.log_warning(fl_ctx, f"late result of {client.name} for task {task_name} dropped")
 
-    def _evaluated(self, path: Path, abort_signal: Signal, fl_ctx: FLContext) -> dict[str, Any] | None:
+    def _evaluated(self, model: str, path: Path, abort_signal: Signal, fl_ctx: FLContext) -> dict[str, Any] | None:
         """Return the round of an adapter, the sites' scores and the sites that failed."""
         try:
             tensors, manifest = load_adapter(path)
@@ -104,6 +104,7 @@ class AdapterEvaluation(Controller):
         self._scores, self._failed = {}, {}
         data = DXO(DataKind.WEIGHTS, data=_plain(tensors)).to_shareable()
         set_lineage(data, lineage)
+        set_adapter_kind(data, model)
         self.broadcast_and_wait(
             task=Task(
                 name=AppConstants.TASK_VALIDATION,

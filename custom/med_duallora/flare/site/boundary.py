@@ -6,6 +6,7 @@ is compared with what this site's own steps offered and with the tensors that st
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,18 +15,36 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
 from med_duallora.boundary.contract import EgressContract, demands_of
-from med_duallora.boundary.ledger import CUT, Entry, site_ledger
+from med_duallora.boundary.ledger import site_ledger
+from med_duallora.boundary.ledger_entry import Entry
+from med_duallora.boundary.ledger_marker import CUT
+from med_duallora.boundary.told import ToldNumbers
 from med_duallora.errors import ConfigError, EgressViolation, LedgerError, MedDualLoRAError
 from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import FederatedJob, job_of
 from med_duallora.flare.wire.payload import Failure, Scores, TrainReply, read_reply
-from med_duallora.flare.wire.receipts import blocked_entry, error_entry, metrics_entry, train_entry
+from med_duallora.flare.wire.receipts import blocked_entry, error_entry, metrics_entry, statistics_entry, train_entry
 from med_duallora.measures import MEASURES, STATEMENTS, Kind, Subjects
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.runtime import SiteRuntime
 
 NOTED = "__med_duallora_noted__"
 """Property of a task's context: the ledger has a line of what is answered."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What may leave a site as the answer to a task.
+
+    Args:
+        reply: fresh.
+        entry: its line in the ledger.
+        numbers: metrics that it holds.
+    """
+
+    reply: Shareable
+    entry: Entry
+    numbers: Mapping[str, float]
 
 
 class Boundary:
@@ -49,6 +68,7 @@ class Boundary:
         self.config = config
         self._learner = learner
         self._ledger = site_ledger(config) if config else None
+        self._told = ToldNumbers()
         self._refusal = _refusal(config, job, self.contract)
 
     @property
@@ -56,8 +76,8 @@ class Boundary:
         """Return the site at work in this process, if any."""
         return self._learner.runtime if self._learner else None
 
-    def release(self, task: object, reply: Shareable, strict: bool) -> tuple[Shareable, Entry]:
-        """Return a fresh reply that may leave, and its ledger entry.
+    def release(self, task: object, reply: Shareable, strict: bool) -> Release:
+        """Return a fresh reply that may leave, its ledger entry and its numbers.
 
         Args:
             task: name of the task.
@@ -70,15 +90,16 @@ class Boundary:
         """
         answer = read_reply(task, reply, self.contract)
         if isinstance(answer, Failure):
-            return answer.to_shareable(), error_entry(self.job_id, self.site, str(task)[:64], answer.code)
+            return Release(answer.to_shareable(), error_entry(self.job_id, self.site, str(task)[:64], answer.code), {})
         runtime = self._checked_runtime(strict)
         if isinstance(answer, Scores):
             self._check_reported(answer.metrics, runtime)
-            return answer.to_shareable(), metrics_entry(self.job_id, self.site, answer.metrics)
+            return Release(answer.to_shareable(), metrics_entry(self.job_id, self.site, answer.metrics), answer.metrics)
         if runtime:
             check_against_site(answer, runtime)
-        self._check_reported({**answer.metrics, **(answer.initial_metrics or {})}, runtime)
-        return answer.to_shareable(), train_entry(self.job_id, self.site, answer)
+        numbers = {**answer.metrics, **(answer.initial_metrics or {})}
+        self._check_reported(numbers, runtime)
+        return Release(answer.to_shareable(), train_entry(self.job_id, self.site, answer), numbers)
 
     def _checked_runtime(self, strict: bool) -> SiteRuntime | None:
         if self._refusal and (strict or self.config):
@@ -100,10 +121,13 @@ class Boundary:
         return tag, checked[tag], self.contract.check_round(step)
 
     def allowed_statistics(self, statistics: Mapping[object, object]) -> dict[str, float | str]:
-        """Return what of a site's statistics the console may see, by contract and policy.
+        """Return what of a site's statistics the console may see, by contract and policy, see ``ToldNumbers``.
 
-        While a round runs, the loss is that of the last step, so the batch counts, not the whole training split. Where
-        the policy is not known, or lets no number out, texts and the running round are left.
+        Numbers that the ledger has no line of get one. Where the policy is not known, or lets no number out, texts and
+        the running round are left.
+
+        Raises:
+            EgressViolation: the line cannot be written; then nothing is told.
         """
         self.check_ledger()
         found = self.contract.allowed_statistics(statistics)
@@ -111,12 +135,11 @@ class Boundary:
         plain = {name: value for name, value in found.items() if name in free}
         if self.config is None or self.runtime is None:
             return plain
-        n_subjects = self.runtime.n_subjects()
-        train = Subjects.TRAINING.value
-        most = self.job.train.batch_size // 2  # of each class
-        n_subjects[train] = (min(n_subjects[train][0], most), min(n_subjects[train][1], most))
         numbers = {name: float(value) for name, value in found.items() if name not in plain}
-        return {**plain, **self.config.policy.allowed_metrics(numbers, n_subjects)}
+        told = self._told.to_tell(self.config.policy.allowed_metrics(numbers, self.runtime.n_subjects()))
+        if new := self._told.without_line(told):
+            self.record(statistics_entry(self.job_id, self.site, new), new)
+        return {**plain, **told}
 
     def _check_reported(self, metrics: Mapping[str, float], runtime: SiteRuntime | None) -> None:
         """Let out only numbers that this site computed and that its policy lets out."""
@@ -136,8 +159,8 @@ class Boundary:
         except LedgerError as error:
             raise EgressViolation(_without_places(error)) from error
 
-    def record(self, entry: Entry) -> None:
-        """Write a line of the site's ledger.
+    def record(self, entry: Entry, numbers: Mapping[str, float]) -> None:
+        """Write a line of the site's ledger, and remember the numbers that it is of.
 
         Raises:
             EgressViolation: it cannot be written; then nothing leaves.
@@ -148,6 +171,7 @@ class Boundary:
             self._ledger.append(entry)
         except LedgerError as error:
             raise EgressViolation(_without_places(error)) from error
+        self._told.note(numbers)
 
 
 def _without_places(error: LedgerError) -> str:

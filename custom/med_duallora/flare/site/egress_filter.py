@@ -32,7 +32,7 @@ class EgressFilter(Filter):
         of_site = self.get_prop(FilterContextKey.SOURCE) == FilterSource.SITE
         task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
         try:
-            return boundary_of(fl_ctx).release(task, shareable, strict=of_site)[0]
+            return boundary_of(fl_ctx).release(task, shareable, strict=of_site).reply
         except Exception as error:  # an unknown failure must not become a way out, nor its text
             reason = reason_of(error)
             if of_site:

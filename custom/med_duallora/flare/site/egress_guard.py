@@ -20,7 +20,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
-from med_duallora.boundary.ledger import Entry
+from med_duallora.boundary.ledger_entry import Entry
 from med_duallora.errors import EgressViolation
 from med_duallora.flare.site.boundary import NOTED, boundary_of, note_blocked, note_code, reason_of
 from med_duallora.flare.site.message_gate import close_topics, guard_cell
@@ -105,11 +105,11 @@ class EgressGuard(FLComponent):
         if not self._is_running:
             raise EgressViolation("the task came before the run began, when any site could have sent it")
         boundary = boundary_of(fl_ctx)
-        fresh, entry = boundary.release(fl_ctx.get_prop(FLContextKey.TASK_NAME), result, strict=True)
-        self._check_once(entry, fresh)
-        boundary.record(entry)
-        replace_content(result, fresh)
-        self._checked = Checked(result, fl_ctx.get_prop(FLContextKey.TASK_ID), entry)
+        released = boundary.release(fl_ctx.get_prop(FLContextKey.TASK_NAME), result, strict=True)
+        self._check_once(released.entry, released.reply)
+        boundary.record(released.entry, released.numbers)
+        replace_content(result, released.reply)
+        self._checked = Checked(result, fl_ctx.get_prop(FLContextKey.TASK_ID), released.entry)
 
     def _check_once(self, entry: Entry, fresh: Shareable) -> None:
         """Refuse a second answer to a round: a server could ask again and again, from adapters of its choice."""
@@ -134,9 +134,10 @@ class EgressGuard(FLComponent):
         task, fresh = fl_ctx.get_prop(FLContextKey.TASK_NAME), make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR)
         headers = framework_headers(checked.result, task, checked.task_id)
         if checked.entry is not None:
-            fresh, entry = boundary_of(fl_ctx).release(task, checked.result, strict=True)
-            if entry != checked.entry:
+            released = boundary_of(fl_ctx).release(task, checked.result, strict=True)
+            if released.entry != checked.entry:
                 raise EgressViolation("it was changed after the check")
+            fresh = released.reply
         replace_content(checked.result, fresh)
         set_headers(checked.result, headers)
         self._checked = None
@@ -179,7 +180,7 @@ class EgressGuard(FLComponent):
             if (tag, step) in self._seen:
                 raise EgressViolation(f"metric {tag} was already sent for round {step}")
             self._seen.add((tag, step))
-        boundary.record(event_entry(boundary.job_id, boundary.site, tag, value, step=step))
+        boundary.record(event_entry(boundary.job_id, boundary.site, tag, value, step=step), {tag: value})
         fresh = create_analytic_dxo(tag, value, AnalyticsDataType.SCALAR, global_step=step)
         replace_content(data, fresh.to_shareable())
 

@@ -17,7 +17,7 @@ from nvflare.widgets.info_collector import InfoCollector
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, StateError, TrainingAborted, UnfitError
 from med_duallora.flare.wire.job import job_of
-from med_duallora.flare.wire.payload import TrainReply, metrics_reply, task_lineage, task_tensors
+from med_duallora.flare.wire.payload import TrainReply, metrics_reply, task_adapter_kind, task_lineage, task_tensors
 from med_duallora.flare.wire.tracking import publish_statistics, stream_from_site
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site.fitness import check
@@ -27,7 +27,8 @@ from med_duallora.support.devices import use_threads
 from med_duallora.support.usage import peak_memory_mb
 
 State = dict[str, np.ndarray]
-Work = Callable[[SiteRuntime, State, int | None], Shareable]
+Work = Callable[[SiteRuntime, State, int | str], Shareable]
+"""Takes the runtime, the global state of the task, and what is asked: a round, or which adapter is evaluated."""
 
 QUOTABLE = (ConfigError, CheckpointError, EgressViolation, StateError)
 """Errors whose messages speak of settings, tensors, limits and states; all others may name a subject."""
@@ -87,13 +88,13 @@ class DualLoRALearner(Learner):
     def validate(self, data: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Score the incoming global adapter: on the validation split before training, on the test split after."""
 
-        def scores(runtime: SiteRuntime, state: State, round_index: int | None) -> Shareable:
-            if round_index is None:
+        def scores(runtime: SiteRuntime, state: State, asked: int | str) -> Shareable:
+            if isinstance(asked, str):
                 self._now(phase="evaluation")
-                return metrics_reply(runtime.evaluate(state, _stopped(abort_signal)))
-            found = runtime.validate(state, round_index, _stopped(abort_signal))
-            self._now(round=round_index, **found)
-            stream_from_site(self, runtime.contract, found, round_index, fl_ctx)
+                return metrics_reply(runtime.evaluate(state, _stopped(abort_signal), kind=asked))
+            found = runtime.validate(state, asked, _stopped(abort_signal))
+            self._now(round=asked, **found)
+            stream_from_site(self, runtime.contract, found, asked, fl_ctx)
             return metrics_reply(found)
 
         return self._answer("validation", scores, data, fl_ctx)
@@ -101,8 +102,8 @@ class DualLoRALearner(Learner):
     def train(self, data: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Train both adapters for one round and reply with the global one."""
 
-        def trained(runtime: SiteRuntime, state: State, round_index: int | None) -> Shareable:
-            index = runtime.contract.check_round(round_index)
+        def trained(runtime: SiteRuntime, state: State, asked: int | str) -> Shareable:
+            index = runtime.contract.check_round(asked)
             self._now(round=index)
             self._round_began = time.monotonic()
             update = runtime.train_round(state, index, _stopped(abort_signal), self._on_step)
@@ -120,11 +121,13 @@ class DualLoRALearner(Learner):
             publish_statistics("med_duallora", self._statistics, fl_ctx)
 
     def _on_step(self, progress: dict[str, float]) -> None:
-        """Keep how far the running round is; the console asks for it while training goes on."""
+        """Keep how far the running round is; the console asks for it while training goes on.
+
+        The loss of a step is not told: it speaks of the few subjects of a batch, and of a round that is not answered.
+        """
         if self._runtime is None:
             return
         found = {
-            "train_loss": progress["loss"],
             "n_steps": progress["step"],
             "steps_per_second": progress["step"] / max(time.monotonic() - self._round_began, 1e-9),
             "peak_memory_mb": peak_memory_mb(self._runtime.model.source.device),
@@ -140,14 +143,14 @@ class DualLoRALearner(Learner):
             self.log_error(fl_ctx, f"{what} refused: this site is not initialised, see the error above")
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
         try:
-            state, round_index = _read_task(self._runtime.contract, data)
-            self._runtime.model.follow(task_lineage(data))
+            state, asked = _read_task(self._runtime.contract, data)
+            self._runtime.model.join(task_lineage(data))
         except EgressViolation as violation:
             self._report(f"reading the task for {what}", violation, fl_ctx)
             return make_reply(ReturnCode.BAD_TASK_DATA)
         self._now(phase=what)
         try:
-            return work(self._runtime, state, round_index)
+            return work(self._runtime, state, asked)
         except TrainingAborted:
             self.log_info(fl_ctx, f"{what} stopped because the job was aborted; the last saved state is intact")
             return make_reply(ReturnCode.TASK_ABORTED)
@@ -162,11 +165,12 @@ class DualLoRALearner(Learner):
         self.log_debug(fl_ctx, f"{what} failed: {error}")
 
 
-def _read_task(contract: EgressContract, data: Shareable) -> tuple[State, int | None]:
-    """Return the global state a task brings, and its round; None for the evaluation after the last round."""
-    after_training = data.get_header(AppConstants.VALIDATE_TYPE) == ValidateType.MODEL_VALIDATE
-    round_index = None if after_training else contract.check_round(data.get_header(AppConstants.CURRENT_ROUND))
-    return task_tensors(contract, data), round_index
+def _read_task(contract: EgressContract, data: Shareable) -> tuple[State, int | str]:
+    """Return the global state a task brings, and its round or, after the last round, which adapter it is."""
+    state = task_tensors(contract, data)
+    if data.get_header(AppConstants.VALIDATE_TYPE) == ValidateType.MODEL_VALIDATE:
+        return state, task_adapter_kind(data)
+    return state, contract.check_round(data.get_header(AppConstants.CURRENT_ROUND))
 
 
 def _stopped(abort_signal: Signal) -> Callable[[], bool]:

@@ -19,6 +19,7 @@ from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import EgressViolation
 from med_duallora.measures import Place
+from med_duallora.settings.workflow import ADAPTER_KINDS
 
 WEIGHT = MetaKey.NUM_STEPS_CURRENT_ROUND
 ROUND = MetaKey.CURRENT_ROUND
@@ -28,6 +29,8 @@ METRICS = "metrics"
 """Metrics of the site's training in this round."""
 LINEAGE = "med_duallora_lineage"
 """Header of a task: the run that it belongs to and those that it continues."""
+ADAPTER_KIND = "med_duallora_adapter"
+"""Header of a validate task: which adapter of the job it brings, one of ``ADAPTER_KINDS``."""
 RETURN_CODES = frozenset(value for name, value in vars(ReturnCode).items() if name.isupper())
 
 
@@ -195,6 +198,23 @@ def task_lineage(task: Shareable) -> Lineage:
         return Lineage.from_list(task.get_header(LINEAGE))
     except ValueError as error:
         raise EgressViolation(f"the task does not say which run it belongs to: {error}") from error
+
+
+def set_adapter_kind(task: Shareable, kind: str) -> None:
+    """Say in a validate task which adapter of the job it brings."""
+    task.set_header(ADAPTER_KIND, kind)
+
+
+def task_adapter_kind(task: Shareable) -> str:
+    """Return which adapter of the job a validate task brings.
+
+    Raises:
+        EgressViolation: the task says none of ``ADAPTER_KINDS``.
+    """
+    kind = task.get_header(ADAPTER_KIND)
+    if type(kind) is not str or kind not in ADAPTER_KINDS:
+        raise EgressViolation(f"the task does not say which adapter it brings, {' or '.join(ADAPTER_KINDS)}")
+    return kind
 
 
 def _read_dxo(shareable: Shareable, kind: DataKind) -> DXO:

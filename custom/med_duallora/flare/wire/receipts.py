@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, described
+from med_duallora.boundary.ledger_entry import ALLOWED, BLOCKED, Entry, described
 from med_duallora.flare.wire.payload import ROUND, TrainReply
 from med_duallora.support.digest import content_digest
 
@@ -47,6 +47,12 @@ def event_entry(job_id: str, site: str, tag: str, value: float, *, step: object)
     digest = content_digest({}, {"tag": tag, "value": value, "step": step})
     round_index = step if isinstance(step, int) else None
     return Entry(job_id, site, tag, "event", ALLOWED, round_index=round_index, sha256=digest)
+
+
+def statistics_entry(job_id: str, site: str, numbers: Mapping[str, float]) -> Entry:
+    """Return the entry of numbers that leave as an answer to show_stats; its remark says which."""
+    digest = content_digest({}, dict(numbers))
+    return Entry(job_id, site, "show_stats", "statistics", ALLOWED, ", ".join(sorted(numbers)), sha256=digest)
 
 
 def error_entry(job_id: str, site: str, task: str, code: str) -> Entry:

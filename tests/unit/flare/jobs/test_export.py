@@ -108,6 +108,8 @@ def test_an_exported_job_is_read_back(tmp_path: Path) -> None:
     workflow = WorkflowConfig(3, 7, 60, 1, "start.safetensors", 3)
     spec = JobSpec("a-job", "", JobConfig().with_overrides(["train.n_rounds=4", "lora.rank_global=2"]), workflow)
     assert read_job(export_job(spec, tmp_path / "job")) == (spec.job, workflow)
+    limits = spec.with_overrides(["workflow.screening.clip=0", "workflow.screening.weight_limit=3"])
+    assert read_job(export_job(limits, tmp_path / "limits")) == (spec.job, limits.workflow)
     assert read_job(export_job(CANONICAL, tmp_path / "canonical")) == (CANONICAL.job, CANONICAL.workflow)
 
 
@@ -164,6 +166,8 @@ def test_settings_go_to_the_job_or_to_the_workflow() -> None:
         ("workflow.patience=3", "3", ""),
         ("workflow.wait_s=soon", "soon", "a whole number"),
         ("workflow.min_sites=0", 0, "between 1 and 10000"),
+        ("workflow.screening.clip=0.5", 0.5, "0 (off), or between 1 and 1e+06"),
+        ("workflow.screening.max_change=0", 0.0, "above 0 and at most 1e+06"),
         ("workflow.stop_round=-1", -1, "between 0 and 10000; 0, or above workflow.start_round"),
         ("train.n_rounds=none", "none", "a whole number"),
         ("train.n_rounds=0", 0, "between 1 and 10000"),

@@ -136,6 +136,10 @@ def another_wait(simulation: Simulation) -> Simulation:
     return dataclasses.replace(simulation, spec=simulation.spec.with_overrides(["workflow.wait_s=1"]))
 
 
+def another_clip(simulation: Simulation) -> Simulation:
+    return dataclasses.replace(simulation, spec=simulation.spec.with_overrides(["workflow.screening.clip=0"]))
+
+
 def fewer_sites(simulation: Simulation) -> Simulation:
     return dataclasses.replace(simulation, sites={"ge": simulation.sites["ge"]})
 
@@ -151,6 +155,7 @@ def another_backbone(simulation: Simulation) -> Simulation:
 CHANGES = [
     (another_job, "another train.seed"),
     (another_wait, "another workflow.wait_s"),
+    (another_clip, "another workflow.screening.clip"),
     (fewer_sites, "another sites or cohorts"),
     (another_device, "another device"),
     (another_backbone, "another backbone checkpoint"),

@@ -64,7 +64,8 @@ def server(engine: Engine, contract: EgressContract) -> Server:
 def test_a_round_is_the_weighted_mean_and_leaves_a_record(
     server: Server, contract: EgressContract, reply: TrainReply
 ) -> None:
-    other = dataclasses.replace(reply, tensors=random_payload(contract, seed=1), weight=2.0, initial_metrics=None)
+    metrics = {**reply.metrics, "n_subjects": 2.0}
+    other = TrainReply(random_payload(contract, seed=1), 2.0, 0, metrics)
     server.open()
     assert server.accept("ge", reply.to_shareable())
     assert server.accept("canon", other.to_shareable())
@@ -74,6 +75,7 @@ def test_a_round_is_the_weighted_mean_and_leaves_a_record(
         np.testing.assert_allclose(value, expected, rtol=1e-6)
     (record,) = server.records()
     assert (record["round"], record["tensor_bytes"], record["refused"]) == (0, contract.tensor_bytes, [])
+    assert (record["clipped"], record["capped"]) == ({}, {}), "two sites"
     assert record["seconds"] >= 0
     assert 0 < record["residual"] < 2
     assert record["sites"]["ge"]["metrics"] == {**reply.metrics, "val_balanced_accuracy": 0.75}
@@ -199,7 +201,7 @@ def test_tensorboard_sees_the_round(server: Server, reply: TrainReply) -> None:
     server.accept("ge", reply.to_shareable())
     server.close()
     tags = {event["DXO"]["data"]["track_key"] for event in server.engine.fired(LOCAL_EVENT)}
-    expected = {"n_contributions", "n_refused", "seconds", "payload_bytes_max", "residual"}
+    expected = {"n_contributions", "n_refused", "n_limited", "seconds", "payload_bytes_max", "residual"}
     assert tags == expected | {"train_loss", "val_balanced_accuracy"}
 
 

@@ -13,7 +13,7 @@ from nvflare.apis.signal import Signal
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.flare.server.evaluation import AdapterEvaluation
-from med_duallora.flare.wire.payload import metrics_reply, task_lineage, task_tensors
+from med_duallora.flare.wire.payload import metrics_reply, task_adapter_kind, task_lineage, task_tensors
 from med_duallora.server.artifact import save_adapter
 from tests.unit.flare.standin import Engine, client, failure
 from tests.unit.refused import refused
@@ -72,6 +72,7 @@ def test_both_adapters_are_scored_by_every_site(
     for task, tensors in zip(transport.tasks, adapters.values(), strict=True):
         assert same(task_tensors(contract, task.data), tensors)
         assert task_lineage(task.data) == LINEAGE, "sites score it with the local states that belong to it"
+    assert [task_adapter_kind(task.data) for task in transport.tasks] == ["best", "last"]
     found = written(tmp_path)
     assert (found["model"], found["round"], found["failed"]) == ("last", 1, {})
     assert found["sites"] == {site: {"both.auroc": 0.5, "n_test_subjects": 4.0} for site in ("ge", "philips")}

@@ -11,7 +11,8 @@ from med_duallora.adapter.model import initial_global_state
 from med_duallora.engine import run_federation
 from med_duallora.flare.wire.payload import TrainReply
 from med_duallora.settings.config import JobConfig, SiteConfig
-from med_duallora.site.runtime import SiteRuntime, SiteUpdate
+from med_duallora.site.offer import SiteUpdate
+from med_duallora.site.runtime import SiteRuntime
 from tests.unit.flare.server.test_aggregator import Server
 from tests.unit.flare.standin import Engine
 from tests.unit.tiny import same
@@ -37,8 +38,12 @@ def test_an_outlier_is_left_out_in_one_process_and_in_flare(
     server = Server(Engine(job, tmp_path), initial_global_state(job))
     server.open()
     for site, update in updates.items():
-        assert server.accept(site, TrainReply(update.tensors, update.weight, 0, {}).to_shareable())
+        assert server.accept(
+            site, TrainReply(update.tensors, update.weight, 0, {"n_subjects": update.weight}).to_shareable()
+        )
     assert same(server.close(), alone.global_state)
     (record,) = server.records()
     assert record["refused"] == [{"site": "ge", "reason": alone.rounds[0].refused["ge"]}]
     assert record["residual"] == alone.rounds[0].residual
+    assert record["clipped"] == alone.rounds[0].clipped != {}, "the longer of the three that are left"
+    assert record["capped"] == alone.rounds[0].capped

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
@@ -13,7 +14,7 @@ from nvflare.apis.shareable import Shareable
 
 from med_duallora.adapter.model import initial_global_state
 from med_duallora.boundary.contract import EgressContract
-from med_duallora.boundary.lineage import Lineage
+from med_duallora.boundary.lineage import ALONE, Lineage
 from med_duallora.errors import CohortError, TrainingDiverged
 from med_duallora.flare.site.egress_filter import rebuilt
 from med_duallora.flare.wire.payload import LINEAGE, read_metrics_reply, read_train_reply
@@ -151,17 +152,35 @@ def test_a_task_that_belongs_to_no_run_is_refused(
 
 
 def test_a_task_s_run_decides_which_state_is_continued(site: Site) -> None:
-    site.ask("train")
-    runtime = site.learner.runtime
-    assert runtime is not None
-    assert runtime.model.directory.name == site.lineage.run_id
-    kept = runtime.kept_state()
-    first, site.lineage = site.lineage, Lineage.begin()
-    site.ask("validate")
-    assert not same(runtime.kept_state(), kept), "another run"
-    site.lineage = first.continued(1)
-    site.ask("validate")
-    assert same(runtime.kept_state(), kept), "a run that continues the first one"
+    def kept_in(lineage: Lineage, task: str) -> dict[str, np.ndarray]:
+        job = Site(site.engine, site.job)
+        job.lineage = lineage
+        assert answered(job.ask(task)) == ReturnCode.OK
+        assert job.learner.runtime is not None
+        assert job.learner.runtime.model.directory.name == lineage.run_id
+        return job.learner.runtime.kept_state()
+
+    first = Lineage.begin()
+    kept = kept_in(first, "train")
+    assert not same(kept_in(Lineage.begin(), "validate"), kept), "another run"
+    assert same(kept_in(first.continued(1), "validate"), kept), "a run that continues the first one"
+
+
+def test_a_job_has_one_run(site: Site) -> None:
+    assert answered(site.ask("train")) == ReturnCode.OK
+    first = site.lineage
+    for lineage in (Lineage.begin(), first.continued(1), ALONE):
+        site.lineage = lineage
+        for task in ("train", "validate"):
+            assert answered(site.ask(task)) == ReturnCode.BAD_TASK_DATA
+    site.lineage = first
+    assert answered(site.ask("validate")) == ReturnCode.OK
+
+
+@pytest.mark.parametrize("kind", ["third", "", "LAST"])
+def test_an_evaluation_of_an_unknown_kind_is_refused(kind: str, site: Site) -> None:
+    site.kind = kind
+    assert answered(site.ask("validate")) == ReturnCode.BAD_TASK_DATA
 
 
 def test_a_state_that_cannot_be_written_is_said_without_paths(
