@@ -53,8 +53,7 @@ class Entry:
         task: of the federation, or the name of the event.
         kind: ``tensors`` (a train reply), ``metrics`` (a validate reply), ``error`` (a reply without data), ``event``
             (one scalar of a fed event), ``statistics`` (numbers of an answer to show_stats), ``message`` (a message to
-            the site that was refused), ``ledger`` (a remark about the ledger) or ``export`` (a file made of the site's
-            own model at its terminal).
+            the site that was refused), ``ledger`` (a remark about the ledger) or ``export`` (a file of its own model).
         verdict: ``allowed``, ``blocked`` or ``noted``.
         reason: why it was blocked, or the remark; never a value of the payload.
         round_index: the round, where there is one.
