@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import StateError, UnfitError
 from med_duallora.settings.config import SiteConfig
-from med_duallora.site import features
+from med_duallora.site import feature_cache
 from med_duallora.site.state import SiteStateStore
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import same
@@ -109,7 +109,7 @@ def test_a_full_disk_in_the_feature_cache_changes_no_bit_of_a_round(config, tmp_
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(features, "save_file", full)
+    monkeypatch.setattr(feature_cache, "save_file", full)
     update = runtime_of(replace(config, state_dir=tmp_path / "s", cache_dir=tmp_path / "c")).train_round(START, 0)
     assert same(update.tensors, expected.tensors)
     assert update.metrics["cache_hits"] == 0
