@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from med_duallora.boundary.ledger import ALLOWED, Entry, Ledger, marker_of
+from med_duallora.boundary.ledger import Ledger
+from med_duallora.boundary.ledger_entry import ALLOWED, Entry
+from med_duallora.boundary.ledger_marker import marker_of
 from med_duallora.cohorts.prepared import PreparedCohort, PreparedSubject
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.model import SiteModel

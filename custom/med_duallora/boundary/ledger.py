@@ -13,103 +13,19 @@ and nothing leaves. After a crash the ledger may be ahead of the marker, by line
 Appending is safe for several processes (an advisory lock) and against a crash: a torn last line is set aside and said.
 """
 
-import hashlib
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from med_duallora.boundary.ledger_entry import NOTED, Entry, Head, follows, line_hash, parsed_line, utc_now
+from med_duallora.boundary.ledger_marker import CUT, check_marker, marker_of, read_head
 from med_duallora.errors import LedgerError
 from med_duallora.settings.config import SiteConfig
-from med_duallora.support.files import atomic_path, canonical_json, parsed_object, read_object, unused, write_json
+from med_duallora.support.files import atomic_path, canonical_json, unused, write_json
 from med_duallora.support.locks import locked
-from med_duallora.support.private import append_own, claim, open_own, own_size, private_folder, refuse_link
+from med_duallora.support.private import append_own, claim, open_own, own_size, private_folder
 
 logger = logging.getLogger(__name__)
-
-START = "0" * 64
-"""Stands for the line before the first one."""
-ALLOWED, BLOCKED, NOTED = "allowed", "blocked", "noted"
-"""Verdicts: it left; it was kept back; a remark about the ledger itself."""
-KINDS = ("tensors", "metrics", "error", "event", "statistics", "message", "ledger", "export")
-CUT = "the ledger was replaced or cut"
-MAX_TEXT = 300
-MAX_LINE = 1 << 20
-"""Bytes in which the last line is looked for; one line of the widest contract is far shorter."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is recorded of one payload.
-
-    Args:
-        job: FLARE's job id.
-        site: name of the site.
-        task: of the federation, or the name of the event.
-        kind: ``tensors`` (a train reply), ``metrics`` (a validate reply), ``error`` (a reply without data), ``event``
-            (one scalar of a fed event), ``statistics`` (numbers of an answer to show_stats), ``message`` (a refused one
-            to the site), ``ledger`` (a remark about it) or ``export`` (a file made of the site's own model).
-        verdict: ``allowed``, ``blocked`` or ``noted``.
-        reason: why it was blocked, or the remark; never a value of the payload.
-        round_index: the round, where there is one.
-        tensors: ``[shape, dtype]`` by tensor name.
-        n_bytes: bytes of the tensors alone, without framing.
-        sha256: digest of the content, see ``content_digest``; empty for what was blocked before it could be read.
-    """
-
-    job: str
-    site: str
-    task: str
-    kind: str
-    verdict: str
-    reason: str = ""
-    round_index: int | None = None
-    tensors: Mapping[str, Any] = field(default_factory=dict)
-    n_bytes: int = 0
-    sha256: str = ""
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind = {self.kind!r}, but it must be one of {', '.join(KINDS)}")
-        if self.verdict not in (ALLOWED, BLOCKED, NOTED):
-            raise ValueError(f"verdict = {self.verdict!r}, but it must be {ALLOWED}, {BLOCKED} or {NOTED}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; texts are cut at 300 characters."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        values["tensors"] = dict(self.tensors)
-        return {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in values.items()}
-
-
-def described(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return ``[shape, dtype]`` by name, as an entry holds it."""
-    return {name: [list(value.shape), str(value.dtype)] for name, value in tensors.items()}
-
-
-def line_hash(line: Mapping[str, Any]) -> str:
-    """Return the hash of a ledger line: of everything in it but the hash itself."""
-    content = {name: value for name, value in line.items() if name != "hash"}
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Head:
-    """The end of a ledger as its head file knows it.
-
-    Args:
-        n_lines: number of complete lines.
-        n_bytes: size of the file up to there.
-        sha256: hash of the last line; zeros for an empty ledger.
-    """
-
-    n_lines: int = 0
-    n_bytes: int = 0
-    sha256: str = START
 
 
 class Ledger:
@@ -187,7 +103,7 @@ class Ledger:
             stream.seek(head.n_bytes)
             tail = stream.read()
         complete, newline, torn = tail.partition(b"\n")
-        if newline and not torn and (found := _parsed(complete)) and _follows(found, head):
+        if newline and not torn and (found := parsed_line(complete)) and follows(found, head):
             behind = Head(head.n_lines + 1, head.n_bytes + len(tail), str(found["hash"]))
             return self._noted(behind, entry, "the head file was one line behind after a crash; the line is whole")
         if newline:
@@ -213,88 +129,6 @@ class Ledger:
         return self._write(head, Entry(entry.job, entry.site, entry.task, "ledger", NOTED, remark))
 
 
-def read_head(path: Path) -> Head | None:
-    """Return the content of a head file; None where there is none (LedgerError where it is damaged)."""
-    try:
-        values = read_object(path, open_own)
-        head = Head(values["n_lines"], values["n_bytes"], values["sha256"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError) as error:
-        raise LedgerError(f"the ledger's head file {path} is damaged") from error
-    if type(head.n_lines) is not int or type(head.n_bytes) is not int or type(head.sha256) is not str:
-        raise LedgerError(f"the ledger's head file {path} is damaged")
-    return head
-
-
-def marker_of(ledger: Path, state_dir: Path) -> Path:
-    """Return the file in a site's state directory that remembers where its ledger ends."""
-    return state_dir / f"{ledger.name}.marker"
-
-
 def site_ledger(config: SiteConfig) -> Ledger:
     """Return the ledger that a site's configuration names, with its marker."""
     return Ledger(config.ledger_path, marker_of(config.ledger_path, config.state_dir))
-
-
-def check_marker(path: Path, marker: Path) -> None:
-    """Compare the end of a ledger with what its marker remembers.
-
-    Raises:
-        LedgerError: the ledger is missing, shorter, another one, or there is a ledger, but no marker.
-        OSError: a file cannot be read, or is a link.
-    """
-    refuse_link(path)
-    remembered = read_head(marker)
-    exists = any(map(os.path.lexists, (path, path.with_name(path.name + ".head"))))
-    if remembered is None and not exists:
-        return
-    found = "there is no marker of it in the state directory" if remembered is None else _difference(path, remembered)
-    if found:
-        raise LedgerError(
-            f"{CUT}: {found}. Nothing leaves this site. Keep {path}, its head file and {marker} for the audit; once "
-            "all three are moved aside, a new ledger begins"
-        )
-
-
-def _difference(path: Path, remembered: Head) -> str:
-    """Return how a ledger differs from the one that is remembered; empty: it is that one, or that one continued."""
-    head = read_head(path.with_name(path.name + ".head")) or Head()
-    n_bytes = own_size(path)
-    if min(n_bytes, head.n_bytes) < remembered.n_bytes or head.n_lines < remembered.n_lines:
-        n_lines = head.n_lines if n_bytes else 0
-        return f"{remembered.n_lines} lines were written, but {n_lines} are there"
-    with open_own(path) as stream:
-        stream.seek(max(0, remembered.n_bytes - MAX_LINE))
-        before = stream.read(min(remembered.n_bytes, MAX_LINE))
-        after = stream.read()
-    last = _parsed(before.rstrip(b"\n").rpartition(b"\n")[2])
-    if not last or (last.get("n"), last.get("hash"), line_hash(last)) != (
-        remembered.n_lines - 1,
-        remembered.sha256,
-        remembered.sha256,
-    ):
-        return f"line {remembered.n_lines} is not the one that was written"
-    for text in after.split(b"\n")[:-1]:  # what follows the last line break was torn by a crash
-        line = _parsed(text)
-        if not line or not _follows(line, remembered):
-            return f"line {remembered.n_lines + 1} does not follow from the one that was written before it"
-        remembered = Head(remembered.n_lines + 1, remembered.n_bytes + len(text) + 1, str(line["hash"]))
-    return ""
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        return parsed_object(line)
-    except ValueError:
-        return None
-
-
-def _follows(line: Mapping[str, Any], head: Head) -> bool:
-    found = (line.get("n"), line.get("prev"), line.get("hash"))
-    return found == (head.n_lines, head.sha256, line_hash(line))
-
-
-def utc_now() -> str:
-    """Return the present time in UTC as ISO 8601 with milliseconds and a final Z."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

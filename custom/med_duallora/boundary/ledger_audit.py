@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from med_duallora.boundary.ledger import ALLOWED, START, check_marker, line_hash, read_head
+from med_duallora.boundary.ledger_entry import ALLOWED, START, line_hash
+from med_duallora.boundary.ledger_marker import check_marker, read_head
 from med_duallora.errors import InputError, LedgerError
 from med_duallora.support.files import canonical_json, parsed_object
 from med_duallora.support.private import OTHERS_WRITE, open_own

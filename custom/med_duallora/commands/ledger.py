@@ -69,8 +69,8 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from med_duallora.boundary.ledger import CUT, marker_of
     from med_duallora.boundary.ledger_audit import verify, written_by_others
+    from med_duallora.boundary.ledger_marker import CUT, marker_of
 
     marker = marker_of(options.ledger, options.state_dir or options.ledger.parent)
     if options.state_dir and not options.ledger.exists() and marker.exists():
@@ -91,8 +91,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from med_duallora.boundary.ledger import BLOCKED
     from med_duallora.boundary.ledger_audit import read_lines
+    from med_duallora.boundary.ledger_entry import BLOCKED
 
     for line in read_lines(options.ledger):
         if (options.job_id and line.get("job") != options.job_id) or (

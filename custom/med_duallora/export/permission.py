@@ -6,7 +6,8 @@ either way, and also where it is refused, the site's ledger has a line.
 """
 
 from med_duallora.adapter.model import DualLoRAModel
-from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, described, site_ledger
+from med_duallora.boundary.ledger import site_ledger
+from med_duallora.boundary.ledger_entry import ALLOWED, BLOCKED, Entry, described
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.support.digest import content_digest

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from med_duallora.boundary.ledger import CUT, marker_of
 from med_duallora.boundary.ledger_audit import verify
+from med_duallora.boundary.ledger_marker import CUT, marker_of
 from med_duallora.errors import MedDualLoRAError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.settings.job_limits import ANY

@@ -13,7 +13,6 @@ from med_duallora.site_kit.kit import PROTECTED_CONNECTIONS, read_part
 from med_duallora.site_kit.layout import check_server_layout
 
 PREPARE = "run med-duallora server-kit --startup-kit on this kit"
-SHARED_STORAGE = "/tmp/nvflare"  # noqa: S108  where FLARE's default lets all servers of a machine keep their jobs
 
 
 @dataclass(frozen=True)
@@ -119,10 +118,18 @@ def _start(kit: ServerKit) -> Iterator[Channel]:
 
 
 def _storage(kit: ServerKit) -> Iterator[Channel]:
-    shared = SHARED_STORAGE in str(kit.resources.get("snapshot_persistor")) + str(kit.resources["components"])
-    found = f"{kit.source} keeps jobs and results {'in ' + SHARED_STORAGE if shared else 'in a place of their own'}"
+    shared = sorted(_stores(kit.resources) & _stores(kit.default))  # FLARE's default is one folder for all servers
+    found = f"{kit.source} keeps jobs and results {'in ' + shared[0] if shared else 'in a place of their own'}"
     fix = f"{PREPARE}, with --storage" if shared else ""
-    yield Channel("jobs and results in a folder that all servers of the machine share", shared, found, fix)
+    yield Channel("jobs and results in a folder that all servers of the machine share", bool(shared), found, fix)
+
+
+def _stores(resources: Any) -> set[str]:
+    """Return the folders that resources keep jobs and snapshots in; ``/`` alone stands for an address."""
+    if isinstance(resources, dict):
+        own = {str(value) for key, value in resources.items() if key in ("root_dir", "uri_root") and value != "/"}
+        return own.union(*map(_stores, resources.values()))
+    return set().union(*map(_stores, resources)) if isinstance(resources, list) else set()
 
 
 def _files(kit: ServerKit) -> Iterator[Channel]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from med_duallora.boundary.ledger import marker_of
 from med_duallora.boundary.ledger_audit import verify
+from med_duallora.boundary.ledger_marker import marker_of
 from med_duallora.flare.local.rehearsal.admin import console
 from med_duallora.flare.local.rehearsal.verdict import COMPLETED
 from tests.integration import send_messages

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, Ledger, described
+from med_duallora.boundary.ledger import Ledger
 from med_duallora.boundary.ledger_audit import read_lines, verify
+from med_duallora.boundary.ledger_entry import ALLOWED, BLOCKED, Entry, described
 from med_duallora.errors import LedgerError
 from med_duallora.support.digest import content_digest
 from med_duallora.support.locks import locked

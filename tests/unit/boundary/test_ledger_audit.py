@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, Ledger, line_hash
+from med_duallora.boundary.ledger import Ledger
 from med_duallora.boundary.ledger_audit import match, read_lines, verify
+from med_duallora.boundary.ledger_entry import ALLOWED, BLOCKED, Entry, line_hash
 from med_duallora.errors import LedgerError
 from med_duallora.support.files import canonical_json
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from med_duallora.boundary.ledger import ALLOWED, CUT, Entry, Ledger, check_marker, marker_of
+from med_duallora.boundary.ledger import Ledger
 from med_duallora.boundary.ledger_audit import read_lines, verify
+from med_duallora.boundary.ledger_entry import ALLOWED, Entry
+from med_duallora.boundary.ledger_marker import CUT, check_marker, marker_of
 from med_duallora.errors import LedgerError
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, Ledger, marker_of
+from med_duallora.boundary.ledger import Ledger
+from med_duallora.boundary.ledger_entry import ALLOWED, BLOCKED, Entry
+from med_duallora.boundary.ledger_marker import marker_of
 from med_duallora.commands import ledger as command
 from med_duallora.errors import LedgerError
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, Ledger
+from med_duallora.boundary.ledger import Ledger
+from med_duallora.boundary.ledger_entry import ALLOWED, BLOCKED, Entry
 from med_duallora.errors import EgressViolation, StateError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.settings.policy import MAX_ANSWERS, SitePolicy

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from med_duallora.boundary.ledger import ALLOWED, Entry, Ledger, site_ledger
+from med_duallora.boundary.ledger import Ledger, site_ledger
+from med_duallora.boundary.ledger_entry import ALLOWED, Entry
 from med_duallora.cli import main
 from med_duallora.site.budget import AnswerBudget, Question
 from med_duallora.site_kit import Channel, harden, inspect_kit

@@ -19,7 +19,7 @@ from nvflare.fuel.utils import fobs
 from nvflare.widgets.info_collector import InfoCollector
 
 from med_duallora.adapter.methods import plan_of
-from med_duallora.boundary.ledger import ALLOWED, BLOCKED, utc_now
+from med_duallora.boundary.ledger_entry import ALLOWED, BLOCKED, utc_now
 from med_duallora.errors import AggregationError, EgressViolation
 from med_duallora.flare.server.directory import keep_receipt, server_directory
 from med_duallora.flare.server.sender import checked_sender, sender_of

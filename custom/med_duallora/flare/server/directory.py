@@ -5,7 +5,8 @@ from pathlib import Path
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
 
-from med_duallora.boundary.ledger import Entry, Ledger
+from med_duallora.boundary.ledger import Ledger
+from med_duallora.boundary.ledger_entry import Entry
 from med_duallora.errors import LedgerError
 from med_duallora.server.rundir import RECEIVED_FILE
 

@@ -13,7 +13,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from med_duallora.boundary.ledger import utc_now
+from med_duallora.boundary.ledger_entry import utc_now
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import ArtifactError, ConfigError, EgressViolation
 from med_duallora.flare.server.directory import keep_receipt, server_directory

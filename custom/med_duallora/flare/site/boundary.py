@@ -15,7 +15,9 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
 from med_duallora.boundary.contract import EgressContract, demands_of
-from med_duallora.boundary.ledger import CUT, Entry, site_ledger
+from med_duallora.boundary.ledger import site_ledger
+from med_duallora.boundary.ledger_entry import Entry
+from med_duallora.boundary.ledger_marker import CUT
 from med_duallora.boundary.told import ToldNumbers
 from med_duallora.errors import ConfigError, EgressViolation, LedgerError, MedDualLoRAError
 from med_duallora.flare.site.learner import DualLoRALearner

@@ -20,7 +20,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
-from med_duallora.boundary.ledger import Entry
+from med_duallora.boundary.ledger_entry import Entry
 from med_duallora.errors import EgressViolation
 from med_duallora.flare.site.boundary import NOTED, boundary_of, note_blocked, note_code, reason_of
 from med_duallora.flare.site.message_gate import close_topics, guard_cell

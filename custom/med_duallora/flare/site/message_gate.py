@@ -28,7 +28,8 @@ from nvflare.fuel.utils.log_utils import get_obj_logger
 from nvflare.private.admin_defs import Message, error_reply
 from nvflare.widgets.fed_event import FED_EVENT_TOPIC
 
-from med_duallora.boundary.ledger import BLOCKED, Entry, site_ledger
+from med_duallora.boundary.ledger import site_ledger
+from med_duallora.boundary.ledger_entry import BLOCKED, Entry
 from med_duallora.errors import MedDualLoRAError
 from med_duallora.flare.site.message_rules import Envelope, command_problem, envelope_problem, is_within
 from med_duallora.settings.config import SiteConfig

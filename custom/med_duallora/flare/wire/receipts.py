@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from med_duallora.boundary.ledger import ALLOWED, BLOCKED, Entry, described
+from med_duallora.boundary.ledger_entry import ALLOWED, BLOCKED, Entry, described
 from med_duallora.flare.wire.payload import ROUND, TrainReply
 from med_duallora.support.digest import content_digest
 

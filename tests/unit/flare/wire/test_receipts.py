@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from nvflare.apis.shareable import Shareable
 
-from med_duallora.boundary.ledger import BLOCKED
+from med_duallora.boundary.ledger_entry import BLOCKED
 from med_duallora.flare.wire.payload import TrainReply
 from med_duallora.flare.wire.receipts import MAX_DESCRIBED, blocked_entry
 
