@@ -111,8 +111,10 @@ def _option(name: str) -> str:
 def _merged(target: Path, options: argparse.Namespace) -> None:
     from med_duallora import __version__
     from med_duallora.export.merged import write_merged
+    from med_duallora.export.place import check_new
     from med_duallora.server.artifact import INTENDED_USE
 
+    check_new(target)
     model, config = _site_model(options)
     _permit(model, config, "merged checkpoint", options)
     facts = {"intended_use": INTENDED_USE, "written_by": f"med-duallora {__version__}"}
@@ -172,8 +174,10 @@ def _card(target: Path, options: argparse.Namespace) -> None:
 
 def _dicom(target: Path, options: argparse.Namespace) -> None:
     from med_duallora.export.dicom_report import cine_headers, need_highdicom, write_report
+    from med_duallora.export.place import check_new
     from med_duallora.export.predicted import finding_of
 
+    check_new(target)
     need_highdicom()
     finding, model = finding_of(options.predictions, options.dicom)
     write_report(target, finding, cine_headers(options.dicom), model)

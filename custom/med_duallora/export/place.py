@@ -1,4 +1,4 @@
-"""Where an export goes: a folder that is whole or absent, and that replaces nothing."""
+"""Where an export goes: a file or folder that is whole or absent, and that replaces nothing."""
 
 import shutil
 import uuid
@@ -9,6 +9,12 @@ from pathlib import Path
 from med_duallora.errors import InputError
 from med_duallora.support.files import PARTIAL, check_writable, named
 from med_duallora.support.private import private_folder
+
+
+def check_new(target: Path) -> None:
+    """Refuse a file's place where something is already (InputError)."""
+    if target.is_symlink() or target.exists():
+        raise InputError(f"{target} is there already; choose a new file, an export replaces nothing")
 
 
 def check_free(target: Path) -> None:

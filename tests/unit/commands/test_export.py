@@ -179,6 +179,20 @@ def test_nothing_is_replaced(form: str, adapter: Path, tmp_path: Path, capsys: p
     assert export(form, tmp_path / "empty", "--adapter", adapter) == 0
 
 
+def test_no_file_is_replaced(
+    trained: Trained, site_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in (tmp_path / "mine", tmp_path / "link"):
+        assert export("--merged", place, *own(trained, site_config), "--stays-at-site") == 2
+        assert "is there already" in capsys.readouterr().err
+        assert export("--dicom-sr", place, "--predictions", "p", "--dicom", "d") == 2
+        assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "ledger").exists(), "nothing was asked of the site"
+
+
 @pytest.mark.parametrize("form", ["--peft", "--card"])
 def test_a_full_disk_leaves_no_folder(
     form: str, adapter: Path, tmp_path: Path, full_disk: None, capsys: pytest.CaptureFixture[str]
