@@ -16,7 +16,7 @@ from med_duallora.support.proportions import Counts, balanced_interval, wilson_i
 
 _LAST_DIGIT = 1e-9
 """The mean of 0.7 and 0.1 lies that little below 0.4."""
-UNGATED = "predict with it only with --ungated"
+UNGATED = "it is used only with --ungated"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ class ReleaseFloors:
 
     Args:
         min_sensitivity: share of the site's diseased test subjects that the model must find at the site's threshold;
-            below it, ``predict`` refuses unless it is told ``--ungated``. 0: no floor.
+            below it, ``predict`` and ``export`` refuse unless told ``--ungated``. 0: no floor.
         min_specificity: likewise, share of the normal test subjects that it must call normal. Where one of these two
             floors is set, the threshold is chosen to keep it on the validation subjects.
         min_balanced_accuracy: likewise, mean of the two shares.

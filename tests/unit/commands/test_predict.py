@@ -103,7 +103,7 @@ def test_a_model_that_failed_its_gate_predicts_only_ungated(
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("med-duallora predict: Release gate failed: specificity 0.50 (95 % ")
-    assert said.endswith("floor 0.6: predict with it only with --ungated.\n")
+    assert said.endswith("floor 0.6: it is used only with --ungated.\n")
     assert not (tmp_path / "out").exists()
     assert main([*arguments, "--ungated"]) == 0
     assert "This model is not released. Release gate failed" in capsys.readouterr().out

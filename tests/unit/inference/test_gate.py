@@ -77,7 +77,7 @@ def test_a_failed_model_is_used_only_ungated(tmp_path):
     found = gate_of(tmp_path)
     assert not found.passed
     assert found.sentence.startswith("Release gate failed: specificity 0.60")
-    assert found.sentence.endswith("predict with it only with --ungated.")
+    assert found.sentence.endswith("it is used only with --ungated.")
 
 
 def test_a_model_that_was_never_evaluated_has_not_passed(tmp_path):
