@@ -62,7 +62,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "repeatable",
     )
     scans.add_argument("--es", type=Path, metavar="FILE", help="NIfTI file of ES, where --scan is one of ED")
-    scans.add_argument("--data", type=Path, metavar="COHORT", help="all subjects of a prepared cohort")
+    scans.add_argument("--data", type=Path, metavar="DIR", help="a prepared cohort: all of its subjects")
     scans.add_argument("--split", choices=("train", "val", "test"), help="of the cohort: only this split")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
     parser.add_argument(

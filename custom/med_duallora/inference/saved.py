@@ -24,7 +24,7 @@ from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.calibration import Calibration
 from med_duallora.site.kept_calibration import KeptCalibration, read_kept
 from med_duallora.site.model import identity_of
-from med_duallora.site.state import JOB_FILE, STATE_FILE, SiteState, read_state
+from med_duallora.site.state import MODEL_FILE, STATE_FILE, SiteState, read_state
 from med_duallora.support.digest import content_digest
 from med_duallora.support.files import atomic_path, parsed_object, read_object
 from med_duallora.support.private import LINK, open_own
@@ -163,7 +163,7 @@ def _tensors(state: SiteState) -> dict[str, np.ndarray]:
 
 def _run_folder(folder: Path) -> Path:
     """Return the run whose state was saved last, in the folder of a run or of an experiment."""
-    if (folder / JOB_FILE).exists() or (folder / STATE_FILE).exists():
+    if (folder / MODEL_FILE).exists() or (folder / STATE_FILE).exists():
         return folder
     runs = [found.parent for found in folder.glob(f"*/{STATE_FILE}")]
     if runs:
@@ -182,11 +182,11 @@ def _of_run(path: Path) -> SavedModel:
     except StateError as error:
         raise ArtifactError(f"{path} cannot be used: {error}") from error
     facts = _job_beside(folder)
-    job, lineage = _read_facts(facts, folder / JOB_FILE)
+    job, lineage = _read_facts(facts, folder / MODEL_FILE)
     site = str(facts.get("site"))
     if owner.identity != identity_of(site, job):
         raise ArtifactError(
-            f"{path} is a state of another experiment, site or method than the {JOB_FILE} beside it describes: put "
+            f"{path} is a state of another experiment, site or method than the {MODEL_FILE} beside it describes: put "
             "the state back into the folder that it is from"
         )
     program = str(facts.get("med_duallora", ""))
@@ -196,14 +196,14 @@ def _of_run(path: Path) -> SavedModel:
 
 def _job_beside(folder: Path) -> dict[str, Any]:
     try:
-        return read_object(folder / JOB_FILE)
+        return read_object(folder / MODEL_FILE)
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{folder} has no {JOB_FILE}, which says what its state belongs to: an earlier version of med-duallora "
+            f"{folder} has no {MODEL_FILE}, which says what its state belongs to: an earlier version of med-duallora "
             "wrote it; a round of training or an evaluation with this one writes both"
         ) from error
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder / JOB_FILE} cannot be read: {error}") from error
+        raise ArtifactError(f"{folder / MODEL_FILE} cannot be read: {error}") from error
 
 
 def _of_file(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> SavedModel:

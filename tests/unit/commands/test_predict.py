@@ -78,9 +78,9 @@ def test_a_state_of_another_experiment_is_said(
     base: list[str], trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(trained.run, tmp_path / "other" / trained.run.name))
-    facts = json.loads((run / "job.json").read_text())
+    facts = json.loads((run / "model.json").read_text())
     facts["job"]["lora"]["rank_global"] += 1
-    (run / "job.json").write_text(json.dumps(facts))
+    (run / "model.json").write_text(json.dumps(facts))
     assert main([*base, "--model", str(run), "--scan", str(trained.subjects[0].ed_path.parent)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "state of another experiment, site or method" in line

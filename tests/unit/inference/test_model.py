@@ -54,7 +54,7 @@ def test_of_several_runs_the_one_saved_last_counts(trained: Trained, run: Path) 
     state = run / "state.safetensors"
     newer = (older / "state.safetensors").stat().st_mtime_ns + 10**9
     os.utime(state, ns=(newer, newer))
-    (older / "job.json").unlink()  # it is not looked at
+    (older / "model.json").unlink()  # it is not looked at
     assert load_model(run.parent, backbone_checkpoint=trained.checkpoint).saved.sha256 == model.saved.sha256
 
 
@@ -154,23 +154,23 @@ def _flip(run: Path) -> None:
 
 def _job(**changes: object) -> Callable[[Path], None]:
     def change(run: Path) -> None:
-        facts = json.loads((run / "job.json").read_text())
-        (run / "job.json").write_text(json.dumps({**facts, **changes}))
+        facts = json.loads((run / "model.json").read_text())
+        (run / "model.json").write_text(json.dumps({**facts, **changes}))
 
     return change
 
 
 def _other_experiment(run: Path) -> None:
-    facts = json.loads((run / "job.json").read_text())
+    facts = json.loads((run / "model.json").read_text())
     facts["job"]["experiment"] = "other"
-    (run / "job.json").write_text(json.dumps(facts))
+    (run / "model.json").write_text(json.dumps(facts))
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut state": (_cut("state.safetensors"), "state.safetensors cannot be used: the file is damaged"),
     "flipped bit": (_flip, "its bytes are not those that were written"),
-    "cut settings": (_cut("job.json"), "job.json cannot be read: it is not JSON"),
-    "no settings": (lambda run: (run / "job.json").unlink(), "has no job.json"),
+    "cut settings": (_cut("model.json"), "model.json cannot be read: it is not JSON"),
+    "no settings": (lambda run: (run / "model.json").unlink(), "has no model.json"),
     "no state": (lambda run: (run / "state.safetensors").unlink(), "has not finished a round"),
     "state of another site": (_job(site="philips"), "state of another experiment, site or method"),
     "state of another experiment": (_other_experiment, "state of another experiment, site or method"),
