@@ -111,6 +111,27 @@ def test_a_site_keeps_what_it_answered(site: str, result: Path, federation: Runn
     assert all(answer["metrics"] for answer in answers), "each was computed"
 
 
+def test_a_site_predicts_and_exports_with_the_state_that_the_job_left(
+    federation: RunningFederation, result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, manifest = load_adapter(result / "workspace" / "app_server" / "adapter_last.safetensors")
+    run_id = Lineage.from_list(manifest["lineage"]).run_id
+    config = federation.federation.kit(SITES[0]) / "local" / "med_duallora_site.json"
+    settings = json.loads(config.read_text())
+    (run,) = Path(settings["state_dir"]).glob(f"*/{run_id}")
+    model = ["--model", str(run), "--site-config", str(config)]
+    subjects = ["--data", settings["data_dir"], "--split", "test"]
+    assert main(["predict", *model, *subjects, "--out", str(tmp_path / "out"), "--page"]) == 0, capsys.readouterr().err
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    left = json.loads((run / "predictions.json").read_text())["predictions"]
+    evaluated = {row["subject"]: row["both"] for row in left}
+    assert {row["scan"]: row["probability"] for row in rows} == pytest.approx(evaluated, rel=0, abs=1e-6)
+    assert "Research use, not for diagnosis" in (tmp_path / "out" / "predictions.html").read_text()
+    export = ["export", "--monai-bundle", str(tmp_path / "bundle"), *model, "--stays-at-site"]
+    assert main(export) == 0, capsys.readouterr().err
+    assert (tmp_path / "bundle" / "models" / "model.safetensors").is_file()
+
+
 def test_tensorboard_comes_with_the_result(result: Path) -> None:
     runs = result / "workspace" / "app_server" / "tb_events"
     assert {path.name for path in runs.iterdir()} == {*SITES, "server"}
