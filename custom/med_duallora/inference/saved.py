@@ -123,6 +123,8 @@ def read_saved(path: Path) -> SavedModel:
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         why = LINK if path.is_symlink() else "it is damaged or not a safetensors file"
         raise ArtifactError(f"{path} cannot be used: {why}; {HINT}") from error
+    if not {FACTS, CHECKSUM} & set(metadata):
+        raise ArtifactError(f"{path} holds no trained model of a site, only tensors; {HINT}")
     return _of_file(path, metadata, tensors) if FACTS in metadata else _of_run(path)
 
 

@@ -5,11 +5,16 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.torch import save_file
 
+from med_duallora.backbone import BackboneConfig, build_classifier
 from med_duallora.cli import main
+from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.kept_calibration import KeptCounts, keep, read_kept
+from tests.unit.cohorts.dicomfiles import SPACING, cine
 from tests.unit.inference.conftest import Trained, scans, trained
 
 __all__ = ["scans", "trained"]
@@ -44,6 +49,47 @@ def test_a_raw_pair_and_what_cannot_be_one(base: list[str], scans: Path, capsys:
     assert "is one frame, but ED and ES are needed" in said.out
     assert "0 predicted, 1 refused" in said.out
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("scan", "sentence"),
+    [
+        (["long_axis.nii.gz", "--es", "long_axis_es.nii.gz"], "a heart needs 3 or more"),
+        (["ed.nii.gz"], "is one frame, but ED and ES are needed"),
+        (["nowhere.nii.gz"], "nowhere.nii.gz does not exist"),
+        (["empty.nii.gz", "--es", "es.nii.gz"], "ED has no contrast"),
+    ],
+)
+def test_what_is_not_a_short_axis_cine_is_refused_in_one_sentence(
+    scan: list[str], sentence: str, base: list[str], scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_nifti(scans / "long_axis_es.nii.gz", cine()[:, :, 2:3, 7], np.diag([*SPACING, 1.0]))
+    write_nifti(scans / "long_axis.nii.gz", cine()[:, :, 2:3, 2], np.diag([*SPACING, 1.0]))
+    files = [str(scans / word) if word.endswith(".gz") else word for word in scan]
+    assert main([*base, "--scan", *files]) == 2
+    said = capsys.readouterr()
+    (line,) = [line for line in said.out.splitlines() if ": refused: " in line]
+    assert sentence in line
+    assert "Traceback" not in said.err
+
+
+def test_another_backbone_and_what_is_not_a_state_are_refused_in_one_sentence(
+    base: list[str], trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.safetensors"
+    weights = build_classifier(BackboneConfig.preset("cinema-tiny"), seed=8).state_dict()
+    save_file({name: value.contiguous() for name, value in weights.items()}, other)
+    (tmp_path / "empty").mkdir()
+    cases = {
+        ("--backbone-checkpoint", str(other)): "the model was trained on the backbone checkpoint with the SHA-256",
+        ("--model", str(tmp_path / "empty")): "holds no saved state of a site",
+        ("--model", str(trained.checkpoint)): "holds no trained model of a site, only tensors",
+    }
+    for more, sentence in cases.items():
+        assert main([*base, *more, "--scan", str(trained.subjects[0].ed_path.parent)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert sentence in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_site_configuration_tells_the_backbone(base: list[str], trained: Trained, tmp_path: Path) -> None:
