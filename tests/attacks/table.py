@@ -417,6 +417,8 @@ def _elsewhere() -> Iterator[Row]:
         yield Row("command to a site", trick, f"refused and recorded: {refusal}")
     for trick in connections.FORGED:
         yield Row("message in another's name, by a member", trick, "the server neither hears it nor passes it on")
+    for trick in connections.COMMANDS:
+        yield Row("message to the server", f"a command by a member: {trick}", "neither heard nor passed on")
     for trick in connections.INVITATIONS:
         yield Row("message to the server", trick, "it connects to no address that a message names")
     for trick, _ in messages.INJECTED:

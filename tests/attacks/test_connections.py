@@ -12,12 +12,14 @@ from nvflare.fuel.f3.cellnet.defs import CellChannel, MessageHeaderKey
 from nvflare.fuel.f3.endpoint import Endpoint
 from nvflare.fuel.f3.message import Message
 from nvflare.fuel.f3.stats_pool import StatsPoolManager
+from nvflare.fuel.f3.streaming.stream_const import STREAM_CHANNEL, StreamHeaderKey
 
 from med_duallora.flare.local.processes import free_port
 from med_duallora.flare.wire.connections import ConnectionGuard
 from med_duallora.site_kit.wanted import CONNECTION_GUARD
 
 SERVER, MEMBER = "server", "ge"
+CHANNEL, TOPIC = MessageHeaderKey.CHANNEL, MessageHeaderKey.TOPIC
 JOB = "0b9a2c1e-5f0d-4c1b-9a77-2f3e4d5c6b7a"
 FORGED = {
     "a request as the server": ("server", MEMBER, MessageType.REQ),
@@ -30,6 +32,47 @@ FORGED = {
     "an answer as another member": ("siemens", MEMBER, MessageType.REPLY),
     "a returned message as the server": ("server", MEMBER, MessageType.RETURN),
 }
+COMMANDS: dict[str, dict[str, str]] = {
+    **{
+        f"{topic!r} to the server's process of a job": {CHANNEL: CellChannel.SERVER_COMMAND, TOPIC: topic}
+        for topic in (
+            "abort",
+            "handle_dead_job",
+            "show_stats",
+            "show_errors",
+            "configure_job_log",
+            "server_state",
+            "new",
+        )
+    },
+    **{
+        f"{topic!r}, as one of the server's processes asks": {CHANNEL: CellChannel.SERVER_PARENT_LISTENER, TOPIC: topic}
+        for topic in ("get_clients", "update_run_status", "heartbeat")
+    },
+    **{
+        f"{topic!r} to FLARE's network agent": {CHANNEL: "_net_manager", TOPIC: topic}
+        for topic in ("stop", "change_root", "config_vars")
+    },
+    "'abort' as a stream": {
+        CHANNEL: STREAM_CHANNEL,
+        TOPIC: "",
+        StreamHeaderKey.CHANNEL: CellChannel.SERVER_COMMAND,
+        StreamHeaderKey.TOPIC: "abort",
+    },
+    "'abort', as if it were part of a stream for another": {
+        CHANNEL: CellChannel.SERVER_COMMAND,
+        TOPIC: "abort",
+        StreamHeaderKey.CHANNEL: CellChannel.SERVER_COMMAND,
+        StreamHeaderKey.TOPIC: "get_task",
+    },
+}
+ASKED = [
+    (CellChannel.SERVER_COMMAND, "get_task"),
+    (CellChannel.SERVER_COMMAND, "submit_update"),
+    (CellChannel.SERVER_MAIN, "heart_beat"),
+    (CellChannel.AUX_COMMUNICATION, "fed.event"),
+    (CellChannel.HCI, "command"),
+]
 HONEST = [(MEMBER, MEMBER), (f"{MEMBER}.{JOB}", MEMBER), (f"{MEMBER}.{JOB}", f"{MEMBER}.{JOB}"), (SERVER, SERVER)]
 INVITATIONS = {
     "an answer with an address to connect to": MessageType.REPLY,
@@ -61,15 +104,16 @@ class Cell:
         if guard:
             guard.handle_event(EventType.SYSTEM_BOOTSTRAP, FLContextManager(Engine(self.core), name).new_context())
 
-    def receive(self, origin: str, neighbour: str, kind: str, to: str = "", url: str = "") -> None:
+    def receive(self, origin: str, neighbour: str, kind: str, to: str = "", url: str = "", **more: str) -> None:
         headers = {
             MessageHeaderKey.MSG_TYPE: kind,
             MessageHeaderKey.ORIGIN: origin,
             MessageHeaderKey.FROM_CELL: "another",
             MessageHeaderKey.DESTINATION: to or self.core.get_fqcn(),
-            MessageHeaderKey.CHANNEL: CellChannel.CLIENT_MAIN,
-            MessageHeaderKey.TOPIC: "admin",
+            CHANNEL: CellChannel.CLIENT_MAIN,
+            TOPIC: "admin",
             **({MessageHeaderKey.CONN_URL: url} if url else {}),
+            **more,
         }
         self.core._process_received_msg(Endpoint(neighbour), None, Message(headers, None))
 
@@ -85,6 +129,23 @@ def test_the_server_neither_hears_nor_passes_on_a_message_in_anothers_name(trick
     origin, neighbour, kind = FORGED[trick]
     guarded.receive(origin, neighbour, kind, to)
     assert guarded.heard == []
+
+
+@pytest.mark.parametrize("to", [SERVER, f"{SERVER}.{JOB}"])
+@pytest.mark.parametrize("trick", COMMANDS)
+def test_members_do_not_command_the_server(trick: str, to: str, guarded: Cell):
+    guarded.receive(f"{MEMBER}.{JOB}", MEMBER, MessageType.REQ, to, **COMMANDS[trick])
+    assert guarded.heard == []
+    guarded.receive(f"{SERVER}.{JOB}", f"{SERVER}.{JOB}", MessageType.REQ, to, **COMMANDS[trick])
+    assert guarded.heard == [f"{SERVER}.{JOB}"], "its own processes do"
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_they_ask_for_tasks_and_answer_them(name: tuple[str, str], guarded: Cell):
+    guarded.receive(
+        f"{MEMBER}.{JOB}", MEMBER, MessageType.REQ, SERVER, **dict(zip((CHANNEL, TOPIC), name, strict=True))
+    )
+    assert guarded.heard == [f"{MEMBER}.{JOB}"]
 
 
 @pytest.mark.parametrize(("origin", "neighbour"), HONEST)

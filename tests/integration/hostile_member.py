@@ -1,7 +1,8 @@
 """A member of the federation with its own kit and code of its own: what it can send, and what it then hears.
 
 ``python hostile_member.py KIT PORT VICTIM``: connects with the certificate of KIT and prints, as JSON, whether it
-learnt what FLARE's server proves itself with, and whom it heard on a listener that calls itself the server.
+learnt what FLARE's server proves itself with, what it was told, and whom it heard on a listener that calls itself the
+server.
 """
 
 import json
@@ -93,6 +94,15 @@ def send(cell: Cell, victim: str, proofs: dict[str, Any], payload: Any, **header
     core._send_to_endpoint(core.agents["server"].endpoint, message)
 
 
+def told(cell: Cell, proofs: dict[str, Any]) -> str:
+    """Return the server's code for what only its own processes should ask: who takes part, and with which token."""
+    question = new_cell_message({**proofs, CellMessageHeaderKeys.JOB_ID: "x"}, {})
+    reply = cell.send_request(
+        CellChannel.SERVER_PARENT_LISTENER, "get_clients", "server", question, PATIENCE_S, optional=True
+    )
+    return str(reply.get_header(Key.RETURN_CODE))
+
+
 def attack(kit: Path, port: int, victim: str) -> dict[str, Any]:
     nvflare_fobs_initialize()
     cell, listener = member(kit, port), Listener()
@@ -108,7 +118,7 @@ def attack(kit: Path, port: int, victim: str) -> dict[str, Any]:
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end and not listener.heard:
         time.sleep(0.1)
-    return {"learnt": all(proofs.values()), "heard": sorted(set(listener.heard))}
+    return {"learnt": all(proofs.values()), "told": told(cell, proofs), "heard": sorted(set(listener.heard))}
 
 
 if __name__ == "__main__":

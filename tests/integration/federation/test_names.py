@@ -23,6 +23,7 @@ def test_a_member_cannot_speak_as_the_server_nor_turn_a_site_s_messages_to_itsel
     assert code == 0, said
     found = json.loads(said.splitlines()[-1])
     assert found["learnt"], "FLARE's server tells everybody what it proves itself with"
+    assert found["told"] == "timeout", "the server answered as to one of its own processes"
     assert found["heard"] == [], "the site spoke to a listener of the attacker"
     ledger = ledger_of(federation, victim)
     lines = ledger.read_text().splitlines() if ledger.exists() else []

@@ -2,8 +2,9 @@
 
 FLARE 2.9 binds the name of a connection to its certificate, but takes from a message itself whose message it is. The
 server proves itself with a token that is in every message that it sends, so every member can send one on as the
-server's. And whoever receives a message with an address in it connects to that address, without TLS, and sends half of
-its messages for the server there if the other end calls itself the server.
+server's. Whoever receives a message with an address in it connects to that address, without TLS, and sends half of its
+messages for the server there if the other end calls itself the server. And the server's processes do what any member
+asks as if they had asked each other: end a job, change its log, stop.
 
 FLARE loads ``ConnectionGuard`` from local/resources.json into the server's processes; at a site the message gate does
 the same.
@@ -16,13 +17,19 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.fl_exception import UnsafeComponentError
-from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, MessagePropKey
+from nvflare.fuel.f3.cellnet.defs import CellChannel, MessageHeaderKey, MessagePropKey
 from nvflare.fuel.f3.cellnet.defs import ReturnCode as CellReturnCode
 from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from nvflare.fuel.f3.cellnet.utils import make_reply as make_cell_reply
 from nvflare.fuel.f3.message import Message as CellMessage
+from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
+from nvflare.private.fed.server.server_commands import ServerCommands
 
 MARK = "med_duallora_connections"
+NETWORK_AGENT = "_net_manager"
+"""FLARE's channel that stops cells, changes their settings and reports on the process."""
+CLOSED_CHANNELS = frozenset({NETWORK_AGENT, CellChannel.SERVER_PARENT_LISTENER})
+"""Of the server's own processes."""
 
 
 class ConnectionGuard(FLComponent):
@@ -49,10 +56,13 @@ class ConnectionGuard(FLComponent):
                 core.add_incoming_filter("*", "*", self.incoming)
 
     def incoming(self, message: CellMessage) -> CellMessage | None:
-        """Stop a message whose origin is not of the family at the other end of its connection; also an answer."""
-        if speaks_for_itself(message):
+        """Stop a message whose origin does not fit its connection, and a member's command."""
+        if not speaks_for_itself(message):
+            self._count("its origin does not fit the connection that it came over")
+        elif commands_the_server(message):
+            self._count("a member commands the server")
+        else:
             return None
-        self._count("its origin does not fit the connection that it came over")
         return make_cell_reply(CellReturnCode.UNAUTHENTICATED, "refused by the server")
 
     def _count(self, reason: str) -> None:
@@ -64,9 +74,32 @@ class ConnectionGuard(FLComponent):
 
 def speaks_for_itself(message: CellMessage) -> bool:
     """Return whether a message comes from the member, or a process of it, whose connection it came over."""
-    origin = str(message.get_header(MessageHeaderKey.ORIGIN, ""))
-    neighbour = str(getattr(message.get_prop(MessagePropKey.ENDPOINT), "name", ""))
-    return bool(neighbour) and origin.partition(".")[0] == neighbour.partition(".")[0]
+    neighbour = _family(getattr(message.get_prop(MessagePropKey.ENDPOINT), "name", ""))
+    return bool(neighbour) and _family(message.get_header(MessageHeaderKey.ORIGIN)) == neighbour
+
+
+def commands_the_server(message: CellMessage) -> bool:
+    """Return whether a member asks the server, or its process of a job, for what only these ask of each other."""
+    header = message.get_header
+    if _family(header(MessageHeaderKey.ORIGIN)) == FQCN.ROOT_SERVER:
+        return False
+    to_server = _family(header(MessageHeaderKey.DESTINATION)) == FQCN.ROOT_SERVER
+    # FLARE delivers by the first name unless it really is a stream, and the sender writes both
+    names = (
+        (header(MessageHeaderKey.CHANNEL), header(MessageHeaderKey.TOPIC)),
+        (header(StreamHeaderKey.CHANNEL), header(StreamHeaderKey.TOPIC)),
+    )
+    return to_server and any(_is_command(*name) for name in names)
+
+
+def _is_command(channel: object, topic: object) -> bool:
+    if channel == CellChannel.SERVER_COMMAND:
+        return topic not in ServerCommands.client_request_commands_names
+    return channel in CLOSED_CHANNELS
+
+
+def _family(cell: object) -> str:
+    return str(cell or "").partition(".")[0]
 
 
 def close_invitations(core: Any, tell: Callable[[str], None]) -> None:
