@@ -75,8 +75,10 @@ def app(tmp_path: Path) -> Path:
     return folder
 
 
-def configurator(app: Path, kind: type[FedJsonConfigurator] = ClientJsonConfigurator) -> FedJsonConfigurator:
-    """What the job process makes of a deployed job, up to the components."""
+def configurator(
+    app: Path, kind: type[FedJsonConfigurator] = ClientJsonConfigurator, folder: str = "config"
+) -> FedJsonConfigurator:
+    """What the job process makes of a deployed job, up to the components; ``folder`` as the kit's start script says."""
     workspace = app.parent.parent
     for part in ("startup", "local"):
         (workspace / part).mkdir(exist_ok=True)
@@ -85,13 +87,15 @@ def configurator(app: Path, kind: type[FedJsonConfigurator] = ClientJsonConfigur
     )
     name = "config_fed_client.json" if kind is ClientJsonConfigurator else "config_fed_server.json"
     site = Workspace(str(workspace), "siemens")
-    found = kind(site, str(app / "config" / name), args, str(app), ["secure_train=True"])
+    found = kind(site, str(app / folder / name), args, str(app), ["secure_train=True"])
     assert isinstance(found, FedJsonConfigurator)
     return found
 
 
-def built(app: Path, kind: type[FedJsonConfigurator] = ClientJsonConfigurator) -> FedJsonConfigurator:
-    found = configurator(app, kind)
+def built(
+    app: Path, kind: type[FedJsonConfigurator] = ClientJsonConfigurator, folder: str = "config"
+) -> FedJsonConfigurator:
+    found = configurator(app, kind, folder)
     found.configure()
     return found
 
@@ -164,6 +168,18 @@ def test_an_honest_job_is_deployed_and_built_as_before(app: Path) -> None:
         (folder / ".__nvfl_submitter.crt").write_text("x")
     assert deployed(app) == deployed(app, "server") == ""
     assert settings_of(built(app)) == settings_of(built(app, ServerJsonConfigurator)) == JobConfig()
+
+
+@pytest.mark.parametrize("kind", [ClientJsonConfigurator, ServerJsonConfigurator])
+def test_a_kit_that_names_no_folder_builds_the_same(kind: type[FedJsonConfigurator], app: Path) -> None:
+    """``nvflare package`` makes such kits; FLARE then takes the first file of that name below the app."""
+    LiteralGuard()
+    assert settings_of(built(app, kind, folder="")) == JobConfig()
+    (app / "also").mkdir()
+    for name in ("config_fed_client.json", "config_fed_server.json"):
+        shutil.copy(app / "config" / name, app / "also" / name)
+    with pytest.raises(ConfigError, match="none of the files of a job"):
+        configurator(app, kind, folder="")
 
 
 def test_the_manifest_of_a_carried_adapter_is_literal_as_well(app: Path) -> None:

@@ -23,7 +23,8 @@ Write a trained model, or one prediction, for another tool. Each form has its ow
 
 What is made of --model holds what never leaves the site: its local adapter, its head and the head's statistics. It is
 written only with --stays-at-site, by which you say that the file stays at the site, or where policy.model_leaves of
-the site configuration allows it; the site's ledger gets a line either way.
+the site configuration allows it; the site's ledger gets a line either way. A model below a release floor of the site
+configuration is written only with --ungated, and its card says so.
 
 Research use only, not for diagnosis.
 """
@@ -51,6 +52,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--site-config", type=Path, metavar="FILE", help="the site's configuration: policy, ledger, backbone"
     )
     sources.add_argument("--stays-at-site", action="store_true", help="the file of the site's own model stays here")
+    sources.add_argument("--ungated", action="store_true", help="export the site's model although it is not released")
     sources.add_argument(
         "--backbone-checkpoint", type=Path, metavar="FILE", help="instead of that of the site configuration"
     )
@@ -189,7 +191,14 @@ def _site_model(options: argparse.Namespace) -> "tuple[TrainedModel, SiteConfig]
 
     config = SiteConfig.from_file(options.site_config)
     checkpoint = options.backbone_checkpoint or config.backbone_checkpoint
-    return load_model(options.model, backbone_checkpoint=checkpoint, device="cpu"), config
+    model = load_model(options.model, backbone_checkpoint=checkpoint, device="cpu")
+    model.saved = model.saved.under(config.release)
+    gate = model.saved.gate
+    if not (gate.passed or options.ungated):
+        raise InputError(gate.sentence)
+    if not gate.passed:
+        print(f"This model is not released. {gate.sentence}")
+    return model, config
 
 
 def _permit(model: "TrainedModel", config: "SiteConfig", form: str, options: argparse.Namespace) -> None:
@@ -203,9 +212,9 @@ def _site_card(model: "TrainedModel") -> dict[str, Any]:
 
     saved = model.saved
     facts = {"experiment": saved.job.experiment, "round": saved.state.round_index, "sites": [saved.site]}
-    return card_of(
-        {"job": saved.job.to_dict(), **facts, "backbone_sha256": saved.backbone_sha256, "sha256": saved.sha256}
-    )
+    hashes = {"backbone_sha256": saved.backbone_sha256, "sha256": saved.sha256}
+    card = card_of({"job": saved.job.to_dict(), **facts, **hashes})
+    return {**card, "limits": [saved.gate.sentence, *card["limits"]]}
 
 
 def _job_of(manifest: dict[str, Any], adapter: Path) -> dict[str, Any]:

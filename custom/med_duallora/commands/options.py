@@ -3,6 +3,10 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from med_duallora.settings.release import ReleaseFloors
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
@@ -30,6 +34,25 @@ def above_zero(high: float) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def add_floor_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--min-sensitivity``, ``--min-specificity`` and ``--min-balanced-accuracy``, see ``ReleaseFloors``."""
+    for score in ("sensitivity", "specificity", "balanced accuracy"):
+        parser.add_argument(
+            f"--min-{score.replace(' ', '-')}",
+            type=above_zero(1),
+            metavar="FLOOR",
+            help=f"release gate: lowest {score} that is enough, such as 0.6; a site's own floor holds as well",
+        )
+
+
+def floors_of(options: argparse.Namespace) -> "ReleaseFloors":
+    """Return the floors of ``add_floor_arguments``; those that were not given ask for nothing."""
+    from med_duallora.settings.release import ReleaseFloors
+
+    names = ("min_sensitivity", "min_specificity", "min_balanced_accuracy")
+    return ReleaseFloors(**{name: getattr(options, name) or 0.0 for name in names})
 
 
 def add_resume_argument(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from med_duallora.commands.options import add_floor_arguments, floors_of
 from med_duallora.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ as `med-duallora prepare` does. OUT/predictions.csv and OUT/predictions.json, re
 
 A second start goes on: a scan whose files have not changed is not predicted again.
 
+A model that does not pass its site's release gate, was never evaluated there or was trained on since says so and
+predicts only with --ungated.
+
 Research use only, not for diagnosis.
 """
 
@@ -26,6 +30,7 @@ EPILOG = """\
 Exit codes: 0 done, 1 failed, 2 bad input, also where one of the scans could not be read or prepared; the others are
 predicted all the same.
 """
+PAGE_FILE = "predictions.html"
 MANY = 20
 """Scans, above which the terminal shows only those that could not be predicted; the files hold all."""
 
@@ -57,7 +62,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "repeatable",
     )
     scans.add_argument("--es", type=Path, metavar="FILE", help="NIfTI file of ES, where --scan is one of ED")
-    scans.add_argument("--data", type=Path, metavar="COHORT", help="all subjects of a prepared cohort")
+    scans.add_argument("--data", type=Path, metavar="DIR", help="a prepared cohort: all of its subjects")
     scans.add_argument("--split", choices=("train", "val", "test"), help="of the cohort: only this split")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
     parser.add_argument(
@@ -72,6 +77,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="FILE",
         help="the backbone that the model was trained on (default: that of --site-config, else the shipped one)",
     )
+    parser.add_argument("--ungated", action="store_true", help="predict although the model is not released")
+    add_floor_arguments(parser)
+    parser.add_argument(
+        "--page",
+        action="store_true",
+        help="also write OUT/predictions.html: pictures of the first scans, and how the probability changes when parts "
+        "of them are blanked, which takes 37 predictions each",
+    )
     parser.add_argument("--fresh", action="store_true", help="replace the results that are there")
     parser.set_defaults(run=run)
 
@@ -82,11 +95,18 @@ def run(options: argparse.Namespace) -> int:
 
     sources = _sources(options)
     model = _model(options)
+    gate = model.saved.gate
+    if not (gate.passed or options.ungated):
+        raise InputError(gate.sentence)
     outcome = predict_batch(model, sources, options.out, options.fresh)
     print("\n".join(_lines(outcome)))
     n_done = len(outcome.rows) - len(outcome.refused)
     earlier = f" ({outcome.n_earlier} of them earlier)" if outcome.n_earlier else ""
     print(f"{n_done} predicted{earlier}, {len(outcome.refused)} refused: {options.out / CSV_FILE}")
+    if options.page and n_done:
+        print(f"page (with images of the scans; keep it at the site): {_page(options.out, model, sources, outcome)}")
+    if not gate.passed:
+        print(f"This model is not released. {gate.sentence}")
     print("Research use only, not for diagnosis.")
     return InputError.exit_code if outcome.refused else 0
 
@@ -116,12 +136,26 @@ def _model(options: argparse.Namespace) -> "TrainedModel":
     from med_duallora.settings.config import SiteConfig
     from med_duallora.support.devices import use_threads
 
-    checkpoint, device = options.backbone_checkpoint, "auto"
+    checkpoint, device, floors = options.backbone_checkpoint, "auto", floors_of(options)
     if options.site_config is not None:
         config = SiteConfig.from_file(options.site_config)
         checkpoint, device = checkpoint or config.backbone_checkpoint, config.device
+        floors = floors.raised(config.release)
         use_threads(config.n_threads)
-    return load_model(options.model, backbone_checkpoint=checkpoint, device=device)
+    model = load_model(options.model, backbone_checkpoint=checkpoint, device=device)
+    model.saved = model.saved.under(floors)
+    return model
+
+
+def _page(out: Path, model: "TrainedModel", sources: "list[ScanSource]", outcome: "Outcome") -> Path:
+    """Write the page of predictions, readable by this account alone, and return its path."""
+    from med_duallora.report.html import to_html
+    from med_duallora.report.predicted import page_of
+    from med_duallora.support.files import write_text
+
+    target = out / PAGE_FILE
+    write_text(target, to_html(page_of(model, sources, outcome.rows)), 0o600)
+    return target
 
 
 def _lines(outcome: "Outcome") -> list[str]:

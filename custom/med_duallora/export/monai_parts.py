@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from med_duallora.backbone import BackboneConfig, CineMAClassifier, load_classifier
 from med_duallora.backbone.inputs import to_input
 from med_duallora.errors import InputError
-from med_duallora.inference.decision import Calibration
+from med_duallora.inference.decision import decision
 from med_duallora.inference.scan import ScanSource
 from med_duallora.server.artifact import INTENDED_USE
 from med_duallora.support.files import write_json
@@ -87,7 +87,7 @@ class Evaluator:
         self.network = network
         self.inferer = inferer
         self.postprocessing = postprocessing
-        self.calibration = Calibration(threshold)
+        self.threshold = threshold
         self.device = device
         self.output_file = Path(output_file)
 
@@ -107,7 +107,7 @@ class Evaluator:
         return {
             "scan": item["name"],
             "probability": probability,
-            "threshold": self.calibration.threshold,
-            "decision": self.calibration.decision(probability),
+            "threshold": self.threshold,
+            "decision": decision(probability, self.threshold),
             "remarks": item["remarks"],
         }

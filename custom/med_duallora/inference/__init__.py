@@ -1,1 +1,1 @@
-"""What a trained model is used for at a site: predictions of new scans, with what speaks against trusting them."""
+"""A trained model in use: what it says of a scan, whether it was released, and what speaks against trusting it."""

@@ -23,11 +23,11 @@ from med_duallora.support.progress import track
 
 JSON_FILE, CSV_FILE = "predictions.json", "predictions.csv"
 COLUMNS = (
-    *("scan", "probability", "threshold", "decision", "farther_than", "against_trust", "remarks", "refused"),
-    *("source", "source_es"),
+    *("scan", "probability", "calibrated", "threshold", "decision", "farther_than", "against_trust", "remarks"),
+    *("refused", "source", "source_es"),
 )
 VALUES = (
-    *("probability", "threshold", "decision", "distance", "farther_than"),
+    *("probability", "calibrated", "threshold", "decision", "distance", "farther_than"),
     *("n_slices", "spacing", "crop_centre", "crop_confidence", "crop_window"),
 )
 """What a row holds besides; null where a scan was refused, or nothing tells it."""
@@ -88,6 +88,7 @@ def row_of(source: ScanSource, digest: str, prediction: Prediction) -> Row:
     return {
         **_origin(source, digest),
         "probability": prediction.probability,
+        "calibrated": prediction.calibrated,
         "threshold": prediction.threshold,
         "decision": prediction.decision,
         "distance": distance.value if distance else None,

@@ -8,6 +8,7 @@ It predicts what the evaluation at the end of its training would have said of th
 not for diagnosis.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from med_duallora.backbone import checkpoint_sha256, packaged_checkpoint
 from med_duallora.errors import ArtifactError, CheckpointError
+from med_duallora.inference.decision import decision
 from med_duallora.inference.saved import SavedModel, read_saved
 from med_duallora.inference.scan import Scan, ScanSource
 from med_duallora.inference.trust import Distance, against_trust, distance_of
@@ -30,6 +32,7 @@ class Prediction:
     Args:
         scan: what it was shown; ``mid_slices`` and ``crop_window`` are there for a picture.
         probability: of disease, 0 to 1.
+        calibrated: the probability after the site's calibration, on which 0.8 means four of five.
         threshold: from this probability on it is disease.
         decision: ``disease`` or ``normal``.
         distance: how far the scan lies from the training subjects; None where nothing tells it.
@@ -38,6 +41,7 @@ class Prediction:
 
     scan: Scan
     probability: float
+    calibrated: float
     threshold: float
     decision: str
     distance: Distance | None
@@ -108,11 +112,16 @@ class TrainedModel:
         return Prediction(
             scan=scan,
             probability=probability,
+            calibrated=float(calibration.calibrated(probability)),
             threshold=calibration.threshold,
-            decision=calibration.decision(probability),
+            decision=decision(probability, calibration.threshold),
             distance=distance,
             against_trust=against_trust(scan, reference, distance),
         )
+
+    def chances(self, volumes: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the probabilities of disease (n,) of volumes as ``Scan`` holds them, for ``occlusion``."""
+        return predict_volumes(self.network, self.source, volumes, self.saved.job.train)[0]
 
 
 def load_model(

@@ -6,7 +6,7 @@ Both are of one site, local adapter and head included, so both stay at that site
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from safetensors.numpy import save_file
 from med_duallora import __version__
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import ArtifactError, ConfigError, StateError, shown
-from med_duallora.inference.decision import Calibration, kept_calibration
+from med_duallora.inference.gate import Gate, gate_of_kept
 from med_duallora.settings.config import JobConfig
+from med_duallora.settings.release import ReleaseFloors
+from med_duallora.site.calibration import Calibration
+from med_duallora.site.kept_calibration import KeptCalibration, read_kept
 from med_duallora.site.model import identity_of
-from med_duallora.site.state import JOB_FILE, STATE_FILE, SiteState, read_state
+from med_duallora.site.state import MODEL_FILE, STATE_FILE, SiteState, read_state
 from med_duallora.support.digest import content_digest
 from med_duallora.support.files import atomic_path, parsed_object, read_object
 from med_duallora.support.private import LINK, open_own
@@ -47,7 +50,8 @@ class SavedModel:
         lineage: of the run that trained it.
         state: both adapters, the head, its statistics and those of the training subjects.
         program: version of med-duallora that wrote it.
-        calibration: what the site fitted to its validation subjects, see ``decision``.
+        evaluation: what the last evaluation at the site left; None: there was none.
+        is_evaluated: whether it is this state that was evaluated.
     """
 
     site: str
@@ -56,12 +60,27 @@ class SavedModel:
     lineage: Lineage
     state: SiteState
     program: str = __version__
-    calibration: Calibration = field(default_factory=Calibration)
+    evaluation: KeptCalibration | None = None
+    is_evaluated: bool = False
+
+    @property
+    def calibration(self) -> Calibration:
+        """Return what the site fitted for this state; where it fitted nothing, 0.5 decides and nothing is changed."""
+        return self.evaluation.calibration if self.evaluation and self.is_evaluated else Calibration()
+
+    @property
+    def gate(self) -> Gate:
+        """Return whether the model is released at its site."""
+        return gate_of_kept(self.evaluation, self.is_evaluated)
+
+    def under(self, floors: ReleaseFloors) -> "SavedModel":
+        """Return the same model under further floors of its release gate."""
+        return replace(self, evaluation=self.evaluation.under(floors)) if self.evaluation else self
 
     @property
     def sha256(self) -> str:
         """Return the digest of everything that decides a prediction."""
-        facts = {"job": self.job.to_dict(), "backbone": self.backbone_sha256, **self.calibration.to_dict()}
+        facts = {"job": self.job.to_dict(), "backbone": self.backbone_sha256, **self._fitted()}
         return content_digest(_tensors(self.state), facts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,8 +94,13 @@ class SavedModel:
             "run": self.lineage.run_id,
             "round": self.state.round_index + 1,
             "sha256": self.sha256,
-            **self.calibration.to_dict(),
+            **self._fitted(),
+            "released": self.gate.passed,
+            "gate": self.gate.sentence,
         }
+
+    def _fitted(self) -> dict[str, float]:
+        return {"threshold": self.calibration.threshold, "temperature": self.calibration.temperature}
 
 
 def read_saved(path: Path) -> SavedModel:
@@ -117,7 +141,7 @@ def save_model(saved: SavedModel, target: Path) -> Path:
         "lineage": saved.lineage.to_list(),
         "round": saved.state.round_index,
         "cohort": saved.state.cohort,
-        "calibration": saved.calibration.to_dict(),
+        "evaluation": saved.evaluation.to_dict() if saved.evaluation and saved.is_evaluated else None,
         "versions": {
             "med_duallora": saved.program,
             "python": platform.python_version(),
@@ -139,7 +163,7 @@ def _tensors(state: SiteState) -> dict[str, np.ndarray]:
 
 def _run_folder(folder: Path) -> Path:
     """Return the run whose state was saved last, in the folder of a run or of an experiment."""
-    if (folder / JOB_FILE).exists() or (folder / STATE_FILE).exists():
+    if (folder / MODEL_FILE).exists() or (folder / STATE_FILE).exists():
         return folder
     runs = [found.parent for found in folder.glob(f"*/{STATE_FILE}")]
     if runs:
@@ -158,27 +182,28 @@ def _of_run(path: Path) -> SavedModel:
     except StateError as error:
         raise ArtifactError(f"{path} cannot be used: {error}") from error
     facts = _job_beside(folder)
-    job, lineage = _read_facts(facts, folder / JOB_FILE)
+    job, lineage = _read_facts(facts, folder / MODEL_FILE)
     site = str(facts.get("site"))
     if owner.identity != identity_of(site, job):
         raise ArtifactError(
-            f"{path} is a state of another experiment, site or method than the {JOB_FILE} beside it describes: put "
+            f"{path} is a state of another experiment, site or method than the {MODEL_FILE} beside it describes: put "
             "the state back into the folder that it is from"
         )
     program = str(facts.get("med_duallora", ""))
-    return SavedModel(site, job, owner.backbone, lineage, state, program, kept_calibration(folder))
+    kept = read_kept(folder)
+    return SavedModel(site, job, owner.backbone, lineage, state, program, kept, kept is not None and kept.is_of(path))
 
 
 def _job_beside(folder: Path) -> dict[str, Any]:
     try:
-        return read_object(folder / JOB_FILE)
+        return read_object(folder / MODEL_FILE)
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{folder} has no {JOB_FILE}, which says what its state belongs to: an earlier version of med-duallora "
+            f"{folder} has no {MODEL_FILE}, which says what its state belongs to: an earlier version of med-duallora "
             "wrote it; a round of training or an evaluation with this one writes both"
         ) from error
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder / JOB_FILE} cannot be read: {error}") from error
+        raise ArtifactError(f"{folder / MODEL_FILE} cannot be read: {error}") from error
 
 
 def _of_file(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> SavedModel:
@@ -195,12 +220,21 @@ def _of_file(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, np.n
             f"{facts.get('model_version')!r}, this one reads {MODEL_VERSION!r}): use the version that wrote it"
         )
     job, lineage = _read_facts(facts, path)
-    calibration = Calibration.from_dict(_of_type(facts, "calibration", dict, path), str(path))
+    kept = _evaluation(facts, path)
     names = {name: _of_type(facts, name, str, path) for name in ("site", "backbone_sha256", "cohort")}
     parts = {part: _under(f"{part}/", tensors) for part in PARTS}
     state = SiteState(_of_type(facts, "round", int, path), moments={}, cohort=names["cohort"], **parts)
     program = str(_of_type(facts, "versions", dict, path).get("med_duallora"))
-    return SavedModel(names["site"], job, names["backbone_sha256"], lineage, state, program, calibration)
+    return SavedModel(names["site"], job, names["backbone_sha256"], lineage, state, program, kept, kept is not None)
+
+
+def _evaluation(facts: Mapping[str, Any], path: Path) -> KeptCalibration | None:
+    if facts.get("evaluation") is None:
+        return None
+    try:
+        return KeptCalibration.from_dict(_of_type(facts, "evaluation", dict, path))
+    except ConfigError as error:
+        raise ArtifactError(f"model file {path} is damaged: evaluation: {error}") from error
 
 
 def _of_type(facts: Mapping[str, Any], name: str, kind: type, path: Path) -> Any:

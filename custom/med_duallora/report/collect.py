@@ -13,6 +13,7 @@ from med_duallora.server.artifact import load_adapter
 from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE, JOB_FILE, ROUNDS_FILE
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.kinds import is_finite_number
+from med_duallora.site.kept_calibration import CALIBRATION_FILE
 from med_duallora.support.files import parsed_object, sha256_of_file
 
 
@@ -49,11 +50,17 @@ def find_server_directory(directory: Path) -> Path:
     if not found:
         raise ArtifactError(
             f"no run below {directory}: no folder there holds both {JOB_FILE} and {ROUNDS_FILE}; a job that ended "
-            "before its first round was averaged leaves none"
+            f"before its first round was averaged leaves none{_sites_below(directory)}"
         )
     if len(found) > 1:
         raise ArtifactError(f"{len(found)} runs below {directory}; choose one: {', '.join(map(str, found))}")
     return found[0]
+
+
+def _sites_below(directory: Path) -> str:
+    """Return what to say where a site's folder was meant."""
+    runs = [str(path.parent) for path in sorted(directory.rglob(CALIBRATION_FILE))]
+    return f". For the page of a site, give its run folder: {' or '.join(runs[:4])}" if runs else ""
 
 
 def _job(path: Path) -> JobConfig:

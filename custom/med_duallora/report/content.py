@@ -7,8 +7,10 @@ from med_duallora.measures import SCORES
 from med_duallora.report import drawing, plots, tables
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
 from med_duallora.report.finished import Run
+from med_duallora.report.release import RunGate, gate_of_run, release_blocks
 from med_duallora.report.summary import by_site, macro, macro_interval
 from med_duallora.settings.config import JobConfig
+from med_duallora.settings.release import ReleaseFloors
 
 NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis."
 SYNTHETIC = "Synthetic phantoms: no number here says anything about patients."
@@ -32,14 +34,14 @@ SUMMARIES = (
 )  # fmt: skip
 
 
-def build(run: Run) -> Document:
-    """Return the report of a run."""
+def build(run: Run, floors: ReleaseFloors | None = None) -> Document:
+    """Return the report of a run; with the section of the release gate where a floor asks for something."""
     return Document(
         title="Med-DualLoRA: report of a federated run",
         banner=banner(run.origin),
         headline=headline(run),
         key_numbers=_key_numbers(run),
-        sections=_sections(run),
+        sections=_sections(run, gate_of_run(run.evaluation, floors or ReleaseFloors())),
     )
 
 
@@ -99,7 +101,7 @@ def _run_label(run: Run) -> str:
     return f"for {rounds} at {sites}{begun}"
 
 
-def _sections(run: Run) -> list[Section]:
+def _sections(run: Run, gate: RunGate | None) -> list[Section]:
     plot = plots.pictures(run)
     accuracy, *other_scores = tables.result_tables(run)
     others = ", ".join([score.heading for score in SCORES.values() if score.in_report][1:])
@@ -107,6 +109,7 @@ def _sections(run: Run) -> list[Section]:
     curves = [*(plot[curve.picture] for _, curve in plots.curves()), plot["residual"]]
     return [
         Section("Result", [Paragraph(_coarseness(run)), plot["variants"], accuracy, intervals, *_failures(run)]),
+        *([Section("Release gate", release_blocks(gate))] if gate else []),
         Section(others[0].upper() + others[1:], other_scores),
         Section("What left the sites", [boundary_picture(run), Paragraph(_leaving(run)), tables.payload_table(run)]),
         Section("What counted for less", _limits(run)),

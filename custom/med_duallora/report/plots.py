@@ -101,7 +101,7 @@ def _variants(run: Run, label: str) -> Picture:
     axes.grid(visible=False, axis="y")
     if shown:  # no site may have let its scores leave
         figure.legend(loc="outside upper center", ncols=2, columnspacing=1.4, handletextpad=0.3)
-    return _picture(
+    return png(
         figure,
         "variants.png",
         "Test balanced accuracy of each variant at each site and on average; the table below has the numbers.",
@@ -136,7 +136,7 @@ def _measure(run: Run, measure: Measure, curve: Curve, label: str) -> Picture:
     axes.set_ylim(*((measure.lowest - margin, measure.highest + margin) if is_share else (measure.lowest, None)))
     _site_legend(figure, axes)
     alt = f"Line plot over the rounds: {measure.heading} by site."
-    return _picture(figure, f"{curve.picture}.png", alt, curve.caption, label)
+    return png(figure, f"{curve.picture}.png", alt, curve.caption, label)
 
 
 def _residual(run: Run, label: str) -> Picture:
@@ -146,7 +146,7 @@ def _residual(run: Run, label: str) -> Picture:
     axes.set_ylim(0, None)
     alt = "Line plot over the rounds: aggregation residual."
     caption = "What averaging the factors A and B loses against averaging the products BA, relative."
-    return _picture(figure, "residual.png", alt, caption, label)
+    return png(figure, "residual.png", alt, caption, label)
 
 
 def _axes(title: str) -> tuple[Figure, Axes]:
@@ -186,10 +186,11 @@ def _time(run: Run, label: str) -> Picture:
     axes.grid(visible=False, axis="x")
     figure.legend(loc="outside lower center", ncols=2)
     alt = "Stacked bars: seconds of each round, training and everything else."
-    return _picture(figure, "time.png", alt, "Where the time goes.", label)
+    return png(figure, "time.png", alt, "Where the time goes.", label)
 
 
-def _picture(figure: Figure, name: str, alt: str, caption: str, label: str) -> Picture:
+def png(figure: Figure, name: str, alt: str, caption: str, label: str) -> Picture:
+    """Return a finished figure as a picture, with a label below everything else where there is one."""
     if label:
         # a band of its own below everything else, so that it never lies on an axis label or a legend
         band = LABEL_INCHES / figure.get_figheight()

@@ -7,7 +7,8 @@ from med_duallora.cohorts.origin import Origin
 from med_duallora.measures import SCORES, VARIANTS, score_name
 from med_duallora.report.document import Table
 from med_duallora.report.finished import Evaluation, Round, Run
-from med_duallora.report.summary import by_site, counts, extent, macro, pooled, pooled_counts, wilson_interval
+from med_duallora.report.summary import by_site, counts, extent, macro, pooled, pooled_counts
+from med_duallora.support.proportions import wilson_interval
 
 PROVENANCE = (
     "job_id",
@@ -117,7 +118,7 @@ def interval_table(run: Run, variant: str) -> Table:
         if found is None:
             rows.append([name, NONE, NONE])
         else:
-            rows.append([name, _share(found.rejections, found.n_negative), _share(found.hits, found.n_positive)])
+            rows.append([name, share(found.rejections, found.n_negative), share(found.hits, found.n_positive)])
     return Table(
         caption=f"{VARIANTS[variant].heading.capitalize()}: test subjects classified correctly, with 95 % intervals",
         header=["site", "NOR recognised (specificity)", "disease found (sensitivity)"],
@@ -127,7 +128,8 @@ def interval_table(run: Run, variant: str) -> Table:
     )
 
 
-def _share(n_hits: int, n: int) -> str:
+def share(n_hits: int, n: int) -> str:
+    """Return how many of how many, with the 95 % interval in per cent."""
     if n == 0:
         return "no subject"
     low, high = wilson_interval(n_hits, n)

@@ -30,6 +30,7 @@ from med_duallora.settings.limits import (
 )
 from med_duallora.settings.policy import SitePolicy, check_complete
 from med_duallora.settings.reading import assigned, built
+from med_duallora.settings.release import ReleaseFloors
 from med_duallora.support.files import read_object
 
 __all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfig", "assigned"]
@@ -225,6 +226,7 @@ class SiteConfig:
         cache_budget_mb: largest size of the feature cache in MiB; what was unused for longest is removed first.
         policy: the site's privacy floor.
         ledger: file that records everything that leaves; null: ``egress_ledger.jsonl`` in ``state_dir``.
+        release: what a model must reach on this site's test subjects before it is used here.
     """
 
     data_dir: Path
@@ -236,6 +238,7 @@ class SiteConfig:
     cache_budget_mb: int = limited(4096, between(1, 2**30))
     policy: SitePolicy = field(default_factory=SitePolicy)
     ledger: Path | None = None
+    release: ReleaseFloors = field(default_factory=ReleaseFloors)
 
     def __post_init__(self) -> None:
         check_limits(self, "")

@@ -24,8 +24,8 @@ Statistics = Mapping[str, np.ndarray]
 
 
 def trunk_summary(trunk: TrunkFeatures) -> Tensor:
-    """Return what distances are measured in (batch, 2 * dim): means of the patch tokens and of the stem's skip term."""
-    return torch.cat([trunk.tokens[:, 1:].mean(dim=1), trunk.fusion_term.mean(dim=1)], dim=1)
+    """Return what distances are measured in (batch, 2 * dim): the class token and the mean of the patch tokens."""
+    return torch.cat([trunk.tokens[:, 0], trunk.tokens[:, 1:].mean(dim=1)], dim=1)
 
 
 def fit_reference(summaries: np.ndarray, subjects: Sequence[PreparedSubject]) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,20 +12,22 @@ from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import ALONE
 from med_duallora.cohorts.classes import class_sizes
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
-from med_duallora.errors import StateError
+from med_duallora.cohorts.provenance import is_synthetic
 from med_duallora.measures import VARIANTS, score_name
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import ClassSizes
 from med_duallora.site.baseline import backbone_probabilities
 from med_duallora.site.budget import AnswerBudget, Question
+from med_duallora.site.calibration import calibrate
 from med_duallora.site.fitness import check
+from med_duallora.site.kept_calibration import KeptCalibration, KeptCounts, keep, keep_predictions
 from med_duallora.site.model import SiteModel, State
 from med_duallora.site.offer import Offer, SiteUpdate
 from med_duallora.site.scores import scores
-from med_duallora.site.state import SiteState, private_folder
+from med_duallora.site.state import STATE_FILE, SiteState, state_checksum
 from med_duallora.site.training import class_weights, train_round
 from med_duallora.support.digest import content_digest
-from med_duallora.support.files import sha256_of_file, write_json
+from med_duallora.support.files import sha256_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class SiteRuntime:
         self.job = job
         self.contract = EgressContract.for_job(job)
         self.policy = config.policy
+        self._config = config
         check(config, job)
         self.cohort = PreparedCohort.read(config.data_dir)
         self.train_subjects = self.cohort.split("train")
@@ -240,16 +242,20 @@ class SiteRuntime:
             }
             for row, subject in enumerate(subjects)
         ]
-        self._keep_predictions(rows)
+        keep_predictions(self.model.directory, rows)
+        self._keep_calibration(labels, probabilities["both"], should_stop)
         return Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()}))
 
-    def _keep_predictions(self, rows: list[dict[str, Any]]) -> None:
-        private_folder(self.model.directory.parent, self.model.directory)
-        try:
-            path = self.model.directory / "predictions.json"
-            write_json(path, {"not_for_diagnosis": True, "predictions": rows}, 0o600)
-        except OSError as error:
-            raise StateError(f"the predictions cannot be kept in state_dir ({error.strerror}); make room") from error
+    def _keep_calibration(self, labels: np.ndarray, chances: np.ndarray, should_stop: Callable[[], bool]) -> None:
+        """Fit temperature and threshold to the validation subjects, for the model that stays: with both adapters.
+
+        It is not a metric: nothing of it leaves.
+        """
+        subjects, place, floors = self.cohort.split("val"), self.model.directory, self._config.release
+        state = state_checksum(place / STATE_FILE)
+        fitted = calibrate([item.label for item in subjects], self._predictions(subjects, should_stop), floors)
+        facts = (self.site, self.job.experiment, is_synthetic(self._config.data_dir), state)
+        keep(place, KeptCalibration(*facts, fitted, floors, KeptCounts(**vars(fitted.counts(labels, chances)))))
 
     def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:
         state = self._restored(global_state, None)

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 FORMAT = "3"
 LOCK_FILE = ".lock"
 STATE_FILE, PREVIOUS_FILE = "state.safetensors", "state.previous.safetensors"
-JOB_FILE = "job.json"
+MODEL_FILE = "model.json"
 """Says what the states beside it belong to: site, job settings, backbone and lineage."""
 PARTS = ("kept", "moments", "sent", "statistics", "reference")
 """Tensors of a state, each under its part's name in the file."""
@@ -147,7 +147,7 @@ class SiteStateStore:
         """
         private_folder(self.directory)
         try:
-            write_json(self.directory / JOB_FILE, facts, 0o600)
+            write_json(self.directory / MODEL_FILE, facts, 0o600)
         except OSError as error:
             raise _not_writable(error) from error
 
@@ -205,6 +205,16 @@ class SiteStateStore:
             return path.rename(unused(path, "set-aside"))
         except OSError as error:
             raise _not_writable(error) from error
+
+
+def state_checksum(path: Path) -> str:
+    """Return the checksum in a state's file, which says what state it is; empty where none can be read."""
+    try:
+        with open_own(path) as stream:
+            facts, _ = read_tensors(stream, "numpy")
+    except (SafetensorError, OSError, ValueError):
+        return ""
+    return facts.get("checksum", "")
 
 
 def read_state(path: Path) -> tuple[Owner, SiteState]:

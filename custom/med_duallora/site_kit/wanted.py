@@ -8,6 +8,7 @@ from typing import Any
 from med_duallora.errors import KitError
 from med_duallora.settings.job_limits import JOB_LIMITS
 from med_duallora.settings.policy import SitePolicy
+from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.places import CHANGE_ME
 
 Json = dict[str, Any]
@@ -124,6 +125,7 @@ def site_config_template(kit: Path) -> Json:
         "cache_budget_mb": 4096,
         "ledger": str(ledger_place(kit)),
         "policy": strict_policy(),
+        "release": dataclasses.asdict(ReleaseFloors()),
     }
 
 

@@ -107,9 +107,14 @@ def test_two_hospitals_without_a_shared_login(
     for site in SITES:
         assert main(["site-kit", "--startup-kit", str(kits[site])]) == 0
         config = kits[site] / "local" / "med_duallora_site.json"
-        places = {"data_dir": tiny_cohorts[site], "state_dir": tmp_path / site / "state", "cache_dir": tmp_path / site}
+        places = {
+            "data_dir": tiny_cohorts[site],
+            "state_dir": tmp_path / site / "state",
+            "cache_dir": tmp_path / site / "cache",
+        }
         places["backbone_checkpoint"] = tiny_checkpoint
         values = json.loads(config.read_text()) | {name: str(place) for name, place in places.items()}
+        values["policy"] |= {"min_subjects": 3, "min_train_subjects": 6}  # tiny cohorts
         write_json(config, values, mode=0o600)
         assert main(["preflight", "--startup-kit", str(kits[site])]) == 0
 

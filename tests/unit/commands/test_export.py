@@ -209,3 +209,18 @@ def test_an_adapter_of_an_older_version_says_so(tmp_path: Path, capsys: pytest.C
     for form in ("--peft", "--card"):
         assert export(form, tmp_path / "out", "--adapter", path) == 2
         assert "does not hold the settings of its job" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["--merged", "--peft", "--monai-bundle"])
+def test_a_model_that_is_not_released_is_exported_only_where_it_is_said(
+    form: str, trained: Trained, site_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = json.loads(site_config.read_text())
+    site_config.write_text(json.dumps({**values, "release": {"min_specificity": 1.0, "min_sensitivity": 1.0}}))
+    out = tmp_path / "out"
+    assert export(form, out, *own(trained, site_config), "--stays-at-site") == 2
+    assert "Release gate failed" in capsys.readouterr().err and not out.exists()
+    assert export(form, out, *own(trained, site_config), "--stays-at-site", "--ungated") == 0
+    assert "This model is not released. Release gate failed" in capsys.readouterr().out
+    cards = [path.read_text() for path in out.rglob("*.md")] if out.is_dir() else []
+    assert bool(cards) == out.is_dir() and all("Release gate failed" in card for card in cards)

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from med_duallora.cli import main
+from med_duallora.settings.release import ReleaseFloors
+from med_duallora.site.kept_calibration import KeptCounts, keep, read_kept
 from tests.unit.inference.conftest import Trained, scans, trained
 
 __all__ = ["scans", "trained"]
@@ -45,8 +48,7 @@ def test_a_raw_pair_and_what_cannot_be_one(base: list[str], scans: Path, capsys:
 
 def test_the_site_configuration_tells_the_backbone(base: list[str], trained: Trained, tmp_path: Path) -> None:
     config = tmp_path / "site.json"
-    places = {"data_dir": "x", "state_dir": "x", "cache_dir": "x", "device": "cpu"}
-    config.write_text(json.dumps({**places, "backbone_checkpoint": str(trained.checkpoint)}))
+    config.write_text(json.dumps(asdict(trained.config), default=str))
     subject = str(trained.subjects[0].ed_path.parent)
     arguments = [item for item in base if item not in ("--backbone-checkpoint", str(trained.checkpoint))]
     assert main([*arguments, "--scan", subject]) == 2
@@ -76,9 +78,67 @@ def test_a_state_of_another_experiment_is_said(
     base: list[str], trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(trained.run, tmp_path / "other" / trained.run.name))
-    facts = json.loads((run / "job.json").read_text())
+    facts = json.loads((run / "model.json").read_text())
     facts["job"]["lora"]["rank_global"] += 1
-    (run / "job.json").write_text(json.dumps(facts))
+    (run / "model.json").write_text(json.dumps(facts))
     assert main([*base, "--model", str(run), "--scan", str(trained.subjects[0].ed_path.parent)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "state of another experiment, site or method" in line
+
+
+@pytest.fixture
+def failing(trained: Trained, tmp_path: Path) -> Path:
+    """The run's folder of a site whose floor the model does not reach."""
+    run = Path(shutil.copytree(trained.run, tmp_path / "failing" / trained.run.name))
+    kept = read_kept(run)
+    assert kept is not None
+    keep(run, replace(kept, release=ReleaseFloors(min_specificity=0.6), test=KeptCounts(1, 1, 1, 2)))
+    return run
+
+
+def test_a_model_that_failed_its_gate_predicts_only_ungated(
+    base: list[str], failing: Path, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*base, "--model", str(failing), "--scan", str(trained.subjects[0].ed_path.parent)]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("med-duallora predict: Release gate failed: specificity 0.50 (95 % ")
+    assert said.endswith("floor 0.6: it is used only with --ungated.\n")
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments, "--ungated"]) == 0
+    assert "This model is not released. Release gate failed" in capsys.readouterr().out
+    model = json.loads((tmp_path / "out" / "predictions.json").read_text())["model"]
+    assert model["released"] is False
+    assert "specificity 0.50" in model["gate"]
+
+
+def test_floors_of_the_command_and_of_the_site_count_as_well(
+    base: list[str], trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = ["--scan", str(trained.subjects[0].ed_path.parent)]
+    assert main([*base, *scan, "--min-sensitivity", "1", "--min-specificity", "1"]) == 2
+    assert "Release gate failed" in capsys.readouterr().err, "one of two test subjects is wrong"
+    config = tmp_path / "site.json"
+    stricter = replace(trained.config, release=ReleaseFloors(min_balanced_accuracy=1.0))
+    config.write_text(json.dumps(asdict(stricter), default=str))
+    assert main([*base, *scan, "--site-config", str(config)]) == 2
+    assert "balanced accuracy" in capsys.readouterr().err
+
+
+def test_the_page_shows_what_was_predicted_and_why_the_rest_was_not(
+    base: list[str], trained: Trained, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = trained.subjects[0].ed_path.parent
+    arguments = [*base, "--scan", str(folder), "--scan", str(scans / "damaged.nii.gz"), "--page"]
+    for _ in range(2):  # the second time, the prediction is an earlier one and is drawn all the same
+        assert main(arguments) == 2
+        page = tmp_path / "out" / "predictions.html"
+        assert f"page (with images of the scans; keep it at the site): {page}" in capsys.readouterr().out
+        assert page.stat().st_mode & 0o777 == 0o600
+        text = page.read_text()
+        assert "must not leave the site. Research use, not for diagnosis." in text
+        assert "The parts whose blanking changes most" in text
+        assert "damaged.nii.gz cannot be predicted" in text
+        page.unlink()
+    assert main([*base, "--scan", str(scans / "damaged.nii.gz"), "--page"]) == 2
+    assert not page.exists(), "nothing was predicted"

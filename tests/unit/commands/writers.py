@@ -75,6 +75,12 @@ def _federation(place: Path, world: World) -> None:
     Federation(place, "mark", "p", 8002, place / "kits", "server", ("ge",), {"lead": "lead"}).write()
 
 
+def _site_run(place: Path, world: World) -> None:
+    from tests.unit.report.test_site_page import site_run
+
+    site_run(place / "run")
+
+
 WRITERS: dict[str, Writer] = {
     "phantom": Writer(
         lambda place, _: ["phantom", "--out", place, "--n-per-vendor", 4, "--processes", 1], leaves=("phantom.json",)
@@ -106,6 +112,7 @@ WRITERS: dict[str, Writer] = {
         limit=1024,
     ),
     "report": Writer(lambda place, world: ["report", world.run, "--out", place]),
+    "report --min-specificity": Writer(lambda place, _: ["report", place / "run", "--min-specificity", 0.5], _site_run),
     "export --card": Writer(lambda place, world: ["export", "--card", place / "card", "--run-dir", world.run]),
     "federation up": Writer(lambda place, world: ["federation", "up", "--workspace", place, "--data", world.data]),
     "federation run": Writer(lambda place, world: ["federation", "run", "--workspace", place, "--data", world.data]),

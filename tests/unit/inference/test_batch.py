@@ -14,6 +14,7 @@ from med_duallora.inference.batch import predict_batch
 from med_duallora.inference.model import TrainedModel
 from med_duallora.inference.scan import ScanSource
 from tests.unit.inference.conftest import Trained
+from tests.unit.inference.test_model import set_threshold
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_results_of_another_model_are_never_mixed(
 ) -> None:
     predict_batch(model, sources_of(trained), tmp_path)
     other = shutil.copytree(trained.run, tmp_path / "other")
-    (other / "calibration.json").write_text('{"threshold": 0.25}')
+    set_threshold(Path(other), 0.25)
     second = load_model(other, backbone_checkpoint=trained.checkpoint, device="cpu")
     before = read(tmp_path)
     with pytest.raises(InputError, match=r"predictions of another model, or of another threshold: .* --fresh"):

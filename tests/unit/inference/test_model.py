@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from med_duallora import load_model, save_model
 from med_duallora.backbone import BackboneConfig, build_classifier
 from med_duallora.errors import ArtifactError, CheckpointError, InputError
 from med_duallora.inference.scan import ScanSource
+from med_duallora.settings.release import ReleaseFloors
+from med_duallora.site.calibration import tempered
+from med_duallora.site.kept_calibration import KeptCounts, keep, read_kept
 from med_duallora.support.digest import content_digest
 from tests.unit.inference.conftest import Trained
 
@@ -50,7 +54,7 @@ def test_of_several_runs_the_one_saved_last_counts(trained: Trained, run: Path) 
     state = run / "state.safetensors"
     newer = (older / "state.safetensors").stat().st_mtime_ns + 10**9
     os.utime(state, ns=(newer, newer))
-    (older / "job.json").unlink()  # it is not looked at
+    (older / "model.json").unlink()  # it is not looked at
     assert load_model(run.parent, backbone_checkpoint=trained.checkpoint).saved.sha256 == model.saved.sha256
 
 
@@ -66,13 +70,68 @@ def test_a_model_file_holds_all_that_a_reader_must_know_and_no_place(trained: Tr
     assert not [name for name in load_file(file) if name.startswith("moments/")]
 
 
+def test_the_gate_goes_along_in_a_model_file(trained: Trained, run: Path, tmp_path: Path) -> None:
+    kept = read_kept(run)
+    assert kept is not None
+    keep(run, replace(kept, release=ReleaseFloors(min_sensitivity=0.5), test=KeptCounts(0, 1, 1, 1)))
+    model = load_model(run, backbone_checkpoint=trained.checkpoint)
+    assert not model.saved.gate.passed
+    assert model.saved.to_dict()["released"] is False
+    again = load_model(save_model(model.saved, tmp_path / "m.safetensors"), backbone_checkpoint=trained.checkpoint)
+    assert again.saved.gate == model.saved.gate
+    assert again.saved.sha256 == model.saved.sha256
+
+
+def test_a_model_that_was_never_evaluated_or_was_trained_on_since_is_not_released(trained: Trained, run: Path) -> None:
+    kept = read_kept(run)
+    assert kept is not None
+    assert load_model(run, backbone_checkpoint=trained.checkpoint).saved.gate.passed, "no floor is set"
+    keep(run, replace(kept, state="0" * 64, calibration=replace(kept.calibration, threshold=0.9)))
+    stale = load_model(run, backbone_checkpoint=trained.checkpoint).saved
+    assert "another state" in stale.gate.sentence
+    assert stale.calibration.threshold == 0.5, "of another state's threshold nothing is known"
+    (run / "calibration.json").unlink()
+    assert "never evaluated" in load_model(run, backbone_checkpoint=trained.checkpoint).saved.gate.sentence
+
+
+def test_further_floors_raise_the_gate_and_cannot_lower_it(trained: Trained, run: Path) -> None:
+    kept = read_kept(run)
+    assert kept is not None
+    keep(run, replace(kept, release=ReleaseFloors(min_specificity=0.9), test=KeptCounts(1, 1, 1, 2)))
+    saved = load_model(run, backbone_checkpoint=trained.checkpoint).saved
+    assert not saved.gate.passed
+    assert not saved.under(ReleaseFloors(min_specificity=0.1)).gate.passed
+    keep(run, replace(kept, test=KeptCounts(1, 1, 1, 2)))
+    saved = load_model(run, backbone_checkpoint=trained.checkpoint).saved
+    assert saved.gate.passed
+    assert not saved.under(ReleaseFloors(min_specificity=0.6)).gate.passed
+
+
+def test_a_calibrated_probability_stands_beside_the_models_own(trained: Trained, run: Path) -> None:
+    kept = read_kept(run)
+    assert kept is not None
+    keep(run, replace(kept, calibration=replace(kept.calibration, temperature=2.0)))
+    model = load_model(run, backbone_checkpoint=trained.checkpoint)
+    found = model.predict(trained.subjects[0].ed_path.parent)
+    assert found.probability == pytest.approx(trained.said[trained.subjects[0].subject], rel=0, abs=1e-6)
+    assert found.calibrated == pytest.approx(float(tempered(found.probability, 2.0)))
+    assert found.calibrated != found.probability
+
+
+def set_threshold(run: Path, threshold: float) -> None:
+    """As if the evaluation had fitted another one."""
+    kept = read_kept(run)
+    assert kept is not None
+    keep(run, replace(kept, calibration=replace(kept.calibration, threshold=float(threshold))))
+
+
 def test_where_a_threshold_was_fitted_it_decides(trained: Trained, run: Path, tmp_path: Path) -> None:
     before = load_model(run, backbone_checkpoint=trained.checkpoint)
     chance = before.predict(trained.subjects[0].ed_path.parent).probability
-    (run / "calibration.json").write_text(json.dumps({"threshold": chance}))
+    set_threshold(run, chance)
     low = load_model(run, backbone_checkpoint=trained.checkpoint)
     assert low.predict(trained.subjects[0].ed_path.parent).decision == "disease"
-    (run / "calibration.json").write_text(json.dumps({"threshold": np.nextafter(chance, 1)}))
+    set_threshold(run, np.nextafter(chance, 1))
     high = load_model(run, backbone_checkpoint=trained.checkpoint)
     assert high.predict(trained.subjects[0].ed_path.parent).decision == "normal"
     assert len({model.saved.sha256 for model in (before, low, high)}) == 3
@@ -95,31 +154,31 @@ def _flip(run: Path) -> None:
 
 def _job(**changes: object) -> Callable[[Path], None]:
     def change(run: Path) -> None:
-        facts = json.loads((run / "job.json").read_text())
-        (run / "job.json").write_text(json.dumps({**facts, **changes}))
+        facts = json.loads((run / "model.json").read_text())
+        (run / "model.json").write_text(json.dumps({**facts, **changes}))
 
     return change
 
 
 def _other_experiment(run: Path) -> None:
-    facts = json.loads((run / "job.json").read_text())
+    facts = json.loads((run / "model.json").read_text())
     facts["job"]["experiment"] = "other"
-    (run / "job.json").write_text(json.dumps(facts))
+    (run / "model.json").write_text(json.dumps(facts))
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut state": (_cut("state.safetensors"), "state.safetensors cannot be used: the file is damaged"),
     "flipped bit": (_flip, "its bytes are not those that were written"),
-    "cut settings": (_cut("job.json"), "job.json cannot be read: it is not JSON"),
-    "no settings": (lambda run: (run / "job.json").unlink(), "has no job.json"),
+    "cut settings": (_cut("model.json"), "model.json cannot be read: it is not JSON"),
+    "no settings": (lambda run: (run / "model.json").unlink(), "has no model.json"),
     "no state": (lambda run: (run / "state.safetensors").unlink(), "has not finished a round"),
     "state of another site": (_job(site="philips"), "state of another experiment, site or method"),
     "state of another experiment": (_other_experiment, "state of another experiment, site or method"),
     "settings of another version": (_job(job={"new": 1}), "does not hold the settings of a job of this version"),
     "no lineage": (_job(lineage=3), "does not hold the settings of a job of this version"),
     "threshold": (
-        lambda run: (run / "calibration.json").write_text('{"threshold": "high"}'),
-        "threshold is 'high'; it must be a number between 0 and 1",
+        lambda run: (run / "calibration.json").write_text('{"threshold": 0.5}'),
+        "calibration.json is damaged or of another version",
     ),
 }
 
@@ -146,9 +205,11 @@ def test_a_damaged_model_file_is_said(file: Path, trained: Trained, tmp_path: Pa
         (tmp_path / name).write_bytes(damaged)
         with pytest.raises(ArtifactError, match="damaged"):
             load_model(tmp_path / name, backbone_checkpoint=trained.checkpoint)
-    for entry in ("site", "round", "model_version", "job", "calibration"):
+    changes: list[dict[str, object]] = [{name: None} for name in ("site", "round", "model_version", "job")]
+    changes += [{"evaluation": 3}, {"evaluation": {"calibration": {"threshold": 2}}}]
+    for change in changes:
         facts = json.loads(metadata["med_duallora_model"])
-        text = json.dumps({**facts, entry: None})
+        text = json.dumps({**facts, **change})
         checksum = content_digest(tensors, {"med_duallora_model": text})
         save_file(tensors, tmp_path / "odd", metadata={"med_duallora_model": text, "checksum": checksum})
         with pytest.raises(ArtifactError):

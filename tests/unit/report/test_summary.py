@@ -2,18 +2,15 @@ import pytest
 
 from med_duallora.report.finished import Evaluation
 from med_duallora.report.summary import (
-    Counts,
-    balanced_interval,
     by_site,
     counts,
     extent,
     macro,
     macro_interval,
-    mean_interval,
     pooled,
     pooled_counts,
-    wilson_interval,
 )
+from med_duallora.support.proportions import Counts
 from tests.unit.report.conftest import evaluation as evaluation_record
 from tests.unit.report.conftest import scores, site_evaluation
 
@@ -22,27 +19,6 @@ from tests.unit.report.conftest import scores, site_evaluation
 def evaluation() -> Evaluation:
     record = evaluation_record()
     return Evaluation("best", None, record["sites"], {})
-
-
-@pytest.mark.parametrize(
-    ("n_hits", "n", "interval"),
-    [
-        # golden numbers: R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3
-        pytest.param(81, 263, (0.2553, 0.3662), id="about a third"),
-        pytest.param(15, 148, (0.0624, 0.1605), id="about a tenth"),
-        pytest.param(0, 20, (0.0, 0.1611), id="none right"),
-        pytest.param(1, 29, (0.0061, 0.1718), id="one right"),
-        pytest.param(20, 20, (0.8389, 1.0), id="all right: mirror image of none right"),
-    ],
-)
-def test_intervals_are_wilsons(n_hits: int, n: int, interval: tuple[float, float]) -> None:
-    assert wilson_interval(n_hits, n) == pytest.approx(interval, abs=5e-5)
-
-
-@pytest.mark.parametrize(("n_hits", "n"), [(0, 0), (-1, 5), (6, 5)])
-def test_no_proportion_has_no_interval(n_hits: int, n: int) -> None:
-    with pytest.raises(ValueError, match="is not a proportion"):
-        wilson_interval(n_hits, n)
 
 
 def test_macro_counts_every_site_the_same(evaluation: Evaluation) -> None:
@@ -89,19 +65,6 @@ def test_nothing_is_made_up_where_no_site_has_the_score() -> None:
     assert counts({}, "both") is None
     assert pooled(empty, "both", "sensitivity") is None
     assert counts({"n_positive": 2.0, "n_negative": 1.0, "both.sensitivity": 0.5}, "both") is None
-
-
-def test_the_interval_of_balanced_accuracy_combines_both_classes() -> None:
-    # sensitivity 8 of 10 (Wilson .490 to .943), specificity 15 of 20 (.531 to .888): estimate .775
-    low, high = balanced_interval(Counts(8, 10, 15, 20)) or (0.0, 0.0)
-    assert low == pytest.approx(0.775 - ((0.8 - 0.4902) ** 2 + (0.75 - 0.5313) ** 2) ** 0.5 / 2, abs=1e-3)
-    assert high == pytest.approx(0.775 + ((0.9433 - 0.8) ** 2 + (0.8881 - 0.75) ** 2) ** 0.5 / 2, abs=1e-3)
-    assert balanced_interval(Counts(0, 0, 3, 4)) is None
-
-
-def test_more_sites_narrow_the_interval_of_the_mean() -> None:
-    assert mean_interval([(0.5, 0.3, 0.7)]) == pytest.approx((0.3, 0.7))
-    assert mean_interval([(0.5, 0.3, 0.7)] * 4) == pytest.approx((0.4, 0.6))
 
 
 def test_a_site_without_counts_leaves_the_mean_without_interval() -> None:

@@ -9,7 +9,7 @@ import pytest
 from med_duallora.cohorts.prepared import PreparedCohort, PreparedSubject
 from med_duallora.site.model import SiteModel
 from med_duallora.site.reference import distances, fit_reference
-from med_duallora.site.state import JOB_FILE, read_state
+from med_duallora.site.state import MODEL_FILE, read_state
 from tests.unit.tiny import same
 from tests.unit.tiny_site import JOB, START, runtime_of
 
@@ -75,8 +75,8 @@ def test_a_state_keeps_them_and_says_what_it_belongs_to(tiny_sites) -> None:
     later.recall()
     assert same(later.reference, runtime.model.reference)
     assert distances(later.reference, summaries) > 0
-    facts = json.loads((runtime.model.directory / JOB_FILE).read_text())
+    facts = json.loads((runtime.model.directory / MODEL_FILE).read_text())
     assert facts["site"] == "siemens"
     assert facts["job"] == JOB.to_dict()
     assert facts["lineage"] == runtime.model.lineage.to_list()
-    assert (runtime.model.directory / JOB_FILE).stat().st_mode & 0o777 == 0o600
+    assert (runtime.model.directory / MODEL_FILE).stat().st_mode & 0o777 == 0o600

@@ -86,10 +86,10 @@ def _read(inner: Callable[..., Any]) -> Callable[..., Any]:
 
     def __init__(self: FedJsonConfigurator, config_file_name: str, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         path = Path(config_file_name)
-        if path.parent.name != CONFIG_FOLDER:
-            raise ConfigError(f"a job's configuration stands in its folder {CONFIG_FOLDER}, nowhere else")
-        check_app(path.parent.parent)
-        setattr(self, MARK, read_literal(path))
+        # a kit of "nvflare package" names no folder: FLARE then looks for the file everywhere below the app
+        app = path.parent.parent if path.parent.name == CONFIG_FOLDER else path.parent
+        check_app(app)
+        setattr(self, MARK, read_literal(app / CONFIG_FOLDER / path.name))
         inner(self, config_file_name, *args, **kwargs)
 
     return __init__
