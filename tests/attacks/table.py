@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.attacks import configurations
 from tests.attacks import test_after_filters as after
+from tests.attacks import test_connections as connections
 from tests.attacks import test_doors as doors
 from tests.attacks import test_file_modes as modes
 from tests.attacks import test_files as files
@@ -298,6 +299,12 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
         poisoning.test_the_geometric_median_stays_nearer_to_the_honest_products_than_the_mean,
     ),
     (
+        "message to a site",
+        "an address to connect to, where half of the site's messages would go",
+        "refused and recorded: it names an address to connect to",
+        messages.test_a_site_connects_to_no_address_that_a_message_names,
+    ),
+    (
         "choice of the best adapter",
         "scores of refused contributions",
         "they do not count",
@@ -408,6 +415,12 @@ def _elsewhere() -> Iterator[Row]:
         yield Row("ledger and its head together", trick, f"nothing leaves any more: {what}")
     for trick, *_, refusal in messages.COMMANDS:
         yield Row("command to a site", trick, f"refused and recorded: {refusal}")
+    for trick in connections.FORGED:
+        yield Row("message in another's name, by a member", trick, "the server neither hears it nor passes it on")
+    for trick in connections.COMMANDS:
+        yield Row("message to the server", f"a command by a member: {trick}", "neither heard nor passed on")
+    for trick in connections.INVITATIONS:
+        yield Row("message to the server", trick, "it connects to no address that a message names")
     for trick, _ in messages.INJECTED:
         yield Row("event of another member", trick, "not heard, no line, nothing sent")
 

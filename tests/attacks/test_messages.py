@@ -74,6 +74,9 @@ class Cell:
         assert (channel, topic) == ("*", "*")
         self.request_filters.append(cb)
 
+    def _add_adhoc_connector(self, to_cell: str, url: str) -> None:
+        raise AssertionError(f"it connects to {to_cell} at {url}")
+
     def receive(self, message: CellMessage) -> Any:
         """What FLARE does with a message: the incoming filters may drop it, then the callback answers."""
         for look in (*self.filters, *self.request_filters):
@@ -320,6 +323,32 @@ COMMANDS: list[tuple[str, Message, dict[str, Any], str]] = [
         {MessageHeaderKey.CHANNEL: STREAM_CHANNEL, StreamHeaderKey.CHANNEL: CellChannel.CLIENT_COMMAND},
         "nothing on this channel",
     ),
+    *[
+        (
+            f"{what}, as if it were part of a stream for another",
+            command("stop"),
+            {MessageHeaderKey.CHANNEL: channel, StreamHeaderKey.CHANNEL: CellChannel.AUX_COMMUNICATION},
+            "nothing on this channel",
+        )
+        for what, channel in (
+            ("FLARE's network agent", "_net_manager"),
+            ("a job's command channel", CellChannel.CLIENT_COMMAND),
+        )
+    ],
+    *[
+        (
+            f"an answer {how}",
+            None,
+            {"origin": origin, "neighbour": neighbour, MessageHeaderKey.MSG_TYPE: kind},
+            "it answers, but is neither the server nor of this site",
+        )
+        for how, origin, neighbour, kind in (
+            ("of another member", "ge", SERVER, MessageType.REPLY),
+            ("returned by another member", "ge", SERVER, MessageType.RETURN),
+            ("as the server, over another member's connection", SERVER, "ge", MessageType.REPLY),
+            ("of no kind that FLARE knows", "ge", SERVER, "other"),
+        )
+    ],
 ]
 
 
@@ -373,9 +402,15 @@ def test_a_job_tells_its_own_state(parent: Parent):
 def test_answers_and_messages_that_only_pass_through_are_let_by(parent: Parent):
     gate = guard_cell(parent.engine.new_context())
     assert isinstance(gate, Gate) and len(parent.engine.cell.filters) == 1, "set once"
-    answer = envelope(None, "ge", **{MessageHeaderKey.MSG_TYPE: MessageType.REPLY})
+    answer = envelope(None, SERVER, **{MessageHeaderKey.MSG_TYPE: MessageType.REPLY})
     outward = envelope(None, f"{SITE}.{JOB}", **{MessageHeaderKey.DESTINATION: f"{SERVER}.{JOB}"})
     assert gate.incoming(answer) is None and gate.incoming(outward) is None
+
+
+def test_a_site_connects_to_no_address_that_a_message_names(parent: Parent):
+    parent.engine.cell._add_adhoc_connector("server.other", "tcp://localhost:1")
+    (line,) = parent.ledger()
+    assert line["verdict"] == "blocked" and "an address to connect to" in line["reason"]
 
 
 def test_in_a_jobs_process_the_parent_commands_and_the_server_does_not(kit: Path):

@@ -11,7 +11,7 @@ from med_duallora.site_kit.kit import read_part
 from med_duallora.site_kit.layout import former_paths
 from med_duallora.site_kit.modes import narrow, wide_modes
 from med_duallora.site_kit.passable import check_passable
-from med_duallora.site_kit.wanted import LITERAL_GUARD, SERVER_CLASSES, site_config_template
+from med_duallora.site_kit.wanted import SERVER_CLASSES, SERVER_GUARDS, site_config_template
 from med_duallora.support.files import write_json
 
 SITE_CONFIG_PLACE = Path("local") / SITE_CONFIG_FILE
@@ -22,9 +22,10 @@ def install_server(kit: Path, storage: Path) -> Path:
     """Let jobs use this package at the server, and keep its jobs below ``storage`` instead of in a shared folder.
 
     FLARE's default keeps the jobs of all servers of a machine in one temporary folder. The server builds jobs from
-    literal JSON only, as the sites do. Whatever else an administrator wrote into ``local/resources.json`` stays as it
-    is, but for our classes that an earlier layout had elsewhere; where nothing is left to do, the file is not touched.
-    Other accounts of the machine lose the rights to change the kit and to read its private key.
+    literal JSON only, as the sites do, and takes a message's origin from its connection only. Whatever else an
+    administrator wrote into ``local/resources.json`` stays as it is, but for our classes that an earlier layout had
+    elsewhere; where nothing is left to do, the file is not touched. Other accounts of the machine lose the rights to
+    change the kit and to read its private key.
 
     Returns:
         The path of ``local/resources.json``.
@@ -45,7 +46,7 @@ def install_server(kit: Path, storage: Path) -> Path:
         managers = [item for item in values["components"] if item["id"] == "job_manager"]
         managers[0]["args"]["uri_root"] = str(storage / "jobs")
         kept = [item for item in values["components"] if not any(former_paths(item))]
-        values["components"] = kept if LITERAL_GUARD in kept else [*kept, copy.deepcopy(LITERAL_GUARD)]
+        values["components"] = [*kept, *(copy.deepcopy(guard) for guard in SERVER_GUARDS if guard not in kept)]
     except (KeyError, TypeError, IndexError) as error:
         raise KitError(
             f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}; look at local/{source.name}"

@@ -66,6 +66,13 @@ def _literal_jobs(kit: ServerKit) -> Iterator[Channel]:
         yield Channel(name, not there, found, "" if there else PREPARE)
 
 
+def _names(kit: ServerKit) -> Iterator[Channel]:
+    there = wanted.CONNECTION_GUARD in kit.resources["components"]
+    found = f"{'the' if there else 'no'} connection guard is in {kit.source}"
+    name = "messages of a member in the server's or another member's name"
+    yield Channel(name, not there, found, "" if there else PREPARE)
+
+
 def _classes(kit: ServerKit) -> Iterator[Channel]:
     name = "classes that a job may name at the server"
     mode, listed = kit.resources.get("class_list_enforcement_mode", "enforce"), kit.resources.get("class_allow_list")
@@ -138,6 +145,7 @@ def _files(kit: ServerKit) -> Iterator[Channel]:
 
 CHECKS: tuple[Callable[[ServerKit], Iterator[Channel]], ...] = (
     _literal_jobs,
+    _names,
     _classes,
     _signatures,
     _start,

@@ -38,6 +38,13 @@ GUARD = {"id": "egress_guard", "path": "med_duallora.flare.site.egress_guard.Egr
 CONSOLE_GUARD = {"id": "console_guard", "path": "med_duallora.flare.site.console_guard.ConsoleGuard", "args": {}}
 LITERAL_GUARD = {"id": "literal_guard", "path": "med_duallora.flare.wire.literal_guard.LiteralGuard", "args": {}}
 """At the sites and at the server: a job is built from literal JSON only."""
+CONNECTION_GUARD = {
+    "id": "connection_guard",
+    "path": "med_duallora.flare.wire.connections.ConnectionGuard",
+    "args": {},
+}
+"""At the server; at a site the message gate does the same."""
+SERVER_GUARDS = (LITERAL_GUARD, CONNECTION_GUARD)
 MESSAGE_GATE = {"id": "message_gate", "path": "med_duallora.flare.site.message_gate.MessageGate", "args": {}}
 STREAMER_PATH = "nvflare.app_common.logging.site_log_streamer.SiteLogStreamer"
 SITE_CONFIG_PROPERTY = "med_duallora_site_config"

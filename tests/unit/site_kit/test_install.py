@@ -9,7 +9,7 @@ from med_duallora.errors import ConfigError, KitError
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site_kit import SERVER_CLASSES, inspect_kit
 from med_duallora.site_kit.install import SITE_CONFIG_PLACE, install_server, install_site
-from med_duallora.site_kit.wanted import LITERAL_GUARD
+from med_duallora.site_kit.wanted import CONNECTION_GUARD, LITERAL_GUARD
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_the_server_allows_our_classes_and_flare_s(server_kit: Path, tmp_path: P
 
 def test_the_server_builds_literal_jobs_only(server_kit: Path, tmp_path: Path) -> None:
     written = json.loads(install_server(server_kit, tmp_path / "store").read_text())
-    assert LITERAL_GUARD in written["components"]
+    assert LITERAL_GUARD in written["components"] and CONNECTION_GUARD in written["components"]
 
 
 def test_the_server_keeps_its_jobs_to_itself(server_kit: Path, tmp_path: Path) -> None:

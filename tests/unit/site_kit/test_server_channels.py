@@ -12,6 +12,7 @@ from med_duallora.cli import main
 from med_duallora.errors import KitError
 from med_duallora.site_kit import SERVER_CLASSES, inspect_kit
 from med_duallora.site_kit.install import install_server
+from med_duallora.site_kit.wanted import CONNECTION_GUARD, LITERAL_GUARD
 from tests.unit.site_kit.conftest import provisioned
 
 __all__ = ["provisioned"]
@@ -43,6 +44,7 @@ def test_an_untouched_kit_is_open(server_kit: Path) -> None:
     assert open_ones(server_kit) == [
         "files and environment variables of the server, read by references in a job's configuration",
         "job configurations in other formats than JSON at the server",
+        "messages of a member in the server's or another member's name",
         "classes that a job may name at the server",
         "jobs and results in a folder that all servers of the machine share",
     ]
@@ -57,7 +59,8 @@ def test_a_prepared_one_is_closed_and_every_open_channel_has_a_fix(server_kit: P
 
 RESOURCES, SERVER = "local/resources.json", "startup/fed_server.json"
 OPENED: list[tuple[str, str, Callable[[dict[str, Any]], Any], str]] = [
-    ("no literal guard", RESOURCES, lambda v: v["components"].pop(), "references"),
+    ("no literal guard", RESOURCES, lambda v: v["components"].remove(LITERAL_GUARD), "references"),
+    ("no connection guard", RESOURCES, lambda v: v["components"].remove(CONNECTION_GUARD), "in the server's or"),
     ("a class more", RESOURCES, lambda v: v["class_allow_list"].append("subprocess.Popen"), "classes"),
     ("our whole package", RESOURCES, lambda v: v["class_allow_list"].append("med_duallora."), "classes"),
     ("a class less", RESOURCES, lambda v: v["class_allow_list"].remove(SERVER_CLASSES[0]), "classes"),

@@ -7,6 +7,7 @@ process the egress guard sets the gate.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -31,7 +32,14 @@ from nvflare.widgets.fed_event import FED_EVENT_TOPIC
 from med_duallora.boundary.ledger import site_ledger
 from med_duallora.boundary.ledger_entry import BLOCKED, Entry
 from med_duallora.errors import MedDualLoRAError
-from med_duallora.flare.site.message_rules import Envelope, command_problem, envelope_problem, is_within
+from med_duallora.flare.site.message_rules import (
+    Envelope,
+    answer_problem,
+    command_problem,
+    envelope_problem,
+    is_within,
+)
+from med_duallora.flare.wire.connections import close_invitations
 from med_duallora.settings.config import SiteConfig
 from med_duallora.site_kit.policy_channels import site_config_file
 
@@ -55,19 +63,27 @@ class Gate:
         self._lock = Lock()
 
     def incoming(self, message: CellMessage) -> CellMessage | None:
-        """Stop a request for this process, or for a job's behind it: FLARE neither reads it nor passes it on."""
+        """Stop a message for this process, or for a job's behind it: FLARE neither reads it nor passes it on.
+
+        Answers as well: FLARE unpacks one, whoever sends it, before it looks whether anything was asked.
+        """
         destination = str(message.get_header(MessageHeaderKey.DESTINATION, ""))
-        is_request = message.get_header(MessageHeaderKey.MSG_TYPE) == MessageType.REQ
-        return self.request(message) if is_request and is_within(destination, self.own) else None
+        if not is_within(destination, self.own):
+            return None
+        if message.get_header(MessageHeaderKey.MSG_TYPE) == MessageType.REQ:
+            return self.request(message)
+        return self._refused(message, answer_problem)
 
     def request(self, message: CellMessage) -> CellMessage | None:
         """Return the refusal of a request; also of one that came inside another (FLARE's bulk messages)."""
-        envelope = envelope_of(message)
-        problem = envelope_problem(envelope, self.own)
-        if not problem:
-            return None
-        self.refuse(problem, envelope.origin, f"{envelope.channel}/{envelope.topic}")
-        return make_cell_reply(CellReturnCode.UNAUTHENTICATED, "refused by the site")
+        return self._refused(message, envelope_problem)
+
+    def _refused(self, message: CellMessage, judge: Callable[[Envelope, str], str]) -> CellMessage | None:
+        for envelope in envelopes_of(message):
+            if problem := judge(envelope, self.own):
+                self.refuse(problem, envelope.origin, f"{envelope.channel}/{envelope.topic}")
+                return make_cell_reply(CellReturnCode.UNAUTHENTICATED, "refused by the site")
+        return None
 
     def command(self, message: CellMessage) -> CellMessage | None:
         """Return the refusal of a command to the parent process; None where it may be done."""
@@ -100,13 +116,20 @@ class Gate:
             self.logger.error(f"the refusal is not in the ledger: {type(error).__name__}")
 
 
-def envelope_of(message: CellMessage) -> Envelope:
-    """Return the outside of a message."""
+def envelopes_of(message: CellMessage) -> tuple[Envelope, Envelope]:
+    """Return the outside of a message as it is, and as that of the stream whose part it says to be.
+
+    FLARE delivers by the first unless it really is a stream, and the sender writes both.
+    """
     header = message.get_header
-    neighbour = getattr(message.get_prop(MessagePropKey.ENDPOINT), "name", "")
-    channel = header(StreamHeaderKey.CHANNEL) or header(MessageHeaderKey.CHANNEL, "")
-    topic = header(StreamHeaderKey.TOPIC) or header(MessageHeaderKey.TOPIC, "")
-    return Envelope(str(header(MessageHeaderKey.ORIGIN, "")), str(neighbour), str(channel), str(topic))
+    neighbour = str(getattr(message.get_prop(MessagePropKey.ENDPOINT), "name", ""))
+    origin = str(header(MessageHeaderKey.ORIGIN, ""))
+    channel, topic = header(MessageHeaderKey.CHANNEL, ""), header(MessageHeaderKey.TOPIC, "")
+    inner = header(StreamHeaderKey.CHANNEL) or channel, header(StreamHeaderKey.TOPIC) or topic
+    return (
+        Envelope(origin, neighbour, str(channel), str(topic)),
+        Envelope(origin, neighbour, *map(str, inner)),
+    )
 
 
 class MessageGate(FLComponent):
@@ -141,6 +164,7 @@ def guard_cell(fl_ctx: FLContext) -> Gate | None:
     gate: Gate | None = getattr(core, "med_duallora_gate", None)
     if gate is None:
         gate = Gate(str(core.get_fqcn()), Path(workspace.get_root_dir()))
+        close_invitations(core, lambda reason: gate.refuse(reason, "not told", ""))
         core.add_incoming_filter("*", "*", gate.incoming)
         core.add_incoming_request_filter("*", "*", gate.request)
         core.med_duallora_gate = gate

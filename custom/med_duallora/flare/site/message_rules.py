@@ -1,8 +1,9 @@
 """Which messages a site takes: from whom, on which channel, which command, and what right it needs.
 
 FLARE 2.9 delivers every member's messages to a site's processes and lets the sender say whether a command must be
-authorised. The server binds the origin of a member's message to its certificate, so the origin can be believed as long
-as the message came over the connection to the server, or over that of one of the site's own processes.
+authorised. The server's guard of connections binds the origin of a member's message to its certificate (FLARE by itself
+does not, see ``flare/wire/connections.py``), so the origin can be believed as long as the message came over the
+connection to the server, or over that of one of the site's own processes.
 """
 
 import re
@@ -87,8 +88,7 @@ def envelope_problem(envelope: Envelope, own: str) -> str:
         envelope: its outside.
         own: the cell of this process: ``SITE`` in the parent process, ``SITE.JOB_ID`` in that of a job.
     """
-    last = own.rpartition(".")[2]
-    site = own.removesuffix(f".{last}") if is_job_id(last) else own
+    site = _site_of(own)
     if not _is_from(envelope, site):
         return "it comes neither from the server nor from a process of this site"
     if is_within(envelope.origin, site):
@@ -98,6 +98,17 @@ def envelope_problem(envelope: Envelope, own: str) -> str:
     if envelope.channel in (NETWORK_AGENT, CellChannel.CLIENT_COMMAND):
         return "this site takes nothing on this channel"
     return ""
+
+
+def answer_problem(envelope: Envelope, own: str) -> str:
+    """Return why an answer to this process is refused; see ``envelope_problem``. Nobody else was asked anything."""
+    return "" if _is_from(envelope, _site_of(own)) else "it answers, but is neither the server nor of this site"
+
+
+def _site_of(own: str) -> str:
+    """Return the cell of the site's parent process, from the one of this process."""
+    parent, _, last = own.rpartition(".")
+    return parent if is_job_id(last) else own
 
 
 def _is_from(envelope: Envelope, site: str) -> bool:

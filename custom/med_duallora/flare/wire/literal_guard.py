@@ -19,7 +19,6 @@ from nvflare.private.fed_json_config import FedJsonConfigurator
 
 from med_duallora.boundary.literal import CONFIG_FOLDER, check_app, check_same, read_literal
 from med_duallora.errors import ConfigError
-from med_duallora.flare.wire.job import JOB_COMPONENT, FederatedJob
 
 KNOWN_FLARE = "2.9."
 MARK = "_med_duallora_literal"
@@ -109,6 +108,9 @@ def _built(inner: Callable[..., Any]) -> Callable[..., Any]:
     """In the job process: once all components are built, and before any of them acts."""
 
     def finalize_config(self: FedJsonConfigurator, config_ctx: Any) -> None:
+        # only here: the parent process, which waits for jobs and builds none, does without torch
+        from med_duallora.flare.wire.job import JOB_COMPONENT, FederatedJob
+
         inner(self, config_ctx)
         signed = {item.get("id"): item for item in getattr(self, MARK).get("components", [])}
         job = self.components.get(JOB_COMPONENT)
