@@ -39,7 +39,7 @@ def cases() -> Iterator[tuple[str, ...]]:
     yield from ((f"aggregation={name}",) for name in rules)
 
 
-@pytest.mark.parametrize("case", cases(), ids=" ".join)
+@pytest.mark.parametrize("case", list(cases()), ids=" ".join)
 def test_the_simulator_and_one_process_give_the_same_adapter(
     case: tuple[str, ...], tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
