@@ -1,7 +1,6 @@
 # "make demo" and "make test" need python3 (3.10 or newer) with venv, and make; they do everything else themselves.
 PYTHON ?= python3
-# one more than the two cores that the tests are made for: federations wait for their processes half of the time
-WORKERS ?= 3
+WORKERS ?= 2
 DEMO ?= runs/demo
 # more options for the demo, for example --fresh
 DEMO_OPTIONS ?=
