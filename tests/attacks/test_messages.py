@@ -1,4 +1,4 @@
-"""Attacks by messages to a site's processes, commands and events, through FLARE's own dispatchers."""
+"""Attacks by commands to a site's processes, through FLARE's own dispatchers."""
 
 import json
 import shutil
@@ -7,168 +7,39 @@ from typing import Any
 
 import pytest
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import EventScope, FedEventHeader, FLContextKey, ReservedKey, ReservedTopic, ReturnCode
-from nvflare.apis.fl_context import FLContext, FLContextManager
+from nvflare.apis.fl_context import FLContextManager
 from nvflare.apis.fl_exception import UnsafeComponentError
-from nvflare.apis.shareable import ReservedHeaderKey, Shareable
-from nvflare.apis.workspace import Workspace
 from nvflare.fuel.f3.cellnet.core_cell import CoreCell, MessageType
-from nvflare.fuel.f3.cellnet.defs import CellChannel, MessageHeaderKey, MessagePropKey
-from nvflare.fuel.f3.endpoint import Endpoint
+from nvflare.fuel.f3.cellnet.defs import CellChannel, MessageHeaderKey
 from nvflare.fuel.f3.message import Message as CellMessage
 from nvflare.fuel.f3.streaming.stream_const import STREAM_CHANNEL, StreamHeaderKey
 from nvflare.fuel.sec.audit import AuditService
 from nvflare.fuel.sec.authz import AuthorizationService
 from nvflare.private.admin_defs import Message
 from nvflare.private.admin_defs import ReturnCode as AdminCode
-from nvflare.private.aux_runner import AuxRunner
 from nvflare.private.defs import InfoCollectorTopic, RequestHeader, SysCommandTopic, TrainingTopic
-from nvflare.private.fed.client.admin import FedAdminAgent, RequestProcessor
-from nvflare.private.fed.client.client_engine import ClientEngine
+from nvflare.private.fed.client.admin import FedAdminAgent
 from nvflare.security.security import FLAuthorizer
-from nvflare.widgets.fed_event import FED_EVENT_TOPIC
 
-from med_duallora.boundary.ledger_audit import read_lines
 from med_duallora.flare.site.console_guard import ClosedRights
 from med_duallora.flare.site.message_gate import Gate, MessageGate, guard_cell
 from med_duallora.flare.site.message_rules import TOPICS
-from med_duallora.flare.wire.tracking import FEDERATION_EVENT
 from med_duallora.site_kit import harden
+from tests.attacks.site_parent import (
+    JOB,
+    PERSON,
+    RIGHTS,
+    SERVER,
+    SITE,
+    Engine,
+    Everything,
+    Parent,
+    command,
+    envelope,
+)
 from tests.unit.site_kit.conftest import provisioned, site_kit
 
 __all__ = ["provisioned", "site_kit"]
-
-SITE, SERVER = "siemens", "server"
-JOB = "0b9a2c1e-5f0d-4c1b-9a77-2f3e4d5c6b7a"
-PERSON = {RequestHeader.USER_NAME: "lead@clinic", RequestHeader.USER_ORG: "clinic_a", RequestHeader.USER_ROLE: "lead"}
-RIGHTS = {
-    "format_version": "1.0",
-    "permissions": {
-        "project_admin": "any",
-        "org_admin": {"submit_job": "none", "view": "any", "operate": "o:site"},
-        "lead": {"submit_job": "any", "view": "any", "operate": "none"},
-    },
-}
-
-
-class Cell:
-    """What FLARE's parent process needs of its cell; the filters and the callback are FLARE's registrations."""
-
-    def __init__(self, own: str) -> None:
-        self.own, self.callback = own, None
-        self.filters: list[Any] = []
-        self.request_filters: list[Any] = []
-        self.core_cell = self
-
-    def get_fqcn(self) -> str:
-        return self.own
-
-    def register_request_cb(self, channel: str, topic: str, cb: Any) -> None:  # noqa: ARG002  FLARE's signature
-        self.callback = cb
-
-    def add_incoming_filter(self, channel: str, topic: str, cb: Any) -> None:
-        assert (channel, topic) == ("*", "*")
-        self.filters.append(cb)
-
-    def add_incoming_request_filter(self, channel: str, topic: str, cb: Any) -> None:
-        assert (channel, topic) == ("*", "*")
-        self.request_filters.append(cb)
-
-    def _add_adhoc_connector(self, to_cell: str, url: str) -> None:
-        raise AssertionError(f"it connects to {to_cell} at {url}")
-
-    def receive(self, message: CellMessage) -> Any:
-        """What FLARE does with a message: the incoming filters may drop it, then the callback answers."""
-        for look in (*self.filters, *self.request_filters):
-            if look(message):
-                return "dropped"
-        assert self.callback
-        return self.callback(message)
-
-
-class Everything(RequestProcessor):
-    """Answers every command that FLARE knows, and remembers which."""
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-
-    def get_topics(self) -> list[str]:
-        known = [
-            value for part in (TrainingTopic, SysCommandTopic, InfoCollectorTopic) for value in vars(part).values()
-        ]
-        return sorted({value for value in known if isinstance(value, str) and "." in value and "nvflare" not in value})
-
-    def process(self, req: Message, app_ctx: Any) -> Message:
-        self.done.append(req.topic)
-        if req.topic == TrainingTopic.DELETE_RUN:
-            ClientEngine.delete_run(app_ctx, req.get_header(RequestHeader.JOB_ID))
-        return Message("reply", "done")
-
-
-class Engine:
-    """FLARE's parent process of a site."""
-
-    def __init__(self, kit: Path, own: str = SITE) -> None:
-        self.args = type("Args", (), {"workspace": str(kit)})()
-        self.cell = Cell(own)
-        self.manager = FLContextManager(
-            self, SITE, "", private_stickers={FLContextKey.WORKSPACE_OBJECT: Workspace(str(kit), SITE)}
-        )
-        self.aux_runner = AuxRunner(self)
-        self.admin_agent: Any = None
-
-    def new_context(self) -> FLContext:
-        return self.manager.new_context()
-
-    def get_cell(self) -> Cell:
-        return self.cell
-
-    def fire_event(self, event_type: str, fl_ctx: FLContext) -> None: ...
-
-
-class Parent:
-    """A site's parent process with FLARE's admin agent, gated or as FLARE makes it."""
-
-    def __init__(self, kit: Path, gated: bool = True) -> None:
-        self.kit = kit
-        self.engine = Engine(kit)
-        gate = MessageGate()
-        if gated:
-            gate.handle_event(EventType.SYSTEM_BOOTSTRAP, self.engine.new_context())
-        self.engine.admin_agent = FedAdminAgent("admin_agent", self.engine.cell, self.engine)
-        self.processor = Everything()
-        self.engine.admin_agent.register_processor(self.processor)
-        if gated:
-            gate.handle_event(EventType.SYSTEM_START, self.engine.new_context())
-            self.engine.admin_agent.register_cell_cb()  # as FLARE does when it connects again
-
-    def ask(self, request: Any, origin: str = SERVER, neighbour: str | None = None, **changes: Any) -> Any:
-        return self.engine.cell.receive(envelope(request, origin, neighbour, **changes))
-
-    def ledger(self) -> list[Any]:
-        path = self.kit / "egress_ledger.jsonl"
-        return read_lines(path) if path.exists() else []
-
-
-def envelope(request: Any, origin: str, neighbour: str | None = None, **changes: Any) -> CellMessage:
-    headers = {
-        MessageHeaderKey.MSG_TYPE: MessageType.REQ,
-        MessageHeaderKey.ORIGIN: origin,
-        MessageHeaderKey.DESTINATION: SITE,
-        MessageHeaderKey.CHANNEL: CellChannel.CLIENT_MAIN,
-        MessageHeaderKey.TOPIC: "admin",
-        **changes,
-    }
-    message = CellMessage(headers, request)
-    found = neighbour if neighbour is not None else (origin if origin.startswith(SITE) else SERVER)
-    message.set_prop(MessagePropKey.ENDPOINT, Endpoint(found) if found else None)
-    return message
-
-
-def command(topic: str, job_id: Any = JOB, person: Any = None, **headers: Any) -> Message:
-    message = Message(topic, "")
-    message.set_headers({RequestHeader.JOB_ID: job_id, **(person or {}), **headers})
-    return message
 
 
 @pytest.fixture
@@ -455,64 +326,3 @@ def test_flares_cell_calls_these_filters():
 def test_a_refusal_counts_where_the_kit_is_gone(parent: Parent):
     shutil.rmtree(parent.kit / "local")
     assert parent.ask(command(TrainingTopic.DELETE_RUN, "local"), origin="ge") == "dropped"
-
-
-# --- events and tasks of others --------------------------------------------------------------------------------------
-
-INJECTED = [
-    ("a metric", FEDERATION_EVENT),
-    ("a filter event", EventType.AFTER_TASK_RESULT_FILTER),
-    ("the sending of a result", EventType.BEFORE_SEND_TASK_RESULT),
-    ("the start of the run", EventType.START_RUN),
-    ("the end of the run", EventType.END_RUN),
-    ("a log text", EventType.ERROR_LOG_AVAILABLE),
-    ("an event of another name", "fed.patient_list"),
-]
-
-
-def injected(event: str) -> Shareable:
-    request = Shareable()
-    request.set_header(FedEventHeader.EVENT_TYPE, event)
-    request.set_header(FedEventHeader.TIMESTAMP, 1.0)
-    request.set_header(FedEventHeader.DIRECTION, "out")
-    request.set_peer_props({ReservedKey.IDENTITY_NAME: "philips", ReservedKey.RUN_NUM: "job-1"})
-    return request
-
-
-@pytest.mark.parametrize("row", INJECTED, ids=[row[0] for row in INJECTED])
-def test_an_event_of_another_member_is_not_heard(row: tuple[str, str], process):
-    site = process()
-    with site.engine.new_context() as fl_ctx:
-        reply = site.engine.aux_runner.dispatch(FED_EVENT_TOPIC, injected(row[1]), fl_ctx)
-    assert reply.get_return_code() == ReturnCode.TASK_UNSUPPORTED
-    assert site.fed_events.in_events == [] and site.fed_events.poster is None
-
-
-@pytest.mark.parametrize("row", INJECTED, ids=[row[0] for row in INJECTED])
-def test_nor_would_the_guard_take_it_for_its_own(row: tuple[str, str], process, trained, site_files, caplog):
-    """As if FLARE had posted it to all components: no line, nothing sent outward, nothing raised."""
-    site = process()
-    guard = next(item for item in site.engine.handlers if type(item).__name__ == "EgressGuard")
-    request = injected(row[1])
-    request.set_header(FedEventHeader.DIRECTION, "in")
-    before = dict(request)
-    with site.engine.new_context() as fl_ctx:
-        fl_ctx.set_prop(FLContextKey.EVENT_DATA, request, private=True, sticky=False)
-        fl_ctx.set_prop(FLContextKey.EVENT_SCOPE, EventScope.FEDERATION, private=True, sticky=False)
-        guard.handle_event(row[1], fl_ctx)
-        site.fed_events.handle_event("fed.other", fl_ctx)
-    assert site.events() == [] and dict(request) == before and not site_files[1].exists()
-    assert site.answer("train", trained[1].to_shareable()).result.get_return_code() == ReturnCode.OK
-    assert len(site.ledger(site_files[1])) == 1
-
-
-def test_who_registers_a_handler_later_changes_nothing(process):
-    site = process()
-    site.engine.aux_runner.topic_table.pop(ReservedTopic.DO_TASK)
-    site.engine.register_aux_message_handler(ReservedTopic.DO_TASK, lambda **_: Shareable())
-    request = Shareable()
-    request.set_header(ReservedHeaderKey.TASK_NAME, "train")
-    request.set_peer_props({ReservedKey.IDENTITY_NAME: SERVER})
-    with site.engine.new_context() as fl_ctx:
-        reply = site.engine.aux_runner.dispatch(ReservedTopic.DO_TASK, request, fl_ctx)
-    assert reply.get_return_code() == ReturnCode.TASK_UNSUPPORTED
