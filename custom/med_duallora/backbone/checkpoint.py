@@ -1,4 +1,4 @@
-"""CineMA checkpoints on disk: classifier files, masked-autoencoder files, and the ones shipped with this package."""
+"""CineMA checkpoints on disk: classifier files, what pre-training left, and the ones shipped with this package."""
 
 import math
 import re
@@ -23,10 +23,10 @@ FIRST_CONV = f"enc_down_dict.{VIEW}.conv_blocks.0.patch_embed.conv.weight"
 POSITION = f"enc_down_dict.{VIEW}.pos_embed"
 MAX_KEYS_SHOWN = 8
 
-# what a masked-autoencoder file holds beside the short-axis encoder; anything else in it is unexpected
-_MAE_MARK = "dec_linear."
-_MAE_DROPPED = re.compile(
-    r"(dec_linear|decoder|dec_embed_dict|pred_head_dict)\..+|enc_(down|fusion)_dict\.lax_[234]c\..+"
+# what a file of either pre-training holds beside the short-axis encoder; anything else in it is unexpected
+_PRETRAINED_MARKS = ("dec_linear.", "anatomy_head.")
+_PRETRAINED_DROPPED = re.compile(
+    r"(dec_linear|decoder|dec_embed_dict|pred_head_dict|anatomy_head)\..+|enc_(down|fusion)_dict\.lax_[234]c\..+"
     rf"|{re.escape(POSITION)}"
 )
 
@@ -110,9 +110,9 @@ def load_classifier(
 ) -> CineMAClassifier:
     """Load a CineMA classifier in float32 and evaluation mode.
 
-    A masked-autoencoder file gives everything but the head, which is then initialised from a fixed seed. Where it was
-    made from single frames, its first convolution is repeated over the frames without division, as CineMA does. A
-    classifier file gives all.
+    A file of a pre-training (masked autoencoder or anatomy) gives everything but the head, which is then initialised
+    from a fixed seed. Where a masked autoencoder was made from single frames, its first convolution is repeated over
+    the frames without division, as CineMA does. A classifier file gives all.
 
     Args:
         path: safetensors file; float16 and bfloat16 tensors are widened.
@@ -173,7 +173,7 @@ def _matched(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return a file's tensors as the classifier takes them, and those that it expects of a file of this kind."""
     expected = model.state_dict()
-    if any(key.startswith(_MAE_MARK) for key in tensors):
+    if any(key.startswith(_PRETRAINED_MARKS) for key in tensors):
         tensors = _encoder_of(tensors, config)
         return tensors, {key: value for key, value in expected.items() if not key.startswith("pred_head_dict.")}
     return dict(tensors), {**expected, POSITION: model.token_embedding.pos_embed}
@@ -206,8 +206,8 @@ def _empty(shape: list[int], dtype: str) -> torch.Tensor:
 
 
 def _encoder_of(tensors: dict[str, torch.Tensor], config: BackboneConfig) -> dict[str, torch.Tensor]:
-    """Take the short-axis encoder out of a masked autoencoder and widen its first convolution."""
-    kept = {key: value for key, value in tensors.items() if not _MAE_DROPPED.fullmatch(key)}
+    """Take the short-axis encoder out of a pre-training file and widen a masked autoencoder's first convolution."""
+    kept = {key: value for key, value in tensors.items() if not _PRETRAINED_DROPPED.fullmatch(key)}
     first = kept.get(FIRST_CONV)
     if first is not None and first.ndim == 5 and first.shape[1] == config.in_chans:
         kept[FIRST_CONV] = first.repeat(1, config.n_frames, 1, 1, 1)

@@ -1,17 +1,25 @@
-"""``med-duallora pretrain``: masked-autoencoder pre-training of a backbone on unlabelled volumes."""
+"""``med-duallora pretrain``: pre-training of a backbone, as a masked autoencoder or on the anatomy of phantoms."""
 
 import argparse
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from med_duallora.commands.options import above_zero, whole_number
 
 if TYPE_CHECKING:
+    from med_duallora.pretraining.anatomy import AnatomyConfig, AnatomyPool
     from med_duallora.pretraining.data import VolumePool
+    from med_duallora.pretraining.loop import Trainer
     from med_duallora.pretraining.run import PretrainConfig
 
+    Config = PretrainConfig | AnatomyConfig
+    Pool = VolumePool | AnatomyPool
+
+MAE_DEFAULTS = {"batch_size": 16, "lr": 1e-3, "epochs": 100.0}
+MAE_OPTIONS: dict[str, Any] = {"mask_ratio": 0.75, "frames": "pair", "motion_weight": 5.0, "norm_target": False}
+ANATOMY_DEFAULTS = {"batch_size": 10, "lr": 5e-4, "epochs": 6.0}
 STATE_SUFFIX = ".run.safetensors"
 
 
@@ -19,9 +27,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the command's arguments."""
     parser = commands.add_parser(
         "pretrain",
-        help="pre-train a backbone as a masked autoencoder",
+        help="pre-train a backbone",
         description="Pre-train a CineMA backbone as a masked autoencoder (75 % of the patches hidden) on the ED and "
-        "ES volumes of prepared cohorts; labels are not used. Writes a float16 checkpoint that the other "
+        "ES volumes of prepared cohorts; labels are not used. With --truth, train it to tell the volumes, ejection "
+        "fractions, mass and wall of phantoms from images of randomly changed appearance instead, most "
+        "usefully from a masked autoencoder (--init). Writes a float16 checkpoint that the other "
         "commands read, a manifest (.json) and the loss curve (.png) beside it; an existing checkpoint or an "
         "interrupted run is never overwritten. The same arguments give the "
         "same weights on one machine with one thread count; an interrupted run continues with --resume.",
@@ -34,25 +44,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--backbone", default="cinema-mini", metavar="NAME", help="backbone preset (default: %(default)s)"
     )
     _add_length_arguments(parser)
-    parser.add_argument("--batch-size", type=int, default=16, help="volumes per step (default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
-    parser.add_argument(
-        "--mask-ratio", type=float, default=0.75, help="share of the patches that is hidden (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--frames",
-        choices=("pair", "single"),
-        default="pair",
-        help="what is masked and reconstructed: ED and ES together, as the classifier sees them (default), or one of "
-        "them as CineMA does; the classifier then repeats the first convolution and sees the sum of both",
-    )
-    parser.add_argument(
-        "--motion-weight",
-        type=float,
-        default=5.0,
-        help="weight in the loss of what differs between ED and ES (default: %(default)s)",
-    )
-    parser.add_argument("--norm-target", action="store_true", help="reconstruct patches of mean 0 and sd 1")
+    parser.add_argument("--batch-size", type=int, help="subjects per step (default: 16; with --truth 10)")
+    parser.add_argument("--lr", type=float, help="peak learning rate (default: 0.001; with --truth 0.0005)")
+    _add_anatomy_arguments(parser)
+    _add_mae_arguments(parser)
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16"),
@@ -78,7 +73,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _add_length_arguments(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--epochs", type=above_zero(1e6), help="length of the run in passes over the subjects (default: 100)"
+        "--epochs",
+        type=above_zero(1e6),
+        help="length of the run in passes over the subjects (default: 100; with --truth 6)",
     )
     length.add_argument("--steps", type=whole_number(1, 10**9), help="length of the run in optimizer steps")
     length.add_argument(
@@ -86,14 +83,43 @@ def _add_length_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_anatomy_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        metavar="CSV",
+        help="train on anatomy: the table of true values (truth.csv) that `phantom` wrote with the subjects of DIR",
+    )
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="with --truth: checkpoint to start from, such as what a masked autoencoder left (default: random weights)",
+    )
+
+
+def _add_mae_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("masked autoencoder", "only without --truth")
+    group.add_argument("--mask-ratio", type=float, help="share of the patches that is hidden (default: 0.75)")
+    group.add_argument(
+        "--frames",
+        choices=("pair", "single"),
+        help="what is masked and reconstructed: ED and ES together, as the classifier sees them (default), or one of "
+        "them as CineMA does; the classifier then repeats the first convolution and sees the sum of both",
+    )
+    group.add_argument(
+        "--motion-weight", type=float, help="weight in the loss of what differs between ED and ES (default: 5)"
+    )
+    group.add_argument("--norm-target", action="store_const", const=True, help="reconstruct patches of mean 0 and sd 1")
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import torch
 
     from med_duallora.errors import ConfigError
-    from med_duallora.pretraining.data import VolumePool
     from med_duallora.pretraining.export import export
-    from med_duallora.pretraining.run import pretrain
+    from med_duallora.pretraining.loop import finish
 
     if options.out.suffix != ".safetensors":
         raise ConfigError(f"--out {options.out} must end in .safetensors")
@@ -101,11 +127,12 @@ def run(options: argparse.Namespace) -> int:
         torch.set_num_threads(options.threads)
     config = _config(options, n_steps=options.steps or 1)
     _check_out(options)
-    pool = VolumePool.load(options.data, config.backbone)
+    pool = _pool(options, config)
     state_file = options.out.with_suffix(STATE_SUFFIX)
-    config = _config(options, _n_steps(options, pool, state_file))
-    state = pretrain(config, pool, state_file, options.resume, say=lambda line: print(line, flush=True))
-    manifest = export(options.out, config, pool, state, options.data_recipe)
+    config = _config(options, _n_steps(options, config, pool, state_file))
+    trainer = _trainer(options, config, pool)
+    state = finish(trainer, pool.content, state_file, options.resume, say=lambda line: print(line, flush=True))
+    manifest = export(options.out, config, pool, state, options.data_recipe, init=options.init)
     state_file.unlink(missing_ok=True)
     n_bytes = options.out.stat().st_size
     print(f"{options.out}: {n_bytes / 1e6:.2f} MB, {manifest['n_parameters']['encoder']} encoder parameters")
@@ -133,18 +160,62 @@ def _check_out(options: argparse.Namespace) -> None:
         )
 
 
-def _config(options: argparse.Namespace, n_steps: int) -> "PretrainConfig":
+def _config(options: argparse.Namespace, n_steps: int) -> "Config":
+    """Return the recipe of the objective that was asked for.
+
+    Raises:
+        ConfigError: a value is out of range.
+        InputError: an option belongs to the other objective.
+    """
+    from med_duallora.errors import InputError
+    from med_duallora.pretraining.anatomy import AnatomyConfig, hash_of
     from med_duallora.pretraining.data import ViewConfig
     from med_duallora.pretraining.run import PretrainConfig
 
-    names = ("batch_size", "lr", "mask_ratio", "norm_target", "motion_weight", "precision", "seed")
-    values = {name: getattr(options, name) for name in names}
-    return PretrainConfig(preset=options.backbone, n_steps=n_steps, views=ViewConfig(frames=options.frames), **values)
+    values = {"precision": options.precision, "seed": options.seed, "preset": options.backbone, "n_steps": n_steps}
+    values |= {name: _chosen(options, name) for name in ("batch_size", "lr")}
+    given = {name: getattr(options, name) for name in MAE_OPTIONS if getattr(options, name) is not None}
+    if options.truth:
+        if given:
+            wrong = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"{wrong}: of the masked autoencoder, but --truth trains on anatomy; leave one out")
+        return AnatomyConfig(**values, init_sha256=hash_of(options.init, options.backbone))
+    if options.init:
+        raise InputError("--init is where a training on anatomy starts: it needs --truth")
+    mae = MAE_OPTIONS | given
+    return PretrainConfig(**values, views=ViewConfig(frames=mae.pop("frames")), **mae)
 
 
-def _n_steps(options: argparse.Namespace, pool: "VolumePool", state_file: Path) -> int:
+def _chosen(options: argparse.Namespace, name: str) -> float:
+    """Return an option's value, or else the default of the objective."""
+    value: float | None = getattr(options, name)
+    return (ANATOMY_DEFAULTS if options.truth else MAE_DEFAULTS)[name] if value is None else value
+
+
+def _pool(options: argparse.Namespace, config: "Config") -> "Pool":
+    from med_duallora.pretraining.anatomy import AnatomyPool
+    from med_duallora.pretraining.data import VolumePool
+
+    if options.truth:
+        return AnatomyPool.load(options.data, options.truth, config.backbone)
+    return VolumePool.load(options.data, config.backbone)
+
+
+def _trainer(options: argparse.Namespace, config: "Config", pool: "Pool") -> "Trainer":
+    from med_duallora.pretraining.anatomy import AnatomyConfig, AnatomyPool, AnatomyTrainer
+    from med_duallora.pretraining.data import VolumePool
+    from med_duallora.pretraining.run import MaeTrainer
+
+    if isinstance(config, AnatomyConfig):
+        assert isinstance(pool, AnatomyPool)
+        return AnatomyTrainer(config, pool, options.init)
+    assert isinstance(pool, VolumePool)
+    return MaeTrainer(config, pool)
+
+
+def _n_steps(options: argparse.Namespace, config: "Config", pool: "Pool", state_file: Path) -> int:
     """Return the length of the run in steps; a resumed run keeps the length it started with."""
-    from med_duallora.pretraining.run import steps_for
+    from med_duallora.pretraining.loop import steps_for
     from med_duallora.pretraining.state import planned_steps
 
     if options.steps is not None:
@@ -153,8 +224,7 @@ def _n_steps(options: argparse.Namespace, pool: "VolumePool", state_file: Path) 
         planned: int = planned_steps(state_file)
         return planned
     if options.minutes is not None:
-        n_steps: int = steps_for(_config(options, n_steps=1), pool, options.minutes)
+        n_steps: int = steps_for(_trainer(options, config, pool), options.minutes)
         print(f"{options.minutes:g} minutes are {n_steps} steps here", file=sys.stderr)
         return n_steps
-    n_epochs = 100.0 if options.epochs is None else options.epochs
-    return max(1, math.ceil(n_epochs * len(pool.volumes) / int(options.batch_size)))
+    return max(1, math.ceil(_chosen(options, "epochs") * len(pool.volumes) / config.batch_size))

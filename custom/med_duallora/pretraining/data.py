@@ -112,9 +112,22 @@ def find_cohorts(directory: Path) -> Sequence[PreparedCohort]:
 def small_volume(subject: PreparedSubject, config: BackboneConfig) -> Volume:
     """Return a subject's ED and ES as uint8 (2, X, Y, n_slices) on the backbone's in-plane grid."""
     (nx, ny, _), step = config.image_size, int(config.in_plane_mm)
-    volume = to_unit_range(load_volume(subject))
-    volume = fit_length(fit_length(volume, 1, nx * step), 2, ny * step)
-    pooled = volume.reshape(len(volume), nx, step, ny, step, -1).mean(axis=(2, 4))
+    volume = load_volume(subject)
+    return _pooled(fit_length(fit_length(volume, 1, nx * step), 2, ny * step), step)
+
+
+def pooled_volume(subject: PreparedSubject, config: BackboneConfig) -> Volume:
+    """Return all of a subject's ED and ES as uint8 (2, X', Y', n_slices) in the backbone's in-plane spacing."""
+    step = int(config.in_plane_mm)
+    volume = load_volume(subject)
+    for axis in (1, 2):
+        volume = fit_length(volume, axis, -(-volume.shape[axis] // step) * step)
+    return _pooled(volume, step)
+
+
+def _pooled(volume: Volume, step: int) -> Volume:
+    (n_frames, nx, ny, nz), unit = volume.shape, to_unit_range(volume)
+    pooled = unit.reshape(n_frames, nx // step, step, ny // step, step, nz).mean(axis=(2, 4))
     levels: Volume = np.rint(pooled * 255).astype(np.uint8)
     return levels
 

@@ -9,21 +9,34 @@ import torch
 from safetensors.torch import save_file
 
 from med_duallora import __version__
+from med_duallora.pretraining.anatomy import TARGETS, AnatomyConfig, AnatomyPool
 from med_duallora.pretraining.data import VolumePool
 from med_duallora.pretraining.run import PretrainConfig
 from med_duallora.pretraining.state import RunState
-from med_duallora.support.files import atomic_path, sha256_of_file, write_json
+from med_duallora.support.files import atomic_path, parsed_json, sha256_of_file, write_json
+
+Config = PretrainConfig | AnatomyConfig
+INHERITED = ("objective", "sha256", "command", "data")
 
 
-def export(out: Path, config: PretrainConfig, pool: VolumePool, state: RunState, recipe: str) -> dict[str, Any]:
+def export(
+    out: Path,
+    config: Config,
+    pool: VolumePool | AnatomyPool,
+    state: RunState,
+    recipe: str,
+    *,
+    init: Path | None = None,
+) -> dict[str, Any]:
     """Write ``out``, ``out`` with suffix .json (manifest) and .png (loss curve), each atomically.
 
     Args:
         out: the checkpoint's path.
         config: recipe of the run.
-        pool: the volumes it saw.
+        pool: what it saw.
         state: the finished run.
         recipe: how the data were made, in the user's words.
+        init: the checkpoint it started from; what its own manifest says of it is taken over.
 
     Returns:
         The manifest. It holds no path of this machine.
@@ -33,7 +46,7 @@ def export(out: Path, config: PretrainConfig, pool: VolumePool, state: RunState,
     manifest = {
         "preset": config.preset,
         "architecture": config.backbone.to_dict(),
-        "objective": "masked autoencoder (CineMA), short-axis view",
+        "objective": _objective(config),
         "n_parameters": _n_parameters(state.weights),
         "dtype": "float16",
         "sha256": sha256_of_file(out),
@@ -44,21 +57,47 @@ def export(out: Path, config: PretrainConfig, pool: VolumePool, state: RunState,
         "seconds": round(state.seconds, 1),
         "loss_curve": state.curve,
     }
+    if init:
+        manifest["init"] = _origin(init)
     write_json(out.with_suffix(".json"), manifest)
-    plot_curve(out.with_suffix(".png"), config.preset, state.curve)
+    error = "on standardised values" if isinstance(config, AnatomyConfig) else "on masked patches"
+    plot_curve(out.with_suffix(".png"), config.preset, state.curve, f"squared error {error}")
     return manifest
 
 
-def command_of(config: PretrainConfig) -> str:
-    """Return the command that repeats the run, with DATA and OUT instead of paths."""
-    words = ["med-duallora pretrain --data DATA --out OUT", f"--backbone {config.preset}", f"--steps {config.n_steps}"]
-    words += [f"--batch-size {config.batch_size}", f"--lr {config.lr:g}", f"--mask-ratio {config.mask_ratio:g}"]
-    words += [f"--frames {config.views.frames}", f"--motion-weight {config.motion_weight:g}"]
+def command_of(config: Config) -> str:
+    """Return the command that repeats the run, with DATA, TRUTH, INIT and OUT instead of paths."""
+    words = ["med-duallora pretrain --data DATA --out OUT"]
+    if isinstance(config, AnatomyConfig):
+        words += ["--truth TRUTH", *(["--init INIT"] if config.init_sha256 else [])]
+    words += [f"--backbone {config.preset}", f"--steps {config.n_steps}"]
+    words += [f"--batch-size {config.batch_size}", f"--lr {config.lr:g}"]
+    if isinstance(config, PretrainConfig):
+        words += [f"--mask-ratio {config.mask_ratio:g}"]
+        words += [f"--frames {config.views.frames}", f"--motion-weight {config.motion_weight:g}"]
     words += [f"--precision {config.precision}", f"--seed {config.seed}"]
-    return " ".join(words + (["--norm-target"] if config.norm_target else []))
+    return " ".join(words + (["--norm-target"] if isinstance(config, PretrainConfig) and config.norm_target else []))
 
 
-def plot_curve(path: Path, title: str, curve: list[dict[str, float]]) -> None:
+def _objective(config: Config) -> str:
+    if isinstance(config, AnatomyConfig):
+        return f"regression of anatomy ({', '.join(TARGETS)}), short-axis view"
+    return "masked autoencoder (CineMA), short-axis view"
+
+
+def _origin(init: Path) -> dict[str, Any]:
+    """Return the hash of the checkpoint that a run started from, and what the manifest beside it says of its own."""
+    origin: dict[str, Any] = {"sha256": sha256_of_file(init)}
+    try:
+        manifest = parsed_json(init.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return origin  # a checkpoint from elsewhere has none
+    if not isinstance(manifest, dict) or manifest.get("sha256") != origin["sha256"]:
+        return origin
+    return {key: manifest[key] for key in (*INHERITED, "init") if key in manifest}
+
+
+def plot_curve(path: Path, title: str, curve: list[dict[str, float]], error: str) -> None:
     """Draw the loss on training and held-out volumes over the steps."""
     from matplotlib.figure import Figure
 
@@ -67,7 +106,7 @@ def plot_curve(path: Path, title: str, curve: list[dict[str, float]]) -> None:
     steps = [point["step"] for point in curve]
     axes.plot(steps, [point["loss"] for point in curve], label="training views")
     axes.plot(steps, [point["held_out_loss"] for point in curve], label="held-out subjects")
-    axes.set(xlabel="step", ylabel="squared error on masked patches", yscale="log", title=f"{title}: pre-training")
+    axes.set(xlabel="step", ylabel=error, yscale="log", title=f"{title}: pre-training")
     axes.legend()
     axes.grid(alpha=0.3)
     with atomic_path(path) as partial:

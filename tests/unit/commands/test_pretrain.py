@@ -36,7 +36,7 @@ def test_resumed_command_keeps_its_length_and_needs_a_run(parse, words, tmp_path
     class Interrupted(Exception):
         pass
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise Interrupted
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
@@ -81,3 +81,75 @@ def test_minutes_are_turned_into_steps(parse, words, tmp_path, capsys):
 def test_other_suffix_is_refused(parse, words):
     with pytest.raises(ConfigError, match=r"must end in \.safetensors"):
         pretrain.run(parse(*words, "--out", "weights.pt"))
+
+
+@pytest.fixture
+def truth(tiny_cohorts, tmp_path):
+    """A table of true values of the tiny cohort's subjects, outside the folder that the command writes to."""
+    from med_duallora.cohorts.prepared import PreparedCohort
+    from med_duallora.pretraining.anatomy import TARGETS
+
+    subjects = PreparedCohort.read(tiny_cohorts["siemens"]).subjects
+    rows: list[list[object]] = [["subject", *TARGETS]]
+    rows += [[s.subject, *(10 + i + 3 * (i + j) % 7 for j in range(len(TARGETS)))] for i, s in enumerate(subjects)]
+    (tmp_path / "raw").mkdir()
+    path = tmp_path / "raw" / "truth.csv"
+    path.write_text("\n".join(",".join(str(cell) for cell in row) for row in rows))
+    return path
+
+
+def test_the_true_values_make_it_a_training_on_anatomy(parse, words, truth, tmp_path, capsys):
+    assert pretrain.run(parse(*words, "--epochs", 1, "--truth", truth)) == 0
+    manifest = json.loads((tmp_path / "w.json").read_text())
+    assert manifest["objective"].startswith("regression of anatomy")
+    assert manifest["recipe"]["lr"] == pytest.approx(5e-4)
+    assert "init" not in manifest
+    assert "R2 lv_ef" in capsys.readouterr().out
+
+
+def test_anatomy_starts_from_what_a_masked_autoencoder_left(parse, words, truth, tmp_path):
+    assert pretrain.run(parse(*words, "--steps", 1)) == 0
+    mae = tmp_path / "w.safetensors"
+    further = [*words[:3], tmp_path / "anatomy.safetensors", *words[4:]]
+    assert pretrain.run(parse(*further, "--steps", 1, "--truth", truth, "--init", mae)) == 0
+    manifest = json.loads((tmp_path / "anatomy.json").read_text())
+    assert manifest["init"]["objective"].startswith("masked autoencoder")
+    assert manifest["recipe"]["init_sha256"] == manifest["init"]["sha256"]
+
+
+def test_a_resumed_training_on_anatomy_keeps_its_start(parse, words, truth, tmp_path, monkeypatch):
+    assert pretrain.run(parse(*words, "--steps", 1)) == 0
+    further = [*words[:3], tmp_path / "anatomy.safetensors", *words[4:], "--truth", truth]
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("med_duallora.pretraining.export.export", interrupt)
+        pretrain.run(parse(*further, "--steps", 2, "--init", tmp_path / "w.safetensors"))
+    with pytest.raises(ArtifactError, match="another recipe"):
+        pretrain.run(parse(*further, "--resume"))
+    assert pretrain.run(parse(*further, "--resume", "--init", tmp_path / "w.safetensors")) == 0
+
+
+@pytest.mark.parametrize("option", ["--mask-ratio=0.5", "--frames=single", "--motion-weight=2", "--norm-target"])
+def test_options_of_the_other_objective_are_refused(option, parse, words, truth, tmp_path):
+    with pytest.raises(InputError, match=f"{option.split('=')[0]}: of the masked autoencoder, but --truth"):
+        pretrain.run(parse(*words, option, "--truth", truth))
+    assert {path.name for path in tmp_path.iterdir()} == {"raw"}
+
+
+def test_a_start_without_true_values_is_refused(parse, words, tmp_path):
+    with pytest.raises(InputError, match="--init is where a training on anatomy starts: it needs --truth"):
+        pretrain.run(parse(*words, "--init", tmp_path / "x.safetensors"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--truth", "--init"])
+def test_a_missing_file_of_anatomy_is_found_before_the_work(option, parse, words, truth, tmp_path):
+    from med_duallora.errors import MedDualLoRAError
+
+    given = {"--truth": truth} | {option: tmp_path / "nowhere"}
+    with pytest.raises(MedDualLoRAError, match="nowhere does not exist"):
+        pretrain.run(parse(*words, *(word for pair in given.items() for word in pair)))
+    assert {path.name for path in tmp_path.iterdir()} == {"raw"}

@@ -1,0 +1,115 @@
+"""Strong random changes of a volume that leave the heart's measures as they are.
+
+A network that must tell volumes and walls under any turn, contrast, coil and noise cannot learn them from what a
+phantom's renderer happens to paint. ED and ES are changed alike; only their noise differs.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from med_duallora.pretraining.loop import check
+
+FIELD_KNOTS = 4
+MAX_BLUR = 4.0
+
+
+@dataclass(frozen=True)
+class AppearanceConfig:
+    """How much a volume is changed when it is drawn.
+
+    Args:
+        rotation_degrees: largest turn in plane; slices and image axes are flipped as well where it is not 0.
+        shift: largest shift in plane, in voxels of the backbone.
+        gamma: standard deviation of the logarithm of the intensity exponent.
+        field: standard deviation of the logarithm of the smooth multiplicative field.
+        noise: largest standard deviation of the noise, where white is 1.
+        blur: largest standard deviation of the Gaussian blur in plane, in voxels; half of the draws are not blurred.
+    """
+
+    rotation_degrees: float = 180.0
+    shift: float = 8.0
+    gamma: float = 0.45
+    field: float = 0.3
+    noise: float = 0.06
+    blur: float = 1.0
+
+    def __post_init__(self) -> None:
+        limits = {"rotation_degrees": 180.0, "shift": 64.0, "gamma": 3.0, "field": 3.0, "noise": 1.0, "blur": MAX_BLUR}
+        for name, most in limits.items():
+            value = getattr(self, name)
+            check(0 <= value <= most, f"appearance.{name}", value, f"between 0 and {most:g}")
+
+
+def random_view(
+    volume: torch.Tensor, size: tuple[int, int], config: AppearanceConfig, rng: np.random.Generator
+) -> torch.Tensor:
+    """Return a changed view from the middle of a volume.
+
+    Args:
+        volume: float32 (frames, X, Y, Z) in [0, 1]; larger in plane than the view, so that turns bring in no black.
+        size: voxels of the view in plane.
+        config: ranges.
+        rng: the only source of randomness; the same number of draws is taken whatever happens.
+
+    Returns:
+        float32 (frames, *size, Z) in [0, 1].
+    """
+    slices = volume.permute(0, 3, 1, 2)
+    if config.rotation_degrees and rng.random() < 0.5:
+        slices = slices.flip(1)
+    view = _moved(slices, size, config, rng)
+    view = (view * _field(view.shape, config.field, rng)).clamp(0, 1)
+    view = view ** math.exp(config.gamma * rng.standard_normal())
+    view = _blurred(view, max(0.0, config.blur * rng.uniform(-1, 1)))
+    noise = torch.from_numpy(rng.standard_normal(tuple(view.shape), dtype=np.float32))
+    view = view + config.noise * rng.random() * noise
+    return view.clamp(0, 1).permute(0, 2, 3, 1)
+
+
+def _moved(
+    slices: torch.Tensor, size: tuple[int, int], config: AppearanceConfig, rng: np.random.Generator
+) -> torch.Tensor:
+    """Turn, mirror and shift (frames, Z, X, Y) in plane; where nothing is drawn, the middle is cut out unchanged."""
+    angle = math.radians(config.rotation_degrees * rng.uniform(-1, 1))
+    mirror = -1.0 if rng.random() < 0.5 and config.rotation_degrees else 1.0
+    shift = config.shift * rng.uniform(-1, 1, 2)
+    (n_frames, n_slices, nx, ny), (out_x, out_y) = slices.shape, size
+    cos, sin = math.cos(angle), math.sin(angle)
+    # torch's coordinates: y of the last axis first, and 1 is the edge of either image
+    matrix = [
+        [mirror * cos * out_y / ny, -sin * out_x / ny, 2 * shift[1] / ny],
+        [mirror * sin * out_y / nx, cos * out_x / nx, 2 * shift[0] / nx],
+    ]
+    grid = F.affine_grid(torch.tensor([matrix], dtype=torch.float32), [1, 1, out_x, out_y], align_corners=False)
+    flat = slices.reshape(1, n_frames * n_slices, nx, ny)
+    moved = F.grid_sample(flat, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return moved.reshape(n_frames, n_slices, out_x, out_y)
+
+
+def _field(shape: torch.Size, deviation: float, rng: np.random.Generator) -> torch.Tensor:
+    """Return a smooth positive field of mean 1 for (frames, Z, X, Y): the same for all frames."""
+    _, n_slices, nx, ny = shape
+    knots = rng.standard_normal((1, 1, 2, FIELD_KNOTS, FIELD_KNOTS)).astype(np.float32)
+    logarithm = F.interpolate(
+        torch.from_numpy(deviation * knots), size=[n_slices, nx, ny], mode="trilinear", align_corners=True
+    )
+    field = logarithm[0].exp()
+    return field / field.mean()
+
+
+def _blurred(view: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Blur (frames, Z, X, Y) in plane; the edge is continued."""
+    radius = math.ceil(3 * deviation)
+    if not radius:
+        return view
+    places = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-(places**2) / (2 * deviation**2))
+    kernel = kernel / kernel.sum()
+    images = view.reshape(-1, 1, *view.shape[2:])
+    padded = F.pad(images, [radius] * 4, mode="replicate")
+    rows = F.conv2d(padded, kernel.reshape(1, 1, -1, 1))
+    return F.conv2d(rows, kernel.reshape(1, 1, 1, -1)).reshape(view.shape)
