@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from med_duallora.support.progress import track
 from med_duallora.support.seeds import generator
 
 SAVE_INTERVAL_S = 60.0
-N_LOG_POINTS = 40
 N_TIMED_STEPS = 8
 
 
@@ -47,6 +46,8 @@ class Recipe:
         precision: fp32, or bf16 for the linear layers.
         seed: of everything that is drawn.
     """
+
+    n_log_points: ClassVar[int] = 40
 
     preset: str = "cinema-mini"
     n_steps: int = 1000
@@ -178,7 +179,7 @@ def finish(
 def _work(trainer: Trainer, state: RunState, say: Callable[[str], None]) -> Iterator[None]:
     """Train from ``state`` on, updating it; yield whenever it should be saved."""
     n_steps = trainer.config.n_steps
-    interval = max(1, n_steps // N_LOG_POINTS)
+    interval = max(1, n_steps // trainer.config.n_log_points)
     losses: list[float] = []
     before, started = state.seconds, time.monotonic()
     saved = started
