@@ -1,7 +1,7 @@
 """Linear probe of a pre-trained backbone against random weights of the same architecture.
 
     python benchmarks/linear_probe.py --data PREPARED [--truth truth.csv]
-        [--backbone-checkpoint FILE] [--out probe.json]
+        [--backbone-checkpoint FILE] [--against NAME=FILE ...] [--out probe.json]
 
 PREPARED is a prepared cohort or a folder of them; none of its subjects may have been used in pre-training.
 Every seed draws a split and, for the control, other random weights. With the phantoms' table of true values it also
@@ -32,18 +32,23 @@ def main() -> None:
     options = _parse()
     torch.set_num_threads(options.threads)
     config = BackboneConfig.preset(options.backbone)
-    checkpoint = options.backbone_checkpoint or packaged_checkpoint(options.backbone)
+    checkpoints = {"pre-trained": options.backbone_checkpoint or packaged_checkpoint(options.backbone)}
+    checkpoints |= {name: Path(path) for name, _, path in (text.partition("=") for text in options.against)}
     subjects = [subject for cohort in find_cohorts(options.data) for subject in cohort.subjects]
     truth = _read_truth(options.truth, subjects) if options.truth else {}
-    trained = pooled_features(load_classifier(checkpoint, config), subjects, "pre-trained features")
-    scores: dict[str, list[dict[str, float]]] = {"pre-trained": [], "random weights": []}
+    trained = {
+        name: pooled_features(load_classifier(path, config), subjects, f"{name} features")
+        for name, path in checkpoints.items()
+    }
+    scores: dict[str, list[dict[str, float]]] = {name: [] for name in (*trained, "random weights")}
     for seed in range(options.repetitions):
         random = pooled_features(build_classifier(config, seed=seed).eval(), subjects, f"random features {seed}")
-        scores["pre-trained"].append(_scores(trained, subjects, truth, seed))
-        scores["random weights"].append(_scores(random, subjects, truth, seed))
+        for name, features in {**trained, "random weights": random}.items():
+            scores[name].append(_scores(features, subjects, truth, seed))
     _show(scores, subjects)
     if options.out:
-        write_json(options.out, {"checkpoint": sha256_of_file(checkpoint), "n_subjects": len(subjects), **scores})
+        hashes = {name: sha256_of_file(path) for name, path in checkpoints.items()}
+        write_json(options.out, {"checkpoints": hashes, "n_subjects": len(subjects), **scores})
 
 
 def _scores(features: Features, subjects: list[PreparedSubject], truth: Truth, seed: int) -> dict[str, float]:
@@ -63,6 +68,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--backbone", default="cinema-mini")
     parser.add_argument("--backbone-checkpoint", type=Path, help="default: the one shipped with the package")
+    parser.add_argument("--against", action="append", default=[], metavar="NAME=FILE", help="another checkpoint")
     parser.add_argument("--truth", type=Path, help="truth.csv of the phantoms")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
