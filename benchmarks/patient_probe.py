@@ -7,7 +7,8 @@ PREPARED is a prepared cohort of patients. A logistic regression (penalty fixed 
 on standardised features (cls token and mean patch token) tells NOR from disease, by repeated cross-validation in five
 folds stratified by pathology. Every patient is judged by models that were fitted without them. Intervals (95 %) are
 those of a bootstrap over patients within NOR and disease; a difference is of the same drawn patients. They do not
-contain what other patients to fit on would change.
+contain what other patients to fit on would change. There are two controls of random weights, drawn as this package
+draws them and as torch does, because their features differ much.
 """
 
 import argparse
@@ -23,8 +24,13 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from med_duallora.backbone import BackboneConfig, build_classifier, load_classifier, packaged_checkpoint
-from med_duallora.cohorts.prepared import PreparedSubject
+from med_duallora.backbone import (
+    BackboneConfig,
+    CineMAClassifier,
+    build_classifier,
+    load_classifier,
+    packaged_checkpoint,
+)
 from med_duallora.pretraining.data import find_cohorts
 from med_duallora.pretraining.probe import Features, Labels, pooled_features
 from med_duallora.support.files import sha256_of_file, write_json
@@ -34,7 +40,6 @@ N_FOLDS = 5
 N_BOOTSTRAPS = 5000
 METRICS = ("AUROC", "balanced accuracy")
 JUDGED = "judged"
-RANDOM = "random weights"
 
 Array = npt.NDArray[np.float64]
 
@@ -113,6 +118,20 @@ def _intervals(values: Array, draws: Array) -> dict[str, list[float]]:
     return {metric: [float(values[i]), float(low[i]), float(high[i])] for i, metric in enumerate(METRICS)}
 
 
+def _drawn_by_package(config: BackboneConfig, seed: int) -> CineMAClassifier:
+    return build_classifier(config, seed=seed).eval()
+
+
+def _drawn_by_torch(config: BackboneConfig, seed: int) -> CineMAClassifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CineMAClassifier(config).eval()
+
+
+RANDOM = {"random weights, this package's": _drawn_by_package, "random weights, torch's": _drawn_by_torch}
+"""Controls: features of random weights depend much on how these are drawn."""
+
+
 def main() -> None:
     """Run the probe and print a table."""
     options = _parse()
@@ -127,21 +146,20 @@ def main() -> None:
     for name, path in checkpoints.items():
         features = pooled_features(load_classifier(path, config), subjects, name)
         results[name] = cross_validate(features, labels, groups, options.repeats)
-    results[RANDOM] = mean_of(
-        [
-            cross_validate(_random_features(config, subjects, seed), labels, groups, options.repeats)
-            for seed in range(options.random_seeds)
-        ]
-    )
+    for name, draw in RANDOM.items():
+        results[name] = mean_of(
+            [
+                cross_validate(
+                    pooled_features(draw(config, seed), subjects, f"{name} {seed}"), labels, groups, options.repeats
+                )
+                for seed in range(options.random_seeds)
+            ]
+        )
     found = summary(results, labels)
     _show(found, labels)
     if options.out:
         hashes = {name: sha256_of_file(path) for name, path in checkpoints.items()}
         write_json(options.out, {"checkpoints": hashes, "n_patients": len(labels), **found})
-
-
-def _random_features(config: BackboneConfig, subjects: list[PreparedSubject], seed: int) -> Features:
-    return pooled_features(build_classifier(config, seed=seed).eval(), subjects, f"random weights {seed}")
 
 
 def _show(found: dict[str, dict[str, list[float]]], labels: Labels) -> None:
