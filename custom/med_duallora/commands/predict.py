@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from med_duallora.commands.options import add_floor_arguments, floors_of
+from med_duallora.commands.options import add_floor_arguments, floors_of, site_word
 from med_duallora.errors import InputError
 
 if TYPE_CHECKING:
@@ -133,17 +133,10 @@ def _sources(options: argparse.Namespace) -> "list[ScanSource]":
 
 def _model(options: argparse.Namespace) -> "TrainedModel":
     from med_duallora.inference.model import load_model
-    from med_duallora.settings.config import SiteConfig
-    from med_duallora.support.devices import use_threads
 
-    checkpoint, device, floors = options.backbone_checkpoint, "auto", floors_of(options)
-    if options.site_config is not None:
-        config = SiteConfig.from_file(options.site_config)
-        checkpoint, device = checkpoint or config.backbone_checkpoint, config.device
-        floors = floors.raised(config.release)
-        use_threads(config.n_threads)
-    model = load_model(options.model, backbone_checkpoint=checkpoint, device=device)
-    model.saved = model.saved.under(floors)
+    word = site_word(options)
+    model = load_model(options.model, backbone_checkpoint=word.checkpoint, device=word.device)
+    model.saved = model.saved.under(floors_of(options).raised(word.floors))
     return model
 
 

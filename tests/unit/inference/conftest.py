@@ -13,6 +13,7 @@ from med_duallora.cohorts.prepared import PreparedCohort, PreparedSubject
 from med_duallora.settings.config import SiteConfig
 from med_duallora.settings.policy import SitePolicy
 from tests.unit.cohorts.dicomfiles import SPACING, cine
+from tests.unit.inference.received import global_adapter, job_with
 from tests.unit.tiny import random_payload
 from tests.unit.tiny_site import runtime_of
 
@@ -25,6 +26,7 @@ class Trained:
         experiment: folder of its runs.
         run: folder of the run.
         checkpoint: the backbone.
+        adapter: the global adapter that the server kept of the job.
         said: the evaluation's probabilities by test subject.
         subjects: of the test split.
         config: of the site.
@@ -33,6 +35,7 @@ class Trained:
     experiment: Path
     run: Path
     checkpoint: Path
+    adapter: Path
     said: dict[str, float]
     subjects: tuple[PreparedSubject, ...]
     config: SiteConfig
@@ -58,7 +61,8 @@ def trained(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_facto
     rows = json.loads((run / "predictions.json").read_text())["predictions"]
     nowhere = replace(config, data_dir=place / "nowhere")
     said = {row["subject"]: row["both"] for row in rows}
-    return Trained(run.parent, run, tiny_checkpoint, said, runtime.cohort.split("test"), nowhere)
+    adapter = global_adapter(place / "server", job_with(tiny_checkpoint))
+    return Trained(run.parent, run, tiny_checkpoint, adapter, said, runtime.cohort.split("test"), nowhere)
 
 
 @pytest.fixture(scope="session")
