@@ -1,30 +1,39 @@
 """Models of a site that did not train: the global adapter of a federation, with a head from elsewhere.
 
-``fitted`` fits one to labelled subjects of the site.
+``fitted`` fits one to labelled subjects of the site; ``shared`` takes the one that the sites learnt together, where
+there is one, and needs no label.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from med_duallora.backbone import checkpoint_sha256
 from med_duallora.cohorts.classes import lacking_class
 from med_duallora.cohorts.prepared import COHORT_TABLE, PreparedCohort, PreparedSubject
 from med_duallora.cohorts.provenance import is_synthetic
-from med_duallora.errors import CohortError
+from med_duallora.errors import CohortError, InputError, ScanError
 from med_duallora.inference.saved import SavedModel
+from med_duallora.inference.scan import ScanSource
 from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.calibration import calibrate
 from med_duallora.site.features import FeatureSource
 from med_duallora.site.head import few, fit_head, summaries_of
 from med_duallora.site.kept_calibration import KeptCalibration, KeptCounts
-from med_duallora.site.prediction import predict, trunk_summaries
+from med_duallora.site.prediction import predict, summaries_of_volume, trunk_summaries
 from med_duallora.site.received import ReceivedAdapter
 from med_duallora.site.reference import fit_reference
 from med_duallora.site.state import SiteState
 from med_duallora.support.files import sha256_of_file
 from med_duallora.support.progress import track
+
+MIN_SCANS = 8
+"""Scans below which their features give no statistics for the head: each would be compared with little but itself."""
+GLOBAL_ALONE = "(global adapter)"
+"""Stands for a site where a model is of none; it is the name of no site in FLARE."""
 
 
 def fitted(
@@ -84,6 +93,53 @@ def fitted(
     )
     evaluation = _evaluated(site, received.job.experiment, cohort, chances, floors or ReleaseFloors())
     return SavedModel(site, received.job, sha256, received.lineage, state, evaluation=evaluation, is_evaluated=True)
+
+
+def shared(received: ReceivedAdapter, sources: Sequence[ScanSource], checkpoint: Path, device: str) -> SavedModel:
+    """Return the global adapter with the head that its sites shared, for these scans; none needs a label.
+
+    Where the head reads standardised features, their statistics are those of the scans themselves: at a site that
+    trained they would be those of its training subjects. So a prediction depends on which scans are given together.
+
+    Args:
+        received: the global adapter with the shared head.
+        sources: the scans that will be predicted; what cannot be read is left out here.
+        checkpoint: the backbone.
+        device: where to compute.
+
+    Raises:
+        InputError: the job's head stayed at the sites, or there are fewer than ``MIN_SCANS`` scans for statistics.
+        CheckpointError: the backbone is unusable, or another one than the sites trained with.
+        ConfigError: the device is not there.
+    """
+    if received.head_policy == "local":
+        raise InputError(
+            f"adapter {received.name} brings no head: in its job the head stays at the sites (lora.head_policy = "
+            "local). Fit one to a few labelled subjects with `med-duallora fit-head`"
+        )
+    network, sha256 = received.network(checkpoint, device), checkpoint_sha256(checkpoint)
+    remark = "Global adapter with the shared head; no site evaluated it here"
+    if network.head_norm.active:
+        source = FeatureSource(network, received.job, sha256, None)
+        precision, summaries = received.job.train.precision, []
+        for item in track(sources, "reading the scans for the head's statistics", len(sources)):
+            with contextlib.suppress(ScanError):  # whoever predicts it says why
+                summaries.append(summaries_of_volume(network, source, item.read().volume, precision))
+        if len(summaries) < MIN_SCANS:
+            raise InputError(
+                f"{len(summaries)} scans can be read, and the head needs the statistics of at least {MIN_SCANS}: give "
+                "more scans together, or fit a head to labelled subjects with `med-duallora fit-head`"
+            )
+        network.head_norm.fit(torch.cat(summaries))
+        remark += f"; features standardised with the statistics of these {len(summaries)} scans themselves"
+    state = SiteState(
+        round_index=received.round_index,
+        kept=network.values(network.plan.kept),
+        moments={},
+        sent=network.values(network.plan.sent),
+        statistics=network.head_norm.statistics(),
+    )
+    return SavedModel(GLOBAL_ALONE, received.job, sha256, received.lineage, state, remark=remark)
 
 
 def _chosen(cohort: PreparedCohort, k: int | None, seed: int) -> tuple[PreparedSubject, ...]:

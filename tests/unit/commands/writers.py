@@ -111,6 +111,13 @@ WRITERS: dict[str, Writer] = {
         ],
         limit=1024,
     ),
+    "predict --adapter": Writer(
+        lambda place, world: [
+            *("predict", "--adapter", world.model.shared, "--backbone-checkpoint", world.model.checkpoint),
+            *("--data", world.data / "ge", "--out", place, "--ungated"),
+        ],
+        limit=1024,
+    ),
     "fit-head": Writer(
         lambda place, world: [
             *("fit-head", "--adapter", world.model.adapter, "--backbone-checkpoint", world.model.checkpoint),

@@ -27,6 +27,7 @@ class Trained:
         run: folder of the run.
         checkpoint: the backbone.
         adapter: the global adapter that the server kept of the job.
+        shared: that of a job whose sites share the head.
         said: the evaluation's probabilities by test subject.
         subjects: of the test split.
         config: of the site.
@@ -36,6 +37,7 @@ class Trained:
     run: Path
     checkpoint: Path
     adapter: Path
+    shared: Path
     said: dict[str, float]
     subjects: tuple[PreparedSubject, ...]
     config: SiteConfig
@@ -62,7 +64,9 @@ def trained(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_facto
     nowhere = replace(config, data_dir=place / "nowhere")
     said = {row["subject"]: row["both"] for row in rows}
     adapter = global_adapter(place / "server", job_with(tiny_checkpoint))
-    return Trained(run.parent, run, tiny_checkpoint, adapter, said, runtime.cohort.split("test"), nowhere)
+    shared = global_adapter(place / "shared", job_with(tiny_checkpoint, "lora.head_policy=shared"))
+    subjects = runtime.cohort.split("test")
+    return Trained(run.parent, run, tiny_checkpoint, adapter, shared, said, subjects, nowhere)
 
 
 @pytest.fixture(scope="session")
