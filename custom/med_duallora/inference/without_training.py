@@ -71,7 +71,7 @@ def fitted(
     source = FeatureSource(network, received.job, sha256, None)
     steps = [(view, subject) for view in range(settings.n_views + 1) for subject in chosen]
     rows = [
-        summaries_of(network, source, [subject], view, settings.precision)
+        summaries_of(network, source, [subject], view, precision=settings.precision)
         for view, subject in track(steps, "reading training subjects", len(steps))
     ]
     n = len(chosen)

@@ -4,7 +4,7 @@ A regularised logistic regression on what the network's heads read. It is then w
 network says what the regression says, and whatever reads a trained model reads this one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -13,16 +13,13 @@ from sklearn.pipeline import Pipeline
 from med_duallora.adapter.lora import SharedHead
 from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.backbone.classifier import VIEW
-from med_duallora.cohorts.classes import NAMES, class_sizes
+from med_duallora.cohorts.classes import MIN_PER_CLASS, NAMES, class_sizes
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.errors import CohortError
 from med_duallora.site.baseline import logistic_head
 from med_duallora.site.features import FeatureSource
 from med_duallora.support.devices import autocast
 from med_duallora.support.seeds import generator
-
-MIN_PER_CLASS = 3
-"""Subjects of each class below which no head is fitted: with two, the spread of a class is that of a single pair."""
 
 
 def few(subjects: Sequence[PreparedSubject], k: int | None, seed: int) -> tuple[PreparedSubject, ...]:
@@ -59,12 +56,23 @@ def _drawn(subjects: Sequence[PreparedSubject], label: int, n: int, seed: int) -
 
 @torch.no_grad()
 def summaries_of(
-    model: DualLoRAModel, source: FeatureSource, subjects: Iterable[PreparedSubject], view: int, precision: str
+    model: DualLoRAModel,
+    source: FeatureSource,
+    subjects: Iterable[PreparedSubject],
+    view: int,
+    *,
+    precision: str,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
-    """Return what the heads read of a view, before its standardisation (n_subjects, 2 * dim), adapters acting."""
+    """Return what the heads read of a view, before its standardisation (n_subjects, 2 * dim), adapters acting.
+
+    Raises:
+        TrainingAborted: ``should_stop`` said so before a subject.
+    """
+    model.eval()
     rows = []
     for subject in subjects:
-        trunk = source.batch([subject], [view])
+        trunk = source.batch([subject], [view], should_stop)
         with autocast(source.device, precision):
             rows.append(model.summaries(trunk).float())
     return torch.cat(rows).cpu().numpy()

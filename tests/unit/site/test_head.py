@@ -26,7 +26,7 @@ def test_the_network_says_what_the_regression_says(subjects, policy: str, head_n
     made = trainee(f"lora.head_policy={policy}", f"lora.head_norm={head_norm}")
     model, source, settings = made.model, made.source, made.job.train
     shake(model)
-    views = [summaries_of(model, source, subjects, view, "fp32") for view in (0, 1)]
+    views = [summaries_of(model, source, subjects, view, precision="fp32") for view in (0, 1)]
     regression = fit_head(model, views, [subject.label for subject in subjects])
     seen = model.head_norm(torch.from_numpy(views[0])).numpy()
     expected = regression.predict_proba(seen)[:, 1]
@@ -39,7 +39,7 @@ def test_without_an_adapter_it_is_the_baseline_of_the_evaluation(subjects) -> No
     model, source, settings = made.model, made.source, made.job.train
     train, test = subjects[:8], subjects[8:]
     expected = backbone_probabilities(model, source, train, test, settings)
-    views = [summaries_of(model, source, train, view, "fp32") for view in range(settings.n_views + 1)]
+    views = [summaries_of(model, source, train, view, precision="fp32") for view in range(settings.n_views + 1)]
     fit_head(model, views, [subject.label for subject in train])
     assert predict(model, source, test, settings) == pytest.approx(expected, rel=0, abs=1e-5)
 
@@ -73,6 +73,6 @@ def test_as_many_are_chosen_as_were_asked_for(subjects, k: int) -> None:
 
 def test_summaries_depend_on_the_view(subjects) -> None:
     made = trainee()
-    first, second = (summaries_of(made.model, made.source, subjects[:3], view, "fp32") for view in (0, 1))
+    first, second = (summaries_of(made.model, made.source, subjects[:3], view, precision="fp32") for view in (0, 1))
     assert first.shape == second.shape
     assert not np.array_equal(first, second)
