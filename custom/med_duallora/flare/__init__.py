@@ -39,4 +39,5 @@ local/             a whole federation on one machine
   rounds_shown     what a terminal shows of it
   rehearsal        production on one machine: provisioned kits, real processes, mutual TLS
   processes        of either: started, recognised beyond doubt, and none of them left behind
+  interruptions    Ctrl-C and the like, which what stops processes and what FLARE catches must not lose
 """
