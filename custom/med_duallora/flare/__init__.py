@@ -18,6 +18,7 @@ site/              in a site's process
   message_rules    which of them may pass
   site_check       says at the start whether the site's configuration is usable
 server/            in the server's process
+  rounds           the training's rounds, among the sites that train
   aggregator       takes the contributions of a round, writes round_metrics.jsonl
   persistor        the first, the last and the best global adapter as safetensors
   selector         which adapter was the best so far, by accepted contributions only

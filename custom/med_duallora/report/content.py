@@ -1,5 +1,7 @@
 """Puts a run's report in order: what is said first, and how each number is explained."""
 
+from dataclasses import replace
+
 from med_duallora.adapter.methods import AdapterPlan, plan_of
 from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.cohorts.origin import CITATIONS, Origin
@@ -7,7 +9,7 @@ from med_duallora.measures import SCORES
 from med_duallora.report import drawing, plots, tables
 from med_duallora.report.comparison import compare
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
-from med_duallora.report.finished import Run
+from med_duallora.report.finished import Evaluation, Run
 from med_duallora.report.release import RunGate, gate_of_run, release_blocks
 from med_duallora.report.summary import by_site, macro, pooled_counts
 from med_duallora.settings.config import JobConfig
@@ -55,7 +57,7 @@ def banner(origin: Origin | None) -> str:
 
 def headline(run: Run) -> str:
     """Say whether both adapters are shown to be better than the start, on how many subjects, and what was missed."""
-    both, start = (macro(run.evaluation, variant, "balanced_accuracy") for variant in ("both", "backbone"))
+    both, start = (macro(_with_both(run), variant, "balanced_accuracy") for variant in ("both", "backbone"))
     size = _size(run)
     if both is None or start is None:
         return (
@@ -77,6 +79,12 @@ def headline(run: Run) -> str:
     )
 
 
+def _with_both(run: Run) -> Evaluation:
+    """Return the evaluation of the sites with both adapters: a site that only evaluates would change one mean alone."""
+    scored = by_site(run.evaluation, "both", "balanced_accuracy")
+    return replace(run.evaluation, sites={site: run.evaluation.sites[site] for site in scored})
+
+
 def _size(run: Run) -> str:
     n_sites, subjects = len(run.evaluation.sites), _n_subjects(run)
     return ("1 site" if n_sites == 1 else f"{n_sites} sites") + (f", {subjects} test subjects" if subjects else "")
@@ -95,7 +103,7 @@ def _mistakes(run: Run) -> list[str]:
 
 def _better_alone(run: Run, both: float) -> list[str]:
     """Say which adapter did better without the other one."""
-    means = {name: macro(run.evaluation, name, "balanced_accuracy") for name in ("global", "local")}
+    means = {name: macro(_with_both(run), name, "balanced_accuracy") for name in ("global", "local")}
     better = [
         f"the {name} adapter alone {mean:.2f}" for name, mean in means.items() if mean is not None and mean > both
     ]
@@ -104,7 +112,7 @@ def _better_alone(run: Run, both: float) -> list[str]:
 
 
 def _key_numbers(run: Run) -> list[KeyNumber]:
-    both, start = (macro(run.evaluation, variant, "balanced_accuracy") for variant in ("both", "backbone"))
+    both, start = (macro(_with_both(run), variant, "balanced_accuracy") for variant in ("both", "backbone"))
     payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
     seconds = sum(item.seconds for item in run.rounds)
     largest = f"{tables.kib(max(payloads))} KiB" if payloads else tables.NONE

@@ -1,6 +1,6 @@
 """The tables of a report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
 from med_duallora.cohorts.origin import Origin
@@ -76,9 +76,16 @@ def _result_table(evaluation: Evaluation, metric: str) -> Table:
         caption=f"Test {SCORES[metric].heading}",
         header=["variant", *sites, "macro", "pooled", "worst site", "spread"],
         rows=rows,
-        note=SCORES[metric].note,
+        note=" ".join(filter(None, [SCORES[metric].note, _uneven(evaluation, shown, metric)])),
         strong_rows=[index for index, variant in enumerate(shown) if variant == "both"],
     )
+
+
+def _uneven(evaluation: Evaluation, shown: Sequence[str], metric: str) -> str:
+    """Say it where the means of a table are not over the same sites."""
+    if len({frozenset(by_site(evaluation, variant, metric)) for variant in shown}) < 2:
+        return ""
+    return "A mean is over the sites that gave the score; one that only evaluates has no local adapter."
 
 
 def variants(evaluation: Evaluation) -> list[str]:

@@ -5,9 +5,9 @@ import pytest
 
 from med_duallora.report import read_run
 from med_duallora.report.comparison import Comparison, compare, compare_at
-from med_duallora.report.content import headline
+from med_duallora.report.content import build, headline
 from med_duallora.report.finished import Evaluation, Run, SitePredictions
-from med_duallora.report.tables import comparison_table
+from med_duallora.report.tables import comparison_table, result_tables
 from med_duallora.support.proportions import difference_interval, mean_interval, wilson_interval
 from tests.unit.report.conftest import scores, site_evaluation
 
@@ -114,3 +114,18 @@ def test_an_adapter_that_did_better_alone_is_named(run: Run) -> None:
     assert "1 of 4 diseased test subjects were missed, 2 of 4 normal ones taken for diseased." in said
     assert "The local adapter alone 0.88: better than both." in said
     assert "global adapter alone" not in said
+
+
+def test_a_site_that_only_evaluates_changes_no_mean_that_is_compared(run: Run) -> None:
+    """It has the backbone's score and none of both adapters, so that one mean alone would have moved."""
+    west = site_evaluation((4, 4), backbone=scores(0.0, 0.0, 0.1), **{"global": scores(1.0, 1.0, 1.0)})
+    sites = {site: dict(found) for site, found in run.evaluation.sites.items()}
+    joined = of(run, **sites, west=west)
+    before, after = (headline(item).partition("(")[2].partition(")")[0] for item in (of(run, **sites), joined))
+    assert after == before.replace("over the sites", "over the 2 of 3 sites that gave one")
+    assert compare(joined, "both", "backbone") == compare(run, "both", "backbone")
+    assert "The global adapter alone" not in headline(joined)
+    assert [item.value for item in build(joined).key_numbers[:2]] == [item.value for item in build(run).key_numbers[:2]]
+    notes = [table.note for table in result_tables(joined)]
+    assert all(note.endswith("one that only evaluates has no local adapter.") for note in notes)
+    assert not any("only evaluates" in table.note for table in result_tables(run))
