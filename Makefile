@@ -1,6 +1,7 @@
 # "make demo" and "make test" need python3 (3.10 or newer) with venv, and make; they do everything else themselves.
 PYTHON ?= python3
-WORKERS ?= 2
+# one of them waits for federations most of the time, see tests/conftest.py
+WORKERS ?= 3
 DEMO ?= runs/demo
 # more options for the demo, for example --fresh
 DEMO_OPTIONS ?=
@@ -9,6 +10,7 @@ PIP_OPTIONS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+COVERAGE := .coverage.json
 SOURCES := custom tests benchmarks
 
 .DEFAULT_GOAL := help
@@ -39,12 +41,13 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=
-	@echo "make test: ruff, mypy and pytest passed; $$($(BIN)/coverage report --format=total) % of the lines ran in the tests' own processes"
+	OMP_NUM_THREADS=1 $(BIN)/python -m slipcover --source custom/med_duallora --json --out $(COVERAGE) \
+		-m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@echo "make test: ruff, mypy and pytest passed; $$($(BIN)/python -c "import json; print(json.load(open('$(COVERAGE)'))['summary']['percent_covered_display'])") % of the lines ran in the tests' own processes ($(COVERAGE))"
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf .coverage .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build custom/*.egg-info
+	rm -rf $(COVERAGE) .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build custom/*.egg-info

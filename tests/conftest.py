@@ -3,28 +3,55 @@
 import contextlib
 import csv
 import ctypes
+import functools
+import gzip
 import logging
 import os
 import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import SitePolicy
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+FEDERATED = "tests/integration/federation/"
+"""Tests that share one federation."""
 SITES = ("siemens", "philips", "ge", "canon")
 COHORT_WORDS = re.compile(r"\b(?:siemens|philips|ge|canon)0\d\d\b|_sax_e[ds]|cohort\.csv|prepared\d*/\w")
 """Identifiers, files and folders of the tiny cohorts that ``write_tiny_cohort`` makes."""
 COLUMNS = (  # noqa: SIM905
     "subject,pathology,label,vendor,centre,split,n_slices,spacing_x,spacing_y,spacing_z,source_sha256,crop_centre"
 ).split(",")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the shared federation begin first, see ``OneFederation``."""
+    items.sort(key=lambda item: not item.nodeid.startswith(FEDERATED))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "OneFederation":
+    """Deal tests out to workers."""
+    return OneFederation(config, log)
+
+
+class OneFederation(LoadFileScheduling):
+    """A file's tests run in one worker, and so do all that share a federation: it is started once.
+
+    They wait for its processes most of the time, take as long as all others together, and need less of the processor.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return FEDERATED if nodeid.startswith(FEDERATED) else str(super()._split_scope(nodeid))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -152,15 +179,13 @@ def write_tiny_cohort(
 ) -> Path:
     """Write a prepared cohort (see design: same file naming as CineMA's processed data)."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
     splits = [split for split, n in zip(("train", "val", "test"), n_by_split, strict=True) for _ in range(n)]
     rows = []
-    for index in range(n_subjects):
+    for index, volumes in enumerate(_painted(seed, n_subjects)):
         label, name = index % 2, f"{vendor}{index:03d}"
-        ed, es = (_disc(rng, radius) for radius in (30, 28 if label else 18))
         (folder / name).mkdir(parents=True)
-        for phase, volume in (("ed", ed), ("es", es)):
-            nib.save(nib.Nifti1Image(volume, np.diag([1, 1, 10, 1])), folder / name / f"{name}_sax_{phase}.nii.gz")
+        for phase, content in zip(("ed", "es"), volumes, strict=True):
+            (folder / name / f"{name}_sax_{phase}.nii.gz").write_bytes(content)
         pathology = "DCM" if label else "NOR"
         row = (name, pathology, label, vendor, "1", splits[index], 4, 1.0, 1.0, 10.0, f"{index:064x}", "segmentation")
         rows.append(dict(zip(COLUMNS, row, strict=True)))
@@ -169,6 +194,18 @@ def write_tiny_cohort(
         writer.writeheader()
         writer.writerows(rows)
     return folder
+
+
+@functools.lru_cache(maxsize=16)
+def _painted(seed: int, n_subjects: int) -> list[tuple[bytes, bytes]]:
+    """ED and ES of every subject as files; many tests want the same cohort in a folder of their own."""
+    rng = np.random.default_rng(seed)
+    radii = [(30, 28 if index % 2 else 18) for index in range(n_subjects)]
+    return [(_packed(_disc(rng, ed)), _packed(_disc(rng, es))) for ed, es in radii]
+
+
+def _packed(volume: np.ndarray) -> bytes:
+    return gzip.compress(nib.Nifti1Image(volume, np.diag([1, 1, 10, 1])).to_bytes(), compresslevel=1, mtime=0)
 
 
 def _disc(rng: np.random.Generator, radius: float) -> np.ndarray:

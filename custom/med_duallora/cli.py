@@ -26,6 +26,7 @@ COMMANDS = (
     "jobs",
     "config",
     "report",
+    "fit-head",
     "predict",
     "export",
     "federation",

@@ -167,6 +167,18 @@ SINGLE: list[tuple[str, str, str, Callable[..., Any]]] = [
     ("policy", "no site configuration", EMPTY, floor.test_without_a_site_configuration_nothing_leaves),
     ("policy", "a learner of somebody else", EMPTY, floor.test_without_a_model_of_the_site_nothing_leaves),
     ("policy", "a job without our settings", EMPTY, floor.test_a_job_without_our_settings_gets_nothing),
+    (
+        "role",
+        "an adapter of a site that only evaluates, trained by a job's own code",
+        EMPTY,
+        floor.test_no_adapter_leaves_a_site_that_only_evaluates,
+    ),
+    (
+        "role",
+        "the training loss of a site that only evaluates, as a fed event",
+        "dropped",
+        floor.test_no_training_number_leaves_a_site_that_only_evaluates,
+    ),
     ("ledger", "a ledger that cannot be written", EMPTY, floor.test_without_a_ledger_nothing_leaves),
     (
         "ledger",

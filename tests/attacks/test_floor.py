@@ -13,6 +13,7 @@ from med_duallora.flare.site.console_guard import ConsoleGuard
 from med_duallora.flare.wire.payload import metrics_reply
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT
 from med_duallora.settings.config import SiteConfig
+from med_duallora.site.offer import EVALUATES_ONLY
 from tests.attacks.test_results import assert_nothing_left
 from tests.attacks.test_side_channels import scalar
 from tests.unit.boundary.test_ledger_marker import REPLACED
@@ -51,6 +52,32 @@ def test_a_job_that_demands_more_gets_nothing(row, process, attacked_job, contra
     leaving = site.answer("validate", metrics_reply({}))
     assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
     assert key in site.ledger(site_files[1])[-1]["reason"]
+
+
+def with_role(path: Path, role: str) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "role": role}))
+
+
+def test_no_adapter_leaves_a_site_that_only_evaluates(process, trained, site_files):
+    """Also where a job's own code had trained one there, by every check of the adapter itself an honest one."""
+    with_role(site_files[0], "train")
+    assert process().answer("train", trained[1].to_shareable()).result.get_return_code() == ReturnCode.OK
+    with_role(site_files[0], "predict")
+    site = process()
+    leaving = site.answer("train", trained[1].to_shareable())
+    assert leaving.result.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    assert_nothing_left(leaving)
+    assert EVALUATES_ONLY in site.ledger(site_files[1])[-1]["reason"]
+
+
+def test_no_training_number_leaves_a_site_that_only_evaluates(process, trained, site_files):
+    """The runtime of these attacks did report it, as a job's own code could let it."""
+    for role, n_sent in (("train", 1), ("predict", 0)):
+        with_role(site_files[0], role)
+        site = process()
+        site.engine.components["learner"].fire_fed_event(FEDERATION_EVENT, scalar()(trained[1].metrics), site.context())
+        assert len(site.events()) == n_sent
+    assert "a metric outside the contract" in site.ledger(site_files[1])[-1]["reason"]
 
 
 FLOOR = [

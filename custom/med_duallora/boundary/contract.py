@@ -210,13 +210,19 @@ def _checked_tensor(name: str, spec: TensorSpec, tensors: Mapping[str, object]) 
     return fresh
 
 
-def demands_of(job: JobConfig, contract: EgressContract) -> dict[str, Any]:
-    """Return what a job asks of a site, as ``SitePolicy.check_job`` takes it."""
+def demands_of(job: JobConfig, contract: EgressContract, trains: bool = True) -> dict[str, Any]:
+    """Return what a job asks of a site, as ``SitePolicy.check_job`` takes it.
+
+    Args:
+        job: its settings.
+        contract: that follows from them.
+        trains: whether the site trains; one that evaluates only sends no head.
+    """
     lora = plan_of(job).lora
     return {
         "rank": lora.rank_global,
         "n_blocks": lora.n_blocks,
-        "sends_head": lora.head_policy != "local",
+        "sends_head": trains and lora.head_policy != "local",
         "contract_sha256": contract.sha256,
         "job_sha256": job_sha256(job),
         "numbers": numbers_of(job.to_dict()),

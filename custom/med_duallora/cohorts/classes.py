@@ -8,6 +8,8 @@ from med_duallora.settings.policy import SitePolicy
 
 NAMES = ("normal (NOR)", "diseased")
 NEEDS_BOTH = "training needs both classes"
+MIN_PER_CLASS = 3
+"""Subjects of each class below which no head is fitted: with two, the spread of a class is that of a single pair."""
 
 
 def class_sizes(subjects: Sequence[PreparedSubject]) -> tuple[int, int]:
@@ -20,6 +22,23 @@ def untrainable(cohort: PreparedCohort) -> str:
     """Return why a cohort cannot be trained on, and after the first colon what would help; empty where it can be."""
     lack = lacking_class(cohort)
     return f"{NEEDS_BOTH}, and {lack}" if lack else ""
+
+
+def unfit_to_evaluate(cohort: PreparedCohort) -> str:
+    """Return why an adapter cannot be evaluated on a cohort, and after the first colon what helps; empty: it can.
+
+    A head is fitted to the train split, and the test split is scored.
+    """
+    if lack := lacking_class(cohort):
+        return f"an evaluation needs both classes, to fit a head, and {lack}"
+    if min(class_sizes(cohort.split("train"))) < MIN_PER_CLASS:
+        return (
+            f"its train split has fewer than {MIN_PER_CLASS} subjects of a class, and an evaluation fits a head to as "
+            "many of each: prepare a cohort with more subjects"
+        )
+    if not cohort.split("test"):
+        return "its test split has no subject to evaluate on: write test into the column split of cohort.csv for some"
+    return ""
 
 
 def too_few(cohort: PreparedCohort, policy: SitePolicy) -> str:

@@ -99,7 +99,7 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from med_duallora.flare.local.processes import signals_interrupt
+    from med_duallora.flare.local.interruptions import signals_interrupt
     from med_duallora.flare.local.rehearsal.rehearsal import up
 
     started = time.monotonic()
@@ -164,7 +164,7 @@ def _down(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from med_duallora.commands.federation_jobs import fetched, followed, kept_of_failed, submitted
-    from med_duallora.flare.local.processes import not_interrupted, signals_interrupt
+    from med_duallora.flare.local.interruptions import not_interrupted, signals_interrupt
     from med_duallora.flare.local.rehearsal.admin import console
     from med_duallora.flare.local.rehearsal.record import RECORD, Federation
     from med_duallora.flare.local.rehearsal.rehearsal import down, refuse_running, up

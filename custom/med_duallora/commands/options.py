@@ -2,11 +2,59 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from med_duallora.settings.policy import SitePolicy
     from med_duallora.settings.release import ReleaseFloors
+    from med_duallora.site.received import ReceivedAdapter
+
+
+@dataclass(frozen=True)
+class SiteWord:
+    """What a site says of how a model is used there; without a configuration, that of one machine.
+
+    Args:
+        checkpoint: its backbone; None: the shipped one.
+        device: where it computes.
+        floors: of its release gate.
+        policy: its privacy floor.
+    """
+
+    checkpoint: Path | None
+    device: str
+    floors: "ReleaseFloors"
+    policy: "SitePolicy"
+
+    def checkpoint_of(self, received: "ReceivedAdapter") -> Path:
+        """Return the backbone for a received adapter.
+
+        Raises:
+            CheckpointError: no checkpoint is shipped for its preset, or it cannot be read.
+            ConfigError: the site pinned another one.
+        """
+        from med_duallora.backbone import checkpoint_sha256, packaged_checkpoint
+
+        found = self.checkpoint or packaged_checkpoint(received.job.backbone)
+        self.policy.check_backbone(checkpoint_sha256(found))
+        return found
+
+
+def site_word(options: argparse.Namespace) -> SiteWord:
+    """Return what ``--site-config`` and ``--backbone-checkpoint`` say, and use as many threads (ConfigError)."""
+    from med_duallora.settings.config import SiteConfig
+    from med_duallora.settings.policy import SitePolicy
+    from med_duallora.settings.release import ReleaseFloors
+    from med_duallora.support.devices import use_threads
+
+    if options.site_config is None:
+        return SiteWord(options.backbone_checkpoint, "auto", ReleaseFloors(), SitePolicy.for_one_machine())
+    config = SiteConfig.from_file(options.site_config)
+    use_threads(config.n_threads)
+    checkpoint = options.backbone_checkpoint or config.backbone_checkpoint
+    return SiteWord(checkpoint, config.device, config.release, config.policy)
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

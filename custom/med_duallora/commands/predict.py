@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from med_duallora.commands.options import add_floor_arguments, floors_of
+from med_duallora.commands.options import SiteWord, add_floor_arguments, floors_of, site_word
 from med_duallora.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,12 +44,19 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    models = parser.add_argument_group("model, one of them").add_mutually_exclusive_group(required=True)
+    models.add_argument(
         "--model",
         type=Path,
-        required=True,
         metavar="PATH",
         help="the site's STATE_DIR/EXPERIMENT (its newest run), one run's folder in it, or a model file",
+    )
+    models.add_argument(
+        "--adapter",
+        type=Path,
+        metavar="FILE",
+        help="a global adapter whose job shares the head, its .json beside it, for 8 scans or more; needs --ungated, "
+        "because nothing says how good it is here. Where the head stays at the sites: `fit-head`",
     )
     scans = parser.add_argument_group("scans, at least one")
     scans.add_argument(
@@ -94,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.inference.batch import CSV_FILE, predict_batch
 
     sources = _sources(options)
-    model = _model(options)
+    model = _model(options, sources)
     gate = model.saved.gate
     if not (gate.passed or options.ungated):
         raise InputError(gate.sentence)
@@ -131,20 +138,34 @@ def _sources(options: argparse.Namespace) -> "list[ScanSource]":
     return found
 
 
-def _model(options: argparse.Namespace) -> "TrainedModel":
+def _model(options: argparse.Namespace, sources: "list[ScanSource]") -> "TrainedModel":
     from med_duallora.inference.model import load_model
-    from med_duallora.settings.config import SiteConfig
-    from med_duallora.support.devices import use_threads
 
-    checkpoint, device, floors = options.backbone_checkpoint, "auto", floors_of(options)
-    if options.site_config is not None:
-        config = SiteConfig.from_file(options.site_config)
-        checkpoint, device = checkpoint or config.backbone_checkpoint, config.device
-        floors = floors.raised(config.release)
-        use_threads(config.n_threads)
-    model = load_model(options.model, backbone_checkpoint=checkpoint, device=device)
-    model.saved = model.saved.under(floors)
+    word = site_word(options)
+    if options.adapter:
+        model = _global(options, word, sources)
+    else:
+        model = load_model(options.model, backbone_checkpoint=word.checkpoint, device=word.device)
+    model.saved = model.saved.under(floors_of(options).raised(word.floors))
     return model
+
+
+def _global(options: argparse.Namespace, word: SiteWord, sources: "list[ScanSource]") -> "TrainedModel":
+    from med_duallora.inference.gate import gate_of_kept
+    from med_duallora.inference.model import TrainedModel
+    from med_duallora.inference.without_training import shared
+    from med_duallora.server.artifact import load_adapter
+    from med_duallora.site.received import ReceivedAdapter
+
+    received = ReceivedAdapter.of(options.adapter, *load_adapter(options.adapter))
+    checkpoint = word.checkpoint_of(received)
+    # nobody evaluated it here; the scans need not be read to find that out
+    gate = gate_of_kept(None, is_of_this_state=False)
+    if not options.ungated and received.head_policy != "local":
+        raise InputError(gate.sentence)
+    saved = shared(received, sources, checkpoint, word.device)
+    print(f"{saved.remark}.", flush=True)
+    return TrainedModel(saved, checkpoint, word.device)
 
 
 def _page(out: Path, model: "TrainedModel", sources: "list[ScanSource]", outcome: "Outcome") -> Path:

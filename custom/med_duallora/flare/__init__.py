@@ -18,6 +18,7 @@ site/              in a site's process
   message_rules    which of them may pass
   site_check       says at the start whether the site's configuration is usable
 server/            in the server's process
+  rounds           the training's rounds, among the sites that train
   aggregator       takes the contributions of a round, writes round_metrics.jsonl
   persistor        the first, the last and the best global adapter as safetensors
   selector         which adapter was the best so far, by accepted contributions only
@@ -38,4 +39,5 @@ local/             a whole federation on one machine
   rounds_shown     what a terminal shows of it
   rehearsal        production on one machine: provisioned kits, real processes, mutual TLS
   processes        of either: started, recognised beyond doubt, and none of them left behind
+  interruptions    Ctrl-C and the like, which what stops processes and what FLARE catches must not lose
 """

@@ -52,6 +52,7 @@ class SavedModel:
         program: version of med-duallora that wrote it.
         evaluation: what the last evaluation at the site left; None: there was none.
         is_evaluated: whether it is this state that was evaluated.
+        remark: what a reader of its predictions must know besides; empty for a model of a site.
     """
 
     site: str
@@ -62,6 +63,7 @@ class SavedModel:
     program: str = __version__
     evaluation: KeptCalibration | None = None
     is_evaluated: bool = False
+    remark: str = ""
 
     @property
     def calibration(self) -> Calibration:
@@ -97,6 +99,7 @@ class SavedModel:
             **self._fitted(),
             "released": self.gate.passed,
             "gate": self.gate.sentence,
+            "remark": self.remark,
         }
 
     def _fitted(self) -> dict[str, float]:

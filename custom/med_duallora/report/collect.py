@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from med_duallora.cohorts.origin import CITATIONS, PHANTOMS, Origin
 from med_duallora.errors import ArtifactError, ConfigError, shown
 from med_duallora.report.finished import Evaluation, Round, Run, SiteRound
+from med_duallora.report.kept_predictions import predictions_beside
 from med_duallora.server.artifact import load_adapter
 from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE, JOB_FILE, ROUNDS_FILE
 from med_duallora.settings.config import JobConfig
@@ -26,7 +28,7 @@ def read_run(directory: Path) -> Run:
     server = find_server_directory(directory)
     record = _object(server / EVALUATION_FILE)
     evaluation, *others = _evaluations(record, str(server / EVALUATION_FILE))
-    return Run(
+    found = Run(
         directory=server,
         job=_job(server / JOB_FILE),
         job_sha256=sha256_of_file(server / JOB_FILE),
@@ -36,6 +38,7 @@ def read_run(directory: Path) -> Run:
         manifest=load_adapter(server / f"{ADAPTERS[evaluation.model]}.safetensors")[1],
         origin=_origin(record, str(server / EVALUATION_FILE)),
     )
+    return replace(found, predictions=predictions_beside(directory, found))
 
 
 def find_server_directory(directory: Path) -> Path:

@@ -1,14 +1,17 @@
 """Puts a run's report in order: what is said first, and how each number is explained."""
 
+from dataclasses import replace
+
 from med_duallora.adapter.methods import AdapterPlan, plan_of
 from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.cohorts.origin import CITATIONS, Origin
 from med_duallora.measures import SCORES
 from med_duallora.report import drawing, plots, tables
+from med_duallora.report.comparison import compare
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
-from med_duallora.report.finished import Run
+from med_duallora.report.finished import Evaluation, Run
 from med_duallora.report.release import RunGate, gate_of_run, release_blocks
-from med_duallora.report.summary import by_site, macro, macro_interval
+from med_duallora.report.summary import by_site, macro, pooled_counts
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.release import ReleaseFloors
 
@@ -53,33 +56,63 @@ def banner(origin: Origin | None) -> str:
 
 
 def headline(run: Run) -> str:
-    """Say what both adapters reached against the start, and on how many subjects."""
-    both, start = (macro(run.evaluation, variant, "balanced_accuracy") for variant in ("both", "backbone"))
-    n_sites = len(run.evaluation.sites)
-    n_scored = len(by_site(run.evaluation, "both", "balanced_accuracy"))
-    scored = "the sites" if n_scored == n_sites else f"the {n_scored} of {n_sites} sites that gave one"
-    subjects = _n_subjects(run)
-    size = ("1 site" if n_sites == 1 else f"{n_sites} sites") + (f", {subjects} test subjects" if subjects else "")
+    """Say whether both adapters are shown to be better than the start, on how many subjects, and what was missed."""
+    both, start = (macro(_with_both(run), variant, "balanced_accuracy") for variant in ("both", "backbone"))
+    size = _size(run)
     if both is None or start is None:
         return (
             f"Balanced accuracy cannot be compared ({size}): no site gave one; it takes a test split with enough "
             "subjects of both classes."
         )
-    with_both, with_start = (
-        f"{value:.2f}{f' (95 % interval {between})' if between else ''}"
-        for value, between in (
-            (mean, tables.between(macro_interval(run.evaluation, variant)))
-            for mean, variant in ((both, "both"), (start, "backbone"))
-        )
+    n_sites, n_scored = len(run.evaluation.sites), len(by_site(run.evaluation, "both", "balanced_accuracy"))
+    scored = "the sites" if n_scored == n_sites else f"the {n_scored} of {n_sites} sites that gave one"
+    means = (
+        f"mean balanced accuracy over {scored} {both:.2f} with both adapters, {start:.2f} with the frozen backbone "
+        "and a fitted head"
     )
-    return (
-        f"Mean balanced accuracy over {scored}: {with_both} with both adapters, {with_start} with the frozen backbone "
-        f"and a fitted head. {size[0].upper()}{size[1:]}."
+    found = compare(run, "both", "backbone")
+    if found is None:
+        return f"{means[0].upper()}{means[1:]}. {size[0].upper()}{size[1:]}."
+    verdict = f"{found.word[0].upper()}{found.word[1:]}: {found.gain:+.2f}, 95 % interval {found.between}"
+    return " ".join(
+        [f"{verdict} ({means}).", *_mistakes(run), *_better_alone(run, both), f"{size[0].upper()}{size[1:]}."]
     )
+
+
+def _with_both(run: Run) -> Evaluation:
+    """Return the evaluation of the sites with both adapters: a site that only evaluates would change one mean alone."""
+    scored = by_site(run.evaluation, "both", "balanced_accuracy")
+    return replace(run.evaluation, sites={site: run.evaluation.sites[site] for site in scored})
+
+
+def _size(run: Run) -> str:
+    n_sites, subjects = len(run.evaluation.sites), _n_subjects(run)
+    return ("1 site" if n_sites == 1 else f"{n_sites} sites") + (f", {subjects} test subjects" if subjects else "")
+
+
+def _mistakes(run: Run) -> list[str]:
+    found = pooled_counts(run.evaluation, "both")
+    if found is None:
+        return []
+    missed, alarms = found.n_positive - found.hits, found.n_negative - found.rejections
+    return [
+        f"{missed} of {found.n_positive} diseased test subjects were missed, {alarms} of {found.n_negative} normal "
+        "ones taken for diseased."
+    ]
+
+
+def _better_alone(run: Run, both: float) -> list[str]:
+    """Say which adapter did better without the other one."""
+    means = {name: macro(_with_both(run), name, "balanced_accuracy") for name in ("global", "local")}
+    better = [
+        f"the {name} adapter alone {mean:.2f}" for name, mean in means.items() if mean is not None and mean > both
+    ]
+    text = " and ".join(better)
+    return [f"{text[0].upper()}{text[1:]}: better than both."] if text else []
 
 
 def _key_numbers(run: Run) -> list[KeyNumber]:
-    both, start = (macro(run.evaluation, variant, "balanced_accuracy") for variant in ("both", "backbone"))
+    both, start = (macro(_with_both(run), variant, "balanced_accuracy") for variant in ("both", "backbone"))
     payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
     seconds = sum(item.seconds for item in run.rounds)
     largest = f"{tables.kib(max(payloads))} KiB" if payloads else tables.NONE
@@ -107,8 +140,9 @@ def _sections(run: Run, gate: RunGate | None) -> list[Section]:
     others = ", ".join([score.heading for score in SCORES.values() if score.in_report][1:])
     intervals = tables.interval_table(run, "both")
     curves = [*(plot[curve.picture] for _, curve in plots.curves()), plot["residual"]]
+    counted = [intervals, *_failures(run)]
     return [
-        Section("Result", [Paragraph(_coarseness(run)), plot["variants"], accuracy, intervals, *_failures(run)]),
+        Section("Result", [Paragraph(_coarseness(run)), plot["variants"], *_comparison(run), accuracy, *counted]),
         *([Section("Release gate", release_blocks(gate))] if gate else []),
         Section(others[0].upper() + others[1:], other_scores),
         Section("What left the sites", [boundary_picture(run), Paragraph(_leaving(run)), tables.payload_table(run)]),
@@ -119,6 +153,11 @@ def _sections(run: Run, gate: RunGate | None) -> list[Section]:
         Section("Provenance", [*_citations(run), tables.provenance_table(run)]),
         Section("Glossary", _glossary()),
     ]  # fmt: skip
+
+
+def _comparison(run: Run) -> list[Block]:
+    table = tables.comparison_table(run)
+    return [table] if table else []
 
 
 def _limits(run: Run) -> list[Block]:

@@ -77,6 +77,19 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class SitePredictions:
+    """What a site's models said of its test subjects; known only where the site's state is at hand.
+
+    Args:
+        labels: (n_test,) 0 or 1.
+        right: by variant, whether each subject was classified correctly.
+    """
+
+    labels: tuple[int, ...]
+    right: Mapping[str, tuple[bool, ...]]
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything a report shows.
 
@@ -89,6 +102,7 @@ class Run:
         other_evaluations: of other adapters of the same run.
         manifest: what the evaluated adapter's manifest says.
         origin: where the subjects come from; None where nobody noted it: the server alone never knows.
+        predictions: by site; of a simulation on this machine. A server never sees any.
     """
 
     directory: Path
@@ -99,6 +113,7 @@ class Run:
     other_evaluations: tuple[Evaluation, ...]
     manifest: Mapping[str, Any]
     origin: Origin | None
+    predictions: Mapping[str, SitePredictions] = field(default_factory=dict)
 
     @property
     def started(self) -> datetime | None:

@@ -12,6 +12,8 @@ from med_duallora.settings.release import ReleaseFloors
 
 DEPLOYED = "both"
 """The variant that a site predicts with."""
+ALONE = "global"
+"""The same of a site that only evaluates: it has no local adapter."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,13 @@ def gate_of_run(evaluation: Evaluation, floors: ReleaseFloors) -> RunGate | None
 
 
 def _gate(scores: Mapping[str, float], floors: ReleaseFloors) -> Gate:
-    found = counts(scores, DEPLOYED)
+    names = {name.partition(".")[0] for name in scores}
+    deployed = ALONE if DEPLOYED not in names and ALONE in names else DEPLOYED
+    found = counts(scores, deployed)
     if found is not None:
         return judged(found, floors)
     # a site may send scores without the numbers of subjects behind them
-    return judged_scores({score: scores.get(score_name(DEPLOYED, score)) for score in floors.asked}, {}, floors)
+    return judged_scores({score: scores.get(score_name(deployed, score)) for score in floors.asked}, {}, floors)
 
 
 def release_blocks(gate: RunGate) -> list[Block]:
@@ -77,7 +81,8 @@ def release_blocks(gate: RunGate) -> list[Block]:
             rows=rows,
             note="The point is held against the floor; the 95 % interval beside it says how far it could lie off with "
             "so few subjects. A score that a site did not send has not passed. A site's own gate, by the floors of its "
-            "configuration and at its own threshold, stands on the page of its run folder.",
+            "configuration and at its own threshold, stands on the page of its run folder. A site that only evaluates "
+            "is held against the floors with the global adapter alone.",
             strong_rows=[len(rows) - 1],
         ),
     ]

@@ -36,6 +36,7 @@ from med_duallora.support.files import read_object
 __all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfig", "assigned"]
 
 TARGETS = ("q", "kv", "proj", "fc1", "fc2")
+TRAIN = "train"
 HEAD_POLICIES = ("local", "shared", "global")
 SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
 MAX_ROUNDS = 10_000
@@ -227,6 +228,7 @@ class SiteConfig:
         policy: the site's privacy floor.
         ledger: file that records everything that leaves; null: ``egress_ledger.jsonl`` in ``state_dir``.
         release: what a model must reach on this site's test subjects before it is used here.
+        role: ``train``: it trains and evaluates; ``predict``: it only evaluates, and no adapter ever leaves it.
     """
 
     data_dir: Path
@@ -239,6 +241,7 @@ class SiteConfig:
     policy: SitePolicy = field(default_factory=SitePolicy)
     ledger: Path | None = None
     release: ReleaseFloors = field(default_factory=ReleaseFloors)
+    role: str = limited(TRAIN, one_of(TRAIN, "predict"))
 
     def __post_init__(self) -> None:
         check_limits(self, "")
@@ -255,11 +258,7 @@ class SiteConfig:
 
     @classmethod
     def from_file(cls, path: Path) -> "SiteConfig":
-        """Read a site's JSON configuration, which names every key of its policy.
-
-        Raises:
-            ConfigError: names the file, the key and the limit; or a key of the policy that is missing.
-        """
+        """Read a site's JSON configuration, which names every key of its policy (ConfigError names file and key)."""
         where = f"site configuration {path.name} in {path.parent}"
         try:
             values = read_object(path, unique=True)

@@ -22,7 +22,7 @@ class WorkflowConfig:
     """How the server waits for the sites.
 
     Args:
-        min_sites: number of answers that a round needs.
+        min_sites: number of answers that a round needs, of sites that train.
         wait_s: seconds that slower sites get after that; a round ends earlier when all sites answered.
         round_timeout_s: seconds after which a round ends in any case; 0: no limit.
         start_round: first round of this job, counted from 0 over the whole training; above 0 where an earlier job is

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from med_duallora.adapter.model import DualLoRAModel
@@ -42,10 +42,15 @@ def backbone_probabilities(
     views = range(settings.n_views + 1)
     seen = np.concatenate([pooled_features(model, source, train, view, should_stop) for view in views])
     labels = np.tile([subject.label for subject in train], len(views))
-    head = make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE_C, class_weight="balanced", max_iter=2000))
+    head = logistic_head()
     head.fit(seen, labels)
     chances: np.ndarray = head.predict_proba(pooled_features(model, source, test, 0, should_stop))[:, 1]
     return chances
+
+
+def logistic_head() -> Pipeline:
+    """Return an unfitted, strongly regularised logistic regression on standardised features."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE_C, class_weight="balanced", max_iter=2000))
 
 
 @torch.no_grad()

@@ -6,10 +6,10 @@ They ask before a simulation, when a kit is looked at, when a site's process sta
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from med_duallora.cohorts.classes import too_few, untrainable
+from med_duallora.cohorts.classes import too_few, unfit_to_evaluate, untrainable
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import CheckpointError, CohortError, ConfigError, UnfitError
-from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.config import TRAIN, JobConfig, SiteConfig
 from med_duallora.site.places import place_problems, without_paths
 from med_duallora.site.problem import Problem
 
@@ -83,14 +83,15 @@ def _device(name: str) -> Iterator[Problem]:
 
 
 def _subjects(config: SiteConfig) -> Iterator[Problem]:
-    """Look for both classes, and for as many training subjects as the policy demands."""
+    """Look for both classes, and for as many training subjects as the policy demands of a site that trains."""
     start = f"data_dir = {str(config.data_dir)!r}, but"
     try:
         cohort = PreparedCohort.read(config.data_dir)
     except CohortError as error:
         yield Problem("data_dir", f"{start} {error}", "prepare the cohort again", is_private=True)
         return
-    lack = untrainable(cohort) or too_few(cohort, config.policy)
+    trains = config.role == TRAIN
+    lack = (untrainable(cohort) or too_few(cohort, config.policy)) if trains else unfit_to_evaluate(cohort)
     if lack:
         what, _, todo = lack.partition(": ")
         yield Problem("data_dir", f"{start} {what}", todo, is_private=True)
@@ -110,7 +111,7 @@ def _checkpoint(path: Path | None) -> Iterator[Problem]:
 def _demands(config: SiteConfig, job: JobConfig) -> list[Problem]:
     from med_duallora.boundary.contract import EgressContract, demands_of
 
-    demands = demands_of(job, EgressContract.for_job(job))
+    demands = demands_of(job, EgressContract.for_job(job), config.role == TRAIN)
     return list(_refused(lambda: config.policy.check_job(**demands)))
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from med_duallora.support.digest import content_digest
 
+EVALUATES_ONLY = "this site evaluates only: role of the site configuration is predict"
+
 
 @dataclass(frozen=True)
 class Offer:

@@ -116,6 +116,15 @@ def predict_volumes(
     return chances.cpu().numpy().astype(np.float64), trunk_summary(trunk).cpu().numpy()
 
 
+@torch.no_grad()
+def summaries_of_volume(model: DualLoRAModel, source: FeatureSource, volume: np.ndarray, precision: str) -> Tensor:
+    """Return what the heads read of a volume at hand (1, 2 * dim), before its standardisation, adapters acting."""
+    model.eval()
+    trunk = source.of_volumes([volume])
+    with autocast(source.device, precision):
+        return model.summaries(trunk).float()
+
+
 def _unaugmented(
     model: DualLoRAModel,
     function: Callable[[TrunkFeatures], Tensor],

@@ -13,8 +13,9 @@ from med_duallora.boundary.lineage import ALONE
 from med_duallora.cohorts.classes import class_sizes
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
 from med_duallora.cohorts.provenance import is_synthetic
+from med_duallora.errors import EgressViolation
 from med_duallora.measures import VARIANTS, score_name
-from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.config import TRAIN, JobConfig, SiteConfig
 from med_duallora.settings.policy import ClassSizes
 from med_duallora.site.baseline import backbone_probabilities
 from med_duallora.site.budget import AnswerBudget, Question
@@ -22,7 +23,7 @@ from med_duallora.site.calibration import calibrate
 from med_duallora.site.fitness import check
 from med_duallora.site.kept_calibration import KeptCalibration, KeptCounts, keep, keep_predictions
 from med_duallora.site.model import SiteModel, State
-from med_duallora.site.offer import Offer, SiteUpdate
+from med_duallora.site.offer import EVALUATES_ONLY, Offer, SiteUpdate
 from med_duallora.site.scores import scores
 from med_duallora.site.state import STATE_FILE, SiteState, state_checksum
 from med_duallora.site.training import class_weights, train_round
@@ -82,6 +83,8 @@ class SiteRuntime:
 
     def _claimed(self, asked: int | str, global_state: State) -> dict[str, float] | None:
         """Count what is asked before it is computed; return what was answered to it earlier, see ``AnswerBudget``."""
+        if self._config.role != TRAIN and not isinstance(asked, str):
+            raise EgressViolation(EVALUATES_ONLY)
         question = self._question(asked)
         return self._budget.claim(question, content_digest(global_state, {})) if question else None
 
@@ -243,14 +246,12 @@ class SiteRuntime:
             for row, subject in enumerate(subjects)
         ]
         keep_predictions(self.model.directory, rows)
-        self._keep_calibration(labels, probabilities["both"], should_stop)
+        if "both" in probabilities:  # the model that stays
+            self._keep_calibration(labels, probabilities["both"], should_stop)
         return Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()}))
 
     def _keep_calibration(self, labels: np.ndarray, chances: np.ndarray, should_stop: Callable[[], bool]) -> None:
-        """Fit temperature and threshold to the validation subjects, for the model that stays: with both adapters.
-
-        It is not a metric: nothing of it leaves.
-        """
+        """Fit temperature and threshold to the validation subjects, for both adapters; nothing of it leaves."""
         subjects, place, floors = self.cohort.split("val"), self.model.directory, self._config.release
         state = state_checksum(place / STATE_FILE)
         fitted = calibrate([item.label for item in subjects], self._predictions(subjects, should_stop), floors)

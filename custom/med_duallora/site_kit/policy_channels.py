@@ -7,7 +7,7 @@ from pathlib import Path
 from med_duallora.boundary.ledger_audit import verify
 from med_duallora.boundary.ledger_marker import CUT, marker_of
 from med_duallora.errors import MedDualLoRAError
-from med_duallora.settings.config import SiteConfig
+from med_duallora.settings.config import TRAIN, SiteConfig
 from med_duallora.settings.job_limits import ANY
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.budget import AnswerBudget
@@ -60,7 +60,7 @@ def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
     yield _numbers(policy, place)
     yield _answers(config, place)
     yield _scores(policy, place)
-    yield _adapters(policy, place)
+    yield _adapters(config, place)
     yield _private(place)
     yield _ledger(config)
 
@@ -96,9 +96,12 @@ def _scores(policy: SitePolicy, place: Path) -> Channel:
     return Channel("scores of single subjects", small, found, "set policy.min_subjects to 5 or more" if small else "")
 
 
-def _adapters(policy: SitePolicy, place: Path) -> Channel:
+def _adapters(config: SiteConfig, place: Path) -> Channel:
     """Without a floor, training on two subjects and sending what became of the adapter would be allowed."""
-    name = "adapters trained on a few subjects"
+    name, policy = "adapters trained on a few subjects", config.policy
+    if config.role != TRAIN:
+        found = f"{place.name}: role is {config.role}: this site only evaluates, no adapter leaves it"
+        return Channel(name, False, found)
     found = f"{place.name}: an adapter leaves from {policy.min_train_subjects} training subjects on"
     found += f", {policy.min_subjects} of each class"
     few = policy.min_train_subjects < FEWEST_TRAINED

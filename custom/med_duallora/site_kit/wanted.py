@@ -27,6 +27,7 @@ SERVER_CLASSES = (
     "med_duallora.flare.server.aggregator.DualLoRAAggregator",
     "med_duallora.flare.server.persistor.SafetensorsPersistor",
     "med_duallora.flare.server.selector.AdapterSelector",
+    "med_duallora.flare.server.rounds.TrainingRounds",
     "med_duallora.flare.server.evaluation.AdapterEvaluation",
     "med_duallora.flare.server.tensorboard.TensorBoardRuns",
 )

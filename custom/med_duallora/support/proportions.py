@@ -81,3 +81,42 @@ def mean_interval(estimates: Sequence[tuple[float, float, float]]) -> tuple[floa
     below = math.sqrt(math.fsum((value - low) ** 2 for value, low, _ in estimates)) / n
     above = math.sqrt(math.fsum((high - value) ** 2 for value, _, high in estimates)) / n
     return mean - below, mean + above
+
+
+def difference_interval(
+    ours: tuple[float, float, float], theirs: tuple[float, float, float], correlation: float = 0.0
+) -> tuple[float, float]:
+    """Return the interval of ``ours - theirs``, each given as (value, low, high).
+
+    Newcombe's method 10 (Statistics in Medicine 17, 1998, 2635-2650), for proportions with Wilson limits; with the
+    method of variance estimates recovery (Zou and Donner 2008) for other estimates.
+
+    Args:
+        ours: of the one model.
+        theirs: of the other one.
+        correlation: of the two estimates, see ``phi``. 0 where it is unknown: models that are tested on the same
+            subjects mostly err on the same ones, and then the interval is wider than it need be.
+    """
+    (value, low, high), (other, other_low, other_high) = ours, theirs
+    below, above = (
+        _half(value - low, other_high - other, correlation),
+        _half(high - value, other - other_low, correlation),
+    )
+    return value - other - below, value - other + above
+
+
+def _half(one: float, other: float, correlation: float) -> float:
+    return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
+
+
+def phi(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
+    """Return the correlation of two models' right answers on the same subjects; 0 where one is always right or wrong.
+
+    Raises:
+        ValueError: their lengths differ.
+    """
+    pairs = list(zip(ours, theirs, strict=True))
+    n = {outcome: pairs.count(outcome) for outcome in ((True, True), (True, False), (False, True), (False, False))}
+    product = n[True, True] * n[False, False] - n[True, False] * n[False, True]
+    sizes = sum(ours) * (len(pairs) - sum(ours)) * sum(theirs) * (len(pairs) - sum(theirs))
+    return product / math.sqrt(sizes) if sizes else 0.0

@@ -111,6 +111,19 @@ WRITERS: dict[str, Writer] = {
         ],
         limit=1024,
     ),
+    "predict --adapter": Writer(
+        lambda place, world: [
+            *("predict", "--adapter", world.model.shared, "--backbone-checkpoint", world.model.checkpoint),
+            *("--data", world.data / "ge", "--out", place, "--ungated"),
+        ],
+        limit=1024,
+    ),
+    "fit-head": Writer(
+        lambda place, world: [
+            *("fit-head", "--adapter", world.model.adapter, "--backbone-checkpoint", world.model.checkpoint),
+            *("--data", world.data / "ge", "--out", place / "model.safetensors"),
+        ]
+    ),
     "report": Writer(lambda place, world: ["report", world.run, "--out", place]),
     "report --min-specificity": Writer(lambda place, _: ["report", place / "run", "--min-specificity", 0.5], _site_run),
     "export --card": Writer(lambda place, world: ["export", "--card", place / "card", "--run-dir", world.run]),

@@ -13,6 +13,7 @@ from med_duallora.cohorts.prepared import PreparedCohort, PreparedSubject
 from med_duallora.settings.config import SiteConfig
 from med_duallora.settings.policy import SitePolicy
 from tests.unit.cohorts.dicomfiles import SPACING, cine
+from tests.unit.inference.received import global_adapter, job_with
 from tests.unit.tiny import random_payload
 from tests.unit.tiny_site import runtime_of
 
@@ -25,6 +26,8 @@ class Trained:
         experiment: folder of its runs.
         run: folder of the run.
         checkpoint: the backbone.
+        adapter: the global adapter that the server kept of the job.
+        shared: that of a job whose sites share the head.
         said: the evaluation's probabilities by test subject.
         subjects: of the test split.
         config: of the site.
@@ -33,6 +36,8 @@ class Trained:
     experiment: Path
     run: Path
     checkpoint: Path
+    adapter: Path
+    shared: Path
     said: dict[str, float]
     subjects: tuple[PreparedSubject, ...]
     config: SiteConfig
@@ -58,7 +63,10 @@ def trained(tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_facto
     rows = json.loads((run / "predictions.json").read_text())["predictions"]
     nowhere = replace(config, data_dir=place / "nowhere")
     said = {row["subject"]: row["both"] for row in rows}
-    return Trained(run.parent, run, tiny_checkpoint, said, runtime.cohort.split("test"), nowhere)
+    adapter = global_adapter(place / "server", job_with(tiny_checkpoint))
+    shared = global_adapter(place / "shared", job_with(tiny_checkpoint, "lora.head_policy=shared"))
+    subjects = runtime.cohort.split("test")
+    return Trained(run.parent, run, tiny_checkpoint, adapter, shared, said, subjects, nowhere)
 
 
 @pytest.fixture(scope="session")

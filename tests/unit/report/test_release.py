@@ -47,6 +47,14 @@ def test_a_site_without_an_answer_has_not_passed(evaluation: Evaluation) -> None
     assert "ge: sensitivity is not known" in gate.sentence
 
 
+def test_a_site_that_only_evaluates_is_held_with_the_global_adapter() -> None:
+    scores = {"a": {"both.sensitivity": 0.7, "global.sensitivity": 0.1}, "west": {"global.sensitivity": 0.65}}
+    gate = gate_of_run(Evaluation("last", 0, scores, {}), ReleaseFloors(min_sensitivity=0.6))
+    assert gate is not None
+    assert gate.passed
+    assert gate.worst["sensitivity"][0] == "west"
+
+
 def test_scores_without_counts_are_held_against_the_floors_all_the_same() -> None:
     scores = {"a": {"both.sensitivity": 0.7}, "b": {"n_positive": 3.0, "n_negative": 3.0}}
     gate = gate_of_run(Evaluation("last", 0, scores, {}), ReleaseFloors(min_sensitivity=0.6))

@@ -236,6 +236,14 @@ def test_a_floor_is_said_for_each_class(closed_kit: Path):
     assert said["adapters trained on a few subjects"].endswith("from 10 training subjects on, 5 of each class")
 
 
+def test_a_site_that_only_evaluates_is_said(closed_kit: Path):
+    change(closed_kit, "med_duallora_site.json", lambda values: values.update(role="predict"))
+    said = {channel.name: channel.evidence for channel in inspect_kit(closed_kit)}
+    evidence = said["adapters trained on a few subjects"]
+    assert evidence.endswith("role is predict: this site only evaluates, no adapter leaves it")
+    assert open_ones(closed_kit) == []
+
+
 def test_a_key_that_an_older_kit_lacks_is_named_with_what_to_do(closed_kit: Path):
     change(closed_kit, "med_duallora_site.json", lambda v: v["policy"].pop("min_train_subjects"))
     (found,) = [channel for channel in inspect_kit(closed_kit) if channel.is_open]

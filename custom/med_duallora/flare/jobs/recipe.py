@@ -6,7 +6,6 @@ from typing import Any
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.executors.learner_executor import LearnerExecutor
 from nvflare.app_common.shareablegenerators.full_model_shareable_generator import FullModelShareableGenerator
-from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
 from nvflare.recipe.spec import Recipe
@@ -14,6 +13,7 @@ from nvflare.recipe.spec import Recipe
 from med_duallora.flare.server.aggregator import DualLoRAAggregator
 from med_duallora.flare.server.evaluation import AdapterEvaluation
 from med_duallora.flare.server.persistor import SafetensorsPersistor
+from med_duallora.flare.server.rounds import TrainingRounds
 from med_duallora.flare.server.selector import AdapterSelector
 from med_duallora.flare.server.tensorboard import TensorBoardRuns
 from med_duallora.flare.site.egress_filter import FILTERED_TASKS, EgressFilter
@@ -72,7 +72,7 @@ def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> No
     }
     for component_id, component in components.items():
         fed_job.to_server(component, id=component_id)
-    rounds = ScatterAndGather(
+    rounds = TrainingRounds(
         min_clients=workflow.min_sites,
         num_rounds=len(workflow.rounds(job)),
         start_round=workflow.start_round,

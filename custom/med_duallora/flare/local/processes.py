@@ -7,7 +7,6 @@ rehearsed, carries its random identity in its environment, which its children in
 import contextlib
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -15,20 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
 from med_duallora.errors import FederationError
+from med_duallora.flare.local.interruptions import not_interrupted, signals_interrupt
 from med_duallora.flare.local.rehearsal.record import StartedProcess
 from med_duallora.settings.config import SITE_CONFIG_VARIABLE
 
 MARK = "MED_DUALLORA_FEDERATION"
 """Environment variable that holds the identity of the federation a process belongs to."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""By which people and systems ask a program to end."""
-REPEATED_S = 5.0
-"""People press Ctrl-C more than once."""
 EXEC_S = 0.5
 """More than a process takes to replace its program by another, on a busy machine."""
 START_TOLERANCE_S = 2.0
@@ -189,55 +184,6 @@ def wait_until(what: str, done: Callable[[], bool], timeout_s: float, interval_s
         if time.monotonic() > deadline:
             raise FederationError(f"{what} took longer than {timeout_s:.0f} s")
         time.sleep(interval_s)
-
-
-@contextlib.contextmanager
-def signals_interrupt() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP like Ctrl-C inside the block, so that they are cleaned up after too.
-
-    A second signal soon after does nothing: it must not break off what the first one has set off, before that can
-    shield itself with ``not_interrupted``. A later one interrupts again, in case the first was lost or something hangs.
-    SIGINT itself is named because a shell lets its background jobs ignore it.
-    """
-    last = -REPEATED_S
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < REPEATED_S:
-            _say_wait(number, frame)
-            return
-        last = now
-        raise KeyboardInterrupt
-
-    with _handlers(interrupt):
-        yield
-
-
-@contextlib.contextmanager
-def not_interrupted() -> Iterator[None]:
-    """Let nothing but SIGKILL break off the block: it stops processes, and a Ctrl-C must not leave some."""
-    with _handlers(_say_wait):
-        yield
-
-
-def _say_wait(_number: int, _frame: FrameType | None) -> None:
-    # nobody may listen any more, or this very program may be in the middle of a line
-    with contextlib.suppress(OSError, RuntimeError):
-        print("still stopping processes; please wait", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _handlers(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield
-        return
-    previous = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
 
 
 def _identity(process: psutil.Process) -> str | None:

@@ -24,7 +24,7 @@ from med_duallora.errors import AggregationError, EgressViolation
 from med_duallora.flare.server.directory import keep_receipt, server_directory
 from med_duallora.flare.server.sender import checked_sender, sender_of
 from med_duallora.flare.wire.job import job_of
-from med_duallora.flare.wire.payload import TrainReply, read_failure, read_scalar, read_train_reply
+from med_duallora.flare.wire.payload import EVALUATES_ONLY, TrainReply, read_failure, read_scalar, read_train_reply
 from med_duallora.flare.wire.receipts import event_entry, train_entry
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT, publish_statistics, write_at_server
 from med_duallora.server.aggregation import AggregationResult
@@ -182,7 +182,7 @@ class DualLoRAAggregator(Aggregator):
         reply = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
         is_training = fl_ctx.get_prop(FLContextKey.TASK_NAME) == AppConstants.TASK_TRAIN
         failure = read_failure(reply) if is_training and isinstance(reply, Shareable) else None
-        if failure:
+        if failure and failure.code != EVALUATES_ONLY:  # which is no fault
             with self._lock:
                 self._refused.append({"site": sender_of(reply), "reason": f"the site answered {failure.code}"})
 

@@ -24,8 +24,9 @@ from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import FederatedJob, job_of
 from med_duallora.flare.wire.payload import Failure, Scores, TrainReply, read_reply
 from med_duallora.flare.wire.receipts import blocked_entry, error_entry, metrics_entry, statistics_entry, train_entry
-from med_duallora.measures import MEASURES, STATEMENTS, Kind, Subjects
-from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.measures import MEASURES, STATEMENTS, Kind, Place, Subjects
+from med_duallora.settings.config import TRAIN, JobConfig, SiteConfig
+from med_duallora.site.offer import EVALUATES_ONLY
 from med_duallora.site.runtime import SiteRuntime
 
 NOTED = "__med_duallora_noted__"
@@ -76,6 +77,11 @@ class Boundary:
         """Return the site at work in this process, if any."""
         return self._learner.runtime if self._learner else None
 
+    @property
+    def _evaluates_only(self) -> bool:
+        """Return whether the site's role lets no adapter leave; also where a job's own code trained one."""
+        return self.config is not None and self.config.role != TRAIN
+
     def release(self, task: object, reply: Shareable, strict: bool) -> Release:
         """Return a fresh reply that may leave, its ledger entry and its numbers.
 
@@ -91,6 +97,8 @@ class Boundary:
         answer = read_reply(task, reply, self.contract)
         if isinstance(answer, Failure):
             return Release(answer.to_shareable(), error_entry(self.job_id, self.site, str(task)[:64], answer.code), {})
+        if self._evaluates_only and isinstance(answer, TrainReply):
+            raise EgressViolation(f"{EVALUATES_ONLY}, so that no adapter leaves it")
         runtime = self._checked_runtime(strict)
         if isinstance(answer, Scores):
             self._check_reported(answer.metrics, runtime)
@@ -108,7 +116,8 @@ class Boundary:
             raise EgressViolation("there is no trained model of this site to compare the payload with")
         if self.config and self.runtime:
             _check_backbone(self.config, self.runtime)
-            if floor := self.config.policy.short_of(self.runtime.n_subjects()[Subjects.TRAINING.value]):
+            train = self.runtime.n_subjects()[Subjects.TRAINING.value]
+            if not self._evaluates_only and (floor := self.config.policy.short_of(train)):
                 raise EgressViolation(f"this site has fewer training subjects than its policy.{floor} demands")
         return self.runtime
 
@@ -142,7 +151,9 @@ class Boundary:
         return {**plain, **told}
 
     def _check_reported(self, metrics: Mapping[str, float], runtime: SiteRuntime | None) -> None:
-        """Let out only numbers that this site computed and that its policy lets out."""
+        """Let out only numbers that this site computed and that its policy lets out, by its role of tests alone."""
+        if self._evaluates_only:
+            self.contract.check_metrics(dict(metrics), Place.VALIDATE_REPLY)
         for name, value in metrics.items():
             if runtime and runtime.reported.get(name) != value:
                 raise EgressViolation(f"metric {name} is not what this site computed and lets out")
@@ -213,7 +224,7 @@ def _refusal(config: SiteConfig | None, job: JobConfig, contract: EgressContract
     if config is None:
         return "this site has no usable configuration, so its policy is not known"
     try:
-        config.policy.check_job(**demands_of(job, contract))
+        config.policy.check_job(**demands_of(job, contract, config.role == TRAIN))
     except ConfigError as error:
         return str(error)
     return ""

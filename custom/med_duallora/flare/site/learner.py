@@ -17,9 +17,17 @@ from nvflare.widgets.info_collector import InfoCollector
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.errors import CheckpointError, ConfigError, EgressViolation, StateError, TrainingAborted, UnfitError
 from med_duallora.flare.wire.job import job_of
-from med_duallora.flare.wire.payload import TrainReply, metrics_reply, task_adapter_kind, task_lineage, task_tensors
+from med_duallora.flare.wire.payload import (
+    EVALUATES_ONLY,
+    TrainReply,
+    metrics_reply,
+    task_adapter_kind,
+    task_lineage,
+    task_tensors,
+)
 from med_duallora.flare.wire.tracking import publish_statistics, stream_from_site
 from med_duallora.settings.config import SiteConfig
+from med_duallora.site.evaluating import EvaluatingSite, site_at_work
 from med_duallora.site.fitness import check
 from med_duallora.site.places import without_paths
 from med_duallora.site.runtime import SiteRuntime
@@ -78,7 +86,7 @@ class DualLoRALearner(Learner):
             job = job_of(fl_ctx).settings
             check(config, job, source=place)
             use_threads(config.n_threads)
-            self._runtime = SiteRuntime(site, job, config)
+            self._runtime = site_at_work(site, job, config)
         except Exception as error:
             self._report("initialisation", error, fl_ctx)
             self._now(phase="not initialised")
@@ -148,6 +156,9 @@ class DualLoRALearner(Learner):
         except EgressViolation as violation:
             self._report(f"reading the task for {what}", violation, fl_ctx)
             return make_reply(ReturnCode.BAD_TASK_DATA)
+        if isinstance(self._runtime, EvaluatingSite) and not isinstance(asked, str):
+            self.log_info(fl_ctx, f"{what} left to others: this site evaluates only")
+            return make_reply(EVALUATES_ONLY)
         self._now(phase=what)
         try:
             return work(self._runtime, state, asked)

@@ -34,6 +34,10 @@ ADAPTER_KIND = "med_duallora_adapter"
 RETURN_CODES = frozenset(value for name, value in vars(ReturnCode).items() if name.isupper())
 
 
+EVALUATES_ONLY = ReturnCode.TASK_UNSUPPORTED
+"""What a site answers to a train task that takes part in the evaluation alone."""
+
+
 @dataclass(frozen=True)
 class TrainReply:
     """What a site sends after a round.
@@ -111,6 +115,12 @@ def read_failure(reply: Shareable) -> Failure | None:
     if type(code) is str and code == ReturnCode.OK:
         return None
     return Failure(code if type(code) is str and code in RETURN_CODES else ReturnCode.ERROR)
+
+
+def evaluates_only(reply: Shareable) -> bool:
+    """Return whether a train task's reply says that the site takes part in the evaluation alone."""
+    code = reply.get_return_code()
+    return type(code) is str and code == EVALUATES_ONLY
 
 
 def rebuilt(task: object, reply: Shareable, contract: EgressContract) -> Shareable:

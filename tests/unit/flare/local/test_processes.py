@@ -1,4 +1,3 @@
-import io
 import os
 import signal
 import socket
@@ -135,75 +134,6 @@ def test_the_connections_of_a_server_that_ended_do_not_hold_its_port() -> None:
 def test_waiting_ends_with_what_was_waited_for() -> None:
     with pytest.raises(FederationError, match="spring took longer than 0 s"):
         processes.wait_until("spring", lambda: False, 0.05, 0.01)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_every_polite_signal_interrupts(number: int) -> None:
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), processes.signals_interrupt():
-        os.kill(os.getpid(), number)
-        time.sleep(5)
-    assert signal.getsignal(number) == before
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_stopping_is_not_interrupted(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    with processes.not_interrupted():
-        os.kill(os.getpid(), number)
-        time.sleep(0.01)
-    assert "please wait" in capsys.readouterr().err
-
-
-def test_a_second_signal_does_not_break_off_what_the_first_one_set_off(capsys: pytest.CaptureFixture[str]) -> None:
-    ended = False
-    with pytest.raises(KeyboardInterrupt), processes.signals_interrupt():
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(5)
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
-                os.kill(os.getpid(), number)
-                time.sleep(0.01)
-            ended = True
-    assert ended
-    assert capsys.readouterr().err.count("please wait") == 3
-
-
-def test_a_later_signal_interrupts_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first one may be lost: Python drops what is raised while it collects garbage."""
-    monkeypatch.setattr(processes, "REPEATED_S", 0.0)
-    n_interrupts = 0
-    with processes.signals_interrupt():
-        for _ in range(2):
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(5)
-            n_interrupts += 1
-    assert n_interrupts == 2
-
-
-def test_waiting_is_reported_to_nobody_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Closed(io.StringIO):
-        def write(self, _text: str) -> int:
-            raise BrokenPipeError
-
-    monkeypatch.setattr(sys, "stderr", Closed())
-    with processes.not_interrupted():
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
-
-
-def test_signals_are_left_alone_outside_the_main_thread() -> None:
-    seen: list[bool] = []
-
-    def work() -> None:
-        with processes.signals_interrupt(), processes.not_interrupted():
-            seen.append(True)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [True]
 
 
 PARENT = """

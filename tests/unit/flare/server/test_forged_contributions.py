@@ -1,4 +1,4 @@
-"""One bad site and the real aggregator, called by FLARE's own ScatterAndGather: the round goes on without it."""
+"""One bad site and the real aggregator, called by the workflow of the job: the round goes on without it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from nvflare.apis.fl_constant import FLContextKey, ServerCommandKey
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
-from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.flare.server.aggregator import DualLoRAAggregator
+from med_duallora.flare.server.rounds import TrainingRounds
 from med_duallora.flare.server.selector import AdapterSelector
 from med_duallora.flare.wire.payload import TrainReply
 from med_duallora.measures import KEY_MEASURE
@@ -186,17 +186,17 @@ def test_an_outlier_leaves_too_few_and_the_adapter_stays(
 
 
 @pytest.fixture
-def workflow(tiny_job: JobConfig, contract: EgressContract, tmp_path: Any) -> tuple[ScatterAndGather, Engine]:
-    """Round 1 of FLARE's ScatterAndGather, with our aggregator and our selector."""
+def workflow(tiny_job: JobConfig, contract: EgressContract, tmp_path: Any) -> tuple[TrainingRounds, Engine]:
+    """Round 1 of the job's workflow, with our aggregator and our selector."""
     engine = Engine(tiny_job, tmp_path, aggregator=DualLoRAAggregator(), selector=AdapterSelector(KEY_MEASURE))
-    rounds = ScatterAndGather(min_clients=2, num_rounds=2)
+    rounds = TrainingRounds(min_clients=2, num_rounds=2)
     rounds._engine, rounds.aggregator = engine, engine.components["aggregator"]
     rounds._phase, rounds._current_round = AppConstants.PHASE_TRAIN, 1
     engine.fire_event(AppEventType.ROUND_STARTED, server_context(engine, 1, random_payload(contract, 9)))
     return rounds, engine
 
 
-def arrives(rounds: ScatterAndGather, engine: Engine, site: str, reply: TrainReply, claimed: str = "") -> None:
+def arrives(rounds: TrainingRounds, engine: Engine, site: str, reply: TrainReply, claimed: str = "") -> None:
     """A result for a task that FLARE does not know: it is taken for a late one and goes to the aggregator."""
     result = sent_by(site, reply.to_shareable())
     result.add_cookie(AppConstants.CONTRIBUTION_ROUND, 1)

@@ -239,3 +239,19 @@ def test_an_abort_is_honoured_within_a_batch(site: Site, monkeypatch: pytest.Mon
 def test_an_abort_stops_the_evaluation_too(site: Site) -> None:
     site.signal.trigger(True)
     assert answered(site.ask("validate")) == ReturnCode.TASK_ABORTED
+
+
+def test_a_site_that_evaluates_only_leaves_training_to_others(
+    site: Site, configured: Path, contract: EgressContract, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO)
+    values = json.loads(configured.read_text())
+    configured.write_text(json.dumps({**values, "role": "predict"}))
+    reply = site.ask("train")
+    assert answered(reply) == ReturnCode.TASK_UNSUPPORTED
+    assert set(reply) == {"__headers__"}, "not one number"
+    assert "training left to others: this site evaluates only" in caplog.text
+    assert not list(tmp_path.rglob("state.safetensors"))
+    scores = read_metrics_reply(contract, rebuilt("validate", site.ask("validate"), contract))
+    assert {"backbone.auroc", "global.auroc", "n_test_subjects"} <= set(scores)
+    assert not any(name.startswith(("local.", "both.")) for name in scores)

@@ -24,6 +24,7 @@ from nvflare.fuel.flare_api.api_spec import (
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from med_duallora.errors import FederationError
+from med_duallora.flare.local.interruptions import none_lost
 from med_duallora.flare.local.rehearsal.record import Federation
 from med_duallora.flare.local.rehearsal.verdict import explained, submission_refused
 from med_duallora.support.files import PARTIAL, named, replace_folder
@@ -145,10 +146,15 @@ def _patiently(question: Callable[[], T]) -> T:
     """Ask again when the server, busy with other work, did not answer in FLARE's few seconds."""
     for _ in range(N_TRIES - 1):
         try:
-            return question()
+            return _asked(question)
         except NoConnection:
             time.sleep(RETRY_S)
-    return question()
+    return _asked(question)
+
+
+def _asked(question: Callable[[], T]) -> T:
+    with none_lost():
+        return question()
 
 
 @contextlib.contextmanager
@@ -163,7 +169,7 @@ def console(federation: Federation, role: str = "lead", timeout_s: float = CONNE
     # without a handler of its own, FLARE's library prints every lost connection to the terminal
     logging.getLogger("nvflare").addHandler(logging.NullHandler())
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), none_lost():
             session = new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
     except (NoConnection, FLCommunicationError) as error:
         raise FederationError(

@@ -17,7 +17,7 @@ from med_duallora.support.progress import display
 
 GROUP = "med_duallora"
 """Under this name our components answer FLARE's show_stats, at the server and at the sites."""
-ROUNDS = "ScatterAndGather"
+ROUNDS = "TrainingRounds"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from med_duallora.cohorts.origin import origin_of
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import ConfigError, FederationError
 from med_duallora.flare.local import processes
+from med_duallora.flare.local.interruptions import not_interrupted
 from med_duallora.flare.local.rehearsal.admin import Console, console
 from med_duallora.flare.local.rehearsal.provision import provision, read_project, rehearsed, with_own_sites
 from med_duallora.flare.local.rehearsal.record import PROVISIONED, RECORD, Federation, private_directory
@@ -130,7 +131,7 @@ def down(federation: Federation, polite: bool = True, say: Say = announce) -> li
         FederationError: a process did not end although it was killed.
     """
     say = _quiet_if_nobody_listens(say)
-    with processes.not_interrupted():
+    with not_interrupted():
         try:
             if polite and processes.members(federation.identity):
                 _ask_to_end(federation, say)

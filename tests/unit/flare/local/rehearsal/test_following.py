@@ -10,7 +10,7 @@ from med_duallora.flare.local.rehearsal.admin import Console
 from med_duallora.flare.local.rehearsal.following import follow
 
 NOW = datetime.now(timezone.utc)
-ROUNDS = {"server": {"ScatterAndGather": {"current_round": 8, "num_rounds": 12}}}
+ROUNDS = {"server": {"TrainingRounds": {"current_round": 8, "num_rounds": 12}}}
 
 Start = Callable[..., Console]
 

@@ -12,7 +12,7 @@ JOB = {"job_id": "7-7", "name": "test-job", "status": "RUNNING"}
 def answer(round_index: int | None = 1, workflow: str | None = "rounds", **sites: dict[str, Any]) -> dict[str, Any]:
     """What show_stats gives for a running job."""
     server = {
-        "ScatterAndGather": {"phase": "train", "current_round": round_index, "num_rounds": 3},
+        "TrainingRounds": {"phase": "train", "current_round": round_index, "num_rounds": 3},
         "ServerRunner": {"job_id": "7-7", "workflow": workflow},
         "med_duallora": {"round": round_index, "n_contributions": 1, "n_refused_in_all": 0, "best_round": 0, "x": 1},
     }
