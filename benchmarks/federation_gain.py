@@ -55,8 +55,8 @@ def _repetition(cohorts: list[PreparedCohort], job: JobConfig, options: argparse
             _resplit(cohort, folder / vendor, options.n_train, job.train.seed)
             sites[vendor] = SiteConfig(
                 folder / vendor,
-                folder / "state" / vendor,
-                cache,
+                cache / "state" / vendor,  # holds the secret that seals the features of all repetitions
+                cache / "features",
                 options.backbone_checkpoint,
                 "cpu",
                 options.threads,

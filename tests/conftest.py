@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import ctypes
+import functools
+import gzip
 import logging
 import os
 import re
@@ -177,15 +179,13 @@ def write_tiny_cohort(
 ) -> Path:
     """Write a prepared cohort (see design: same file naming as CineMA's processed data)."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
     splits = [split for split, n in zip(("train", "val", "test"), n_by_split, strict=True) for _ in range(n)]
     rows = []
-    for index in range(n_subjects):
+    for index, volumes in enumerate(_painted(seed, n_subjects)):
         label, name = index % 2, f"{vendor}{index:03d}"
-        ed, es = (_disc(rng, radius) for radius in (30, 28 if label else 18))
         (folder / name).mkdir(parents=True)
-        for phase, volume in (("ed", ed), ("es", es)):
-            nib.save(nib.Nifti1Image(volume, np.diag([1, 1, 10, 1])), folder / name / f"{name}_sax_{phase}.nii.gz")
+        for phase, content in zip(("ed", "es"), volumes, strict=True):
+            (folder / name / f"{name}_sax_{phase}.nii.gz").write_bytes(content)
         pathology = "DCM" if label else "NOR"
         row = (name, pathology, label, vendor, "1", splits[index], 4, 1.0, 1.0, 10.0, f"{index:064x}", "segmentation")
         rows.append(dict(zip(COLUMNS, row, strict=True)))
@@ -194,6 +194,18 @@ def write_tiny_cohort(
         writer.writeheader()
         writer.writerows(rows)
     return folder
+
+
+@functools.lru_cache(maxsize=16)
+def _painted(seed: int, n_subjects: int) -> list[tuple[bytes, bytes]]:
+    """ED and ES of every subject as files; many tests want the same cohort in a folder of their own."""
+    rng = np.random.default_rng(seed)
+    radii = [(30, 28 if index % 2 else 18) for index in range(n_subjects)]
+    return [(_packed(_disc(rng, ed)), _packed(_disc(rng, es))) for ed, es in radii]
+
+
+def _packed(volume: np.ndarray) -> bytes:
+    return gzip.compress(nib.Nifti1Image(volume, np.diag([1, 1, 10, 1])).to_bytes(), compresslevel=1, mtime=0)
 
 
 def _disc(rng: np.random.Generator, radius: float) -> np.ndarray:

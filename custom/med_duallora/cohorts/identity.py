@@ -39,8 +39,9 @@ def voxels_sha256(stack: Array) -> str:
         SHA-256, as 64 hexadecimal digits, over the number of voxels (int64) and the sorted values (float64), both
         little-endian.
     """
-    # Sorted in its own type, where it is fastest: float64 keeps the order. The sum makes -0.0 the 0.0 it equals.
-    values = np.sort(stack, axis=None).astype("<f8") + 0.0
+    # Sorted in its own type, where it is fastest: float64 keeps the order. Of 8 and 16 bits, numpy's stable sort is a
+    # radix sort, which is many times as fast. The sum makes -0.0 the 0.0 it equals.
+    values = np.sort(stack, axis=None, kind="stable" if stack.dtype.itemsize <= 2 else None).astype("<f8") + 0.0
     digest = hashlib.sha256(np.array(values.size, dtype="<i8").tobytes())
     digest.update(values.astype("<f8", copy=False).tobytes())
     return digest.hexdigest()

@@ -213,7 +213,8 @@ def _site_card(model: "TrainedModel") -> dict[str, Any]:
     saved = model.saved
     facts = {"experiment": saved.job.experiment, "round": saved.state.round_index, "sites": [saved.site]}
     hashes = {"backbone_sha256": saved.backbone_sha256, "sha256": saved.sha256}
-    card = card_of({"job": saved.job.to_dict(), **facts, **hashes})
+    evaluation = saved.evaluation if saved.is_evaluated else None
+    card = card_of({"job": saved.job.to_dict(), **facts, **hashes}, at_site=evaluation)
     return {**card, "limits": [saved.gate.sentence, *card["limits"]]}
 
 

@@ -18,7 +18,9 @@ from med_duallora.report.finished import Evaluation, Run
 from med_duallora.report.summary import by_site, macro, macro_interval, site_intervals
 from med_duallora.server.artifact import INTENDED_USE
 from med_duallora.settings.config import JobConfig
+from med_duallora.site.kept_calibration import KeptCalibration
 from med_duallora.support.files import write_json, write_text
+from med_duallora.support.proportions import wilson_interval
 
 CARD_VERSION = "1"
 CARD_JSON, CARD_MARKDOWN = "model_card.json", "model_card.md"
@@ -37,12 +39,15 @@ LICENCE = {
 }
 
 
-def card_of(manifest: Mapping[str, Any], run: Run | None = None) -> dict[str, Any]:
+def card_of(
+    manifest: Mapping[str, Any], run: Run | None = None, at_site: KeptCalibration | None = None
+) -> dict[str, Any]:
     """Return a model's card as plain JSON values.
 
     Args:
         manifest: of the global adapter.
         run: the run that it came from, with the evaluation; None: the card has no scores and no word on the subjects.
+        at_site: of a site's own model, what its evaluation left there: its card stays at the site as well.
     """
     job = run.job if run else JobConfig.from_dict(manifest["job"])
     origin = run.origin if run else None
@@ -55,6 +60,7 @@ def card_of(manifest: Mapping[str, Any], run: Run | None = None) -> dict[str, An
         "training": _training(manifest, job),
         "data": _data(origin, run),
         "scores": _scores(run.evaluation) if run else {},
+        "site_scores": _site_scores(at_site) if at_site else {},
         "limits": list(LIMITS),
         "licence": dict(LICENCE),
         "hashes": _hashes(manifest, run),
@@ -124,6 +130,18 @@ def _score(evaluation: Evaluation, variant: str, name: str) -> dict[str, Any]:
         found["interval_by_site"] = {site: list(pair) for site, pair in site_intervals(evaluation, variant).items()}
         found["interval_level"] = INTERVAL
     return found
+
+
+def _site_scores(kept: KeptCalibration) -> dict[str, Any]:
+    """Return how one site's test subjects were classified at the site's own threshold, with intervals."""
+    found = kept.test.counts
+    parts = {"sensitivity": (found.hits, found.n_positive), "specificity": (found.rejections, found.n_negative)}
+    shares = {
+        name: {"value": right / n, "interval": list(wilson_interval(right, n)), "n_right": right, "n_subjects": n}
+        for name, (right, n) in parts.items()
+        if n
+    }
+    return {"site": kept.site, "threshold": kept.calibration.threshold, "interval_level": INTERVAL, **shares}
 
 
 def _hashes(manifest: Mapping[str, Any], run: Run | None) -> dict[str, Any]:

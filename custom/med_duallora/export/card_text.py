@@ -16,7 +16,7 @@ def to_text(card: Values) -> str:
         ("Model", _model(card["model"])),
         ("Training", _training(card["training"])),
         ("Data", _data(card["data"])),
-        ("Scores", _scores(card["scores"])),
+        ("Scores", _site_scores(card["site_scores"]) or _scores(card["scores"])),
         ("Limits", ["\n".join(f"- {text}" for text in card["limits"])]),
         ("Licence", [_list(card["licence"].items())]),
         ("Hashes and versions", [_list({**card["hashes"], **card["versions"]}.items())]),
@@ -84,6 +84,22 @@ def _scores(scores: Values) -> list[str]:
         "Balanced accuracy with both adapters, by site:",
         _table(["site", "balanced accuracy", "95 % interval"], own),
     ]
+
+
+def _site_scores(found: Values) -> list[str]:
+    rows = [
+        [SCORES[name].heading, f"{found[name]['n_right']} of {found[name]['n_subjects']}", _share(found[name])]
+        for name in ("sensitivity", "specificity")
+        if name in found
+    ]
+    if not rows:
+        return []
+    text = f"Test subjects of {found['site']} at its own threshold, {found['threshold']:.3f}; this card stays there."
+    return [text, _table(["score", "right", "share (95 % interval)"], rows)]
+
+
+def _share(values: Values) -> str:
+    return f"{number(values['value'])} ({between(values['interval'])})"
 
 
 def _mean(values: Values) -> str:

@@ -91,6 +91,13 @@ def test_a_sites_model_needs_the_sites_word_and_leaves_a_line(
     assert verify(ledger).problems == ()
 
 
+def test_a_bundle_s_card_has_the_sites_scores(trained: Trained, site_config: Path, tmp_path: Path) -> None:
+    assert export("--monai-bundle", tmp_path / "b", *own(trained, site_config), "--stays-at-site") == 0
+    scores = json.loads((tmp_path / "b/docs/model_card.json").read_text())["site_scores"]
+    assert scores["site"] == "siemens"
+    assert scores["sensitivity"]["n_subjects"] + scores["specificity"]["n_subjects"] == len(trained.said)
+
+
 def test_the_sites_policy_can_allow_it(trained: Trained, site_config: Path, tmp_path: Path) -> None:
     values = json.loads(site_config.read_text())
     values["policy"]["model_leaves"] = True

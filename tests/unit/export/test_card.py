@@ -1,6 +1,7 @@
 """The card of a model says what the server knows, with the same numbers as the report, and nothing of a site's own."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from med_duallora.export.card import card_of, write_card
 from med_duallora.report import read_run
 from med_duallora.report.summary import macro_interval
 from med_duallora.server.artifact import adapter_manifest
+from med_duallora.settings.release import ReleaseFloors
+from med_duallora.site.calibration import Calibration
+from med_duallora.site.kept_calibration import KeptCalibration, KeptCounts
+from med_duallora.support.proportions import wilson_interval
 from tests.unit.report.conftest import finished_run
 from tests.unit.tiny import tiny_job
 
@@ -61,3 +66,20 @@ def test_no_path_of_any_machine_is_in_it(tmp_path: Path) -> None:
     for path in (tmp_path / "card").iterdir():
         assert str(tmp_path) not in path.read_text()
         assert "/simulate_job" not in path.read_text()
+
+
+def test_a_sites_own_model_tells_that_sites_test_subjects(manifest: dict[str, object], tmp_path: Path) -> None:
+    kept = KeptCalibration(
+        "siemens", "demo", False, "", Calibration(threshold=0.4), test=KeptCounts(3, 4, 1, 2), release=ReleaseFloors()
+    )
+    card = card_of(manifest, at_site=kept)
+    assert card["site_scores"]["specificity"]["interval"] == list(wilson_interval(1, 2))
+    write_card(tmp_path, card)
+    text = (tmp_path / "model_card.md").read_text()
+    assert "Test subjects of siemens at its own threshold, 0.400; this card stays there." in text
+    assert "| sensitivity | 3 of 4 | 0.75 (0.30 to 0.95) |" in text
+    assert "no score is known" not in text
+    one_class = card_of(manifest, at_site=replace(kept, test=KeptCounts(3, 4, 0, 0)))
+    assert "specificity" not in one_class["site_scores"]
+    write_card(tmp_path, card_of(manifest, at_site=replace(kept, test=KeptCounts())))
+    assert "no score is known" in (tmp_path / "model_card.md").read_text()
