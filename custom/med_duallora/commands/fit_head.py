@@ -82,8 +82,8 @@ def run(options: argparse.Namespace) -> int:
     if saved.evaluation:
         counts = saved.evaluation.test
         print(
-            f"test subjects, threshold {saved.calibration.threshold:.3g}: {counts.hits} of {counts.n_positive} diseased "
-            f"found, {counts.rejections} of {counts.n_negative} normal recognised"
+            f"test subjects, threshold {saved.calibration.threshold:.3g}: {counts.hits} of {counts.n_positive} "
+            f"diseased found, {counts.rejections} of {counts.n_negative} normal recognised"
         )
     print(saved.gate.sentence)
     print(f"model (keep it at the site): {options.out}")
