@@ -29,7 +29,8 @@ ARROWS = {
     "site_kit": "__init__ errors settings support backbone cohorts adapter boundary site",
     "reference": "errors settings backbone adapter boundary",
     "report": "errors measures settings support backbone cohorts adapter server site inference",
-    "export": "__init__ errors measures settings support backbone cohorts adapter boundary site inference server report",
+    "export": "__init__ errors measures settings support backbone cohorts adapter boundary site inference server "
+    "report",
     "engine": "errors settings support adapter boundary site server",
     "flare.wire": "errors measures settings support boundary",
     "flare.site": "errors measures settings support boundary site site_kit flare.wire",

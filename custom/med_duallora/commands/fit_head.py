@@ -79,6 +79,12 @@ def run(options: argparse.Namespace) -> int:
     print(f"head fitted to {n} training subjects, global adapter of round {received.round_index + 1}")
     if received.head_policy != "local":
         print("The federation shared its head; this model has the fitted one instead.")
+    if saved.evaluation:
+        counts = saved.evaluation.test
+        print(
+            f"test subjects, threshold {saved.calibration.threshold:.3g}: {counts.hits} of {counts.n_positive} "
+            f"diseased found, {counts.rejections} of {counts.n_negative} normal recognised"
+        )
     print(saved.gate.sentence)
     print(f"model (keep it at the site): {options.out}")
     print("Research use only, not for diagnosis.")

@@ -46,9 +46,11 @@ class ReceivedAdapter:
     def of(cls, path: Path, tensors: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> "ReceivedAdapter":
         """Check what ``server.artifact.load_adapter`` read.
 
+        What counts of the egress contract are its tensors: a version with other metrics can use the adapter as well.
+
         Raises:
-            ArtifactError: the manifest does not say which job, run and round the adapter belongs to; it was made under
-                another egress contract or does not fit its own; or a part of it stayed at the sites.
+            ArtifactError: the manifest does not say which job, run and round the adapter belongs to; it holds other
+                tensors than the contract of its job; or a part of it stayed at the sites.
         """
         try:
             job, lineage = JobConfig.from_dict(manifest["job"]), Lineage.from_list(manifest["lineage"])
@@ -59,11 +61,6 @@ class ReceivedAdapter:
                 f"the manifest of adapter {path} does not say which job, run and round it belongs to ({error}): give "
                 "adapter_best.safetensors or adapter_last.safetensors of a finished job, its .json beside it"
             ) from error
-        if manifest.get("contract_sha256") != contract.sha256:
-            raise ArtifactError(
-                f"adapter {path} was made under another egress contract than this version of med-duallora derives from "
-                "its job: use the version that its manifest names under versions"
-            )
         if plan_of(job).kept & GLOBAL:
             raise ArtifactError(
                 f"adapter {path} is not whole: its method, {job.method}, keeps a factor of each pair at the sites that "
@@ -73,7 +70,10 @@ class ReceivedAdapter:
         try:
             checked = contract.check_tensors(dict(tensors))
         except EgressViolation as violation:
-            raise ArtifactError(f"adapter {path} does not fit its own job: {violation}") from violation
+            raise ArtifactError(
+                f"adapter {path} does not hold the tensors of its job's egress contract: {violation}. Use the version "
+                "of med-duallora that its manifest names under versions, or get both files again"
+            ) from violation
         agreed = manifest.get("backbone_sha256") or agreed_sha256(job.backbone, job.backbone_sha256)
         return cls(path.name, job, checked, round_index, lineage, agreed)
 

@@ -44,6 +44,8 @@ def test_the_model_predicts_and_has_a_gate(
     said = capsys.readouterr()
     assert "reading training subjects" in said.err, "the progress"
     assert "head fitted to 10 training subjects, global adapter of round 2" in said.out
+    assert "test subjects, threshold 0.5: " in said.out
+    assert " of 3 diseased found, " in said.out
     assert said.out.endswith("Research use only, not for diagnosis.\n")
     path = tmp_path / "out" / "model.safetensors"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -89,6 +91,14 @@ def test_a_shared_head_is_replaced_and_that_is_said(
     assert all("pred_head_dict" in name for name in changed)
 
 
+def test_an_adapter_of_a_version_with_other_metrics_serves(
+    base: list[str], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The hash of a contract is also of its metrics, which do not matter for using an adapter."""
+    adapter = global_adapter(tmp_path / "older", job_with(tiny_checkpoint), contract_sha256="0" * 64)
+    assert main([*base, "--adapter", str(adapter)]) == 0
+
+
 @pytest.mark.parametrize("method", ["fedavg-lora", "ffa-lora"])
 def test_other_methods_serve_too(base: list[str], tiny_checkpoint: Path, tmp_path: Path, method: str) -> None:
     adapter = global_adapter(tmp_path / method, job_with(tiny_checkpoint, f"method={method}"))
@@ -109,7 +119,6 @@ def test_an_adapter_that_is_not_whole_or_not_its_own_is_refused(
 ) -> None:
     job = job_with(tiny_checkpoint)
     fedsa = global_adapter(tmp_path / "fedsa", job_with(tiny_checkpoint, "method=fedsa-lora"))
-    other = global_adapter(tmp_path / "other", job, contract_sha256="0" * 64)
     silent = global_adapter(tmp_path / "silent", job, lineage=None)
     wide = job_with(tiny_checkpoint, "lora.rank_global=4")
     misfit = global_adapter(tmp_path / "misfit", job, random_payload(EgressContract.for_job(wide)))
@@ -117,9 +126,8 @@ def test_an_adapter_that_is_not_whole_or_not_its_own_is_refused(
     cut.write_bytes(cut.read_bytes()[:-4] + b"\0\0\0\1")
     cases = {
         fedsa: "fedsa-lora, keeps a factor of each pair at the sites that trained",
-        other: "was made under another egress contract",
         silent: "does not say which job, run and round it belongs to",
-        misfit: "does not fit its own job: tensor",
+        misfit: "does not hold the tensors of its job's egress contract: tensor",
         cut: "sha256 differs",
         tmp_path / "nowhere.safetensors": "nowhere.safetensors is missing",
     }

@@ -1,4 +1,7 @@
-"""A MONAI bundle: MONAI itself runs it, on a prepared and on a raw scan, and checks its metadata."""
+"""A MONAI bundle: MONAI itself runs it, on a prepared and on a raw scan, and checks its metadata.
+
+MONAI takes seconds to import, and every worker collects every test: so it is imported where it is used.
+"""
 
 import json
 import os
@@ -11,7 +14,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.bundle import run, verify_metadata
 
 import med_duallora
 from med_duallora.errors import InputError, ScanError
@@ -78,6 +80,8 @@ def expected(*paths: Path) -> float:
 
 
 def by_monai(bundle: Path, out: Path, **scan: str) -> dict[str, Any]:
+    from monai.bundle import run
+
     run(
         config_file=str(bundle / "configs" / "inference.json"),
         meta_file=str(bundle / "configs" / "metadata.json"),
@@ -128,6 +132,8 @@ def test_the_command_runs_in_the_bundles_own_folder(bundle: Path, prepared: Path
 
 def test_monai_verifies_the_metadata(bundle: Path, tmp_path: Path) -> None:
     """By MONAI's own command; the schema lies where it would have been stored after a download."""
+    from monai.bundle import verify_metadata
+
     io = {"type": "object", "additionalProperties": {"type": "object", "required": list(TENSOR)}, "minProperties": 1}
     network = {"type": "object", "required": ["inputs", "outputs"], "properties": {"inputs": io, "outputs": io}}
     types = {name: {"type": kind} for name, kind in REQUIRED.items()} | {"network_data_format": network}
