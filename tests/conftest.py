@@ -9,6 +9,8 @@ import logging
 import os
 import re
 import resource
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,13 @@ class OneFederation(LoadFileScheduling):
 def few_threads() -> None:
     """One thread unless OMP_NUM_THREADS says otherwise: two workers on two cores only slow each other down."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_is_heard() -> None:
+    """Here and in every program that a test starts: a shell lets its background jobs ignore it, and that is inherited."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -80,6 +80,16 @@ def test_no_training_number_leaves_a_site_that_only_evaluates(process, trained, 
     assert "a metric outside the contract" in site.ledger(site_files[1])[-1]["reason"]
 
 
+def test_the_console_hears_no_training_number_of_a_site_that_only_evaluates(process, site_files):
+    """A job's own code could have trained there: how many subjects and steps it took is not for the console."""
+    told = {"phase": "training", "n_subjects": 6, "n_steps": 1, "steps_per_second": 1.0, "train_loss": 0.5}
+    for role, n_told in (("train", 4), ("predict", 1)):
+        with_role(site_files[0], role)
+        site = process()
+        site.engine.components["learner"]._statistics = told
+        assert len(site.collector.get_run_stats()["med_duallora"]) == n_told
+
+
 FLOOR = [
     ("metrics where none may leave", {"metrics_leave": False}, "metric cache_hits is more than"),
     ("an adapter of too few subjects of a class", {"min_subjects": 4}, "fewer training subjects than its policy.min_s"),

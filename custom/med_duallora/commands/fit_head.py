@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from med_duallora.commands.options import site_word, whole_number
+from med_duallora.errors import ConfigError, InputError
 
 DESCRIPTION = """\
 Make a model of a federation's global adapter at a site that took no part in the training, or whose state is gone. The
@@ -70,8 +71,8 @@ def run(options: argparse.Namespace) -> int:
 
     check_new(options.out)
     received = ReceivedAdapter.of(options.adapter, *load_adapter(options.adapter))
-    word, cohort = site_word(options), PreparedCohort.read(options.data)
-    checkpoint, site = word.checkpoint_of(received), options.site or options.data.resolve().name
+    word, cohort, site = site_word(options), PreparedCohort.read(options.data), _site_name(options)
+    checkpoint = word.checkpoint_of(received)
     check_writable(options.out.parent)
     saved = fitted(received, site, cohort, checkpoint, k=options.k, device=word.device, floors=word.floors)
     save_model(saved, options.out)
@@ -89,3 +90,15 @@ def run(options: argparse.Namespace) -> int:
     print(f"model (keep it at the site): {options.out}")
     print("Research use only, not for diagnosis.")
     return 0
+
+
+def _site_name(options: argparse.Namespace) -> str:
+    """Return whose model it will be; the name stands in results, pages and cards (InputError: it is none)."""
+    from med_duallora.cohorts.site_names import check_site_name
+
+    name: str = options.data.resolve().name if options.site is None else options.site
+    try:
+        check_site_name(name)
+    except ConfigError as error:
+        raise InputError(f"{error}, or give another name with --site") from error
+    return name

@@ -16,13 +16,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from med_duallora import __version__
-from med_duallora.boundary.lineage import Lineage
+from med_duallora.boundary.lineage import RUN_ID, Lineage
 from med_duallora.errors import ArtifactError, ConfigError, StateError, shown
 from med_duallora.inference.gate import Gate, gate_of_kept
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.calibration import Calibration
-from med_duallora.site.kept_calibration import KeptCalibration, read_kept
+from med_duallora.site.kept_calibration import PREDICTIONS_FILE, KeptCalibration, read_kept
 from med_duallora.site.model import identity_of
 from med_duallora.site.state import MODEL_FILE, STATE_FILE, SiteState, read_state
 from med_duallora.support.digest import content_digest
@@ -37,6 +37,7 @@ FACTS, CHECKSUM = "med_duallora_model", "checksum"
 PARTS = ("kept", "sent", "statistics", "reference")
 """What of a state a model file holds; the optimizer's moments are of no use to it."""
 HINT = "give a site's STATE_DIR/EXPERIMENT, one run's folder in it, or a model file"
+ADAPTER = "A federation's global adapter is for `fit-head`, or for `predict --adapter`"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def read_saved(path: Path) -> SavedModel:
         why = LINK if path.is_symlink() else "it is damaged or not a safetensors file"
         raise ArtifactError(f"{path} cannot be used: {why}; {HINT}") from error
     if not {FACTS, CHECKSUM} & set(metadata):
-        raise ArtifactError(f"{path} holds no trained model of a site, only tensors; {HINT}")
+        raise ArtifactError(f"{path} holds no trained model of a site, only tensors; {HINT}. {ADAPTER}")
     return _of_file(path, metadata, tensors) if FACTS in metadata else _of_run(path)
 
 
@@ -175,6 +176,9 @@ def _run_folder(folder: Path) -> Path:
         return max(runs, key=lambda run: ((run / STATE_FILE).stat().st_mtime_ns, run.name))
     below = sorted({found.parents[1] for found in folder.glob(f"*/*/{STATE_FILE}")})
     hint = f"give one of its experiments, such as {below[0]}" if below else HINT
+    evaluated = [found.parent.name for place in ("", "*/") for found in folder.glob(place + PREDICTIONS_FILE)]
+    if any(map(RUN_ID.fullmatch, evaluated)):
+        hint = "a site that only evaluates keeps none. `med-duallora fit-head` makes a model of the global adapter"
     raise ArtifactError(f"{folder} holds no saved state of a site; {hint}")
 
 

@@ -27,6 +27,7 @@ from med_duallora.site.prediction import predict, summaries_of_volume, trunk_sum
 from med_duallora.site.received import ReceivedAdapter
 from med_duallora.site.reference import fit_reference
 from med_duallora.site.state import SiteState
+from med_duallora.support.digest import content_digest
 from med_duallora.support.files import sha256_of_file
 from med_duallora.support.progress import track
 
@@ -108,7 +109,7 @@ def shared(received: ReceivedAdapter, sources: Sequence[ScanSource], checkpoint:
         device: where to compute.
 
     Raises:
-        InputError: the job's head stayed at the sites, or there are fewer than ``MIN_SCANS`` scans for statistics.
+        InputError: the job's head stayed at the sites, or fewer than ``MIN_SCANS`` different scans can be read.
         CheckpointError: the backbone is unusable, or another one than the sites trained with.
         ConfigError: the device is not there.
     """
@@ -121,16 +122,21 @@ def shared(received: ReceivedAdapter, sources: Sequence[ScanSource], checkpoint:
     remark = "Global adapter with the shared head; no site evaluated it here"
     if network.head_norm.active:
         source = FeatureSource(network, received.job, sha256, None)
-        precision, summaries = received.job.train.precision, []
+        precision, summaries = received.job.train.precision, {}
         for item in track(sources, "reading the scans for the head's statistics", len(sources)):
             with contextlib.suppress(ScanError):  # whoever predicts it says why
-                summaries.append(summaries_of_volume(network, source, item.read().volume, precision))
+                volume = item.read().volume
+                # a scan that is there twice, under other names, tells nothing of how scans differ
+                summaries[content_digest({"volume": volume}, {})] = summaries_of_volume(
+                    network, source, volume, precision
+                )
         if len(summaries) < MIN_SCANS:
             raise InputError(
-                f"{len(summaries)} scans can be read, and the head needs the statistics of at least {MIN_SCANS}: give "
-                "more scans together, or fit a head to labelled subjects with `med-duallora fit-head`"
+                f"{len(summaries)} different scans can be read, and the head needs the statistics of at least "
+                f"{MIN_SCANS}: give more scans together, or fit a head to labelled subjects with "
+                "`med-duallora fit-head`"
             )
-        network.head_norm.fit(torch.cat(summaries))
+        network.head_norm.fit(torch.cat(list(summaries.values())))
         remark += f"; features standardised with the statistics of these {len(summaries)} scans themselves"
     state = SiteState(
         round_index=received.round_index,

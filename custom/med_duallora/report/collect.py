@@ -9,13 +9,14 @@ from typing import Any
 
 from med_duallora.cohorts.origin import CITATIONS, PHANTOMS, Origin
 from med_duallora.errors import ArtifactError, ConfigError, shown
+from med_duallora.measures import MEASURES, Kind
 from med_duallora.report.finished import Evaluation, Round, Run, SiteRound
 from med_duallora.report.kept_predictions import predictions_beside
 from med_duallora.server.artifact import load_adapter
 from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE, JOB_FILE, ROUNDS_FILE
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.kinds import is_finite_number
-from med_duallora.site.kept_calibration import CALIBRATION_FILE
+from med_duallora.site.kept_calibration import CALIBRATION_FILE, PREDICTIONS_FILE
 from med_duallora.support.files import parsed_object, sha256_of_file
 
 
@@ -62,6 +63,10 @@ def find_server_directory(directory: Path) -> Path:
 
 def _sites_below(directory: Path) -> str:
     """Return what to say where a site's folder was meant."""
+    if (directory / PREDICTIONS_FILE).is_file() and not (directory / CALIBRATION_FILE).exists():
+        return (
+            f". {PREDICTIONS_FILE} alone makes no page: scores of a site that only evaluates are in the server's report"
+        )
     runs = [str(path.parent) for path in sorted(directory.rglob(CALIBRATION_FILE))]
     return f". For the page of a site, give its run folder: {' or '.join(runs[:4])}" if runs else ""
 
@@ -138,7 +143,7 @@ def _evaluations(record: Mapping[str, Any], where: str) -> list[Evaluation]:
 
 def _evaluation(model: str, record: Any, where: str) -> Evaluation:
     sites = _mapping(record, "sites", where)
-    scores = {site: _numbers(_mapping(sites, site, where), f"{where}, {site}") for site in sites}
+    scores = {site: _scores(_mapping(sites, site, where), f"{where}, {site}") for site in sites}
     round_index = None if record.get("round") is None else int(_number(record, "round", where))
     failed = _mapping(record, "failed", where) if "failed" in record else {}
     failures = {site: str(reason) for site, reason in failed.items()}
@@ -208,6 +213,21 @@ def _positive(record: Mapping[str, Any], key: str, where: str) -> int:
     if value <= 0:
         raise ArtifactError(f"{where}: {key} = {value!r}, expected more than 0")
     return int(value)
+
+
+def _scores(record: Mapping[str, Any], where: str) -> dict[str, float]:
+    """Return what a site sent; a value that no site could have sent means that the file is damaged."""
+    found = _numbers(record, where)
+    for name, value in found.items():
+        measure = MEASURES.get(name)
+        if measure is None:
+            continue
+        low, high = measure.limits
+        if not low <= value <= high:
+            raise ArtifactError(f"{where}: {name} = {value!r}, expected {low:g} to {high:g}")
+        if measure.kind is Kind.COUNT and value != int(value):
+            raise ArtifactError(f"{where}: {name} = {value!r}, expected a whole number")
+    return found
 
 
 def _numbers(record: Mapping[str, Any], where: str) -> dict[str, float]:

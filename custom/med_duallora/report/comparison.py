@@ -64,6 +64,8 @@ def compare_at(run: Run, site: str, ours: str, theirs: str) -> Comparison | None
     if first is None or second is None or not (first.n_positive and first.n_negative):
         return None
     kept = run.predictions.get(site)
+    if kept and not {ours, theirs} <= kept.right.keys():
+        kept = None
     sensitivity = _difference((first.hits, second.hits), first.n_positive, _phi(kept, 1, ours, theirs))
     specificity = _difference((first.rejections, second.rejections), first.n_negative, _phi(kept, 0, ours, theirs))
     return _mean([Comparison(*part, is_paired=kept is not None) for part in (sensitivity, specificity)])

@@ -61,8 +61,8 @@ def headline(run: Run) -> str:
     size = _size(run)
     if both is None or start is None:
         return (
-            f"Balanced accuracy cannot be compared ({size}): no site gave one; it takes a test split with enough "
-            "subjects of both classes."
+            f"Balanced accuracy cannot be compared ({size}): no site gave one with both adapters and with the "
+            "backbone; it takes a site that trains, and a test split with enough subjects of both classes."
         )
     n_sites, n_scored = len(run.evaluation.sites), len(by_site(run.evaluation, "both", "balanced_accuracy"))
     scored = "the sites" if n_scored == n_sites else f"the {n_scored} of {n_sites} sites that gave one"
@@ -91,13 +91,15 @@ def _size(run: Run) -> str:
 
 
 def _mistakes(run: Run) -> list[str]:
-    found = pooled_counts(run.evaluation, "both")
+    scored = _with_both(run)
+    found = pooled_counts(scored, "both")
     if found is None:
         return []
     missed, alarms = found.n_positive - found.hits, found.n_negative - found.rejections
+    there = "" if len(scored.sites) == len(run.evaluation.sites) else " there"
     return [
-        f"{missed} of {found.n_positive} diseased test subjects were missed, {alarms} of {found.n_negative} normal "
-        "ones taken for diseased."
+        f"{missed} of {found.n_positive} diseased test subjects were missed{there}, {alarms} of {found.n_negative} "
+        "normal ones taken for diseased."
     ]
 
 

@@ -23,10 +23,13 @@ def predictions_beside(workspace: Path, run: Run) -> dict[str, SitePredictions]:
 
     A site's are left out where they cannot be read, or belong to another evaluation than the one of the run.
     """
-    lineage = run.manifest.get("lineage") or [("",)]
+    try:
+        run_id = str(run.manifest["lineage"][-1][0])
+    except (LookupError, TypeError):  # of an earlier version, or damaged; the report shows it as it is
+        return {}
     found = {}
     for site in run.evaluation.sites:
-        path = workspace / STATES / site / run.job.experiment / str(lineage[-1][0]) / PREDICTIONS_FILE
+        path = workspace / STATES / site / run.job.experiment / run_id / PREDICTIONS_FILE
         try:
             kept = _read(path)
         except (OSError, ValueError, KeyError, TypeError):

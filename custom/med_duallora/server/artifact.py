@@ -82,6 +82,10 @@ def load_adapter(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         ArtifactError: a file is missing or damaged, the two do not belong together, or another version wrote them.
     """
     manifest_path = path.with_suffix(".json")
+    if path.is_dir() or path == manifest_path:
+        raise ArtifactError(
+            f"{path} is not an adapter; an adapter is a .safetensors file and its .json: give the former"
+        )
     try:
         tensors: dict[str, np.ndarray] = load_file(path)
         found = read_object(manifest_path)

@@ -20,7 +20,7 @@ class EvaluatingSite(SiteRuntime):
     """A site at work that only evaluates: variants ``backbone`` and ``global``; see ``SiteRuntime``."""
 
     def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:
-        self._restored(global_state, None)
+        self.model.start_from(global_state)  # also where this site trained before it changed its role
         network, source, settings = self.model.network, self.model.source, self.job.train
         train, test = self.train_subjects, self.cohort.split("test")
         found = {"backbone": backbone_probabilities(network, source, train, test, settings, should_stop=should_stop)}

@@ -107,6 +107,10 @@ class SiteModel:
         self._load(global_state, state.kept if state else self._start)
         return state
 
+    def start_from(self, global_state: State) -> None:
+        """Put a global state into the network, and what stays as a training begins with it; no saved state is read."""
+        self._load(global_state, self._start)
+
     def recall(self) -> SiteState:
         """Put the newest saved state into the network whole: both adapters, the head and its statistics.
 

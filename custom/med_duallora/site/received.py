@@ -54,9 +54,9 @@ class ReceivedAdapter:
         """
         try:
             job, lineage = JobConfig.from_dict(manifest["job"]), Lineage.from_list(manifest["lineage"])
-            round_index = int(manifest["round"])
             contract = EgressContract.for_job(job)
-        except (KeyError, ValueError, TypeError, ConfigError) as error:
+            round_index = contract.check_round(manifest["round"])
+        except (KeyError, ValueError, TypeError, ConfigError, EgressViolation) as error:
             raise ArtifactError(
                 f"the manifest of adapter {path} does not say which job, run and round it belongs to ({error}): give "
                 "adapter_best.safetensors or adapter_last.safetensors of a finished job, its .json beside it"

@@ -17,7 +17,7 @@ def test_a_member_cannot_speak_as_the_server_nor_turn_a_site_s_messages_to_itsel
     federation: RunningFederation,
 ) -> None:
     victim, attacker = SITES
-    record = federation.federation
+    record, earlier = federation.federation, heard(federation, victim)
     program = [sys.executable, "-m", hostile_member.__name__, str(record.kit(attacker)), str(record.port), victim]
     code, said = output_of(program)
     assert code == 0, said
@@ -25,7 +25,12 @@ def test_a_member_cannot_speak_as_the_server_nor_turn_a_site_s_messages_to_itsel
     assert found["learnt"], "FLARE's server tells everybody what it proves itself with"
     assert found["told"] == "timeout", "the server answered as to one of its own processes"
     assert found["heard"] == [], "the site spoke to a listener of the attacker"
-    ledger = ledger_of(federation, victim)
-    lines = ledger.read_text().splitlines() if ledger.exists() else []
-    assert not [line for line in lines if hostile_member.FORGED_TOPIC in line], "the site heard the forged command"
+    assert heard(federation, victim) == earlier, "the site heard the forged command"
     assert "does not fit the connection" in record.log(record.server).read_text()
+
+
+def heard(federation: RunningFederation, site: str) -> int:
+    """How often a site's ledger names the topic that is forged here; other tests may have sent it in another way."""
+    ledger = ledger_of(federation, site)
+    lines = ledger.read_text().splitlines() if ledger.exists() else []
+    return sum(hostile_member.FORGED_TOPIC in line for line in lines)

@@ -124,7 +124,15 @@ def test_an_adapter_that_is_not_whole_or_not_its_own_is_refused(
     misfit = global_adapter(tmp_path / "misfit", job, random_payload(EgressContract.for_job(wide)))
     cut = global_adapter(tmp_path / "cut", job)
     cut.write_bytes(cut.read_bytes()[:-4] + b"\0\0\0\1")
+    rounds = {f"round{n}": odd for n, odd in enumerate((-5, True, 1.7, "1", 3))}
+    odd_rounds = [global_adapter(tmp_path / name, job, round=odd) for name, odd in rounds.items()]
+    endless = global_adapter(tmp_path / "endless", job, round=-7).with_suffix(".json")  # Python writes no infinity
+    endless.write_text(endless.read_text().replace("-7", "1e999"))
+    odd_rounds.append(endless.with_suffix(".safetensors"))
     cases = {
+        **dict.fromkeys(odd_rounds, "does not say which job, run and round it belongs to"),
+        tmp_path: "is not an adapter; an adapter is a .safetensors file and its .json: give the former",
+        cut.with_suffix(".json"): "is not an adapter; an adapter is a .safetensors file and its .json",
         fedsa: "fedsa-lora, keeps a factor of each pair at the sites that trained",
         silent: "does not say which job, run and round it belongs to",
         misfit: "does not hold the tensors of its job's egress contract: tensor",
@@ -185,3 +193,12 @@ def test_the_sites_floors_are_those_of_the_gate(
     kept = read_saved(tmp_path / "out" / "model.safetensors").evaluation
     assert kept is not None
     assert kept.release == release
+
+
+@pytest.mark.parametrize("name", ["../west", "a\nb", "", "(global adapter)", "server"])
+def test_a_name_that_is_no_sites_is_refused(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    said = refused([*base, "--site", name], capsys, tmp_path)
+    assert "cannot be the name of a site" in said
+    assert "or give another name with --site" in said

@@ -83,7 +83,7 @@ def test_another_backbone_and_what_is_not_a_state_are_refused_in_one_sentence(
     cases = {
         ("--backbone-checkpoint", str(other)): "the model was trained on the backbone checkpoint with the SHA-256",
         ("--model", str(tmp_path / "empty")): "holds no saved state of a site",
-        ("--model", str(trained.checkpoint)): "holds no trained model of a site, only tensors",
+        ("--model", str(trained.checkpoint)): "global adapter is for `fit-head`, or for `predict --adapter`",
     }
     for more, sentence in cases.items():
         assert main([*base, *more, "--scan", str(trained.subjects[0].ed_path.parent)]) == 2

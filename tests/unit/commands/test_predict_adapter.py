@@ -100,7 +100,7 @@ def test_too_few_scans_and_a_head_that_stayed_name_what_helps(
     base: list[str], cohort: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refused([*base, "--data", str(cohort), "--split", "train"], tmp_path, capsys)
-    assert "6 scans can be read, and the head needs the statistics of at least 8" in said
+    assert "6 different scans can be read, and the head needs the statistics of at least 8" in said
     assert "med-duallora fit-head" in said
     local = global_adapter(tmp_path / "local", job_with(tiny_checkpoint))
     for arguments in ([*base, "--adapter", str(local)], [*base[:-1], "--adapter", str(local)]):
@@ -114,7 +114,8 @@ def test_scans_that_cannot_be_read_do_not_count(
 ) -> None:
     (tmp_path / "damaged.nii.gz").write_bytes(b"no image")
     more = ["--scan", str(tmp_path / "damaged.nii.gz")]
-    assert "6 scans can be read" in refused([*base, "--data", str(cohort), "--split", "train", *more], tmp_path, capsys)
+    too_few = refused([*base, "--data", str(cohort), "--split", "train", *more], tmp_path, capsys)
+    assert "6 different scans can be read" in too_few
     assert main([*base, "--data", str(cohort), *more]) == 2
     said = capsys.readouterr().out
     assert "statistics of these 10 scans" in said
@@ -148,3 +149,17 @@ def test_half_an_adapter_is_refused_and_a_model_beside_an_adapter_is_bad_usage(
     with pytest.raises(SystemExit):
         main([*base, "--model", "x", "--data", str(cohort)])
     assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_one_scan_under_eight_names_tells_nothing_of_how_scans_differ(
+    base: list[str], cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its statistics would have made every feature of every scan 0, and the prediction the same for any scan."""
+    subjects = PreparedCohort.read(cohort).subjects
+    names = [tmp_path / f"name{n}" for n in range(8)]
+    for name in names:
+        name.symlink_to(subjects[0].ed_path.parent)
+    scans = [argument for name in names for argument in ("--scan", str(name))]
+    assert "1 different scans can be read" in refused([*base, *scans], tmp_path, capsys)
+    assert main([*base, "--data", str(cohort), *scans]) == 0
+    assert "statistics of these 10 scans" in capsys.readouterr().out, "it counts once"

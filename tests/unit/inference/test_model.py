@@ -250,3 +250,14 @@ def test_a_result_holds_what_a_page_shows(trained: Trained) -> None:
     assert result.decision == ("disease" if result.probability >= 0.5 else "normal")
     assert result.distance is not None
     assert result.distance.n_subjects == 6
+
+
+def test_a_site_that_only_evaluates_has_no_model_and_reads_what_helps(tmp_path: Path) -> None:
+    run = tmp_path / "experiment" / ("ab" * 16)
+    run.mkdir(parents=True)
+    (run / "predictions.json").write_text("{}")
+    for place in (run, run.parent):
+        with pytest.raises(
+            ArtifactError, match=r"a site that only evaluates keeps none\. `med-duallora fit-head` makes"
+        ):
+            load_model(place)

@@ -179,3 +179,27 @@ def test_a_round_without_contributions_has_no_residual(server: Path) -> None:
     (item,) = read_run(server).rounds
     assert item.residual is None
     assert item.refused == ("ge: a tensor outside the contract",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_positive": -1}, r"siemens: n_positive = -1, expected 0 to 1e\+09"),
+        ({"n_positive": 2.5}, r"siemens: n_positive = 2\.5, expected a whole number"),
+        ({"n_negative": 1e300}, r"siemens: n_negative = 1e\+300, expected 0 to"),
+        ({"both.sensitivity": 1.5}, r"siemens: both\.sensitivity = 1\.5, expected 0 to 1"),
+        ({"backbone.specificity": -0.1}, r"siemens: backbone\.specificity = -0\.1, expected 0 to 1"),
+        ({"both.balanced_accuracy": 7}, r"siemens: both\.balanced_accuracy = 7, expected 0 to 1"),
+    ],
+)
+def test_a_score_that_no_site_can_have_sent_is_named(server: Path, changes: dict[str, float], message: str) -> None:
+    sites = json.loads((server / "evaluation.json").read_text())["sites"]
+    rewrite(server / "evaluation.json", sites={**sites, "siemens": {**sites["siemens"], **changes}})
+    with pytest.raises(ArtifactError, match=message):
+        read_run(server)
+
+
+def test_the_run_folder_of_a_site_that_only_evaluates_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "predictions.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"predictions\.json alone makes no page: scores of a site that only eval"):
+        read_run(tmp_path)

@@ -129,3 +129,20 @@ def test_a_site_that_only_evaluates_changes_no_mean_that_is_compared(run: Run) -
     notes = [table.note for table in result_tables(joined)]
     assert all(note.endswith("one that only evaluates has no local adapter.") for note in notes)
     assert not any("only evaluates" in table.note for table in result_tables(run))
+
+
+def test_the_mistakes_are_told_of_the_sites_with_both_adapters(run: Run) -> None:
+    """A site that only evaluates, or holds its scores back, does not keep the others' mistakes out of it."""
+    west = site_evaluation((4, 4), backbone=scores(0.0, 0.0, 0.1), **{"global": scores(1.0, 1.0, 1.0)})
+    sites = {site: dict(found) for site, found in run.evaluation.sites.items()}
+    assert "0 of 6 diseased test subjects were missed, 2 of 6 normal ones" in headline(run)
+    for other in (west, {}):
+        said = headline(of(run, **sites, west=other))
+        assert "0 of 6 diseased test subjects were missed there, 2 of 6 normal ones taken for diseased." in said
+
+
+def test_without_a_site_that_trains_there_is_nothing_to_compare(run: Run) -> None:
+    west = site_evaluation((4, 4), backbone=scores(0.0, 0.0, 0.1), **{"global": scores(1.0, 1.0, 1.0)})
+    said = headline(of(run, west=west))
+    assert said.startswith("Balanced accuracy cannot be compared (1 site, 8 test subjects): no site gave one with both")
+    assert "it takes a site that trains" in said

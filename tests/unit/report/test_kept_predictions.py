@@ -6,6 +6,7 @@ import pytest
 
 from med_duallora.report import read_run
 from med_duallora.report.comparison import compare
+from med_duallora.report.tables import comparison_table
 from tests.unit.report.conftest import finished_run, rewrite
 
 RUN_ID = "ab" * 16
@@ -73,4 +74,24 @@ def test_predictions_that_are_not_those_behind_the_scores_are_left_out(
 
 def test_predictions_of_another_run_are_left_out(workspace: Path) -> None:
     keep(workspace, {"predictions": rows()}, run_id="cd" * 16)
+    assert read_run(workspace).predictions == {}
+
+
+def test_predictions_of_some_variants_serve_these_alone(workspace: Path) -> None:
+    """The server's scores also speak of an adapter alone, of which the file holds no answers."""
+    folder = workspace / "server" / "simulate_job" / "app_server"
+    sites = json.loads((folder / "evaluation.json").read_text())["sites"]
+    alone = {f"local.{name}": 0.5 for name in ("balanced_accuracy", "sensitivity", "specificity")}
+    rewrite(folder / "evaluation.json", sites={"siemens": {**sites["siemens"], **alone}})
+    keep(workspace, {"predictions": rows()})
+    run = read_run(workspace)
+    found = {name: compare(run, "both", name) for name in ("backbone", "local")}
+    assert {name: item and item.is_paired for name, item in found.items()} == {"backbone": True, "local": False}
+    assert comparison_table(run) is not None
+
+
+@pytest.mark.parametrize("lineage", [[[]], 5, {"a": 1}, [{"x": 1}], "abc", [[None, 0]], [["../../..", 0]]])
+def test_a_lineage_that_is_none_leads_to_no_predictions(workspace: Path, lineage: object) -> None:
+    rewrite(workspace / "server" / "simulate_job" / "app_server" / "adapter_best.json", lineage=lineage)
+    keep(workspace, {"predictions": rows()})
     assert read_run(workspace).predictions == {}

@@ -199,8 +199,8 @@ def test_a_page_without_any_score_is_made(server: Path) -> None:
     rewrite(server / "evaluation.json", sites={"siemens": {}, "philips": {}})
     run = read_run(server)
     assert headline(run) == (
-        "Balanced accuracy cannot be compared (2 sites): no site gave one; it takes a test split with enough subjects "
-        "of both classes."
+        "Balanced accuracy cannot be compared (2 sites): no site gave one with both adapters and with the backbone; "
+        "it takes a site that trains, and a test split with enough subjects of both classes."
     )
     assert "The sites did not send the numbers of test subjects" in to_html(build(run))
 

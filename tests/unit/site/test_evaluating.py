@@ -138,3 +138,25 @@ def test_a_cohort_that_no_head_can_be_fitted_to_is_found_beforehand(
 def test_the_role_decides_who_is_at_work(config: SiteConfig, tiny_job: JobConfig) -> None:
     assert isinstance(site_at_work("ge", tiny_job, config), EvaluatingSite)
     assert type(site_at_work("ge", tiny_job, replace(config, role="train"))) is SiteRuntime
+
+
+@pytest.mark.parametrize("policy", ["local", "shared"])
+def test_a_site_that_trained_before_scores_the_global_adapter_alone(
+    config: SiteConfig, tiny_job: JobConfig, tmp_path: Path, policy: str
+) -> None:
+    """A job is resumed after the role was changed: local adapter and head of the former role are not put to use."""
+    job = tiny_job.with_overrides([f"lora.head_policy={policy}"])
+    lineage, state = Lineage.begin(), random_payload(EgressContract.for_job(job), scale=0.3)
+    before = site_at_work("ge", job, replace(config, role="train"))
+    before.model.follow(lineage)
+    before.train_round(state, 0)
+    files = {path: path.read_bytes() for path in config.state_dir.rglob("*.safetensors")}
+    assert files
+    after = site_at_work("ge", job, config)
+    after.model.follow(lineage.continued(1))
+    found = after.evaluate(state)
+    fresh = at_work(replace(config, state_dir=tmp_path / "fresh"), job)
+    assert fresh.evaluate(state) == found
+    kept = after.kept_state(), fresh.kept_state()
+    assert all(np.array_equal(kept[0][name], kept[1][name]) for name in kept[1])
+    assert {path: path.read_bytes() for path in config.state_dir.rglob("*.safetensors")} == files

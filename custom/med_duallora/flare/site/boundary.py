@@ -24,13 +24,15 @@ from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import FederatedJob, job_of
 from med_duallora.flare.wire.payload import Failure, Scores, TrainReply, read_reply
 from med_duallora.flare.wire.receipts import blocked_entry, error_entry, metrics_entry, statistics_entry, train_entry
-from med_duallora.measures import MEASURES, STATEMENTS, Kind, Place, Subjects
+from med_duallora.measures import MEASURES, STATEMENTS, Kind, Place, Subjects, may_stand
 from med_duallora.settings.config import TRAIN, JobConfig, SiteConfig
 from med_duallora.site.offer import EVALUATES_ONLY
 from med_duallora.site.runtime import SiteRuntime
 
 NOTED = "__med_duallora_noted__"
 """Property of a task's context: the ledger has a line of what is answered."""
+TESTED = frozenset({Place.VALIDATE_REPLY})
+"""Where a number must be allowed to stand that a site tells which evaluates only."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ class Boundary:
         if self.config is None or self.runtime is None:
             return plain
         numbers = {name: float(value) for name, value in found.items() if name not in plain}
+        if self._evaluates_only:
+            numbers = {name: value for name, value in numbers.items() if may_stand(name, TESTED)}
         told = self._told.to_tell(self.config.policy.allowed_metrics(numbers, self.runtime.n_subjects()))
         if new := self._told.without_line(told):
             self.record(statistics_entry(self.job_id, self.site, new), new)
