@@ -64,7 +64,7 @@ def few_threads() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def ctrl_c_is_heard() -> None:
-    """Here and in every program that a test starts: a shell lets its background jobs ignore it, and that is inherited."""
+    """Here and in every program that a test starts: a shell lets its background jobs ignore it, which is inherited."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
