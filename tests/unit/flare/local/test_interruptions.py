@@ -82,7 +82,6 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
 @pytest.mark.parametrize("caught", [Exception, BaseException])
 def test_an_interruption_is_not_lost_in_code_that_catches_everything(caught: type[BaseException]) -> None:
     """As FLARE's network code does, which then says that the connection failed, or nothing."""
-    asked_again = False
     with pytest.raises(KeyboardInterrupt), interruptions.none_lost():
         try:
             os.kill(os.getpid(), signal.SIGINT)
@@ -92,8 +91,7 @@ def test_an_interruption_is_not_lost_in_code_that_catches_everything(caught: typ
                 raise
             raise ConnectionError("it failed") from error
     with interruptions.none_lost():
-        asked_again = True
-    assert asked_again, "it is told once"
+        pass  # it is told once: a second time would be raised here
 
 
 def test_what_must_not_be_broken_off_is_not_broken_off_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
