@@ -96,21 +96,36 @@ class MeanOfFactors:
 class SideBySide:
     """A sum of products B A as one product: all B side by side, all A below each other, never larger than the sum.
 
-    Attributes:
-        b: (out, n), n at most the smaller one of out and in.
-        a: (n, in).
+    A term costs the same whatever was added before: terms are only kept until together they are larger than the sum,
+    which from then on takes each new one.
+
+    Args:
+        n_out: rows of the sum.
+        n_in: columns of the sum.
     """
 
     def __init__(self, n_out: int, n_in: int) -> None:
-        self.b, self.a = np.zeros((n_out, 0)), np.zeros((0, n_in))
+        self._shape = (n_out, n_in)
+        self._terms: list[tuple[np.ndarray, np.ndarray]] = []
+        self._whole: np.ndarray | None = None
 
     def add(self, b: np.ndarray, a: np.ndarray) -> None:
-        """Add the product of b (out, rank) and a (rank, in)."""
-        self.b, self.a = np.hstack([self.b, b]), np.vstack([self.a, a])
-        n_out, n_in = len(self.b), self.a.shape[1]
-        if len(self.a) > min(n_out, n_in):
-            whole = self.b @ self.a
-            self.b, self.a = (np.eye(n_out), whole) if n_out <= n_in else (whole, np.eye(n_in))
+        """Add the product of b (out, rank) and a (rank, in), which are not copied."""
+        if self._whole is not None:
+            self._whole += b @ a
+            return
+        self._terms.append((b, a))
+        if sum(len(a) for _, a in self._terms) > min(self._shape):
+            b, a = self.factors()
+            self._whole, self._terms = b @ a, []
+
+    def factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return B (out, n), n at most the smaller one of out and in, and A (n, in)."""
+        n_out, n_in = self._shape
+        if self._whole is not None:
+            return (np.eye(n_out), self._whole) if n_out <= n_in else (self._whole, np.eye(n_in))
+        b = np.hstack([np.zeros((n_out, 0)), *(b for b, _ in self._terms)])
+        return b, np.vstack([np.zeros((0, n_in)), *(a for _, a in self._terms)])
 
 
 class BestOfProducts:
@@ -140,7 +155,8 @@ class BestOfProducts:
         total = math.fsum(self._weights)
         found = self._means.result()
         for (b, a), running in self._sums.items():
-            found[b], found[a] = best_factors(running.b / total, running.a, self._ranks[b, a])
+            all_b, all_a = running.factors()
+            found[b], found[a] = best_factors(all_b / total, all_a, self._ranks[b, a])
         return found
 
 

@@ -16,6 +16,8 @@ Tensors = Mapping[str, np.ndarray]
 Pairs = Sequence[tuple[str, str]]
 SMOOTHING = 1e-6
 """Shortest distance that counts, as a fraction of the longest one between two contributions (RFA's nu)."""
+BLOCK_BYTES = 8 * 2**20
+"""Contributions of so many bytes (at least one) stay in memory together; the others are read once for all of them."""
 CHANGE = 1e-12
 MAX_STEPS = 1000
 
@@ -26,7 +28,7 @@ def geometric_median(contributions: Sequence[Tensors], weights: Sequence[float],
     A contribution is one vector: the products of all its pairs, and its other tensors as they are.
 
     Args:
-        contributions: every site's tensors; they are read several times, one or two of them at a time.
+        contributions: every site's tensors; they are read several times, at most one beside those of ``BLOCK_BYTES``.
         weights: of each, above 0.
         pairs: the factors that belong together, as (B, A).
 
@@ -39,11 +41,23 @@ def geometric_median(contributions: Sequence[Tensors], weights: Sequence[float],
 def gram(contributions: Sequence[Tensors], pairs: Pairs) -> np.ndarray:
     """Return the inner products of all contributions, (n, n), without forming a product B A."""
     found = np.zeros((len(contributions), len(contributions)))
-    for row in range(len(contributions)):
-        one = contributions[row]
-        for column in range(row + 1):
-            found[row, column] = found[column, row] = inner(one, contributions[column], pairs)
+    first = 0
+    while first < len(contributions):
+        rows = _block(contributions, first)
+        for column in range(first + len(rows)):
+            other = rows[column - first] if column >= first else _all_wide(contributions[column])
+            for row, one in enumerate(rows, first):
+                if row >= column:
+                    found[row, column] = found[column, row] = inner(one, other, pairs)
+        first += len(rows)
     return found
+
+
+def _block(contributions: Sequence[Tensors], first: int) -> list[dict[str, np.ndarray]]:
+    """Return the contributions from a place on, in float64, as many as may be in memory together."""
+    block = [_all_wide(contributions[first])]
+    n_most = max(1, BLOCK_BYTES // max(1, sum(value.nbytes for value in block[0].values())))
+    return block + [_all_wide(contributions[i]) for i in range(first + 1, min(first + n_most, len(contributions)))]
 
 
 def inner(one: Tensors, other: Tensors, pairs: Pairs) -> float:
@@ -71,4 +85,8 @@ def weiszfeld(products: np.ndarray, weights: Sequence[float]) -> list[float]:
 
 
 def _wide(value: np.ndarray) -> np.ndarray:
-    return value.astype(np.float64)
+    return np.asarray(value, dtype=np.float64)
+
+
+def _all_wide(tensors: Tensors) -> dict[str, np.ndarray]:
+    return {name: _wide(value) for name, value in tensors.items()}

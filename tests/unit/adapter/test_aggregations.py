@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from med_duallora.adapter.aggregations import AGGREGATIONS, BestOfProducts, best_factors
+from med_duallora.adapter.aggregations import AGGREGATIONS, BestOfProducts, SideBySide, best_factors
 
 SHAPES = {"b": (9, 3), "a": (3, 7), "bias": (2,)}
 PAIRS = (("b", "a"),)
@@ -75,3 +75,17 @@ def test_a_rank_above_the_layers_dimensions(out, into):
 
 def test_the_rule_says_that_its_factors_are_new():
     assert AGGREGATIONS["svd"].new_factors and AGGREGATIONS["svd"].needs_pairs
+
+
+def test_a_term_of_the_sum_costs_the_same_whatever_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, copied = np.random.default_rng(0), []
+    monkeypatch.setattr(np, "hstack", lambda parts, real=np.hstack: copied.append(len(parts)) or real(parts))
+    running, whole = SideBySide(9, 7), np.zeros((9, 7))
+    for _ in range(50):
+        b, a = rng.standard_normal((9, 2)), rng.standard_normal((2, 7))
+        running.add(b, a)
+        whole += b @ a
+    assert len(copied) <= 1, "what is kept is put together once, when it is larger than the sum"
+    b, a = running.factors()
+    assert b.shape[1] <= 7
+    np.testing.assert_allclose(b @ a, whole, rtol=0, atol=1e-12)

@@ -29,6 +29,27 @@ def test_inner_products_are_those_of_the_whole_vectors() -> None:
     np.testing.assert_allclose(gram(given, PAIRS), whole @ whole.T, rtol=1e-10, atol=1e-10)
 
 
+class Reads(list):
+    """Contributions, and how often one was read."""
+
+    n = 0
+
+    def __getitem__(self, index):
+        self.n += 1
+        return super().__getitem__(index)
+
+
+def test_contributions_are_read_in_blocks_and_the_numbers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_by_one, together = Reads(sites(12)), Reads(sites(12))
+    monkeypatch.setattr("med_duallora.adapter.geometric.BLOCK_BYTES", 0)
+    expected = gram(one_by_one, PAIRS)
+    monkeypatch.setattr(
+        "med_duallora.adapter.geometric.BLOCK_BYTES", 4 * sum(v.nbytes * 2 for v in sites(1)[0].values())
+    )
+    assert np.array_equal(gram(together, PAIRS), expected)
+    assert (one_by_one.n, together.n) == (12 * 13 // 2, 12 + 4 + 8), "pairs; and blocks of four"
+
+
 @pytest.mark.parametrize("n", [3, 4, 9])
 def test_no_other_point_is_closer_to_all(n: int) -> None:
     given, weights = sites(n, seed=n), [1.0 + i % 3 for i in range(n)]
