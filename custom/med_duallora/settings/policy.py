@@ -124,10 +124,10 @@ class SitePolicy:
             why = f"{self.max_blocks}, but the job adapts {n_blocks} blocks"
             raise self._refusal("max_blocks", why, f"at least {n_blocks}")
         if HEAD_PARTS.index(head) > HEAD_PARTS.index(self.head_leaves):
-            what = "the whole classification head" if head == "all" else "the classification head's weights"
-            instead = "local" if self.head_leaves == "none" else "shared or local"
-            why = f"{self.head_leaves!r}, but the job sends {what} (lora.head_policy = {instead} would be taken)"
-            raise self._refusal("head_leaves", why, f"{head!r}")
+            how = "all of the classification head, by lora.head_policy or by its method"
+            if head == "shared":
+                how = "the classification head's weights (with lora.head_policy = local it would not)"
+            raise self._refusal("head_leaves", f"{self.head_leaves!r}, but the job sends {how}", f"{head!r}")
         if self.contract_sha256 and contract_sha256 not in self.contract_sha256:
             why = f"pinned, but the job's egress contract is {contract_sha256}"
             raise self._refusal("contract_sha256", why, f"empty, or hold {contract_sha256}")

@@ -153,10 +153,9 @@ def test_a_job_that_asks_for_more_is_refused_by_key(asks: dict[str, Any], key: s
 
 
 @pytest.mark.parametrize(
-    ("allowed", "taken", "instead"),
-    [("none", {"none"}, "local"), ("shared", {"none", "shared"}, "shared or local"), ("all", set(HEAD_PARTS), "")],
+    ("allowed", "taken"), [("none", {"none"}), ("shared", {"none", "shared"}), ("all", set(HEAD_PARTS))]
 )
-def test_how_much_of_the_head_leaves_is_one_setting(allowed: str, taken: set[str], instead: str):
+def test_how_much_of_the_head_leaves_is_one_setting(allowed: str, taken: set[str]):
     policy = replace(STRICT, head_leaves=allowed)
     for head in HEAD_PARTS:
         if head in taken:
@@ -164,7 +163,7 @@ def test_how_much_of_the_head_leaves_is_one_setting(allowed: str, taken: set[str
             continue
         with refused("policy.head_leaves", allowed, repr(head)) as caught:
             policy.check_job(**{**MODEST, "head": head})
-        assert f"lora.head_policy = {instead} would be taken" in str(caught.value)
+        assert "lora.head_policy" in str(caught.value), "and what of the job to change"
 
 
 def test_the_default_job_is_one_that_the_strict_policy_takes():
