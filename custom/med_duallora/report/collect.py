@@ -10,18 +10,24 @@ from typing import Any
 from med_duallora.cohorts.origin import CITATIONS, PHANTOMS, Origin
 from med_duallora.errors import ArtifactError, ConfigError, shown
 from med_duallora.measures import MEASURES, Kind
+from med_duallora.report.examples import read_examples
 from med_duallora.report.finished import Evaluation, Round, Run, SiteRound
 from med_duallora.report.kept_predictions import predictions_beside
 from med_duallora.server.artifact import load_adapter
 from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE, JOB_FILE, ROUNDS_FILE
+from med_duallora.server.timing import PARTS, TIMES_FILE
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.kinds import is_finite_number
 from med_duallora.site.kept_calibration import CALIBRATION_FILE, PREDICTIONS_FILE
 from med_duallora.support.files import parsed_object, sha256_of_file
 
 
-def read_run(directory: Path) -> Run:
+def read_run(directory: Path, *, pictures: bool = False) -> Run:
     """Read the run at or below ``directory``: a simulator workspace, a downloaded job or the server's folder itself.
+
+    Args:
+        directory: see above.
+        pictures: show images of real patients, too, where their cohorts are at hand; those of phantoms always are.
 
     Raises:
         ArtifactError: no run is there, or more than one; a file is missing, damaged or contradicts another.
@@ -38,8 +44,11 @@ def read_run(directory: Path) -> Run:
         other_evaluations=tuple(others),
         manifest=load_adapter(server / f"{ADAPTERS[evaluation.model]}.safetensors")[1],
         origin=_origin(record, str(server / EVALUATION_FILE)),
+        times=_times(server / TIMES_FILE),
     )
-    return replace(found, predictions=predictions_beside(directory, found))
+    kept = predictions_beside(directory, found)
+    shown = pictures or (found.origin is not None and found.origin.phantoms == "all")
+    return replace(found, predictions=kept, examples=read_examples(directory, kept) if shown else {})
 
 
 def find_server_directory(directory: Path) -> Path:
@@ -113,6 +122,15 @@ def _round(record: Mapping[str, Any], where: str) -> Round:
         clipped=_limited(record, "clipped", where),
         capped=_limited(record, "capped", where),
     )
+
+
+def _times(path: Path) -> tuple[Mapping[str, float], ...]:
+    """Return the server's clock; it is not a part of the results, so that a run without it is whole."""
+    if not path.is_file():
+        return ()
+    records = [_parsed(line, str(path)) for line in _text(path).splitlines()]
+    keep = [{key: value for key, value in record.items() if key in ("round", *PARTS)} for record in records]
+    return tuple(_numbers(record, str(path)) for record in keep if set(PARTS) <= set(record))
 
 
 def _limited(record: Mapping[str, Any], key: str, where: str) -> dict[str, float]:
