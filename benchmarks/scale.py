@@ -216,7 +216,7 @@ def measured(job: JobConfig, n_sites: int, n_rounds: int) -> dict[str, Any]:
 def child(work: Callable[..., None], *arguments: object) -> Iterator[Connection]:
     """Run a function in a process of its own, with one end of a pipe; the process ends with the block."""
     here, there = PROCESSES.Pipe()
-    process = PROCESSES.Process(target=_contained, args=(work, there, *arguments), daemon=True)  # type: ignore[attr-defined]
+    process = PROCESSES.Process(target=_contained, args=(work, there, *arguments), daemon=True)
     process.start()
     there.close()  # else a process that ended early would never be noticed
     try:
