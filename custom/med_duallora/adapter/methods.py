@@ -4,117 +4,27 @@ A method yields, once per job, an ``AdapterPlan``. Model, training loop, contrac
 them knows a method's name.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from enum import Enum
 
 from med_duallora.adapter.aggregations import AGGREGATIONS, Aggregation
-from med_duallora.adapter.roles import GLOBAL, Role, Start
+from med_duallora.adapter.loss_terms import to_the_rounds_start
+from med_duallora.adapter.plan import FIXED, KEPT, SENT, AdapterPlan, LossTerm, Phase, Treatment
+from med_duallora.adapter.roles import Role
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import AGGREGATION_NAMES, METHOD_NAMES, JobConfig, LoRAConfig
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-    from med_duallora.adapter.model import DualLoRAModel
+class Adapters(Enum):
+    """Which adapters a method has, of those that the job describes."""
 
-LossTerm = Callable[["DualLoRAModel", "Mapping[str, Tensor]"], "Tensor"]
-"""A scalar to add to the loss, from the model and from what its trained parameters were at the round's start."""
+    BOTH = "both, as the job has them"
+    GLOBAL = "the global one alone"
 
-
-@dataclass(frozen=True)
-class Treatment:
-    """What a method does with the parameters of one role.
-
-    Args:
-        trains: whether they are optimised at a site.
-        sent: whether they leave the site; what trains and is not sent stays in the site's state.
-        phases: in which of the plan's phases they train, counted from 0; None: in all.
-        start: how they start; None: as the layer declares.
-    """
-
-    trains: bool = True
-    sent: bool = False
-    phases: tuple[int, ...] | None = None
-    start: Start | None = None
-
-
-SENT = Treatment(sent=True)
-KEPT = Treatment()
-FIXED = Treatment(trains=False)
-"""Neither trained nor sent: what it starts with follows from the job's seed at every site."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of a round.
-
-    Args:
-        share: of the round's steps; the shares of all phases sum to 1.
-        global_acts: whether the global adapter of the blocks acts in it.
-        local_acts: likewise the local one.
-    """
-
-    share: float = 1.0
-    global_acts: bool = True
-    local_acts: bool = True
-
-
-@dataclass(frozen=True)
-class AdapterPlan:
-    """What becomes of every adapter factor and of the head in one job.
-
-    Args:
-        lora: the adapter configuration as the method uses it.
-        treatments: by role; the backbone is not in it, because no method touches it.
-        phases: of a round, in their order.
-        loss_terms: added to the classification loss.
-        aggregation: how the server forms the next global adapter.
-
-    Raises:
-        ValueError: the plan contradicts itself.
-    """
-
-    lora: LoRAConfig
-    treatments: Mapping[Role, Treatment]
-    phases: tuple[Phase, ...]
-    loss_terms: tuple[LossTerm, ...]
-    aggregation: Aggregation
-
-    def __post_init__(self) -> None:
-        if not math.isclose(sum(phase.share for phase in self.phases), 1.0):
-            raise ValueError("the shares of a plan's phases do not sum to 1")
-        for role, treatment in self.treatments.items():
-            if treatment.sent and not treatment.trains:
-                raise ValueError(f"{role.value} does not train, so that sending it says nothing")
-            if not set(treatment.phases or ()) <= set(range(len(self.phases))):
-                raise ValueError(f"{role.value} trains in a phase that the plan does not have")
-
-    @property
-    def trained(self) -> frozenset[Role]:
-        """Return the roles whose parameters train."""
-        return frozenset(role for role, treatment in self.treatments.items() if treatment.trains)
-
-    @property
-    def sent(self) -> frozenset[Role]:
-        """Return the roles whose parameters leave the site."""
-        return frozenset(role for role, treatment in self.treatments.items() if treatment.sent)
-
-    @property
-    def kept(self) -> frozenset[Role]:
-        """Return the roles whose parameters are trained and stay at the site."""
-        return self.trained - self.sent
-
-    @property
-    def renewed(self) -> frozenset[Role]:
-        """Return the roles whose moments the optimizer forgets each round, because the server returns new factors."""
-        return self.sent & GLOBAL if self.aggregation.new_factors else frozenset()
-
-    def of_phase(self, index: int) -> frozenset[Role]:
-        """Return the roles whose parameters train in a phase."""
-        phases = {role: self.treatments[role].phases for role in self.trained}
-        return frozenset(role for role, own in phases.items() if own is None or index in own)
+    def of(self, lora: LoRAConfig) -> LoRAConfig:
+        """Return the adapter configuration as the method uses it."""
+        return replace(lora, rank_local=0) if self is Adapters.GLOBAL else lora
 
 
 @dataclass(frozen=True)
@@ -124,25 +34,25 @@ class Method:
     Args:
         name: as in the job configuration.
         summary: one line for help texts and reports.
-        has_local_adapter: whether a site keeps an adapter of its own.
-        always_sends_head: the method averages the head whatever the job's head policy says.
+        adapters: which ones it has.
+        head_policy: what it does with the head whatever the job says, see ``LoRAConfig``; empty: as the job says.
         global_a: what is done with the A factors of the global adapter.
-        global_b: likewise with its B factors.
+        global_b: likewise with its B factors; a head that is sent trains in the same phases.
         local: likewise with both factors of the local adapter.
         phases: of a round, in their order.
-        loss_terms: added to the classification loss.
+        loss_terms: made from the job, and added to the classification loss.
         aggregation: the rule that is used where the job names none.
     """
 
     name: str
     summary: str
-    has_local_adapter: bool
-    always_sends_head: bool
+    adapters: Adapters = Adapters.BOTH
+    head_policy: str = ""
     global_a: Treatment = SENT
     global_b: Treatment = SENT
     local: Treatment = KEPT
     phases: tuple[Phase, ...] = (Phase(),)
-    loss_terms: tuple[LossTerm, ...] = ()
+    loss_terms: tuple[Callable[[JobConfig], LossTerm], ...] = ()
     aggregation: str = "factors"
 
     def plan(self, job: JobConfig) -> AdapterPlan:
@@ -151,19 +61,18 @@ class Method:
         Raises:
             ConfigError: the aggregation is unknown, or needs factors that the method does not send.
         """
-        lora = job.lora
-        if not self.has_local_adapter:
-            lora = replace(lora, rank_local=0)
-        if self.always_sends_head:
-            lora = replace(lora, head_policy="global")
+        lora = self.adapters.of(job.lora)
+        lora = replace(lora, head_policy=self.head_policy or lora.head_policy)
+        sent_head = replace(SENT, phases=self.global_b.phases)
         treatments = {
             Role.GLOBAL_A: self.global_a,
             Role.GLOBAL_B: self.global_b,
             Role.LOCAL_A: self.local,
             Role.LOCAL_B: self.local,
-            Role.HEAD: SENT if lora.head_policy == "global" else KEPT,
+            Role.HEAD: sent_head if lora.head_policy == "global" else KEPT,
         }
-        return AdapterPlan(lora, treatments, self.phases, self.loss_terms, self._aggregation(job))
+        loss_terms = tuple(term(job) for term in self.loss_terms)
+        return AdapterPlan(lora, treatments, self.phases, loss_terms, self._aggregation(job))
 
     def _aggregation(self, job: JobConfig) -> Aggregation:
         name = job.aggregation or self.aggregation
@@ -178,13 +87,32 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("med-duallora", "global adapter sent and averaged, local adapter (and head) stay", True, False),
-        Method("fedavg-lora", "one adapter and the head, both sent and averaged (FedIT)", False, True),
+        Method("med-duallora", "global adapter sent and averaged, local adapter (and head) stay"),
         Method(
-            "fedsa-lora", "one adapter: A sent and averaged, B and head stay (FedSA-LoRA)", False, False, global_b=KEPT
+            "fedavg-lora",
+            "one adapter and the head, both sent and averaged (FedIT)",
+            Adapters.GLOBAL,
+            head_policy="global",
         ),
         Method(
-            "ffa-lora", "one adapter: A fixed, B and head sent and averaged (FFA-LoRA)", False, True, global_a=FIXED
+            "fedprox-lora",
+            "as fedavg-lora, with a pull towards what came in (FedProx; its mu is train.proximal)",
+            Adapters.GLOBAL,
+            head_policy="global",
+            loss_terms=(to_the_rounds_start,),
+        ),
+        Method(
+            "fedsa-lora",
+            "one adapter: A sent and averaged, B and head stay (FedSA-LoRA)",
+            Adapters.GLOBAL,
+            global_b=KEPT,
+        ),
+        Method(
+            "ffa-lora",
+            "one adapter: A fixed, B and head sent and averaged (FFA-LoRA)",
+            Adapters.GLOBAL,
+            head_policy="global",
+            global_a=FIXED,
         ),
     )
 }

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from med_duallora.adapter.head_norm import HeadNorm
 from med_duallora.adapter.lora import DualLoRALinear, SharedHead
-from med_duallora.adapter.methods import AdapterPlan, plan_of
+from med_duallora.adapter.methods import plan_of
+from med_duallora.adapter.plan import AdapterPlan
 from med_duallora.adapter.roles import Declared, Role, Start, declarations, pairs
 from med_duallora.backbone import BackboneConfig, CineMAClassifier
 from med_duallora.errors import ConfigError

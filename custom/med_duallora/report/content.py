@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from med_duallora.adapter.methods import AdapterPlan, plan_of
+from med_duallora.adapter.methods import plan_of
+from med_duallora.adapter.plan import AdapterPlan
 from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.cohorts.origin import CITATIONS, Origin
 from med_duallora.measures import SCORES

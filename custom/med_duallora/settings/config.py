@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import ConfigError
+from med_duallora.settings.augment import AugmentConfig
 from med_duallora.settings.limits import (
     Limit,
     Names,
@@ -49,10 +50,6 @@ BACKBONE_NAMES = Names("a backbone preset")
 
 def _are_decays(values: tuple[float, ...]) -> bool:
     return len(values) == 2 and all(0 <= value < 1 for value in values)
-
-
-def _are_range(values: tuple[float, ...]) -> bool:
-    return len(values) == 2 and 0 < values[0] <= values[1] <= 100
 
 
 def _is_name(text: str) -> bool:
@@ -115,6 +112,8 @@ class TrainConfig:
         warmup_fraction: fraction of the whole training's steps in which the learning rate rises linearly.
         betas: AdamW's two decay rates, of the mean and of the mean square of the gradient.
         weight_decay: AdamW's decoupled weight decay.
+        proximal: strength of the pull towards the global adapter that a round begins with, in the methods that have
+            one: mu of ``fedprox-lora``, lambda of ``ditto-lora``; elsewhere it does nothing.
         clip_norm: largest norm of the gradient; a longer one is shortened to it.
         label_smoothing: label smoothing of the cross-entropy loss.
         class_weight_threshold: class imbalance (larger class over smaller) above which the loss weighs classes by their
@@ -137,6 +136,7 @@ class TrainConfig:
     warmup_fraction: float = limited(0.1, below(0, 1))
     betas: tuple[float, ...] = limited((0.9, 0.95), Limit("two numbers, each at least 0 and below 1", _are_decays))
     weight_decay: float = limited(0.05, between(0, 10))
+    proximal: float = limited(0.1, between(0, 100))
     clip_norm: float = limited(5.0, above(0, 1e6))
     label_smoothing: float = limited(0.1, below(0, 1))
     class_weight_threshold: float = limited(1.2, between(1, 1e6))
@@ -148,28 +148,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_limits(self, "train.")
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Random image changes of the augmented views, drawn before the frozen trunk (CineMA's classifier recipe).
-
-    Args:
-        probability: probability of each of the two transforms, intensity and geometry.
-        gamma: range of the intensity exponent on [0, 1] images.
-        rotation_degrees: largest rotation about the slice axis.
-        shift_mm: largest in-plane shift along each axis.
-        scale: largest relative zoom.
-    """
-
-    probability: float = limited(0.5, between(0, 1))
-    gamma: tuple[float, ...] = limited((0.5, 1.5), Limit("two increasing positive numbers of at most 100", _are_range))
-    rotation_degrees: float = limited(180.0, between(0, 180))
-    shift_mm: float = limited(20.0, between(0, 96))
-    scale: float = limited(0.1, below(0, 1))
-
-    def __post_init__(self) -> None:
-        check_limits(self, "augment.")
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from med_duallora.adapter.methods import AdapterPlan
 from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.adapter.plan import AdapterPlan
 from med_duallora.cohorts.classes import check_trainable
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.errors import TrainingDiverged

@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 
 from med_duallora.adapter.aggregations import AGGREGATIONS
-from med_duallora.adapter.methods import METHODS, Method, Phase, Treatment, method_of, plan_of
+from med_duallora.adapter.methods import METHODS, Adapters, Method, method_of, plan_of
 from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.adapter.plan import Phase, Treatment
 from med_duallora.adapter.roles import GLOBAL, LOCAL, Role, Start
 from med_duallora.settings.config import JobConfig, LoRAConfig
 from tests.unit.refused import refused
@@ -21,6 +22,7 @@ HEAD = frozenset({Role.HEAD})
         ("med-duallora", "global", GLOBAL | HEAD, LOCAL, "the job may share the head"),
         ("fedavg-lora", "local", GLOBAL | HEAD, LOCAL, "FedIT shares the head whatever the policy says"),
         ("fedavg-lora", "global", GLOBAL | HEAD, LOCAL, "likewise"),
+        ("fedprox-lora", "local", GLOBAL | HEAD, LOCAL, "FedProx differs from FedAvg in the loss alone"),
         ("fedsa-lora", "local", {Role.GLOBAL_A}, {Role.GLOBAL_B} | LOCAL | HEAD, "A is what the sites have in common"),
         ("ffa-lora", "local", {Role.GLOBAL_B} | HEAD, LOCAL, "A follows from the seed: it neither trains nor leaves"),
     ],
@@ -75,14 +77,14 @@ def test_unknown_names_are_refused_and_the_known_are_named(key):
 def test_a_rule_that_needs_pairs_is_refused_where_one_factor_is_sent(monkeypatch):
     pairs_only = dataclasses.replace(AGGREGATIONS["factors"], name="pairs", needs_pairs=True)
     monkeypatch.setitem(AGGREGATIONS, "pairs", pairs_only)
-    half = Method("half", "only A leaves", False, False, global_b=Treatment())
+    half = Method("half", "only A leaves", Adapters.GLOBAL, global_b=Treatment())
     with refused("aggregation", "pairs"):
         half.plan(JobConfig(aggregation="pairs"))
     assert method_of(JobConfig()).plan(JobConfig(aggregation="pairs")).aggregation is pairs_only
 
 
 def test_a_plan_says_how_a_factor_starts():
-    method = Method("other", "a local B that starts random", True, False, local=Treatment(start=Start.RANDOM))
+    method = Method("other", "a local B that starts random", local=Treatment(start=Start.RANDOM))
     model = DualLoRAModel(build_classifier(TINY, seed=7), method.plan(JobConfig(backbone="cinema-tiny")), 0)
     assert all(value.any() for value in model.values([Role.LOCAL_B]).values())
     assert not any(value.any() for value in model.values([Role.GLOBAL_B]).values())
@@ -91,7 +93,7 @@ def test_a_plan_says_how_a_factor_starts():
 def test_the_phases_share_a_round():
     phases = (Phase(0.25, local_acts=False), Phase(0.75))
     first, local = Treatment(sent=True, phases=(0,)), Treatment(phases=(1,))
-    method = Method("other", "local after global", True, False, first, first, local=local, phases=phases)
+    method = Method("other", "local after global", global_a=first, global_b=first, local=local, phases=phases)
     plan = method.plan(JobConfig())
     assert plan.of_phase(0) == GLOBAL | HEAD
     assert plan.of_phase(1) == LOCAL | HEAD
@@ -110,6 +112,6 @@ def test_the_phases_share_a_round():
     ],
 )
 def test_a_plan_that_contradicts_itself_is_refused(changed, message, reason):
-    method = Method("other", "", True, False, **changed)
+    method = Method("other", "", **changed)
     with pytest.raises(ValueError, match=message):
         method.plan(JobConfig())

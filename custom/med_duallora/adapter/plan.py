@@ -1,0 +1,112 @@
+"""What becomes of every adapter factor and of the head in one job: the vocabulary in which methods are written."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from med_duallora.adapter.aggregations import Aggregation
+from med_duallora.adapter.roles import GLOBAL, Role, Start
+from med_duallora.settings.config import LoRAConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from med_duallora.adapter.model import DualLoRAModel
+
+LossTerm = Callable[["DualLoRAModel", "Mapping[str, Tensor]"], "Tensor"]
+"""A scalar to add to the loss, from the model and from what its trained parameters were at the round's start."""
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What a method does with the parameters of one role.
+
+    Args:
+        trains: whether they are optimised at a site.
+        sent: whether they leave the site; what trains and is not sent stays in the site's state.
+        phases: in which of the plan's phases they train, counted from 0; None: in all.
+        start: how they start; None: as the layer declares.
+    """
+
+    trains: bool = True
+    sent: bool = False
+    phases: tuple[int, ...] | None = None
+    start: Start | None = None
+
+
+SENT = Treatment(sent=True)
+KEPT = Treatment()
+FIXED = Treatment(trains=False)
+"""Neither trained nor sent: what it starts with follows from the job's seed at every site."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a round.
+
+    Args:
+        share: of the round's steps; the shares of all phases sum to 1.
+        global_acts: whether the global adapter of the blocks acts in it.
+        local_acts: likewise the local one.
+    """
+
+    share: float = 1.0
+    global_acts: bool = True
+    local_acts: bool = True
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """What becomes of every adapter factor and of the head in one job.
+
+    Args:
+        lora: the adapter configuration as the method uses it.
+        treatments: by role; the backbone is not in it, because no method touches it.
+        phases: of a round, in their order.
+        loss_terms: added to the classification loss.
+        aggregation: how the server forms the next global adapter.
+
+    Raises:
+        ValueError: the plan contradicts itself.
+    """
+
+    lora: LoRAConfig
+    treatments: Mapping[Role, Treatment]
+    phases: tuple[Phase, ...]
+    loss_terms: tuple[LossTerm, ...]
+    aggregation: Aggregation
+
+    def __post_init__(self) -> None:
+        if not math.isclose(sum(phase.share for phase in self.phases), 1.0):
+            raise ValueError("the shares of a plan's phases do not sum to 1")
+        for role, treatment in self.treatments.items():
+            if treatment.sent and not treatment.trains:
+                raise ValueError(f"{role.value} does not train, so that sending it says nothing")
+            if not set(treatment.phases or ()) <= set(range(len(self.phases))):
+                raise ValueError(f"{role.value} trains in a phase that the plan does not have")
+
+    @property
+    def trained(self) -> frozenset[Role]:
+        """Return the roles whose parameters train."""
+        return frozenset(role for role, treatment in self.treatments.items() if treatment.trains)
+
+    @property
+    def sent(self) -> frozenset[Role]:
+        """Return the roles whose parameters leave the site."""
+        return frozenset(role for role, treatment in self.treatments.items() if treatment.sent)
+
+    @property
+    def kept(self) -> frozenset[Role]:
+        """Return the roles whose parameters are trained and stay at the site."""
+        return self.trained - self.sent
+
+    @property
+    def renewed(self) -> frozenset[Role]:
+        """Return the roles whose moments the optimizer forgets each round, because the server returns new factors."""
+        return self.sent & GLOBAL if self.aggregation.new_factors else frozenset()
+
+    def of_phase(self, index: int) -> frozenset[Role]:
+        """Return the roles whose parameters train in a phase."""
+        phases = {role: self.treatments[role].phases for role in self.trained}
+        return frozenset(role for role, own in phases.items() if own is None or index in own)
