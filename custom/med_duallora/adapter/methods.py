@@ -102,6 +102,12 @@ METHODS = {
             loss_terms=(to_the_rounds_start,),
         ),
         Method(
+            "fedper-lora",
+            "one adapter, sent and averaged; the head stays (FedPer)",
+            Adapters.GLOBAL,
+            head_policy="local",
+        ),
+        Method(
             "fedsa-lora",
             "one adapter: A sent and averaged, B and head stay (FedSA-LoRA)",
             Adapters.GLOBAL,

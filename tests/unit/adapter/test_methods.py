@@ -23,6 +23,8 @@ HEAD = frozenset({Role.HEAD})
         ("fedavg-lora", "local", GLOBAL | HEAD, LOCAL, "FedIT shares the head whatever the policy says"),
         ("fedavg-lora", "global", GLOBAL | HEAD, LOCAL, "likewise"),
         ("fedprox-lora", "local", GLOBAL | HEAD, LOCAL, "FedProx differs from FedAvg in the loss alone"),
+        ("fedper-lora", "global", GLOBAL, LOCAL | HEAD, "FedPer's last layer is personal whatever the job says"),
+        ("fedper-lora", "shared", GLOBAL, LOCAL | HEAD, "likewise, also where it would be a pair of factors"),
         ("fedsa-lora", "local", {Role.GLOBAL_A}, {Role.GLOBAL_B} | LOCAL | HEAD, "A is what the sites have in common"),
         ("ffa-lora", "local", {Role.GLOBAL_B} | HEAD, LOCAL, "A follows from the seed: it neither trains nor leaves"),
     ],
