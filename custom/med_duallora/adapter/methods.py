@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from med_duallora.adapter.aggregations import AGGREGATIONS, Aggregation
-from med_duallora.adapter.loss_terms import to_the_rounds_start
-from med_duallora.adapter.plan import FIXED, KEPT, SENT, AdapterPlan, LossTerm, Phase, Treatment
+from med_duallora.adapter.loss_terms import to_the_global_twin, to_the_rounds_start
+from med_duallora.adapter.plan import FIXED, KEPT, SENT, WHOLE, AdapterPlan, LossTerm, Phase, Treatment
 from med_duallora.adapter.roles import Role
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import AGGREGATION_NAMES, METHOD_NAMES, JobConfig, LoRAConfig
@@ -21,9 +21,12 @@ class Adapters(Enum):
 
     BOTH = "both, as the job has them"
     GLOBAL = "the global one alone"
+    TWINS = "both, the local one of the global one's rank and scale"
 
     def of(self, lora: LoRAConfig) -> LoRAConfig:
         """Return the adapter configuration as the method uses it."""
+        if self is Adapters.TWINS:
+            return replace(lora, rank_local=lora.rank_global, alpha_local=lora.alpha_global)
         return replace(lora, rank_local=0) if self is Adapters.GLOBAL else lora
 
 
@@ -42,6 +45,7 @@ class Method:
         phases: of a round, in their order.
         loss_terms: made from the job, and added to the classification loss.
         aggregation: the rule that is used where the job names none.
+        mix: how the adapters act together, see ``AdapterPlan``.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Method:
     phases: tuple[Phase, ...] = (Phase(),)
     loss_terms: tuple[Callable[[JobConfig], LossTerm], ...] = ()
     aggregation: str = "factors"
+    mix: tuple[float, float] = WHOLE
 
     def plan(self, job: JobConfig) -> AdapterPlan:
         """Return the plan of a job.
@@ -72,7 +77,7 @@ class Method:
             Role.HEAD: sent_head if lora.head_policy == "global" else KEPT,
         }
         loss_terms = tuple(term(job) for term in self.loss_terms)
-        return AdapterPlan(lora, treatments, self.phases, loss_terms, self._aggregation(job))
+        return AdapterPlan(lora, treatments, self.phases, loss_terms, self._aggregation(job), self.mix)
 
     def _aggregation(self, job: JobConfig) -> Aggregation:
         name = job.aggregation or self.aggregation
@@ -112,6 +117,28 @@ METHODS = {
             "one adapter: A sent and averaged, B and head stay (FedSA-LoRA)",
             Adapters.GLOBAL,
             global_b=KEPT,
+        ),
+        Method(
+            "ditto-lora",
+            "half a round a global adapter, half a round a personal one by itself, which is pulled towards the global "
+            "one that came in and predicts alone (Ditto; its lambda is train.proximal)",
+            Adapters.TWINS,
+            global_a=replace(SENT, phases=(0,)),
+            global_b=replace(SENT, phases=(0,)),
+            local=Treatment(phases=(1,), as_twin=True),
+            phases=(Phase(0.5, local_acts=False), Phase(0.5, global_acts=False)),
+            loss_terms=(to_the_global_twin,),
+            mix=(0.0, 1.0),
+        ),
+        Method(
+            "feddpa",
+            "half a round the local adapter beside the frozen global one, half a round the global one alone; both act "
+            "by halves in a prediction (FedDPA-T)",
+            global_a=replace(SENT, phases=(1,)),
+            global_b=replace(SENT, phases=(1,)),
+            local=Treatment(phases=(0,)),
+            phases=(Phase(0.5), Phase(0.5, local_acts=False)),
+            mix=(0.5, 0.5),
         ),
         Method(
             "ffa-lora",

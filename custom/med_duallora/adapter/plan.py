@@ -18,6 +18,10 @@ LossTerm = Callable[["DualLoRAModel", "Mapping[str, Tensor]"], "Tensor"]
 """A scalar to add to the loss, from the model and from what its trained parameters were at the round's start."""
 
 
+WHOLE = (1.0, 1.0)
+"""The mix of two adapters that simply add up."""
+
+
 @dataclass(frozen=True)
 class Treatment:
     """What a method does with the parameters of one role.
@@ -27,12 +31,14 @@ class Treatment:
         sent: whether they leave the site; what trains and is not sent stays in the site's state.
         phases: in which of the plan's phases they train, counted from 0; None: in all.
         start: how they start; None: as the layer declares.
+        as_twin: whether the factors of a local adapter start with the values of the global one beside them.
     """
 
     trains: bool = True
     sent: bool = False
     phases: tuple[int, ...] | None = None
     start: Start | None = None
+    as_twin: bool = False
 
 
 SENT = Treatment(sent=True)
@@ -66,6 +72,8 @@ class AdapterPlan:
         phases: of a round, in their order.
         loss_terms: added to the classification loss.
         aggregation: how the server forms the next global adapter.
+        mix: the shares with which the global and the local adapter act where both of them act, in training and in
+            predictions alike; one that acts alone acts whole. Each is from 0 to 1.
 
     Raises:
         ValueError: the plan contradicts itself.
@@ -76,8 +84,11 @@ class AdapterPlan:
     phases: tuple[Phase, ...]
     loss_terms: tuple[LossTerm, ...]
     aggregation: Aggregation
+    mix: tuple[float, float] = WHOLE
 
     def __post_init__(self) -> None:
+        if not all(0 <= share <= 1 for share in self.mix):
+            raise ValueError("a share of a plan's mix is not from 0 to 1")
         if not math.isclose(sum(phase.share for phase in self.phases), 1.0):
             raise ValueError("the shares of a plan's phases do not sum to 1")
         for role, treatment in self.treatments.items():

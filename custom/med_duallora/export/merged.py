@@ -111,9 +111,10 @@ def _is_factor(name: str, adapted: Mapping[str, DualLoRALinear]) -> bool:
 def _summed(layer: DualLoRALinear) -> Tensor:
     """Return the weight (out, in) of one linear layer that computes what the frozen one and its adapters do."""
     weight = layer.base.weight.detach().cpu().double()
+    scale_global, scale_local = layer.scales()
     for a, b, scale in (
-        (layer.global_a, layer.global_b, layer.scale_global),
-        (layer.local_a, layer.local_b, layer.scale_local),
+        (layer.global_a, layer.global_b, scale_global),
+        (layer.local_a, layer.local_b, scale_local),
     ):
         if a is not None and b is not None:
             weight = weight + scale * (b.detach().cpu().double() @ a.detach().cpu().double())

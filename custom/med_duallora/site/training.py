@@ -17,7 +17,7 @@ from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.adapter.plan import AdapterPlan
 from med_duallora.cohorts.classes import check_trainable
 from med_duallora.cohorts.prepared import PreparedSubject
-from med_duallora.errors import TrainingDiverged
+from med_duallora.errors import ConfigError, TrainingDiverged
 from med_duallora.settings.config import JobConfig, TrainConfig
 from med_duallora.site.features import FeatureSource
 from med_duallora.support.devices import autocast
@@ -71,6 +71,7 @@ def train_round(
 
     Raises:
         UnfitError: the subjects are all of one class.
+        ConfigError: the round has fewer steps than the method has phases.
         TrainingAborted: ``should_stop`` said so; the model is then in the middle of a round.
         TrainingDiverged: a loss or gradient is not finite; the model is then in the middle of a round.
     """
@@ -82,6 +83,7 @@ def train_round(
     scaler = _scaler(source.device, moments, settings)
     batches = list(_batches(len(subjects), settings, site, round_index))
     phases = phase_of_steps(plan, len(batches))
+    _check_every_phase_has_a_step(plan, phases, settings)
     incoming = {name: value.detach().clone() for name, value in parameters.items()} if plan.loss_terms else {}
     losses: list[float] = []
     model.train()
@@ -133,6 +135,18 @@ def phase_of_steps(plan: AdapterPlan, n_steps: int) -> list[int]:
     """Return the index of the plan's phase for each step of a round; a phase gets its share, give or take a step."""
     ends = np.cumsum([phase.share for phase in plan.phases])
     return [int(np.searchsorted(ends[:-1], step / n_steps + 1e-9, side="right")) for step in range(n_steps)]
+
+
+def _check_every_phase_has_a_step(plan: AdapterPlan, phases: Sequence[int], settings: TrainConfig) -> None:
+    """Refuse a round so short that what a later phase trains would never move, and be sent all the same."""
+    wanted = sum(phase.share > 0 for phase in plan.phases)
+    if len(set(phases)) < wanted:
+        raise ConfigError(
+            f"train.local_epochs = {settings.local_epochs} gives a round of {len(phases)} step(s) at this site, but "
+            f"the method trains in {wanted} parts of a round: raise train.local_epochs or lower train.batch_size",
+            key="train.local_epochs",
+            value=settings.local_epochs,
+        )
 
 
 def _batches(n: int, settings: TrainConfig, site: str, round_index: int) -> Iterator[tuple[list[int], list[int]]]:

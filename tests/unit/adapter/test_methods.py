@@ -25,6 +25,8 @@ HEAD = frozenset({Role.HEAD})
         ("fedprox-lora", "local", GLOBAL | HEAD, LOCAL, "FedProx differs from FedAvg in the loss alone"),
         ("fedper-lora", "global", GLOBAL, LOCAL | HEAD, "FedPer's last layer is personal whatever the job says"),
         ("fedper-lora", "shared", GLOBAL, LOCAL | HEAD, "likewise, also where it would be a pair of factors"),
+        ("ditto-lora", "local", GLOBAL, LOCAL | HEAD, "the personal adapter never leaves"),
+        ("feddpa", "local", GLOBAL, LOCAL | HEAD, "as med-duallora sends and keeps; FedDPA differs in when it trains"),
         ("fedsa-lora", "local", {Role.GLOBAL_A}, {Role.GLOBAL_B} | LOCAL | HEAD, "A is what the sites have in common"),
         ("ffa-lora", "local", {Role.GLOBAL_B} | HEAD, LOCAL, "A follows from the seed: it neither trains nor leaves"),
     ],

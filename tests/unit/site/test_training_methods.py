@@ -1,9 +1,12 @@
 """What each method does with a site's round, beside what stands in its plan; pitfalls of published code are pinned."""
 
 import numpy as np
+import pytest
+import torch
 
-from med_duallora.adapter.roles import GLOBAL
-from tests.unit.tiny import same
+from med_duallora.adapter.roles import GLOBAL, LOCAL, Role, twins
+from tests.unit.refused import refused
+from tests.unit.tiny import model_of, same, shake, tiny_images, tiny_job
 from tests.unit.trainee import trainee
 
 
@@ -23,3 +26,64 @@ def test_fedprox_without_its_pull_is_fedavg_bit_for_bit_and_with_it_stays_nearer
         lengths[method, strength] = moved(it, GLOBAL, start)
     assert same(values["fedavg-lora", 0.1], values["fedprox-lora", 0.0])
     assert 0 < lengths["fedprox-lora", 30.0] < 0.9 * lengths["fedprox-lora", 0.0]
+
+
+def test_feddpa_trains_its_local_adapter_first_and_its_global_one_without_it(subjects, monkeypatch):
+    it = trainee("method=feddpa", "train.local_epochs=4")
+    acting = []
+    using = it.model.using
+    monkeypatch.setattr(it.model, "using", lambda *adapters: acting.append(adapters) or using(*adapters))
+    moments = it.train(subjects).moments
+    half = len(acting) // 2
+    assert acting == [(True, True)] * half + [(True, False)] * half
+    for roles in (GLOBAL, LOCAL):
+        assert {float(moments[f"{name}:step"]) for name in it.model.of_roles(roles)} == {half}, "half a round each"
+
+
+def test_feddpas_adapters_act_by_halves_together_and_whole_alone():
+    mixed, summed = (model_of(tiny_job(method=method)).eval() for method in ("feddpa", "med-duallora"))
+    for model in (mixed, summed):
+        shake(model)
+    x = tiny_images()
+    for adapters in ((True, False), (False, True)):
+        with torch.no_grad(), mixed.using(*adapters), summed.using(*adapters):
+            assert torch.equal(mixed(x), summed(x)), "the same model but for the mix"
+    for name, value in summed.of_roles({Role.GLOBAL_B, Role.LOCAL_B}).items():
+        value.data.mul_(0.5)
+        assert not torch.equal(value, mixed.get_parameter(name))
+    with torch.no_grad():
+        assert torch.allclose(mixed(x), summed(x), rtol=0, atol=1e-5)
+
+
+def test_dittos_personal_adapter_starts_as_the_global_one_and_trains_by_itself(subjects):
+    held, free = (
+        trainee("method=ditto-lora", f"train.proximal={strength}", "train.local_epochs=4") for strength in (100.0, 0.0)
+    )
+    lengths = []
+    for it in (held, free):
+        beside = twins(it.model)
+        assert {it.model.get_parameter(name).shape for name in beside} and len(beside) == len(it.model.of_roles(LOCAL))
+        start = it.model.values([*GLOBAL, *LOCAL])
+        assert all(np.array_equal(start[name], start[twin]) for name, twin in beside.items())
+        it.train(subjects)
+        after = it.model.values([*GLOBAL, *LOCAL])
+        lengths.append(sum(float(np.square(after[name] - start[twin]).sum()) for name, twin in beside.items()))
+    assert 0 < lengths[0] < 0.5 * lengths[1], "the pull is towards the global adapter that came in"
+    assert same(held.model.values(GLOBAL), free.model.values(GLOBAL)), "what is sent knows nothing of the pull"
+
+
+def test_dittos_model_is_the_personal_adapter_alone():
+    model = model_of(tiny_job(method="ditto-lora")).eval()
+    shake(model)
+    with torch.no_grad():
+        usual = model(tiny_images())
+        with model.using(False, True):
+            assert torch.equal(model(tiny_images()), usual)
+
+
+@pytest.mark.parametrize("method", ["feddpa", "ditto-lora"])
+def test_a_round_too_short_for_all_its_parts_is_refused(method, subjects):
+    """The second half would never train, and the site would send what it received."""
+    it = trainee(f"method={method}", "train.batch_size=64")
+    with refused("train.local_epochs", 1, ""):
+        it.train(subjects)
