@@ -42,6 +42,7 @@ class Method:
         global_a: what is done with the A factors of the global adapter.
         global_b: likewise with its B factors; a head that is sent trains in the same phases.
         local: likewise with both factors of the local adapter.
+        norms: likewise with corrections of scale and shift in the norms of the adapted blocks.
         phases: of a round, in their order.
         loss_terms: made from the job, and added to the classification loss.
         aggregation: the rule that is used where the job names none.
@@ -55,6 +56,7 @@ class Method:
     global_a: Treatment = SENT
     global_b: Treatment = SENT
     local: Treatment = KEPT
+    norms: Treatment = FIXED
     phases: tuple[Phase, ...] = (Phase(),)
     loss_terms: tuple[Callable[[JobConfig], LossTerm], ...] = ()
     aggregation: str = "factors"
@@ -74,6 +76,7 @@ class Method:
             Role.GLOBAL_B: self.global_b,
             Role.LOCAL_A: self.local,
             Role.LOCAL_B: self.local,
+            Role.NORM: self.norms,
             Role.HEAD: sent_head if lora.head_policy == "global" else KEPT,
         }
         loss_terms = tuple(term(job) for term in self.loss_terms)
@@ -111,6 +114,14 @@ METHODS = {
             "one adapter, sent and averaged; the head stays (FedPer)",
             Adapters.GLOBAL,
             head_policy="local",
+        ),
+        Method(
+            "fedbn-lora",
+            "one adapter and the head, both sent and averaged; scale and shift of the adapted blocks' norms train and "
+            "stay (after FedBN)",
+            Adapters.GLOBAL,
+            head_policy="global",
+            norms=KEPT,
         ),
         Method(
             "fedsa-lora",

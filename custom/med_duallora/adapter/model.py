@@ -12,6 +12,7 @@ from med_duallora.adapter.head_norm import HeadNorm
 from med_duallora.adapter.lora import DualLoRALinear, SharedHead
 from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.plan import AdapterPlan
+from med_duallora.adapter.private_norm import PrivateNorm
 from med_duallora.adapter.roles import Declared, Role, Start, declarations, pairs, twins
 from med_duallora.backbone import BackboneConfig, CineMAClassifier
 from med_duallora.errors import ConfigError
@@ -19,6 +20,8 @@ from med_duallora.settings.config import JobConfig
 from med_duallora.support.seeds import derived_seed
 
 N_CLASSES = 2
+NORMS = ("norm1", "norm2")
+"""The norms of a transformer block."""
 OWNERS = {"q": "attn", "kv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
 """Which part of a transformer block holds each target."""
 
@@ -132,16 +135,25 @@ class DualLoRAModel(nn.Module):
 
     @contextmanager
     def using(self, global_adapter: bool, local_adapter: bool) -> Iterator[None]:
-        """Evaluate with some adapters of the blocks switched off inside the block; heads always act."""
+        """Evaluate with some adapters of the blocks switched off inside the block; heads always act.
+
+        Norms that a site corrects for itself act with the local adapter.
+        """
         layers = [module for module in self.modules() if isinstance(module, DualLoRALinear)]
+        norms = [module for module in self.modules() if isinstance(module, PrivateNorm)]
         before = [(layer.global_active, layer.local_active) for layer in layers]
+        norms_before = [norm.active for norm in norms]
         for layer in layers:
             layer.global_active, layer.local_active = global_adapter, local_adapter
+        for norm in norms:
+            norm.active = local_adapter
         try:
             yield
         finally:
             for layer, active in zip(layers, before, strict=True):
                 layer.global_active, layer.local_active = active
+            for norm, was_active in zip(norms, norms_before, strict=True):
+                norm.active = was_active
 
     @torch.no_grad()
     def trunk(self, x: Tensor) -> TrunkFeatures:
@@ -190,6 +202,9 @@ def _adapt(block: nn.Module, plan: AdapterPlan) -> None:
         ranks = (lora.rank_global, lora.alpha_global, lora.rank_local, lora.alpha_local)
         adapted = DualLoRALinear(base, *ranks, mix=plan.mix)
         setattr(parent, target, adapted)
+    if Role.NORM in plan.trained:
+        for name in NORMS:
+            setattr(block, name, PrivateNorm(getattr(block, name)))
 
 
 def skeleton(job: JobConfig) -> DualLoRAModel:

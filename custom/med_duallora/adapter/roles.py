@@ -22,6 +22,7 @@ class Role(str, Enum):
     LOCAL_A = "A of the local adapter"
     LOCAL_B = "B of the local adapter"
     HEAD = "classification head"
+    NORM = "norms of the adapted blocks"
     FROZEN = "backbone"
     """Neither trained nor sent, by any method."""
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from med_duallora.adapter.lora import DualLoRALinear
 from med_duallora.adapter.model import DualLoRAModel, skeleton
 from med_duallora.adapter.plan import WHOLE
-from med_duallora.adapter.roles import GLOBAL
+from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.errors import ArtifactError
 from med_duallora.export.merged import head_tensors
 from med_duallora.settings.config import JobConfig
@@ -123,9 +123,11 @@ def write_site(folder: Path, job: JobConfig, network: DualLoRAModel, about: str)
 def _check_is_a_sum(job: JobConfig, network: DualLoRAModel) -> None:
     """Refuse a model that adapters which add up do not make; a merged checkpoint can hold any."""
     plan = network.plan
-    other = "does not add its adapters up" if plan.mix != WHOLE else ""
+    other = "does not add its adapters up, as PEFT does" if plan.mix != WHOLE else ""
+    if Role.NORM in plan.trained:
+        other = "also trains the norms of the adapted blocks, which a PEFT adapter does not hold"
     if other:
-        raise ArtifactError(f"method {job.method} {other}, as PEFT does; export the model as a checkpoint instead")
+        raise ArtifactError(f"method {job.method} {other}; export the model as a checkpoint instead")
 
 
 def adapter_config(pairs: Pairs, alpha: float) -> dict[str, Any]:

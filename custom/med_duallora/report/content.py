@@ -210,6 +210,8 @@ def _staying(job: JobConfig) -> list[str]:
     if plan.lora.rank_local:
         lines.append("local adapter")
     lines += sorted(role.value for role in plan.kept & GLOBAL)
+    if Role.NORM in plan.kept:
+        lines.append(Role.NORM.value)
     if Role.HEAD in plan.kept:
         lines.append("bias of the head" if plan.lora.head_policy == "shared" else "classification head")
     return [*lines, "optimizer state"]

@@ -27,6 +27,7 @@ HEAD = frozenset({Role.HEAD})
         ("fedper-lora", "shared", GLOBAL, LOCAL | HEAD, "likewise, also where it would be a pair of factors"),
         ("ditto-lora", "local", GLOBAL, LOCAL | HEAD, "the personal adapter never leaves"),
         ("feddpa", "local", GLOBAL, LOCAL | HEAD, "as med-duallora sends and keeps; FedDPA differs in when it trains"),
+        ("fedbn-lora", "local", GLOBAL | HEAD, LOCAL | {Role.NORM}, "all but the norms is shared"),
         ("fedsa-lora", "local", {Role.GLOBAL_A}, {Role.GLOBAL_B} | LOCAL | HEAD, "A is what the sites have in common"),
         ("ffa-lora", "local", {Role.GLOBAL_B} | HEAD, LOCAL, "A follows from the seed: it neither trains nor leaves"),
     ],

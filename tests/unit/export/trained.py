@@ -15,7 +15,11 @@ JOBS = {
     "fixed A": tiny_job(method="ffa-lora"),
 }
 """One job per way in which a model is put together as a sum of adapters."""
-OTHER_JOBS = {"by halves": tiny_job(method="feddpa"), "personal": tiny_job(method="ditto-lora")}
+OTHER_JOBS = {
+    "by halves": tiny_job(method="feddpa"),
+    "personal": tiny_job(method="ditto-lora"),
+    "own norms": tiny_job(method="fedbn-lora"),
+}
 """Likewise, of models that are more than such a sum."""
 
 

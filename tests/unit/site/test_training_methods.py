@@ -87,3 +87,21 @@ def test_a_round_too_short_for_all_its_parts_is_refused(method, subjects):
     it = trainee(f"method={method}", "train.batch_size=64")
     with refused("train.local_epochs", 1, ""):
         it.train(subjects)
+
+
+def test_fedbns_norms_train_and_stay_and_the_global_model_is_without_them(subjects):
+    it = trainee("method=fedbn-lora", "train.local_epochs=2")
+    x, roles = tiny_images(), [Role.NORM]
+    assert len(it.model.values(roles)) == 2 * 2 * it.job.lora.n_blocks, "scale and shift of two norms a block"
+    assert not it.model.of_roles(it.model.plan.sent).keys() & it.model.of_roles(roles).keys()
+    plain = trainee("method=fedavg-lora", "train.local_epochs=2")
+    with torch.no_grad():
+        assert torch.equal(it.model(x), plain.model(x)), "they start as the frozen ones"
+    moments = it.train(subjects).moments
+    assert all(value.any() and f"{name}:exp_avg" in moments for name, value in it.model.values(roles).items())
+    it.model.eval()
+    with torch.no_grad(), it.model.using(True, False):
+        without = it.model.features(it.model.trunk(x))
+        for value in it.model.of_roles(roles).values():
+            value.data.zero_()
+        assert torch.equal(it.model.features(it.model.trunk(x))[0], without[0])
