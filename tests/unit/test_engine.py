@@ -95,3 +95,17 @@ def test_the_engine_decides_how_many_threads_its_process_has(tiny_job, sites, mo
     assert runtime.model.kept_state()
     run_federation(tiny_job, sites, stop_round=0)
     assert used == [3]
+
+
+def test_a_site_alone_learns_in_the_engine_and_sends_nothing(tiny_job, sites, tmp_path):
+    """Without its neighbours, and at its whole rate, it gives the same to the bit."""
+    job = tiny_job.with_overrides(["method=local-lora", "train.local_lr_factor=0.1"])
+    both = run_federation(job, sites)
+    assert both.global_state == {}
+    assert [record.residual for record in both.rounds] == [None] * job.train.n_rounds
+    site = next(iter(sites))
+    alone = run_federation(tiny_job.with_overrides(["method=local-lora"]), moved({site: sites[site]}, tmp_path / "one"))
+    assert alone.evaluation[site] == both.evaluation[site]
+    assert {report["train_loss"] for record in both.rounds for report in record.sites.values()} >= {
+        record.sites[site]["train_loss"] for record in alone.rounds
+    }

@@ -21,13 +21,17 @@ class Adapters(Enum):
 
     BOTH = "both, as the job has them"
     GLOBAL = "the global one alone"
+    LOCAL = "the local one alone, of the global one's rank and scale"
     TWINS = "both, the local one of the global one's rank and scale"
 
     def of(self, lora: LoRAConfig) -> LoRAConfig:
         """Return the adapter configuration as the method uses it."""
-        if self is Adapters.TWINS:
-            return replace(lora, rank_local=lora.rank_global, alpha_local=lora.alpha_global)
-        return replace(lora, rank_local=0) if self is Adapters.GLOBAL else lora
+        if self is Adapters.BOTH:
+            return lora
+        if self is Adapters.GLOBAL:
+            return replace(lora, rank_local=0)
+        twin = replace(lora, rank_local=lora.rank_global, alpha_local=lora.alpha_global)
+        return replace(twin, rank_global=0) if self is Adapters.LOCAL else twin
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,14 @@ METHODS = {
             head_policy="global",
             global_a=FIXED,
         ),
+        Method(
+            "local-lora",
+            "one adapter and the head at each site, nothing is sent: what a site reaches alone; in one process only",
+            Adapters.LOCAL,
+            head_policy="local",
+            global_a=FIXED,
+            global_b=FIXED,
+        ),
     )
 }
 METHOD_NAMES.stand_in(METHODS)
@@ -172,7 +184,7 @@ def method_of(job: JobConfig) -> Method:
     if job.method not in METHODS:
         raise ConfigError.of("method", job.method, METHOD_NAMES.text)
     if job.lora.rank_global == 0:
-        limit = f"above 0 for method {job.method}, which sends a global adapter"
+        limit = f"above 0 for method {job.method}, whose adapter has this rank"
         raise ConfigError.of("lora.rank_global", 0, limit)
     return METHODS[job.method]
 

@@ -124,6 +124,8 @@ def _check_is_a_sum(job: JobConfig, network: DualLoRAModel) -> None:
     """Refuse a model that adapters which add up do not make; a merged checkpoint can hold any."""
     plan = network.plan
     other = "does not add its adapters up, as PEFT does" if plan.mix != WHOLE else ""
+    if not plan.lora.rank_global:
+        other = "has no global adapter"
     if Role.NORM in plan.trained:
         other = "also trains the norms of the adapted blocks, which a PEFT adapter does not hold"
     if other:

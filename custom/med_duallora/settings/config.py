@@ -107,7 +107,7 @@ class TrainConfig:
         lr: peak learning rate of AdamW.
         local_lr_factor: learning rate of what stays at the site (local adapter, head), as a fraction of the rate of
             what is shared. Where a site has few subjects, what stays fits them before the sites have learnt anything
-            together; a small factor prevents that.
+            together; a small factor prevents that. Of a method that sends nothing, all trains at the whole rate.
         min_lr: learning rate at the end of the cosine schedule.
         warmup_fraction: fraction of the whole training's steps in which the learning rate rises linearly.
         betas: AdamW's two decay rates, of the mean and of the mean square of the gradient.

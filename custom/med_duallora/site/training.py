@@ -197,8 +197,9 @@ def _optimizer(model: DualLoRAModel, moments: Mapping[str, np.ndarray], settings
     parameters, kept = model.trained(), model.of_roles(model.plan.kept)
     sent = [parameter for name, parameter in parameters.items() if name not in kept]
     stays = [parameter for name, parameter in parameters.items() if name in kept]
+    beside_others = settings.local_lr_factor if sent else 1.0  # with nothing shared, there is no slower part
     optimizer = torch.optim.AdamW(
-        [{"params": sent, "factor": 1.0}, {"params": stays, "factor": settings.local_lr_factor}],
+        [{"params": sent, "factor": 1.0}, {"params": stays, "factor": beside_others}],
         lr=settings.lr,
         betas=(settings.betas[0], settings.betas[1]),
         weight_decay=settings.weight_decay,

@@ -28,6 +28,7 @@ HEAD = frozenset({Role.HEAD})
         ("ditto-lora", "local", GLOBAL, LOCAL | HEAD, "the personal adapter never leaves"),
         ("feddpa", "local", GLOBAL, LOCAL | HEAD, "as med-duallora sends and keeps; FedDPA differs in when it trains"),
         ("fedbn-lora", "local", GLOBAL | HEAD, LOCAL | {Role.NORM}, "all but the norms is shared"),
+        ("local-lora", "shared", frozenset(), LOCAL | HEAD, "a site alone shares nothing whatever the job says"),
         ("fedsa-lora", "local", {Role.GLOBAL_A}, {Role.GLOBAL_B} | LOCAL | HEAD, "A is what the sites have in common"),
         ("ffa-lora", "local", {Role.GLOBAL_B} | HEAD, LOCAL, "A follows from the seed: it neither trains nor leaves"),
     ],
@@ -42,7 +43,7 @@ def test_no_method_sends_a_local_factor_or_what_it_does_not_train(method):
     plan = plan_of(JobConfig(method=method))
     assert not plan.sent & LOCAL
     assert plan.sent <= plan.trained
-    assert plan.sent, "else there is no federation"
+    assert bool(plan.sent) is (method != "local-lora"), "else there is no federation"
     assert set(plan.treatments) == set(Role) - {Role.FROZEN}
 
 

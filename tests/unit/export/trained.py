@@ -18,6 +18,7 @@ JOBS = {
 OTHER_JOBS = {
     "by halves": tiny_job(method="feddpa"),
     "personal": tiny_job(method="ditto-lora"),
+    "no global one": tiny_job(method="local-lora"),
     "own norms": tiny_job(method="fedbn-lora"),
 }
 """Likewise, of models that are more than such a sum."""
