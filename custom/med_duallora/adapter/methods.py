@@ -4,9 +4,10 @@ A method yields, once per job, an ``AdapterPlan``. Model, training loop, contrac
 them knows a method's name.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 from med_duallora.adapter.aggregations import AGGREGATIONS, Aggregation
 from med_duallora.adapter.loss_terms import to_the_global_twin, to_the_rounds_start
@@ -51,6 +52,7 @@ class Method:
         loss_terms: made from the job, and added to the classification loss.
         aggregation: the rule that is used where the job names none.
         mix: how the adapters act together, see ``AdapterPlan``.
+        schedules: what is otherwise in the method under another ``train.schedule`` than ``joint``, by its name.
     """
 
     name: str
@@ -65,13 +67,24 @@ class Method:
     loss_terms: tuple[Callable[[JobConfig], LossTerm], ...] = ()
     aggregation: str = "factors"
     mix: tuple[float, float] = WHOLE
+    schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def plan(self, job: JobConfig) -> AdapterPlan:
         """Return the plan of a job.
 
         Raises:
-            ConfigError: the aggregation is unknown, or needs factors that the method does not send.
+            ConfigError: the aggregation is unknown, or needs factors that the method does not send; or the method does
+                not have the schedule.
         """
+        schedule = job.train.schedule
+        if schedule == "joint":
+            return self._plan(job)
+        if schedule not in self.schedules:
+            limit = f"joint for method {self.name}, which has a schedule of its own"
+            raise ConfigError.of("train.schedule", schedule, limit)
+        return replace(self, **self.schedules[schedule])._plan(job)
+
+    def _plan(self, job: JobConfig) -> AdapterPlan:
         lora = self.adapters.of(job.lora)
         lora = replace(lora, head_policy=self.head_policy or lora.head_policy)
         sent_head = replace(SENT, phases=self.global_b.phases)
@@ -99,7 +112,18 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("med-duallora", "global adapter sent and averaged, local adapter (and head) stay"),
+        Method(
+            "med-duallora",
+            "global adapter sent and averaged, local adapter (and head) stay",
+            schedules={
+                "alternate": {
+                    "global_a": replace(SENT, phases=(0,)),
+                    "global_b": replace(SENT, phases=(0,)),
+                    "local": Treatment(phases=(1,)),
+                    "phases": (Phase(0.5, local_acts=False), Phase(0.5)),
+                }
+            },
+        ),
         Method(
             "fedavg-lora",
             "one adapter and the head, both sent and averaged (FedIT)",

@@ -102,6 +102,10 @@ class TrainConfig:
 
     Args:
         n_rounds: rounds of the whole federation; the learning-rate schedule spans all of them.
+        schedule: when the adapters of ``med-duallora`` train; ``joint``: both in every step; ``alternate``: the global
+            one in the first half of each round, with the local one switched off, then the local one in the second
+            half, beside the frozen global one. Other methods have a schedule of their own, which ``joint`` leaves as
+            it is.
         local_epochs: passes over the site's training subjects in a round.
         batch_size: subjects per step.
         lr: peak learning rate of AdamW.
@@ -112,6 +116,7 @@ class TrainConfig:
         warmup_fraction: fraction of the whole training's steps in which the learning rate rises linearly.
         betas: AdamW's two decay rates, of the mean and of the mean square of the gradient.
         weight_decay: AdamW's decoupled weight decay.
+        local_weight_decay_factor: weight decay of what stays at the site, as a multiple of that of what is shared.
         proximal: strength of the pull towards the global adapter that a round begins with, in the methods that have
             one: mu of ``fedprox-lora``, lambda of ``ditto-lora``; elsewhere it does nothing.
         clip_norm: largest norm of the gradient; a longer one is shortened to it.
@@ -126,6 +131,7 @@ class TrainConfig:
     """
 
     n_rounds: int = limited(12, between(1, MAX_ROUNDS))
+    schedule: str = limited("joint", one_of("joint", "alternate"))
     local_epochs: int = limited(2, between(1, 1000))
     batch_size: int = limited(8, between(1, 4096))
     lr: float = limited(5e-3, above(0, 1))
@@ -136,6 +142,7 @@ class TrainConfig:
     warmup_fraction: float = limited(0.1, below(0, 1))
     betas: tuple[float, ...] = limited((0.9, 0.95), Limit("two numbers, each at least 0 and below 1", _are_decays))
     weight_decay: float = limited(0.05, between(0, 10))
+    local_weight_decay_factor: float = limited(1.0, between(0, 1000))
     proximal: float = limited(0.1, between(0, 100))
     clip_norm: float = limited(5.0, above(0, 1e6))
     label_smoothing: float = limited(0.1, below(0, 1))

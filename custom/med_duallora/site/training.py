@@ -192,14 +192,18 @@ def _step(
 def _optimizer(model: DualLoRAModel, moments: Mapping[str, np.ndarray], settings: TrainConfig) -> torch.optim.AdamW:
     """Return the optimizer in its last state: first the group of what is sent, then of what is kept.
 
-    The moments of the global factors are forgotten where the server returns others than those they belong to.
+    The moments of the global factors are forgotten where the server returns others than those they belong to. Where
+    nothing is sent, nothing is the local part beside a shared one, so that all has the whole rate and the plain decay.
     """
     parameters, kept = model.trained(), model.of_roles(model.plan.kept)
     sent = [parameter for name, parameter in parameters.items() if name not in kept]
     stays = [parameter for name, parameter in parameters.items() if name in kept]
-    beside_others = settings.local_lr_factor if sent else 1.0  # with nothing shared, there is no slower part
+    rate, decay = (settings.local_lr_factor, settings.local_weight_decay_factor) if sent else (1.0, 1.0)
     optimizer = torch.optim.AdamW(
-        [{"params": sent, "factor": 1.0}, {"params": stays, "factor": beside_others}],
+        [
+            {"params": sent, "factor": 1.0},
+            {"params": stays, "factor": rate, "weight_decay": settings.weight_decay * decay},
+        ],
         lr=settings.lr,
         betas=(settings.betas[0], settings.betas[1]),
         weight_decay=settings.weight_decay,

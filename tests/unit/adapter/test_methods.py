@@ -96,6 +96,17 @@ def test_a_plan_says_how_a_factor_starts():
     assert not any(value.any() for value in model.values([Role.GLOBAL_B]).values())
 
 
+def test_only_a_method_that_has_a_schedule_takes_it():
+    for name, method in METHODS.items():
+        job = JobConfig(method=name).with_overrides(["train.schedule=alternate"])
+        if name == "med-duallora":
+            assert [method.plan(job).of_phase(index) for index in (0, 1)] == [GLOBAL | HEAD, LOCAL | HEAD]
+            assert (method.plan(job).sent, method.plan(job).kept) == (GLOBAL, LOCAL | HEAD)
+            continue
+        with refused("train.schedule", "alternate", f"joint for method {name}, which has a schedule of its own"):
+            method.plan(job)
+
+
 def test_the_phases_share_a_round():
     phases = (Phase(0.25, local_acts=False), Phase(0.75))
     first, local = Treatment(sent=True, phases=(0,)), Treatment(phases=(1,))

@@ -105,3 +105,37 @@ def test_fedbns_norms_train_and_stay_and_the_global_model_is_without_them(subjec
         for value in it.model.of_roles(roles).values():
             value.data.zero_()
         assert torch.equal(it.model.features(it.model.trunk(x))[0], without[0])
+
+
+def test_the_alternate_schedule_trains_the_global_adapter_without_the_local_one(subjects, monkeypatch):
+    it = trainee("train.schedule=alternate", "train.local_epochs=4")
+    acting = []
+    using = it.model.using
+    monkeypatch.setattr(it.model, "using", lambda *adapters: acting.append(adapters) or using(*adapters))
+    moments = it.train(subjects).moments
+    half = len(acting) // 2
+    assert acting == [(True, False)] * half + [(True, True)] * half
+    for roles, n_steps in ((GLOBAL, half), (LOCAL, half), ([Role.HEAD], 2 * half)):
+        assert {float(moments[f"{name}:step"]) for name in it.model.of_roles(roles)} == {n_steps}
+
+
+def test_the_decay_of_what_stays_is_set_apart_from_its_rate(subjects):
+    """The default multiplies by 1, which changes no bit."""
+    plain, usual, more = (
+        trainee("train.weight_decay=0.5", *extra)
+        for extra in ([], ["train.local_weight_decay_factor=1"], ["train.local_weight_decay_factor=100"])
+    )
+    for it in (plain, usual, more):
+        shake(it.model)
+        it.train(subjects)
+    assert same(plain.model.values([*GLOBAL, *LOCAL]), usual.model.values([*GLOBAL, *LOCAL]))
+    lengths = [sum(float(np.square(value).sum()) for value in it.model.values(LOCAL).values()) for it in (usual, more)]
+    assert lengths[1] < 0.8 * lengths[0]
+
+
+def test_a_site_alone_has_no_slower_part(subjects):
+    """A baseline that trains at a tenth of its rate because others have a shared part would be beaten for nothing."""
+    whole, tenth = (trainee("method=local-lora", f"train.local_lr_factor={factor}") for factor in (1, 0.1))
+    for it in (whole, tenth):
+        it.train(subjects)
+    assert same(whole.model.values(LOCAL), tenth.model.values(LOCAL))
