@@ -213,6 +213,11 @@ def method_of(job: JobConfig) -> Method:
     return METHODS[job.method]
 
 
+def as_published(job: JobConfig, method: str) -> JobConfig:
+    """Return a job with another method, for a comparison: none of the peers has a slower part that stays."""
+    return replace(job, method=method, train=replace(job.train, local_lr_factor=1.0, local_weight_decay_factor=1.0))
+
+
 def plan_of(job: JobConfig) -> AdapterPlan:
     """Return the plan of a job's method (ConfigError: see ``method_of`` and ``Method.plan``)."""
     return method_of(job).plan(job)
