@@ -117,6 +117,17 @@ class AdapterPlan:
         """Return the roles whose moments the optimizer forgets each round, because the server returns new factors."""
         return self.sent & GLOBAL if self.aggregation.new_factors else frozenset()
 
+    def resting(self, round_index: int) -> frozenset[Role]:
+        """Return the roles that do not train in a round, whatever the phase: one factor, where the rule wants turns.
+
+        B trains first, because it starts at zero and A cannot learn before it moved. Behind a shared head it is the
+        other way round: there A starts at zero, and without a head nothing learns.
+        """
+        if not self.aggregation.in_turns:
+            return frozenset()
+        a_first = self.lora.head_policy == "shared"
+        return frozenset({Role.GLOBAL_B if (round_index % 2 == 0) is a_first else Role.GLOBAL_A})
+
     def of_phase(self, index: int) -> frozenset[Role]:
         """Return the roles whose parameters train in a phase."""
         phases = {role: self.treatments[role].phases for role in self.trained}

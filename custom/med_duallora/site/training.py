@@ -89,7 +89,7 @@ def train_round(
     model.train()
     for step, (indices, views) in enumerate(batches):
         if step == 0 or phases[step] != phases[step - 1]:
-            model.train_only(plan.of_phase(phases[step]))
+            model.train_only(plan.of_phase(phases[step]) - plan.resting(round_index))
         phase = plan.phases[phases[step]]
         chosen = [subjects[index] for index in indices]
         progress = (round_index + step / len(batches)) / settings.n_rounds

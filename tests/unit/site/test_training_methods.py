@@ -139,3 +139,18 @@ def test_a_site_alone_has_no_slower_part(subjects):
     for it in (whole, tenth):
         it.train(subjects)
     assert same(whole.model.values(LOCAL), tenth.model.values(LOCAL))
+
+
+@pytest.mark.parametrize(("policy", "first"), [("local", Role.GLOBAL_B), ("shared", Role.GLOBAL_A)])
+def test_the_alternate_rule_trains_one_factor_a_round_and_keeps_the_moments_of_the_other(policy, first, subjects):
+    it = trainee("aggregation=alternate", f"lora.head_policy={policy}")
+    second = next(iter(GLOBAL - {first}))
+    moments = {}
+    for round_index, (moving, resting) in enumerate([(first, second), (second, first)]):
+        before = it.model.values([resting])
+        held = {name: value for name, value in moments.items() if name.partition(":")[0] in before}
+        moments = it.train(subjects, round_index, moments).moments
+        assert same(it.model.values([resting]), before), "not a bit of it, decay included"
+        assert {name: moments[name].tobytes() for name in held} == {n: v.tobytes() for n, v in held.items()}
+        assert all(f"{name}:exp_avg" in moments for name in it.model.of_roles([moving]))
+    assert len(held) == 3 * len(before)
