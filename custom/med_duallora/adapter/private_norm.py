@@ -10,7 +10,7 @@ from med_duallora.adapter.roles import Declared, Role, Start
 class PrivateNorm(nn.Module):
     """A frozen ``nn.LayerNorm`` with a correction of its scale and shift.
 
-    Both corrections start at zero, so that a new layer equals its frozen one bit for bit (x + 0 is x on any machine), and
+    Both corrections start at zero, so that a new layer equals its frozen one bit for bit (x + 0 is x on any machine);
     weight decay draws it back there. Source of the idea, for batch norms: FedBN (Li et al. 2021, arXiv 2102.07623).
 
     Args:
