@@ -52,6 +52,7 @@ class Method:
         loss_terms: made from the job, and added to the classification loss.
         aggregation: the rule that is used where the job names none.
         mix: how the adapters act together, see ``AdapterPlan``.
+        after: whether what stays trains after the rounds, see ``AdapterPlan``.
         schedules: what is otherwise in the method under another ``train.schedule`` than ``joint``, by its name.
     """
 
@@ -67,6 +68,7 @@ class Method:
     loss_terms: tuple[Callable[[JobConfig], LossTerm], ...] = ()
     aggregation: str = "factors"
     mix: tuple[float, float] = WHOLE
+    after: bool = False
     schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def plan(self, job: JobConfig) -> AdapterPlan:
@@ -94,10 +96,13 @@ class Method:
             Role.LOCAL_A: self.local,
             Role.LOCAL_B: self.local,
             Role.NORM: self.norms,
-            Role.HEAD: sent_head if lora.head_policy == "global" else KEPT,
+            Role.HEAD: sent_head if lora.head_policy == "global" else replace(KEPT, phases=() if self.after else None),
         }
+        if self.after and lora.head_policy == "local":
+            limit = "shared or global where train.schedule is local-after: behind a head that waits nothing learns"
+            raise ConfigError.of("lora.head_policy", lora.head_policy, limit)
         loss_terms = tuple(term(job) for term in self.loss_terms)
-        return AdapterPlan(lora, treatments, self.phases, loss_terms, self._aggregation(job), self.mix)
+        return AdapterPlan(lora, treatments, self.phases, loss_terms, self._aggregation(job), self.mix, self.after)
 
     def _aggregation(self, job: JobConfig) -> Aggregation:
         name = job.aggregation or self.aggregation
@@ -121,7 +126,12 @@ METHODS = {
                     "global_b": replace(SENT, phases=(0,)),
                     "local": Treatment(phases=(1,)),
                     "phases": (Phase(0.5, local_acts=False), Phase(0.5)),
-                }
+                },
+                "local-after": {
+                    "local": Treatment(phases=()),
+                    "phases": (Phase(local_acts=False),),
+                    "after": True,
+                },
             },
         ),
         Method(

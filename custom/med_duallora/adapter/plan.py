@@ -29,7 +29,8 @@ class Treatment:
     Args:
         trains: whether they are optimised at a site.
         sent: whether they leave the site; what trains and is not sent stays in the site's state.
-        phases: in which of the plan's phases they train, counted from 0; None: in all.
+        phases: in which of the plan's phases they train, counted from 0; None: in all; none of them: only after the
+            rounds, see ``AdapterPlan``.
         start: how they start; None: as the layer declares.
         as_twin: whether the factors of a local adapter start with the values of the global one beside them.
     """
@@ -74,6 +75,8 @@ class AdapterPlan:
         aggregation: how the server forms the next global adapter.
         mix: the shares with which the global and the local adapter act where both of them act, in training and in
             predictions alike; one that acts alone acts whole. Each is from 0 to 1.
+        after: whether what stays is trained once more, from its start, beside each global adapter that is evaluated:
+            nothing of that can be in a payload.
 
     Raises:
         ValueError: the plan contradicts itself.
@@ -85,6 +88,7 @@ class AdapterPlan:
     loss_terms: tuple[LossTerm, ...]
     aggregation: Aggregation
     mix: tuple[float, float] = WHOLE
+    after: bool = False
 
     def __post_init__(self) -> None:
         if not all(0 <= share <= 1 for share in self.mix):

@@ -104,7 +104,9 @@ class TrainConfig:
         n_rounds: rounds of the whole federation; the learning-rate schedule spans all of them.
         schedule: when the adapters of ``med-duallora`` train; ``joint``: both in every step; ``alternate``: the global
             one in the first half of each round, with the local one switched off, then the local one in the second
-            half, beside the frozen global one. Other methods have a schedule of their own, which ``joint`` leaves as
+            half, beside the frozen global one; ``local-after``: the global one in all rounds, with the local one and
+            what stays of the head at their start; when a global adapter is evaluated, each site fits these to it, in
+            half as many passes as all rounds had. Other methods have a schedule of their own, which ``joint`` leaves as
             it is.
         local_epochs: passes over the site's training subjects in a round.
         batch_size: subjects per step.
@@ -131,7 +133,7 @@ class TrainConfig:
     """
 
     n_rounds: int = limited(12, between(1, MAX_ROUNDS))
-    schedule: str = limited("joint", one_of("joint", "alternate"))
+    schedule: str = limited("joint", one_of("joint", "alternate", "local-after"))
     local_epochs: int = limited(2, between(1, 1000))
     batch_size: int = limited(8, between(1, 4096))
     lr: float = limited(5e-3, above(0, 1))

@@ -107,6 +107,15 @@ def test_only_a_method_that_has_a_schedule_takes_it():
             method.plan(job)
 
 
+def test_local_after_leaves_what_stays_out_of_every_round_and_needs_a_head_that_learns():
+    late = ["train.schedule=local-after", "lora.head_policy=shared"]
+    plan = plan_of(JobConfig().with_overrides(late))
+    assert plan.of_phase(0) == plan.sent == GLOBAL
+    assert (plan.kept, plan.after) == (LOCAL | HEAD, True)
+    with refused("lora.head_policy", "local"):
+        plan_of(JobConfig().with_overrides([late[0], "lora.head_policy=local"]))
+
+
 def test_the_phases_share_a_round():
     phases = (Phase(0.25, local_acts=False), Phase(0.75))
     first, local = Treatment(sent=True, phases=(0,)), Treatment(phases=(1,))
