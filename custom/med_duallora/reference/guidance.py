@@ -29,7 +29,8 @@ PEERS = (
     "of a round share its steps between them, so that all methods take as many. `train.local_lr_factor` and "
     "`train.local_weight_decay_factor` act on what stays in every method that sends something; the ready jobs set both "
     "to 1, because no paper of a peer has a slower part. Where the head stays, a method with two parts trains it in "
-    "both. With the default settings:"
+    "both. In every table of scores `both` is the model that the method predicts with: of `ditto-lora` the personal "
+    "adapter, of `feddpa` half of each. With the default settings:"
 )
 AGGREGATION = "The rules. " + " ".join(f"`{name}`: {rule.summary}." for name, rule in AGGREGATIONS.items())
 RANK = (
