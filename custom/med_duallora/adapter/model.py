@@ -217,4 +217,11 @@ def skeleton(job: JobConfig) -> DualLoRAModel:
 def initial_global_state(job: JobConfig) -> dict[str, np.ndarray]:
     """Return what the server sends in round 0; needs no backbone weights."""
     model = skeleton(job)
-    return {name: value.numpy() for name, value in model.first_values(model.plan.sent, job.train.seed).items()}
+    values = {name: value.numpy() for name, value in model.first_values(model.plan.sent, job.train.seed).items()}
+    return as_payload(values, job)
+
+
+def as_payload(values: Mapping[str, np.ndarray], job: JobConfig) -> dict[str, np.ndarray]:
+    """Return values as they travel; what is too large for the job's dtype becomes infinite, which leaves no site."""
+    with np.errstate(over="ignore"):
+        return {name: value.astype(job.payload_dtype) for name, value in values.items()}

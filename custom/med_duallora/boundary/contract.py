@@ -31,7 +31,7 @@ class TensorSpec:
     """Shape and dtype of one allowed tensor."""
 
     shape: tuple[int, ...]
-    dtype: str = "float32"
+    dtype: str
 
     @property
     def n_elements(self) -> int:
@@ -189,7 +189,8 @@ def _derived(job: JobConfig) -> tuple[dict[str, TensorSpec], tuple[tuple[str, st
     """Return the tensors and pairs of a job; building the model's skeleton takes a moment."""
     model = skeleton(job)
     sent = model.of_roles(model.plan.sent)
-    return {name: TensorSpec(tuple(parameter.shape)) for name, parameter in sent.items()}, model.sent_pairs()
+    tensors = {name: TensorSpec(tuple(value.shape), job.payload_dtype) for name, value in sent.items()}
+    return tensors, model.sent_pairs()
 
 
 def _checked_tensor(name: str, spec: TensorSpec, tensors: Mapping[str, object]) -> np.ndarray:

@@ -172,6 +172,8 @@ class JobConfig:
             where there is one, else any.
         weighting: a site's weight in the average: its number of training subjects (``subjects``), or 1 (``uniform``).
         aggregation: how the server forms the next global adapter; empty: as the method does by default.
+        payload_dtype: how the numbers of the global adapter travel and are kept, in both directions: ``float32``, or
+            ``float16`` for half the bytes and eleven bits of each number; sites and server compute with more.
     """
 
     experiment: str = limited("demo", Limit("1 to 64 letters, digits, '-' or '_'", _is_name))
@@ -180,6 +182,7 @@ class JobConfig:
     backbone_sha256: str = limited("", sha256_or_empty())
     weighting: str = limited("subjects", one_of("subjects", "uniform"))
     aggregation: str = limited("", AGGREGATION_NAMES)
+    payload_dtype: str = limited("float32", one_of("float32", "float16"))
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

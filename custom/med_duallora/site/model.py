@@ -12,7 +12,7 @@ import numpy as np
 
 from med_duallora import __version__
 from med_duallora.adapter.methods import plan_of
-from med_duallora.adapter.model import N_CLASSES, DualLoRAModel
+from med_duallora.adapter.model import N_CLASSES, DualLoRAModel, as_payload
 from med_duallora.backbone import BackboneConfig, checkpoint_sha256, load_classifier, packaged_checkpoint
 from med_duallora.boundary.lineage import ALONE, Lineage
 from med_duallora.cohorts.prepared import PreparedSubject
@@ -85,8 +85,8 @@ class SiteModel:
         self.store = SiteStateStore(self.directory, self._owner)
 
     def sent_state(self) -> dict[str, np.ndarray]:
-        """Return what the network now holds of the parameters that leave."""
-        return self.network.values(self.network.plan.sent)
+        """Return what the network now holds of the parameters that leave, as it travels."""
+        return as_payload(self.network.values(self.network.plan.sent), self.job)
 
     def kept_state(self) -> dict[str, np.ndarray]:
         """Return what the network now holds of the trained parameters that stay."""
