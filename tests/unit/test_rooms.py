@@ -31,6 +31,7 @@ ARROWS = {
     "report": "errors measures settings support backbone cohorts adapter server site inference",
     "export": "__init__ errors measures settings support backbone cohorts adapter boundary site inference server "
     "report",
+    "campaign": "errors",
     "engine": "errors settings support adapter boundary site server",
     "flare.wire": "errors measures settings support boundary",
     "flare.site": "errors measures settings support boundary site site_kit flare.wire",
