@@ -82,8 +82,8 @@ class Machine:
         begins = f"from round {campaign.first_round + 1} of {self.rules.n_rounds}"
         self._tell("submitted", f"job {job_id} submitted, {begins}", first_round=campaign.first_round)
 
-    def kept(self, round_index: int, sites: Iterable[str]) -> None:
-        """Say that the result of a round is on this side's disk; an older one changes nothing."""
+    def kept(self, round_index: int, sites: Iterable[str], **facts: object) -> None:
+        """Say that the result of a round is on this side's disk, with facts for the log; an older one is no news."""
         if round_index <= self.campaign.round_index:
             return
         self.campaign.round_index = round_index
@@ -92,7 +92,7 @@ class Machine:
         self._timers.forget("no round")
         names = sorted(sites)
         said = f"round {round_index + 1} of {self.rules.n_rounds} is kept ({', '.join(names)})"
-        self._tell("round", said, round=round_index, sites=names)
+        self._tell("round", said, round=round_index, sites=names, **facts)
 
     def collected(self, look: Look, evaluated: bool) -> None:
         """Say that a job's result was fetched, or that there will be none."""
@@ -174,7 +174,7 @@ class Machine:
             return self._collect(look, now)
         running = self._timers.lasting("running", look.job.runs, now)
         if running is None:
-            if self._timers.held("pending", True, now, self.rules.patience_s):
+            if self._timers.held("pending", look.job.status in NOT_STARTED, now, self.rules.patience_s):
                 self._tell_once("pending", f"job {campaign.job_id} waits to be scheduled ({look.job.status})")
             return None
         campaign.crew |= look.working(campaign.job_id)
