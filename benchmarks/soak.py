@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ from med_duallora.settings.policy import SitePolicy
 from med_duallora.support.files import sha256_of_file, write_json
 
 KINDS = ("job", "site", "server", "network")
+OF_ITSELF = "campaign"
+"""A fault that a test can name: the campaign's own program is killed, and its command is given again."""
 DEAD_S = 5.0
 """How long a killed site or server stays away."""
 LOOK_S = 0.2
@@ -123,22 +126,31 @@ def _of(federation: RunningFederation, name: str) -> list[psutil.Process]:
 def soak(
     federation: RunningFederation, faults: Sequence[Fault], command: Sequence[str], out: Path, cut_s: float
 ) -> int:
-    """Run a campaign while faults happen; return its exit code."""
+    """Run a campaign while faults happen; return its exit code. The campaign's own death is followed by its command."""
     left = list(faults)
-    with (
-        (out.parent / f"{out.name}.log").open("w") as log,
-        subprocess.Popen(command, stdout=log, stderr=log) as campaign,
-    ):
+    with (out.parent / f"{out.name}.log").open("w") as log:
+        campaign = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + LIMIT_S
             while campaign.poll() is None and time.monotonic() < deadline:
                 done = max((event["round"] for event in _events(out) if event["event"] == "round"), default=-1)
                 if left and done >= left[0].after:
-                    happen(left.pop(0), federation, cut_s)
+                    fault = left.pop(0)
+                    if fault.kind == OF_ITSELF:
+                        _ended(campaign)
+                        campaign = subprocess.Popen(command, stdout=log, stderr=log)
+                    else:
+                        happen(fault, federation, cut_s)
                 time.sleep(LOOK_S)
         finally:
-            campaign.kill()
-    return int(campaign.returncode)
+            code = campaign.poll()
+            _ended(campaign)
+    return -1 if code is None else int(code)
+
+
+def _ended(program: "subprocess.Popen[bytes]") -> None:
+    program.kill()
+    program.wait()
 
 
 def _events(out: Path) -> list[dict[str, Any]]:
@@ -185,8 +197,6 @@ def judged(out: Path, job: JobConfig, sites: Mapping[str, SiteConfig], code: int
 
 
 def _seconds(events: Sequence[Mapping[str, Any]]) -> float:
-    from datetime import datetime
-
     moments = [datetime.fromisoformat(str(event["time"])) for event in events]
     return (max(moments) - min(moments)).total_seconds() if moments else 0.0
 
@@ -205,10 +215,12 @@ def command_of(federation: Federation, out: Path, settings: Sequence[str]) -> li
     return words + [word for setting in settings for word in ("--set", setting)]
 
 
-def settings_of(n_rounds: int, min_sites: int, checkpoint: Path, epochs: int) -> list[str]:
+def settings_of(n_rounds: int, min_sites: int, checkpoint: Path, epochs: int, experiment: str = "soak") -> list[str]:
     """Return the settings of the campaign's job."""
+    own = ("experiment", "train.n_rounds", "train.local_epochs")
     return [
-        *(item for item in SETTINGS if not item.startswith(("train.n_rounds", "train.local_epochs"))),
+        *(item for item in SETTINGS if not item.startswith(own)),
+        f"experiment={experiment}",
         f"train.n_rounds={n_rounds}",
         f"train.local_epochs={epochs}",
         f"workflow.min_sites={min_sites}",

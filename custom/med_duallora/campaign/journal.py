@@ -10,7 +10,6 @@ Folder:
 """
 
 import contextlib
-import json
 import re
 import shutil
 import tempfile
@@ -22,7 +21,15 @@ from med_duallora.campaign.state import Campaign
 from med_duallora.errors import ArtifactError, FederationError, InputError
 from med_duallora.server.resume import SavedRound
 from med_duallora.server.rundir import ADAPTERS, ROUNDS_FILE, add_round, read_rounds
-from med_duallora.support.files import PARTIAL, canonical_json, check_writable, read_object, replace_folder, write_json
+from med_duallora.support.files import (
+    PARTIAL,
+    canonical_json,
+    check_writable,
+    parsed_object,
+    read_object,
+    replace_folder,
+    write_json,
+)
 from med_duallora.support.locks import locked
 
 STATE, EVENTS, LOCK = "campaign.json", "events.jsonl", ".lock"
@@ -81,7 +88,7 @@ class Journal:
         found = []
         for line in lines:
             with contextlib.suppress(ValueError):
-                found.append(dict(json.loads(line)))
+                found.append(parsed_object(line))
         return found
 
     def keep(self, tensors: bytes, manifest: bytes) -> SavedRound:

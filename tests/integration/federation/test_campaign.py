@@ -1,0 +1,88 @@
+"""A campaign in a real federation while processes die, a network is cut and its own program is killed.
+
+The long version, with more sites, rounds and seeds, is ``benchmarks/soak.py``.
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.soak import OF_ITSELF, Fault, command_of, fresh_sites, job_of, judged, settings_of, soak
+
+from med_duallora.campaign.journal import Journal
+from med_duallora.flare.local.rehearsal.admin import console
+from med_duallora.report import read_run
+from tests.integration.harness import SITES, RunningFederation
+
+pytestmark = pytest.mark.flare
+
+N_ROUNDS = 6
+FAULTS = (
+    Fault(0, 0.0, OF_ITSELF, ""),
+    Fault(1, 0.5, "job", SITES[1]),
+    Fault(2, 0.0, "network", SITES[0]),
+    Fault(3, 0.5, "server", ""),
+)
+CUT_S = 5.0
+
+
+@dataclass
+class Story:
+    """A campaign that is over, and what is found of it."""
+
+    out: Path
+    found: dict[str, Any]
+
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in Journal(self.out).events() if event["event"] == kind]
+
+
+@pytest.fixture(scope="module")
+def story(
+    federation: RunningFederation,
+    tiny_cohorts: dict[str, Path],
+    tiny_checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Story:
+    folder = tmp_path_factory.mktemp("campaign")
+    settings = settings_of(N_ROUNDS, 1, tiny_checkpoint, epochs=10, experiment="campaign")
+    command = command_of(federation.federation, folder / "out", settings)
+    code = soak(federation, FAULTS, command, folder / "out", CUT_S)
+    sites = fresh_sites({site: tiny_cohorts[site] for site in SITES}, tiny_checkpoint, folder / "replay")
+    return Story(folder / "out", judged(folder / "out", job_of(settings), sites, code))
+
+
+def test_all_rounds_are_done_and_nobody_intervened(story: Story) -> None:
+    assert story.found["exit_code"] == 0, story.found["events"]
+    assert story.found["rounds_done"] == N_ROUNDS
+    assert story.found["every_round_once"]
+
+
+def test_every_round_is_that_of_a_training_without_a_fault(story: Story) -> None:
+    assert story.found["equal_where_it_must_be"]
+    assert story.found["rounds_equal"] == N_ROUNDS
+
+
+def test_what_ended_a_job_is_followed_by_another_and_nothing_else_is(story: Story) -> None:
+    assert len(story.told("submitted")) == 3, "after the job process and after the server"
+    assert len(story.told("continued")) == 1
+    assert story.told("submitted")[0]["first_round"] == 0
+
+
+def test_no_two_jobs_of_a_campaign_ran_at_once(story: Story, federation: RunningFederation) -> None:
+    kinds = [event["event"] for event in Journal(story.out).events() if event["event"] in ("submitted", "ended")]
+    assert kinds == list(itertools.islice(itertools.cycle(["submitted", "ended"]), len(kinds)))
+    with console(federation.federation) as lead:
+        named = [job for job in lead.jobs() if str(job["name"]).startswith("campaign-")]
+    assert len(named) == len(story.told("submitted"))
+
+
+def test_the_result_of_all_jobs_is_one_run_to_report_on(story: Story) -> None:
+    assert read_run(story.out / "result")
+
+
+def test_nothing_of_it_is_left_running(story: Story, federation: RunningFederation) -> None:
+    assert story.found["exit_code"] == 0
+    federation.until("the job processes end", lambda: not federation.job_processes())
