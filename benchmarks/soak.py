@@ -64,7 +64,7 @@ class Fault:
     """Something that goes wrong.
 
     Args:
-        after: the round, from 0, after whose end it happens.
+        after: the round, from 0, after whose end it happens; -1: once the first job is submitted.
         delay_s: how long after that.
         kind: see the module's text.
         site: to whom; the server's fault has none.
@@ -133,7 +133,7 @@ def soak(
         try:
             deadline = time.monotonic() + LIMIT_S
             while campaign.poll() is None and time.monotonic() < deadline:
-                done = max((event["round"] for event in _events(out) if event["event"] == "round"), default=-1)
+                done = _reached(out)
                 if left and done >= left[0].after:
                     fault = left.pop(0)
                     if fault.kind == OF_ITSELF:
@@ -146,6 +146,13 @@ def soak(
             code = campaign.poll()
             _ended(campaign)
     return -1 if code is None else int(code)
+
+
+def _reached(out: Path) -> int:
+    """Return the last round that is kept; -1 before the first one, -2 before the first job."""
+    events = _events(out)
+    begun = -1 if any(event["event"] == "submitted" for event in events) else -2
+    return max((int(event["round"]) for event in events if event["event"] == "round"), default=begun)
 
 
 def _ended(program: "subprocess.Popen[bytes]") -> None:
@@ -170,27 +177,32 @@ def replayed(
 
 
 def judged(out: Path, job: JobConfig, sites: Mapping[str, SiteConfig], code: int) -> dict[str, Any]:
-    """Return what came of a campaign, and whether it is what was promised."""
-    events = _events(out)
-    rounds = {event["round"]: event for event in events if event["event"] == "round"}
-    takers = [rounds[index]["sites"] if index in rounds else [] for index in range(job.train.n_rounds)]
-    records = [record["round"] for record in read_rounds(out / "result")]
+    """Return what came of a campaign, and whether it is what was promised.
+
+    A round that ended while the campaign did not look, such as when its own program was dead, has a record and no
+    digest of its own to compare; the rounds that follow from it have one.
+    """
+    events, records = _events(out), read_rounds(out / "result")
+    digests = {event["round"]: event["sha256"] for event in events if event["event"] == "round"}
+    every_round_once = [record["round"] for record in records] == list(range(job.train.n_rounds))
+    takers = [sorted(record["sites"]) for record in records]
     whole = next((index for index, names in enumerate(takers) if set(names) != set(sites)), len(takers))
-    equal: list[bool] = []
-    if all(takers):
+    equal: dict[int, bool] = {}
+    if every_round_once:
         with tempfile.TemporaryDirectory() as scratch:
-            digests = replayed(job, sites, takers, Path(scratch))
-            equal = [digest == rounds[index]["sha256"] for index, digest in enumerate(digests)]
+            for index, digest in enumerate(replayed(job, sites, takers, Path(scratch))):
+                equal |= {index: digest == digests[index]} if index in digests else {}
     return {
         "exit_code": code,
-        "rounds_done": len(rounds),
+        "rounds_done": len(records),
         "rounds_planned": job.train.n_rounds,
-        "every_round_once": records == list(range(job.train.n_rounds)),
+        "every_round_once": every_round_once,
         "seconds": _seconds(events),
         "jobs": sum(event["event"] == "submitted" for event in events),
         "rounds_with_all_sites_first": whole,
-        "rounds_equal": sum(equal),
-        "equal_where_it_must_be": bool(equal) and all(equal[:whole]),
+        "rounds_compared": len(equal),
+        "rounds_equal": sum(equal.values()),
+        "equal_where_it_must_be": bool(equal) and all(same for index, same in equal.items() if index < whole),
         "sites_by_round": takers,
         "events": [f"{event['event']}: {event['text']}" for event in events if event["event"] != "round"],
     }
@@ -279,8 +291,8 @@ def shown(found: Mapping[str, Any]) -> Table:
     table = Table("what", "found")
     for fault in found["faults"]:
         table.add_row(f"fault after round {fault['after'] + 1}", f"{fault['kind']} {fault['site']}")
-    names = ("seconds", "jobs", "rounds_done", "every_round_once", "rounds_with_all_sites_first", "rounds_equal")
-    for name in (*names, "equal_where_it_must_be", "left_running", "passed"):
+    names = ("seconds", "jobs", "rounds_done", "every_round_once", "rounds_with_all_sites_first")
+    for name in (*names, "rounds_compared", "rounds_equal", "equal_where_it_must_be", "left_running", "passed"):
         table.add_row(name.replace("_", " "), str(found[name]))
     return table
 

@@ -158,7 +158,8 @@ class Loop:
         self._journal.finish(self._last_result)
         write_json(self._journal.folder / "summary.json", summary(self._campaign))
         if self._campaign.phase is Phase.DONE:
-            self._tell("done", f"all {self._campaign.round_index + 1} rounds are done")
+            scores = "" if self._campaign.evaluated else "; the last job ended before the evaluation"
+            self._tell("done", f"all {self._campaign.round_index + 1} rounds are done{scores}")
 
 
 def name_prefix(campaign: Campaign) -> str:
