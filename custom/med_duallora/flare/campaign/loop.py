@@ -82,7 +82,7 @@ class Loop:
         if self._campaign.phase is Phase.GAVE_UP:  # whoever starts it again wants another try
             self._campaign.phase = Phase.COLLECTING if self._campaign.job_id else Phase.GATHERING
             self._campaign.n_fruitless = 0
-        known = bool(self._campaign.n_submitted)
+        known = bool(self._campaign.token)
         self._tell("continued" if known else "started", f"{'goes on' if known else 'begins'} after round {kept + 1}")
         self._write()
 

@@ -149,7 +149,7 @@ def test_the_token_is_on_disk_before_the_job_is_on_its_way(
 def test_a_damaged_adapter_is_said_and_its_round_is_done_again(
     federation: Federation, journal: Journal, clock: None
 ) -> None:
-    campaign = Campaign("abc", "digest", round_index=0, n_submitted=1)
+    campaign = Campaign("abc", "digest", round_index=0, token="t")
     assert loop_of(campaign, federation, journal).run()
     assert [event["event"] for event in journal.events()][:2] == ["damaged", "continued"]
 
