@@ -30,6 +30,7 @@ COMMANDS = (
     "predict",
     "export",
     "federation",
+    "campaign",
     "server-kit",
     "site-kit",
     "preflight",

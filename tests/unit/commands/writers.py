@@ -131,6 +131,13 @@ WRITERS: dict[str, Writer] = {
     "federation run": Writer(lambda place, world: ["federation", "run", "--workspace", place, "--data", world.data]),
     "federation submit": Writer(lambda place, _: ["federation", "submit", "--workspace", place], _federation),
     "federation download": Writer(lambda place, _: ["federation", "download", "--workspace", place], _federation),
+    "campaign": Writer(
+        lambda place, world: [
+            *("campaign", "--admin-kit", world.kits / "lead@research.example.org", "--out", place / "campaign"),
+        ],
+        limit=64,
+        leaves=("campaign/.lock",),
+    ),
     "server-kit": Writer(
         lambda place, _: ["server-kit", "--startup-kit", place / "kit", "--storage", place / "store"],
         _kit("fl-server.example.org"),
