@@ -37,8 +37,9 @@ ARROWS = {
     "flare.server": "errors measures settings support adapter boundary server flare.wire",
     "flare.jobs": "__init__ errors measures settings support server site_kit flare.wire flare.site flare.server",
     "flare.local": "__init__ errors measures settings support cohorts site server site_kit flare.jobs",
+    "study": "__init__ errors settings support backbone cohorts adapter boundary site report engine flare.wire",
     "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site server site_kit "
-    "inference reference report export flare.jobs flare.local",
+    "inference reference report export flare.jobs flare.local study",
     "__main__": "cli",
 }
 """Every room, from the ground up, with the rooms that it may import: only such as stand above it in this table."""
