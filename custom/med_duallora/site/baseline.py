@@ -1,12 +1,10 @@
 """The start of the comparison: the frozen backbone with nothing but a fitted head."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.adapter.roles import GLOBAL, LOCAL, Role
@@ -14,6 +12,9 @@ from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site.features import FeatureSource
 from med_duallora.support.digest import content_digest
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 RIDGE_C = 0.1
 """Inverse regularisation; fixed beforehand, because a site has too few subjects to choose it."""
@@ -50,8 +51,13 @@ def backbone_probabilities(
     return chances
 
 
-def logistic_head() -> Pipeline:
+def logistic_head() -> "Pipeline":
     """Return an unfitted, strongly regularised logistic regression on standardised features."""
+    # here, because scikit-learn takes longer to load than a round of a small site, and most processes fit nothing
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE_C, class_weight="balanced", max_iter=2000))
 
 

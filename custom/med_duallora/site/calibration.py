@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
 
 from med_duallora.settings.limits import above, between, check_limits, limited
 from med_duallora.settings.release import ReleaseFloors
@@ -112,6 +110,8 @@ def fit_temperature(labels: Labels, chances: Chances) -> tuple[float, str]:
         1 where these subjects would have it below the bound, as when all are on their right side: they do not say how
         sure the model may be.
     """
+    from scipy.optimize import minimize_scalar  # like those below: a process that trains loads a part of SciPy less
+
     truth, odds = np.asarray(labels, dtype=int), _log_odds(chances)
     signed = np.where(truth == 1, odds, -odds)
 
@@ -167,6 +167,8 @@ def counted(labels: Labels, chances: Chances, threshold: float) -> Counts:
 def tempered(chances: Chances | float, temperature: float) -> Values:
     """Return probabilities whose log odds were divided by a temperature; 1 gives the very same numbers back."""
     values = np.asarray(chances, dtype=np.float64)
+    from scipy.special import expit
+
     return values if temperature == 1 else np.asarray(expit(_log_odds(values) / temperature), dtype=np.float64)
 
 
@@ -223,6 +225,8 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def _log_odds(chances: Chances | float) -> Values:
+    from scipy.special import logit
+
     return np.asarray(logit(np.clip(np.asarray(chances, dtype=np.float64), _CERTAIN, 1 - _CERTAIN)), dtype=np.float64)
 
 

@@ -5,10 +5,10 @@ network says what the regression says, and whatever reads a trained model reads 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.pipeline import Pipeline
 
 from med_duallora.adapter.lora import SharedHead
 from med_duallora.adapter.model import DualLoRAModel
@@ -20,6 +20,9 @@ from med_duallora.site.baseline import logistic_head
 from med_duallora.site.features import FeatureSource
 from med_duallora.support.devices import autocast
 from med_duallora.support.seeds import generator
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 def few(subjects: Sequence[PreparedSubject], k: int | None, seed: int) -> tuple[PreparedSubject, ...]:
@@ -79,7 +82,7 @@ def summaries_of(
 
 
 @torch.no_grad()
-def fit_head(model: DualLoRAModel, views: Sequence[np.ndarray], labels: Sequence[int]) -> Pipeline:
+def fit_head(model: DualLoRAModel, views: Sequence[np.ndarray], labels: Sequence[int]) -> "Pipeline":
     """Fit the head's statistics and the head, in place.
 
     Args:

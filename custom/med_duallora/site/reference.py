@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from med_duallora.adapter.model import TrunkFeatures
@@ -68,6 +67,8 @@ def _covariance(scaled: np.ndarray) -> dict[str, np.ndarray]:
     if n < MIN_SUBJECTS or not scaled.any():
         nothing = {"axes": np.zeros((0, n_features)), "variances": np.zeros(0)}
         return {**nothing, "rest": np.ones(1), "distances": np.zeros(0)}
+    from sklearn.covariance import ledoit_wolf_shrinkage  # here for the reason that ``logistic_head`` gives
+
     shrinkage = float(ledoit_wolf_shrinkage(scaled, assume_centered=True))
     _, singular, axes = np.linalg.svd(scaled, full_matrices=False)
     kept = singular > 1e-9 * singular[0]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import matthews_corrcoef, roc_auc_score
 
 from med_duallora.measures import SCORES
-from med_duallora.site.scores import scores
+from med_duallora.site.scores import THRESHOLD, scores
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,6 @@ def test_scores_stay_in_their_ranges_and_do_not_depend_on_the_order(rows):
     assert scores(labels[::-1], chances[::-1]) == pytest.approx(found)
     both = len(set(labels.tolist())) == 2
     assert set(found) == set(SCORES) if both else set(found) <= {"sensitivity", "specificity"}
+    if both:
+        assert found["auroc"] == pytest.approx(roc_auc_score(labels, chances))
+        assert found["mcc"] == pytest.approx(matthews_corrcoef(labels, chances >= THRESHOLD))

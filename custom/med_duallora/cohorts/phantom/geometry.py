@@ -6,6 +6,7 @@ RV cavity (a crescent over the septum), RV wall.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -102,7 +103,7 @@ class Phase:
         bottom = self.rv_bottom
         return (z - bottom) / (self.rv_base - bottom)
 
-    @property
+    @cached_property
     def rv_reach(self) -> float:
         """Distance of the tricuspid valve's centre from the LV's axis in mm."""
         return 0.8 * float(self.layers(np.array([self.rv_base - 5.0])).rv.max())

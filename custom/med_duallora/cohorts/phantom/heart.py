@@ -1,12 +1,13 @@
 """Where the heart lies in a slice stack, and the labels of its structures."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from med_duallora.cohorts.phantom.anatomy import Anatomy
 from med_duallora.cohorts.phantom.geometry import N_ANGLES, Phase
-from med_duallora.cohorts.phantom.surroundings import Scene
+from med_duallora.cohorts.phantom.surroundings import Scene, part_around
 from med_duallora.cohorts.phantom.texture import Array, smooth_noise
 
 # the heart lies between these u, and within this far of v = 0 (mm)
@@ -42,6 +43,18 @@ class HeartBox:
     swell: Array
     spacing: float
 
+    def around(self, k: int, u: float, v: float, reach: float) -> tuple[slice, slice]:
+        """Return the (x, y) part of slice ``k`` that holds all voxels within ``reach`` mm of (u, v)."""
+        return part_around(self.u[k], self.v[k], self.spacing, (u, v), reach)
+
+    def parts(self, reach: Array) -> Iterator["HeartBox"]:
+        """Give every slice's part within ``reach`` (slices,) mm of the axis; ``window`` is then that of this box."""
+        for k, far in enumerate(reach):
+            window = (slice(k, k + 1), *self.around(k, 0.0, 0.0, float(far)))
+            u, v, radius, index = self.u[window], self.v[window], self.radius[window], self.index[window]
+            texture = (self.blood[window], self.muscle[window], self.swell[window])
+            yield HeartBox(window, u, v, self.z[window[0]], radius, index, *texture, self.spacing)
+
 
 def heart_box(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> HeartBox:
     """Return where the heart is in ``scene``; its textures come from ``rng``."""
@@ -70,11 +83,14 @@ def base_planes(box: HeartBox, phase: Phase) -> tuple[Array, Array]:
 def label_heart(box: HeartBox, phase: Phase) -> Array:
     """Return labels at voxel centres, (slices, x, y): 1 LV cavity with its papillary muscles, 2 wall, 3 RV cavity."""
     layers = phase.layers(box.z)
-    endo, epi, rv = (getattr(layers, name).astype(np.float32).ravel()[box.index] for name in ("endo", "epi", "rv"))
-    in_lv, in_rv = (box.z[:, None, None] <= plane for plane in base_planes(box, phase))
+    tables = [getattr(layers, name).astype(np.float32) for name in ("endo", "epi", "rv")]
     labels = np.zeros(box.radius.shape, np.uint8)
-    labels[(box.radius < rv) & in_rv] = RV
-    labels[box.radius < epi] = 0
-    labels[(box.radius < epi) & in_lv] = MYOCARDIUM
-    labels[(box.radius < endo) & in_lv] = LV
+    for part in box.parts(np.max(tables, axis=(0, 2))):
+        endo, epi, rv = (table.take(part.index) for table in tables)
+        in_lv, in_rv = (part.z[:, None, None] <= plane for plane in base_planes(part, phase))
+        seen = labels[part.window]
+        seen[(part.radius < rv) & in_rv] = RV
+        seen[part.radius < epi] = 0
+        seen[(part.radius < epi) & in_lv] = MYOCARDIUM
+        seen[(part.radius < endo) & in_lv] = LV
     return labels

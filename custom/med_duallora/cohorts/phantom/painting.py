@@ -1,6 +1,8 @@
 """Paint the heart of one phase into a body."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +26,28 @@ class Pen:
     edge: float
 
 
+class Tables(NamedTuple):
+    """Radii in mm as seen in the image, each (slices, angles).
+
+    Args:
+        compact: where trabeculae end.
+        endo: endocardium.
+        epi: epicardium.
+        rv: RV cavity.
+        outer: everything.
+        sac: the pericardium.
+        depth: of the RV cavity, no radius.
+    """
+
+    compact: Array
+    endo: Array
+    epi: Array
+    rv: Array
+    outer: Array
+    sac: Array
+    depth: Array
+
+
 def paint_heart(body: Array, box: HeartBox, phase: Phase, look: Appearance, thickness: float) -> Array:
     """Return the signal with the heart put into ``body`` (slices, x, y); a slice of ``thickness`` mm is averaged."""
     signal: Array = body.copy()
@@ -37,11 +61,24 @@ def paint_heart(body: Array, box: HeartBox, phase: Phase, look: Appearance, thic
 
 
 def _paint_at(signal: Array, pen: Pen) -> Array:
-    box, edge, muscle = pen.box, pen.edge, pen.look.myocardium * pen.box.muscle
-    compact, endo, epi, rv, outer, sac, depth = (table.ravel()[box.index] for table in _tables(pen.phase, box.z))
-    mitral, tricuspid = base_planes(box, pen.phase)
-    _paint_sac(signal, pen, outer, sac)
+    box, tables = pen.box, _tables(pen.phase, pen.box.z)
+    for k in np.flatnonzero(tables.outer.max(axis=1) > 0).tolist():
+        _paint_sac(signal[k], pen, k, tables)
     _paint_great_vessels(signal, pen)
+    muscles = tuple(_papillary_muscles(pen.phase, box.z))
+    reach = np.max([tables.compact, tables.endo, tables.epi, tables.rv, tables.outer], axis=(0, 2)) + pen.edge
+    for k, part in enumerate(box.parts(reach)):
+        _paint_ventricles(
+            signal[part.window], replace(pen, box=part), tables, [(u[k], v[k], r[k]) for u, v, r in muscles]
+        )
+    return signal
+
+
+def _paint_ventricles(signal: Array, pen: Pen, tables: Tables, muscles: Sequence[tuple[float, float, float]]) -> None:
+    """Paint both ventricles of a part of the box, with papillary muscles (u, v, radius) in mm."""
+    box, edge, muscle = pen.box, pen.edge, pen.look.myocardium * pen.box.muscle
+    compact, endo, epi, rv, outer, _, depth = (table.take(box.index) for table in tables)
+    mitral, tricuspid = base_planes(box, pen.phase)
     in_rv = soft(tricuspid - box.z[:, None, None], 3.0) * np.minimum(depth / 2, np.float32(1))
     blend(signal, muscle, soft(outer - box.radius, edge) * in_rv)
     blend(signal, _rv_blood(pen), soft(rv - box.radius, edge) * in_rv)
@@ -50,9 +87,11 @@ def _paint_at(signal: Array, pen: Pen) -> Array:
     cavity = signal.copy()
     blend(cavity, 0.5 * (box.blood + muscle), soft(endo - box.radius, edge))
     blend(cavity, box.blood, soft(compact - box.radius, edge))
-    _paint_papillary(cavity, pen, muscle)
+    for u, v, radius in muscles:
+        if radius > 0.5:
+            du, dv = box.u - np.float32(u), box.v - np.float32(v)
+            blend(cavity, muscle, soft(np.float32(radius) - np.sqrt(du * du + dv * dv), edge))
     blend(signal, cavity, in_lv * (endo > 0))
-    return signal
 
 
 def _rv_blood(pen: Pen) -> Array:
@@ -64,12 +103,7 @@ def _rv_blood(pen: Pen) -> Array:
     return mixed
 
 
-def _tables(phase: Phase, z: Array) -> tuple[Array, ...]:
-    """Return seven radii in mm, each (slices, angles), as seen in the image.
-
-    They are: where trabeculae end, endocardium, epicardium, RV cavity, everything, the pericardium, and the depth of
-    the RV cavity.
-    """
+def _tables(phase: Phase, z: Array) -> Tables:
     layers, theta = phase.layers(z), angles()[None]
     at_base = phase.layers(np.minimum(z, min(phase.base, phase.rv_base) - 1.0))
     above = np.maximum(z - phase.base, 0)[:, None]
@@ -78,7 +112,7 @@ def _tables(phase: Phase, z: Array) -> tuple[Array, ...]:
     rough, depth = _roughness(phase, z, theta), layers.rv - layers.epi
     trabeculae, rv = layers.endo * (1 - rough), layers.epi + depth * (1 - 0.5 * rough)
     seen = (trabeculae, layers.endo, layers.epi, rv, outer, outer + _fat(phase, z, theta) * (outer > 0), depth)
-    return tuple(table.astype(np.float32) for table in seen)
+    return Tables(*(table.astype(np.float32) for table in seen))
 
 
 def _fat(phase: Phase, z: Array, theta: Array) -> Array:
@@ -104,12 +138,13 @@ def _roughness(phase: Phase, z: Array, theta: Array) -> Array:
     return np.minimum(contracted, 0.6)
 
 
-def _paint_sac(signal: Array, pen: Pen, outer: Array, sac: Array) -> None:
-    """Epicardial fat inside a thin dark pericardium."""
-    radius, nowhere = pen.box.radius, np.float32(99)
+def _paint_sac(signal: Array, pen: Pen, k: int, tables: Tables) -> None:
+    """Epicardial fat inside a thin dark pericardium, in slice ``k``."""
+    outer, sac = (table.take(pen.box.index[k]) for table in (tables.outer, tables.sac))
+    radius, nowhere = pen.box.radius[k], np.float32(99)
     darken(signal, np.where(outer > 1, radius - sac - np.float32(1.0), nowhere), 0.55, 1.2)
     present = np.clip((sac - outer) / 1.5, 0, 1)
-    blend(signal, 0.8 * pen.look.fat * pen.box.muscle, soft(sac - radius, pen.edge) * present)
+    blend(signal, 0.8 * pen.look.fat * pen.box.muscle[k], soft(sac - radius, pen.edge) * present)
     if pen.look.ink:
         darken(signal, np.where(outer > 1, radius - outer, nowhere), pen.look.ink, 1.0)
 
@@ -146,9 +181,10 @@ def _chambers(phase: Phase) -> tuple[tuple[float, float, float, float, float, fl
     )
 
 
-def _paint_papillary(signal: Array, pen: Pen, muscle: Array) -> None:
-    phase, box, draws = pen.phase, pen.box, pen.phase.anatomy.papillary
-    level = (box.z - phase.apex) / (phase.base - phase.apex)
+def _papillary_muscles(phase: Phase, z: Array) -> Iterator[tuple[Array, Array, Array]]:
+    """Give (u, v, radius) of both papillary muscles in mm, each (slices,)."""
+    draws = phase.anatomy.papillary
+    level = (z - phase.apex) / (phase.base - phase.apex)
     endo = phase.endo(level[:, None])
     for side, angle in enumerate(PAPILLARY_ANGLES):
         theta = angle + 0.15 * draws[side]
@@ -156,6 +192,4 @@ def _paint_papillary(signal: Array, pen: Pen, muscle: Array) -> None:
         present = np.sqrt(np.clip(1 - ((level - 0.42) / 0.28) ** 2, 0, 1))
         size = (4.4 + 0.5 * draws[2 + side]) * present * np.clip(radius / 20, 0.3, 1)
         reach = radius * (0.66 + 0.05 * draws[4 + side])
-        for k in np.flatnonzero(size > 0.5):
-            du, dv = box.u[k] - np.float32(reach[k] * np.cos(theta)), box.v[k] - np.float32(reach[k] * np.sin(theta))
-            blend(signal[k], muscle[k], soft(np.float32(size[k]) - np.sqrt(du * du + dv * dv), pen.edge))
+        yield reach * np.cos(theta), reach * np.sin(theta), size

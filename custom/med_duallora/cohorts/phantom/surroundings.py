@@ -23,6 +23,10 @@ class Scene:
         """``z`` as (slices, 1, 1)."""
         return self.z[:, None, None]
 
+    def part(self, slices: slice) -> "Scene":
+        """Return some of the slices."""
+        return Scene(self.u[slices], self.v[slices], self.z[slices], self.spacing)
+
 
 @dataclass(frozen=True)
 class Brush:
@@ -37,8 +41,14 @@ class Brush:
 def paint_body(scene: Scene, body: Body, look: Appearance, rng: np.random.Generator) -> Array:
     """Return the body's signal relative to blood, (slices, x, y), before the heart is put in."""
     grain, coarse = (smooth_noise(rng, scene.u.shape, cell, scene.spacing) for cell in (8.0, 26.0))
-    brush = Brush(look, 1.3 * scene.spacing, grain, coarse)
-    signal = np.float32(look.lung) * (1 + 0.3 * coarse + 0.25 * grain)
+    slices = [slice(k, k + 1) for k in range(len(scene.z))]  # one by one: a slice fits into the processor's cache
+    painted = [_paint_slice(scene.part(k), body, Brush(look, 1.3 * scene.spacing, grain[k], coarse[k])) for k in slices]
+    return np.concatenate(painted)
+
+
+def _paint_slice(scene: Scene, body: Body, brush: Brush) -> Array:
+    look = brush.look
+    signal = np.float32(look.lung) * (1 + 0.3 * brush.coarse + 0.25 * brush.grain)
     vessels = body.vessels * np.array([1, 1, 1, 1, look.blood_in_lung])
     _paint_balls(signal, scene, vessels, 1.5 * scene.spacing)
     _paint_back(signal, scene, body, brush)
@@ -68,21 +78,34 @@ def _turned(scene: Scene, centre: tuple[Array | float, Array | float], angle: fl
     return cosine * du + sine * dv, cosine * dv - sine * du
 
 
+def part_around(u: Array, v: Array, spacing: float, centre: tuple[float, float], reach: float) -> tuple[slice, slice]:
+    """Return the part of a slice that holds all voxels within ``reach`` mm of ``centre``.
+
+    Args:
+        u: (x, y) positions in mm of the voxels of a grid, which may be turned in the plane.
+        v: likewise.
+        spacing: of the grid in mm.
+        centre: (u, v) in mm.
+        reach: in mm.
+    """
+    step_u, step_v = u[1, 0] - u[0, 0], v[1, 0] - v[0, 0]
+    du, dv = centre[0] - u[0, 0], centre[1] - v[0, 0]
+    x = round(float(du * step_u + dv * step_v) / spacing**2)
+    y = round(float(dv * step_u - du * step_v) / spacing**2)
+    n = round(reach / spacing) + 1
+    return slice(max(x - n, 0), max(x + n, 0)), slice(max(y - n, 0), max(y + n, 0))
+
+
 def _paint_balls(signal: Array, scene: Scene, balls: Array, edge: float) -> None:
     """Paint balls (n, 5: u, v, z, radius, signal), each only where it is; slices see them through a soft profile."""
-    corner_u, corner_v = scene.u[:, 0, 0], scene.v[:, 0, 0]
-    step_u, step_v = scene.u[0, 1, 0] - corner_u[0], scene.v[0, 1, 0] - corner_v[0]
-    for u, v, height, radius, bright in balls:
-        reach = round((radius + edge) / scene.spacing) + 1
-        for k in np.flatnonzero(np.abs(scene.z - height) < radius + 4):
-            flat = max(1 - float((scene.z[k] - height) / (radius + 4)) ** 2, 0.0) ** 0.5
-            du, dv = u - corner_u[k], v - corner_v[k]
-            x = round(float(du * step_u + dv * step_v) / scene.spacing**2)
-            y = round(float(dv * step_u - du * step_v) / scene.spacing**2)
-            window = (k, slice(max(x - reach, 0), max(x + reach, 0)), slice(max(y - reach, 0), max(y + reach, 0)))
-            away_u, away_v = scene.u[window] - np.float32(u), scene.v[window] - np.float32(v)
-            distance = np.float32(radius * flat) - np.sqrt(away_u * away_u + away_v * away_v)
-            blend(signal[window], bright, soft(distance, edge))
+    seen = np.abs(scene.z - balls[:, 2:3]) < balls[:, 3:4] + 4
+    for ball, k in np.argwhere(seen):
+        u, v, height, radius, bright = balls[ball]
+        flat = max(1 - float((scene.z[k] - height) / (radius + 4)) ** 2, 0.0) ** 0.5
+        window = (k, *part_around(scene.u[k], scene.v[k], scene.spacing, (u, v), radius + edge))
+        away_u, away_v = scene.u[window] - np.float32(u), scene.v[window] - np.float32(v)
+        distance = np.float32(radius * flat) - np.sqrt(away_u * away_u + away_v * away_v)
+        blend(signal[window], bright, soft(distance, edge))
 
 
 def _paint_back(signal: Array, scene: Scene, body: Body, brush: Brush) -> None:
