@@ -102,8 +102,8 @@ class Comparison:
         return {name: float(np.mean([one[name] for one in found if name in one])) for name in names}
 
     def seconds(self, arm: str) -> float:
-        """Return the mean wall time of a run."""
-        return float(np.mean([run.record["seconds"] for run in self.runs[arm]]))
+        """Return the mean processor time of a run: wall time depends on what else the machine does."""
+        return float(np.mean([run.record["cpu_seconds"] for run in self.runs[arm]]))
 
     def _shared(self, one: str, other: str) -> tuple[Scored, Scored] | None:
         """Return two arms over the seeds that both have; a study that is not finished may lack some."""

@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
 
 from med_duallora.site.scores import THRESHOLD
 from med_duallora.support.seeds import generator
@@ -198,6 +197,12 @@ class Scored:
         """Return a score with its interval."""
         return Estimate.of(self.values(level, score))
 
+    def spread(self, score: str = "balanced_accuracy") -> float:
+        """Return the standard deviation over seeds of the mean over sites; NaN with one seed."""
+        units = self.unit_values(score)
+        means = [np.mean([value for (of, _), value in units.items() if of == seed]) for seed in self.series]
+        return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
+
     def difference(self, other: "Scored", level: str, score: str = "balanced_accuracy") -> Estimate:
         """Return by how much this is above another method on the same subjects, with the interval of the pairs."""
         return Estimate.of(self.values(level, score) - other.values(level, score))
@@ -233,6 +238,8 @@ class PairedTest:
 
 def paired_test(ours: Mapping[tuple[int, str], float], theirs: Mapping[tuple[int, str], float]) -> PairedTest:
     """Test whether one method is better than another one in the units that both have."""
+    from scipy.stats import wilcoxon  # here, because it takes longer to load than the rest of a study's page
+
     units = sorted(unit for unit in ours.keys() & theirs.keys() if np.isfinite([ours[unit], theirs[unit]]).all())
     differences = np.round([ours[unit] - theirs[unit] for unit in units], 12)  # so that ties are ties
     if not differences.any():

@@ -70,7 +70,19 @@ def _codes(runs: Sequence[Run]) -> list[str]:
 
 def _run(run: Run) -> dict[str, object]:
     """Return what a run was, without any subject."""
-    kept = ("cohort", "synthetic", "arm", "recipe", "seed", "key", "decides", "code", "seconds", "tensor_bytes")
+    kept = (
+        "cohort",
+        "synthetic",
+        "arm",
+        "recipe",
+        "seed",
+        "key",
+        "decides",
+        "code",
+        "seconds",
+        "cpu_seconds",
+        "tensor_bytes",
+    )
     return {name: run.record[name] for name in (*kept, "rounds")}
 
 

@@ -75,6 +75,7 @@ def test_levels_are_what_they_are_called():
     assert found.estimate(MACRO).value == 0.75
     assert found.estimate(WORST).value == 0.5
     assert found.estimate(POOLED).value == pytest.approx(8 / 12)
+    assert found.spread() == 0
     assert found.estimate(WORST, "brier").value == found.estimate("b", "brier").value, "the highest is the worst"
 
 
@@ -85,6 +86,14 @@ def test_the_interval_of_a_share_is_that_of_its_subjects():
     assert found.value == 0.75
     assert found.low == pytest.approx(0.75 - 1.96 * 0.0306, abs=0.006)
     assert found.high == pytest.approx(0.75 + 1.96 * 0.0306, abs=0.006)
+
+
+def test_the_spread_is_that_of_the_seeds_means():
+    """Seed 0 is right on all of one site, seed 1 on half of it: 1 and .5, so .5 / sqrt(2)."""
+    labels = (1, 1, 0, 0)
+    series = {0: {"a": answers(labels, (0.9, 0.9, 0.1, 0.1))}, 1: {"a": answers(labels, (0.9, 0.1, 0.9, 0.1))}}
+    assert scored(series).spread() == pytest.approx(0.5 / 2**0.5)
+    assert math.isnan(scored({0: series[0]}).spread())
 
 
 def test_seeds_that_test_the_same_subjects_do_not_narrow_the_interval():
