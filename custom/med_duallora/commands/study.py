@@ -50,6 +50,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--seeds", type=whole_number(1, 1000), default=10, metavar="N", help="seeds 0 to N - 1 (default: 10)"
     )
     parser.add_argument(
+        "--control-seeds",
+        type=whole_number(1, 1000),
+        default=3,
+        metavar="N",
+        help="seeds of permuted-labels, random-weights and new-site, which cost much and differ little (default: 3)",
+    )
+    parser.add_argument(
         "--n-train",
         type=whole_number(6, MOST),
         default=36,
@@ -139,6 +146,7 @@ def _specs(options: argparse.Namespace, cohorts: "list[Cohort]") -> "list[RunSpe
         recipes,
         cohorts,
         range(options.seeds),
+        n_few=options.control_seeds,
         job=job,
         checkpoint=options.backbone_checkpoint,
         n_train=options.n_train,

@@ -31,6 +31,8 @@ class Arm:
         permuted: whether the training subjects' labels are dealt out anew within each site, so that nothing can be
             learnt; the test labels stay.
         random_weights: whether the backbone has random weights instead of pre-trained ones.
+        few_seeds: whether some of the seeds are enough: a control that is far from the rest, or one that costs several
+            runs.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Arm:
     method: str = ""
     permuted: bool = False
     random_weights: bool = False
+    few_seeds: bool = False
 
 
 REFERENCE = "med-duallora"
@@ -50,9 +53,9 @@ _OURS = (
     Arm("central-lora", "one adapter, trained on all sites' subjects in one place", Way.POOLED, "fedavg-lora"),
     Arm("own-head", "frozen backbone, each site's own head", Way.OWN_HEAD),
     Arm("shared-head", "frozen backbone, one head of all sites", Way.SHARED_HEAD),
-    Arm("permuted-labels", "control: nothing can be learnt", Way.FEDERATED, REFERENCE, permuted=True),
-    Arm("random-weights", "control: backbone without pre-training", Way.FEDERATED, REFERENCE, random_weights=True),
-    Arm("new-site", "each site in turn joins after the training", Way.NEW_SITE, REFERENCE),
+    Arm("permuted-labels", "control: nothing can be learnt", Way.FEDERATED, REFERENCE, permuted=True, few_seeds=True),
+    Arm("random-weights", "control: no pre-training", Way.FEDERATED, REFERENCE, random_weights=True, few_seeds=True),
+    Arm("new-site", "each site in turn joins after the training", Way.NEW_SITE, REFERENCE, few_seeds=True),
 )
 
 

@@ -125,6 +125,7 @@ def specs(
     cohorts: Sequence[Cohort],
     seeds: Sequence[int],
     *,
+    n_few: int | None = None,
     job: JobConfig,
     checkpoint: Path | None,
     n_train: int,
@@ -133,17 +134,30 @@ def specs(
 ) -> list[RunSpec]:
     """Return all runs, seed by seed, so that a study that is broken off has every method in whole seeds.
 
+    Args:
+        arms: what is compared.
+        recipes: under which settings.
+        cohorts: on which federations.
+        seeds: of splits and trainings.
+        n_few: how many of the seeds are enough for arms with ``few_seeds``; None: all.
+        job: the settings that all runs have in common.
+        checkpoint: backbone weights; None: the shipped ones.
+        n_train: training subjects per site.
+        n_test: test subjects per site; None: all others.
+        out: folder of the study.
+
     Raises:
         ConfigError: a setting is unknown or does not fit.
         CheckpointError: no checkpoint is shipped for the backbone.
     """
     trained = checkpoint or packaged_checkpoint(job.backbone)
     found = []
-    for seed in seeds:
+    for index, seed in enumerate(seeds):
+        here = [arm for arm in arms if n_few is None or index < n_few or not arm.few_seeds]
         for cohort in cohorts:
             for recipe in recipes:
                 settings = job.with_overrides([*recipe.settings, f"train.seed={seed}"])
-                for arm in arms:
+                for arm in here:
                     own = replace(settings, method=arm.method or settings.method, experiment="study")
                     weights = random_weights(own.backbone, out) if arm.random_weights else trained
                     own = replace(own, backbone_sha256=checkpoint_sha256(weights))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from med_duallora.report.html import to_html
 from med_duallora.report.markdown import to_markdown
-from med_duallora.study.arms import Way
 from med_duallora.study.comparison import Comparison
 from med_duallora.study.page import page_of
 from med_duallora.study.plan import RunSpec
@@ -24,7 +23,7 @@ def write_study(planned: Sequence[RunSpec], out: Path, n_draws: int) -> Path:
         OSError: a file cannot be written.
     """
     runs = finished(planned)
-    rows = result_rows(runs, [_payload(run.spec) for run in runs])
+    rows = result_rows(runs, [_payload(run) for run in runs])
     write_text(out / CSV, csv_of(rows))
     write_json(out / JSON, {"not_for_diagnosis": True, "runs": [_run(run) for run in runs], "results": _known(rows)})
     document = page_of(planned, comparisons(runs, n_draws), _codes(runs))
@@ -43,19 +42,19 @@ def comparisons(runs: Sequence[Run], n_draws: int) -> list[Comparison]:
         arms = groups.setdefault((run.spec.cohort.name, run.spec.recipe), {})
         arms.setdefault(run.spec.arm.name, []).append(run)
     return [
-        Comparison(*names, arms, {arm: _payload(found[0].spec) for arm, found in arms.items()}, n_draws)
+        Comparison(*names, arms, {arm: _payload(found[0]) for arm, found in arms.items()}, n_draws)
         for names, arms in groups.items()
     ]
 
 
-def _payload(spec: RunSpec) -> int:
+def _payload(run: Run) -> int:
     """Return what a site sends in a round, serialised; 0 where nothing is sent."""
-    if spec.arm.way not in (Way.FEDERATED, Way.NEW_SITE):
+    if not run.record["tensor_bytes"]:
         return 0
     from med_duallora.flare.wire.size import payload_bytes  # FLARE takes seconds to import
 
-    train = dataclasses.replace(spec.job.train, seed=0)
-    return payload_bytes(dataclasses.replace(spec.job, train=train, backbone_sha256=""))
+    train = dataclasses.replace(run.spec.job.train, seed=0)
+    return payload_bytes(dataclasses.replace(run.spec.job, train=train, backbone_sha256=""))
 
 
 def _codes(runs: Sequence[Run]) -> list[str]:

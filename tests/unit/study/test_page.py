@@ -38,7 +38,7 @@ def made_up(spec, variants: dict[str, int], attribution: dict[str, float] | None
             "synthetic": True,
             "seconds": 2.0,
             "cpu_seconds": 1.5,
-            "tensor_bytes": 1000,
+            "tensor_bytes": 0 if spec.arm.name in ("local-lora", "own-head") else 1000,
             "code": {"version": "1", "package_sha256": "a" * 64, "revision": "abc"},
             "key": spec.key,
             "sites": dict.fromkeys(SITES, site),

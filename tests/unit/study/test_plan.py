@@ -46,6 +46,13 @@ def test_a_study_is_arms_by_recipes_by_cohorts_by_seeds_in_whole_seeds(cohort, j
     assert {spec.job.method for spec in found if spec.arm.name == "med-duallora"} == {"med-duallora"}
 
 
+def test_controls_take_the_first_seeds(cohort, job, tiny_checkpoint, tmp_path):
+    more = {"job": job, "checkpoint": tiny_checkpoint, "n_train": 6, "n_test": None, "out": tmp_path}
+    found = specs(chosen("own-head,new-site"), [Recipe("default")], [cohort], range(4), n_few=2, **more)
+    assert [spec.seed for spec in found if spec.arm.name == "new-site"] == [0, 1]
+    assert [spec.seed for spec in found if spec.arm.name == "own-head"] == [0, 1, 2, 3]
+
+
 def test_whatever_changes_the_numbers_changes_the_key(spec_of, job, cohort, tmp_path):
     spec = spec_of("med-duallora")
     table = {**cohort.tables, "ge": "0" * 64}
