@@ -22,6 +22,7 @@ from med_duallora.flare.jobs.recipe import MedDualLoRARecipe
 from med_duallora.flare.local.simulation import Simulation
 from med_duallora.report import read_run
 from med_duallora.server.artifact import load_adapter
+from med_duallora.server.timing import PARTS
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.settings.workflow import WorkflowConfig
@@ -191,6 +192,8 @@ def test_the_literal_command_runs_the_exported_job(captured: tuple[Finished, Pat
     assert set(run.evaluation.sites) == set(SITES)
     assert [other.model for other in run.other_evaluations] == ["best"]
     assert run.job == JOB
+    assert [times["round"] for times in run.times] == [0, 1]
+    assert all(times[part] > 0 for times in run.times for part in PARTS)
 
 
 def test_the_server_receives_the_contract_s_tensors_and_no_other(

@@ -27,6 +27,7 @@ server/            in the server's process
   sender           which site sent a result, by the server's own word
   directory        the server's folder of a job, and its record of what arrived
   tensorboard      one run per site and one for the server, with readable tags
+  timing           where the time of a round goes, writes round_times.jsonl
 jobs/              how all of these become a job
   recipe           the job as an object
   export           the job as a folder

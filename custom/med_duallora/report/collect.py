@@ -14,6 +14,7 @@ from med_duallora.report.finished import Evaluation, Round, Run, SiteRound
 from med_duallora.report.kept_predictions import predictions_beside
 from med_duallora.server.artifact import load_adapter
 from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE, JOB_FILE, ROUNDS_FILE
+from med_duallora.server.timing import PARTS, TIMES_FILE
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.kinds import is_finite_number
 from med_duallora.site.kept_calibration import CALIBRATION_FILE, PREDICTIONS_FILE
@@ -38,6 +39,7 @@ def read_run(directory: Path) -> Run:
         other_evaluations=tuple(others),
         manifest=load_adapter(server / f"{ADAPTERS[evaluation.model]}.safetensors")[1],
         origin=_origin(record, str(server / EVALUATION_FILE)),
+        times=_times(server / TIMES_FILE),
     )
     return replace(found, predictions=predictions_beside(directory, found))
 
@@ -113,6 +115,15 @@ def _round(record: Mapping[str, Any], where: str) -> Round:
         clipped=_limited(record, "clipped", where),
         capped=_limited(record, "capped", where),
     )
+
+
+def _times(path: Path) -> tuple[Mapping[str, float], ...]:
+    """Return the server's clock; it is not a part of the results, so that a run without it is whole."""
+    if not path.is_file():
+        return ()
+    records = [_parsed(line, str(path)) for line in _text(path).splitlines()]
+    keep = [{key: value for key, value in record.items() if key in ("round", *PARTS)} for record in records]
+    return tuple(_numbers(record, str(path)) for record in keep if set(PARTS) <= set(record))
 
 
 def _limited(record: Mapping[str, Any], key: str, where: str) -> dict[str, float]:

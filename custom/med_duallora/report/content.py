@@ -150,7 +150,7 @@ def _sections(run: Run, gate: RunGate | None) -> list[Section]:
         Section("What left the sites", [boundary_picture(run), Paragraph(_leaving(run)), tables.payload_table(run)]),
         Section("What counted for less", _limits(run)),
         Section("Training", [*curves, *([tables.adapters_table(run)] if run.other_evaluations else [])]),
-        Section("Time", [plot["time"], tables.time_table(run)]),
+        Section("Time", [plot["time"], tables.time_table(run), *([tables.times_table(run)] if run.times else [])]),
         Section("Configuration", [tables.configuration_table(run)]),
         Section("Provenance", [*_citations(run), tables.provenance_table(run)]),
         Section("Glossary", _glossary()),

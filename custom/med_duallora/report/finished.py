@@ -103,6 +103,7 @@ class Run:
         manifest: what the evaluated adapter's manifest says.
         origin: where the subjects come from; None where nobody noted it: the server alone never knows.
         predictions: by site; of a simulation on this machine. A server never sees any.
+        times: what the server's clock says of every round, see ``server.timing``; empty where it did not write any.
     """
 
     directory: Path
@@ -114,6 +115,7 @@ class Run:
     manifest: Mapping[str, Any]
     origin: Origin | None
     predictions: Mapping[str, SitePredictions] = field(default_factory=dict)
+    times: tuple[Mapping[str, float], ...] = ()
 
     @property
     def started(self) -> datetime | None:

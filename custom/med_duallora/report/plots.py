@@ -172,20 +172,20 @@ def _lines(axes: Axes, run: Run, value: Callable[[SiteRound], float | None]) -> 
 
 
 def _time(run: Run, label: str) -> Picture:
-    """Seconds of every round, stacked: the slowest site's training and everything else."""
+    """Seconds of every round, stacked: the slowest site's computing and everything else."""
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     axes = figure.subplots()
     numbers = [item.number for item in run.rounds]
     training = [training_seconds(item) for item in run.rounds]
     rest = [item.seconds - part for item, part in zip(run.rounds, training, strict=True)]
     other: dict[str, Any] = {"color": "#F2C572", "edgecolor": "#6B4A00", "hatch": "///", "linewidth": 0.6}
-    axes.bar(numbers, training, color="#0072B2", label="training (slowest site)", width=0.75)
+    axes.bar(numbers, training, color="#0072B2", label="computing (slowest site)", width=0.75)
     axes.bar(numbers, rest, bottom=training, label="everything else", width=0.75, **other)
     axes.set(title="seconds per round", xlabel="round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=False, axis="x")
     figure.legend(loc="outside lower center", ncols=2)
-    alt = "Stacked bars: seconds of each round, training and everything else."
+    alt = "Stacked bars: seconds of each round, computing and everything else."
     return png(figure, "time.png", alt, "Where the time goes.", label)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
+from statistics import median
 
 from med_duallora.cohorts.origin import Origin
 from med_duallora.measures import SCORES, VARIANTS, score_name
@@ -9,6 +10,7 @@ from med_duallora.report.comparison import compare, compare_at
 from med_duallora.report.document import Table
 from med_duallora.report.finished import Evaluation, Round, Run
 from med_duallora.report.summary import by_site, counts, extent, macro, pooled, pooled_counts
+from med_duallora.server.timing import PARTS
 from med_duallora.support.proportions import wilson_interval
 
 PROVENANCE = (
@@ -216,7 +218,7 @@ def limits_table(run: Run) -> Table:
 
 
 def time_table(run: Run) -> Table:
-    """Return each round's seconds, split into the slowest site's training and everything else."""
+    """Return each round's seconds, split into the slowest site's computing and everything else."""
     rows = [
         [str(item.number), str(len(item.sites)), f"{item.seconds:.1f}", *_split(item), str(len(item.refused))]
         for item in run.rounds
@@ -226,11 +228,25 @@ def time_table(run: Run) -> Table:
     rows.append(["all", "", f"{total:.1f}", f"{training:.1f}", f"{total - training:.1f}", str(refused)])
     return Table(
         caption="Time per round, seconds",
-        header=["round", "sites", "round", "training (slowest site)", "everything else", "refused"],
+        header=["round", "sites", "round", "computing (slowest site)", "everything else", "refused"],
         rows=rows,
-        note="Everything else: validation before training, FLARE's messages, start-up and polling, aggregation, and "
-        "waiting while sites share the machine. Round 1 fills the feature cache.",
+        note="Computing: the validation before training, and the training. Everything else: FLARE's messages, start-up "
+        "and polling, aggregation, and waiting while sites share the machine. Round 1 fills the feature cache.",
         strong_rows=[len(rows) - 1],
+    )
+
+
+def times_table(run: Run) -> Table:
+    """Return where the time of a round goes beside the computing of the site that answered last."""
+    rows = []
+    for part, words in PARTS.items():
+        seconds = sorted(times[part] for times in run.times)
+        rows.append([words, f"{median(seconds):.2f}", f"{seconds[0]:.2f}", f"{seconds[-1]:.2f}"])
+    return Table(
+        caption=f"Beside the computing of the site that answered last, seconds, {len(run.times)} rounds",
+        header=["part of a round", "median", "least", "most"],
+        rows=rows,
+        note="By the server's clock. A site that does not tell its computing counts it as transfer.",
     )
 
 

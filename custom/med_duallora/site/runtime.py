@@ -65,6 +65,7 @@ class SiteRuntime:
         self._cohort_sha256 = sha256_of_file(config.data_dir / COHORT_TABLE)
         self.offered: Offer | None = None
         self.reported: dict[str, float] = {}
+        self._asked_at: float | None = None  # the validation before a round counts as a part of it
         self._budget = AnswerBudget(config)
 
     def kept_state(self) -> dict[str, np.ndarray]:
@@ -127,9 +128,9 @@ class SiteRuntime:
             TrainingAborted: ``should_stop`` said so.
             EgressViolation: the round was answered with another adapter, or the policy's number of rounds is spent.
         """
-        return self._answered(
-            round_index, global_state, lambda: self._validated(global_state, round_index, should_stop)
-        )
+        self._asked_at = time.monotonic()
+        asked = (global_state, round_index, should_stop)
+        return self._answered(round_index, global_state, lambda: self._validated(*asked))
 
     def _validated(self, global_state: State, round_index: int, should_stop: Callable[[], bool]) -> Offer:
         self._restored(global_state, round_index)
@@ -169,7 +170,7 @@ class SiteRuntime:
         should_stop: Callable[[], bool],
         on_progress: Callable[[dict[str, float]], None],
     ) -> SiteUpdate:
-        started = time.monotonic()
+        started, self._asked_at = self._asked_at or time.monotonic(), None
         cache = self.model.cache
         n_hits, n_misses = cache.n_hits, cache.n_misses
         state = self._restored(global_state, round_index)

@@ -30,6 +30,7 @@ SERVER_CLASSES = (
     "med_duallora.flare.server.rounds.TrainingRounds",
     "med_duallora.flare.server.evaluation.AdapterEvaluation",
     "med_duallora.flare.server.tensorboard.TensorBoardRuns",
+    "med_duallora.flare.server.timing.RoundTimes",
 )
 """What a job may name at the server besides FLARE's own list."""
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from med_duallora.backbone import BackboneConfig
+from med_duallora.backbone import BackboneConfig, inputs
 from med_duallora.backbone.inputs import augment, fit_length, to_input, to_unit_range
 from med_duallora.errors import CohortError
 from med_duallora.settings.config import AugmentConfig
@@ -132,3 +132,25 @@ def test_quarter_turn_moves_a_pixel_within_its_slice():
     place = tuple(int(i) for i in np.unravel_index(found[0].argmax(), found[0].shape))
     assert place in {(16, 24, 1), (16, 8, 1)}
     assert found[0].max() > 0.9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_random_changes_are_monai_s(seed):
+    """CineMA trains with MONAI's transforms; loading them takes longer than a small site needs for a round."""
+    from monai.transforms import AdjustContrast, Affine
+
+    rng = np.random.default_rng(seed)
+    volume = rng.random((2, 40, 36, 5), dtype=np.float32)
+    gamma, angle, zoom, shift = rng.uniform(0.5, 1.5), rng.uniform(-3, 3), rng.uniform(0.9, 1.1), rng.uniform(-9, 9, 2)
+    slices = volume.transpose(0, 3, 1, 2).reshape(10, 40, 36)
+    theirs = Affine(
+        rotate_params=angle,
+        translate_params=tuple(shift.tolist()),
+        scale_params=(zoom, zoom),
+        padding_mode="zeros",
+        image_only=True,
+    )
+    moved = theirs(slices).numpy().reshape(2, 5, 40, 36).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(inputs._move(volume, angle, shift, zoom), moved, rtol=0, atol=1e-6)
+    brighter = AdjustContrast(gamma=gamma)(volume).numpy()
+    np.testing.assert_allclose(inputs._adjust_contrast(volume, gamma), brighter, rtol=0, atol=1e-6)

@@ -5,6 +5,7 @@ import pytest
 
 from med_duallora.report import tables
 from med_duallora.report.collect import read_run
+from med_duallora.server.timing import RoundClock, add_times
 from tests.unit.report.conftest import rewrite, round_record
 
 
@@ -85,6 +86,19 @@ def test_time_is_split_into_training_and_everything_else(server: Path) -> None:
     table = tables.time_table(read_run(server))
     assert table.rows[0] == ["1", "2", "6.0", "4.0", "2.0", "0"]
     assert table.rows[-1] == ["all", "", "18.0", "12.0", "6.0", "0"]
+
+
+def test_where_the_time_beside_computing_goes(server: Path) -> None:
+    assert read_run(server).times == (), "a run of an earlier version has no clock"
+    clocks = [RoundClock(k, 0.0, {"ge": 0.5 + k}, {"ge": 5.0 + k}).times(5.25 + k, {"ge": 4.0}) for k in range(3)]
+    for times in (*clocks, RoundClock(3, 0.0).times(9.0, {})):
+        add_times(server, times)
+    table = tables.times_table(read_run(server))
+    assert table.rows == [
+        ["waiting for work", "1.50", "0.50", "2.50"],
+        ["transfer and filters", "0.50", "0.50", "0.50"],
+        ["aggregation and writing", "0.25", "0.25", "0.25"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from med_duallora.flare.server.persistor import SafetensorsPersistor
 from med_duallora.flare.server.rounds import TrainingRounds
 from med_duallora.flare.server.selector import AdapterSelector
 from med_duallora.flare.server.tensorboard import TensorBoardRuns
+from med_duallora.flare.server.timing import RoundTimes
 from med_duallora.flare.site.egress_filter import FILTERED_TASKS, EgressFilter
 from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import JOB_COMPONENT, FederatedJob
@@ -24,8 +25,12 @@ from med_duallora.settings.config import JobConfig
 from med_duallora.settings.workflow import WorkflowConfig
 
 PACKAGE = "med_duallora"
-TASK_INTERVAL_S = 0.5
+TASK_INTERVAL_S = 0.1
 """A site asks for its next task this long after an answer (FLARE's default of 2 s dominates short rounds)."""
+MAX_ASKING = 100.0
+"""Times a second that the server is asked for work by all sites together, at most: with more sites each asks less."""
+TASK_CHECK_S = 0.05
+"""The server looks this often whether all answers of a round are there."""
 
 
 class MedDualLoRARecipe(Recipe):
@@ -69,6 +74,7 @@ def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> No
         AppConstants.DEFAULT_SHAREABLE_GENERATOR_ID: FullModelShareableGenerator(),
         "model_selector": AdapterSelector(key_metric=KEY_MEASURE),
         "tensorboard": TensorBoardRuns(),
+        "times": RoundTimes(),
     }
     for component_id, component in components.items():
         fed_job.to_server(component, id=component_id)
@@ -79,7 +85,7 @@ def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> No
         wait_time_after_min_received=workflow.wait_s,
         train_timeout=workflow.round_timeout_s,
         persistor_id="persistor",
-        task_check_period=0.2,
+        task_check_period=TASK_CHECK_S,
     )
     evaluation = AdapterEvaluation(
         models=["best", "last"],
@@ -89,7 +95,8 @@ def _add_server(fed_job: FedJob, job: JobConfig, workflow: WorkflowConfig) -> No
     )
     fed_job.to_server(rounds, id="rounds")
     fed_job.to_server(evaluation, id="evaluation")
-    fed_job.to_server({"server": {"task_request_interval": TASK_INTERVAL_S}})
+    interval = max(TASK_INTERVAL_S, workflow.min_sites / MAX_ASKING)
+    fed_job.to_server({"server": {"task_request_interval": interval}})
 
 
 def _add_sites(fed_job: FedJob, job: JobConfig) -> None:
