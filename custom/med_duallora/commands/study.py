@@ -43,6 +43,24 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="folder that holds one prepared cohort per site; repeatable, one federation each",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    _add_design_arguments(parser)
+    add_settings_argument(parser)
+    parser.add_argument(
+        "--processes",
+        type=whole_number(1, 1024),
+        metavar="N",
+        help="runs at the same time, each with one thread (default: one per core)",
+    )
+    parser.add_argument(
+        "--backbone-checkpoint", type=Path, metavar="FILE", help="backbone weights (default: the shipped ones)"
+    )
+    parser.add_argument(
+        "--draws", type=whole_number(100, 100_000), default=1000, metavar="N", help="bootstrap draws (default: 1000)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_design_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods", metavar="A,B,...", help="what is compared (default: all; docs/study.md lists them)"
     )
@@ -77,20 +95,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar='"NAME: KEY=VALUE ..."',
         help="compare all methods under these settings, too; repeatable (default: one set without any, 'default')",
     )
-    add_settings_argument(parser)
-    parser.add_argument(
-        "--processes",
-        type=whole_number(1, 1024),
-        metavar="N",
-        help="runs at the same time, each with one thread (default: one per core)",
-    )
-    parser.add_argument(
-        "--backbone-checkpoint", type=Path, metavar="FILE", help="backbone weights (default: the shipped ones)"
-    )
-    parser.add_argument(
-        "--draws", type=whole_number(100, 100_000), default=1000, metavar="N", help="bootstrap draws (default: 1000)"
-    )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -142,7 +142,8 @@ def shots_table(found: Comparison) -> Table | None:
         header=["labelled subjects", "global adapter", "frozen backbone", "difference (95 %)"],
         rows=rows,
         note="A head is fitted to that many labelled subjects of the site, half of each class. With none, the sites' "
-        f"shared head is used, where there is one. '{NONE}': not defined.{_lacking(found, known)}",
+        "shared head is used, where there is one, on features standardised with the site's training subjects, whose "
+        f"labels are not looked at. '{NONE}': not defined.{_lacking(found, known)}",
     )
 
 
