@@ -70,23 +70,23 @@ def _add_design_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--control-seeds",
         type=whole_number(1, 1000),
-        default=3,
+        default=2,
         metavar="N",
-        help="seeds of permuted-labels, random-weights and new-site, which cost much and differ little (default: 3)",
+        help="seeds of permuted-labels, random-weights and new-site, which cost much and differ little (default: 2)",
     )
     parser.add_argument(
         "--n-train",
         type=whole_number(6, MOST),
-        default=36,
+        default=24,
         metavar="N",
-        help="training subjects per site (default: 36)",
+        help="training subjects per site (default: 24)",
     )
     parser.add_argument(
         "--n-test",
         type=whole_number(2, MOST),
-        default=100,
+        default=60,
         metavar="N",
-        help="test subjects per site, or all others where there are fewer (default: 100)",
+        help="test subjects per site, or all others where there are fewer (default: 60)",
     )
     parser.add_argument(
         "--recipe-set",
