@@ -11,7 +11,7 @@ from med_duallora.backbone import BackboneConfig, build_classifier, checkpoint_s
 from med_duallora.cohorts.prepared import COHORT_TABLE
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import JobConfig
-from med_duallora.study.arms import Arm
+from med_duallora.study.arms import REFERENCE, Arm
 from med_duallora.support.files import atomic_path, sha256_of_file, sha256_of_json
 from med_duallora.support.locks import locked
 
@@ -158,11 +158,17 @@ def specs(
             for recipe in recipes:
                 settings = job.with_overrides([*recipe.settings, f"train.seed={seed}"])
                 for arm in here:
-                    own = replace(settings, method=arm.method or settings.method, experiment="study")
-                    weights = random_weights(own.backbone, out) if arm.random_weights else trained
-                    own = replace(own, backbone_sha256=checkpoint_sha256(weights))
+                    weights = random_weights(settings.backbone, out) if arm.random_weights else trained
+                    own = replace(_of_arm(settings, arm), backbone_sha256=checkpoint_sha256(weights))
                     found.append(RunSpec(arm, recipe.name, cohort, own, weights, n_train, n_test, out))
     return found
+
+
+def _of_arm(job: JobConfig, arm: Arm) -> JobConfig:
+    """Return the settings of an arm: no other method than the reference has a slower part that stays at a site."""
+    method = arm.method or REFERENCE
+    train = job.train if method == REFERENCE else replace(job.train, local_lr_factor=1.0)
+    return replace(job, method=method, experiment="study", train=train)
 
 
 @contextmanager

@@ -46,6 +46,15 @@ def test_a_study_is_arms_by_recipes_by_cohorts_by_seeds_in_whole_seeds(cohort, j
     assert {spec.job.method for spec in found if spec.arm.name == "med-duallora"} == {"med-duallora"}
 
 
+def test_no_peer_is_slowed_down(spec_of, job):
+    """What stays learns slowly in our method alone; whoever published another one did not say so."""
+    slow = job.with_overrides(["train.local_lr_factor=0.1", "train.lr=0.01"])
+    assert spec_of("med-duallora", job=slow).job.train.local_lr_factor == 0.1
+    for name in ("fedavg-lora", "fedsa-lora", "local-lora", "central-lora"):
+        assert spec_of(name, job=slow).job.train.local_lr_factor == 1, name
+        assert spec_of(name, job=slow).job.train.lr == 0.01
+
+
 def test_controls_take_the_first_seeds(cohort, job, tiny_checkpoint, tmp_path):
     more = {"job": job, "checkpoint": tiny_checkpoint, "n_train": 6, "n_test": None, "out": tmp_path}
     found = specs(chosen("own-head,new-site"), [Recipe("default")], [cohort], range(4), n_few=2, **more)
