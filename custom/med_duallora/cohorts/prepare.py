@@ -200,8 +200,10 @@ def _assign(
     """Split each site's subjects and fill in the rows of its table."""
     for site in in_order(sites[item.subject] for item in subjects):
         members = sorted((item for item in subjects if sites[item.subject] == site), key=lambda item: item.subject)
-        divide = official_splits if options.official_splits else stratified_splits
-        splits = divide(members, options.seed)
+        if options.official_splits:
+            splits = official_splits(members, options.seed)
+        else:
+            splits = stratified_splits(members, options.seed, options.fractions)
         result.notes += split_notes(site, members, splits)
         if any(is_synthetic(item.ed.path) for item in members):
             result.synthetic.add(site)

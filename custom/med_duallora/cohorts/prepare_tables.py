@@ -16,6 +16,7 @@ from med_duallora.cohorts.prepare_folders import SUMMARY, remove_stale
 from med_duallora.cohorts.prepare_one import Prepared
 from med_duallora.cohorts.prepared import COHORT_TABLE, COLUMNS, REMARK_SEPARATOR, SPLITS
 from med_duallora.cohorts.site_names import Sites
+from med_duallora.cohorts.split import FRACTIONS
 from med_duallora.cohorts.subject import RawSubject, Refusal
 from med_duallora.cohorts.volume import PREPARATION
 from med_duallora.support.files import write_json, write_text
@@ -31,6 +32,7 @@ class PrepareOptions:
 
     Args:
         seed: of the split.
+        fractions: of train, val and test, see ``split.stratified_splits``.
         official_splits: use the splits of the cohorts' makers instead of a fresh stratified one.
         rotated_origin_shift: see ``volume.prepare_volume``.
         n_processes: processes.
@@ -39,6 +41,7 @@ class PrepareOptions:
     """
 
     seed: int = 0
+    fractions: Mapping[str, float] = field(default_factory=lambda: dict(FRACTIONS))
     official_splits: bool = False
     rotated_origin_shift: bool = False
     n_processes: int = 1
@@ -118,6 +121,7 @@ def _provenance(options: PrepareOptions) -> dict[str, Any]:
         "preparation": PREPARATION,
         "seed": options.seed,
         "official_splits": options.official_splits,
+        "fractions": {} if options.official_splits else dict(options.fractions),
         "rotated_origin_shift": options.rotated_origin_shift,
         "site_columns": [] if options.sites.n_simulated else list(options.sites.columns),
         "simulated_sites": options.sites.n_simulated,

@@ -43,6 +43,21 @@ def stratified_splits(
     return splits
 
 
+def fractions_of(text: str) -> dict[str, float]:
+    """Read ``TRAIN/VAL/TEST``, whole percent such as 60/20/20.
+
+    Raises:
+        ValueError: it is something else, they do not sum to 100, or nobody would train.
+    """
+    parts = text.split("/")
+    if len(parts) != len(SPLITS) or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(f"{text!r}, expected TRAIN/VAL/TEST in whole percent, such as 60/20/20")
+    percent = dict(zip(SPLITS, map(int, parts), strict=True))
+    if sum(percent.values()) != 100 or not percent["train"]:
+        raise ValueError(f"{text!r}, expected three whole percent that sum to 100, the first above 0")
+    return {split: value / 100 for split, value in percent.items()}
+
+
 def official_splits(subjects: Iterable[RawSubject], seed: int) -> dict[str, str]:
     """Return the splits that the cohorts' makers gave to the subjects of one site.
 
@@ -99,7 +114,7 @@ def _quota(n: int, fractions: Mapping[str, float]) -> dict[str, int]:
     elif n == 2:
         # Two subjects cannot serve three splits; a result without a test would be none.
         last = "test" if fractions["test"] else "val"
-        held_out = {split: int(split == last) for split in held_out}
+        held_out = {split: int(split == last and fractions[split] > 0) for split in held_out}
     else:
         held_out = dict.fromkeys(held_out, 0)
     return {"train": n - sum(held_out.values()), **held_out}

@@ -10,6 +10,8 @@ from med_duallora.cohorts.readers import LAYOUTS
 from med_duallora.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from med_duallora.cohorts.subject import RawSubject, Refusal
     from med_duallora.cohorts.vocabulary import Vocabulary
 
@@ -22,8 +24,9 @@ A site is a scanner vendor (siemens, philips, ge, canon, united-imaging, neusoft
 is a hospital, with --site-column vendor,centre every combination of both. One scan is one subject: where two subjects
 share an image, in whatever file, order or data set, the second one is refused.
 
-Each site is split 60/20/20 into train, val and test, stratified by class and pathology. Every subject that is found
-is either prepared or listed in OUT/refused.csv with its reason. A second run redoes only what changed.
+Each site is split into train, val and test (60/20/20, or as --split says), stratified by class and pathology. Every
+subject that is found is either prepared or listed in OUT/refused.csv with its reason. A second run redoes only what
+changed.
 """
 
 EPILOG = """\
@@ -82,7 +85,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="N",
         help="random seed of the split and of simulated sites (default: %(default)s)",
     )
-    parser.add_argument(
+    splits = parser.add_mutually_exclusive_group()
+    splits.add_argument(
+        "--split",
+        type=_split,
+        metavar="TRAIN/VAL/TEST",
+        help="whole percent of each site's subjects (default: 60/20/20); a class of three or more has a subject in "
+        "every split above 0",
+    )
+    splits.add_argument(
         "--official-splits",
         action="store_true",
         help="keep the cohorts' own splits; where there is no val (ACDC), a stratified quarter of train becomes val",
@@ -138,12 +149,14 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.cohorts.prepare_summary import summary_lines
     from med_duallora.cohorts.prepare_tables import PrepareOptions
     from med_duallora.cohorts.site_names import Sites
+    from med_duallora.cohorts.split import FRACTIONS
 
     columns = tuple(column.strip() for column in options.site_column.split(","))
     sites = Sites(columns, options.simulated_sites)
     words = _words(options.label_map)
     settings = PrepareOptions(
         seed=options.seed,
+        fractions=options.split or FRACTIONS,
         official_splits=options.official_splits,
         rotated_origin_shift=options.rotated_origin_shift,
         label_map=words.added(),
@@ -224,6 +237,15 @@ def _seed(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 2**31):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number between 0 and 2**31 - 1")
     return int(text)
+
+
+def _split(text: str) -> "Mapping[str, float]":
+    from med_duallora.cohorts.split import fractions_of
+
+    try:
+        return fractions_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _processes(text: str) -> int:

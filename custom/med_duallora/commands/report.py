@@ -37,6 +37,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "round_metrics.jsonl; or a site's run folder, which holds calibration.json",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR/report)")
+    parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="of a simulation on this machine: show test subjects with what the model says of them, also where they "
+        "are patients (phantoms are always shown); such a report must not leave the machine",
+    )
     add_floor_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -47,17 +53,18 @@ def run(options: argparse.Namespace) -> int:
 
     out = options.out or options.run_directory / "report"
     floors = floors_of(options)
-    shown = _of_site if is_site_run(options.run_directory) else _of_server
-    return 0 if shown(options.run_directory, out, floors) else 1
+    if is_site_run(options.run_directory):
+        return 0 if _of_site(options.run_directory, out, floors) else 1
+    return 0 if _of_server(options.run_directory, out, floors, pictures=options.pictures) else 1
 
 
-def _of_server(directory: Path, out: Path, floors: "ReleaseFloors") -> bool:
+def _of_server(directory: Path, out: Path, floors: "ReleaseFloors", *, pictures: bool) -> bool:
     """Write the report of a federation; return whether its release gate passed."""
     from med_duallora.report import read_run, write_report
     from med_duallora.report.content import headline
     from med_duallora.report.release import gate_of_run
 
-    found = read_run(directory)
+    found = read_run(directory, pictures=pictures)
     page = write_report(found, out, floors)
     print(headline(found))
     gate = gate_of_run(found.evaluation, floors)

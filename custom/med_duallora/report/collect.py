@@ -10,6 +10,7 @@ from typing import Any
 from med_duallora.cohorts.origin import CITATIONS, PHANTOMS, Origin
 from med_duallora.errors import ArtifactError, ConfigError, shown
 from med_duallora.measures import MEASURES, Kind
+from med_duallora.report.examples import read_examples
 from med_duallora.report.finished import Evaluation, Round, Run, SiteRound
 from med_duallora.report.kept_predictions import predictions_beside
 from med_duallora.server.artifact import load_adapter
@@ -21,8 +22,12 @@ from med_duallora.site.kept_calibration import CALIBRATION_FILE, PREDICTIONS_FIL
 from med_duallora.support.files import parsed_object, sha256_of_file
 
 
-def read_run(directory: Path) -> Run:
+def read_run(directory: Path, *, pictures: bool = False) -> Run:
     """Read the run at or below ``directory``: a simulator workspace, a downloaded job or the server's folder itself.
+
+    Args:
+        directory: see above.
+        pictures: show images of real patients, too, where their cohorts are at hand; those of phantoms always are.
 
     Raises:
         ArtifactError: no run is there, or more than one; a file is missing, damaged or contradicts another.
@@ -41,7 +46,9 @@ def read_run(directory: Path) -> Run:
         origin=_origin(record, str(server / EVALUATION_FILE)),
         times=_times(server / TIMES_FILE),
     )
-    return replace(found, predictions=predictions_beside(directory, found))
+    kept = predictions_beside(directory, found)
+    shown = pictures or (found.origin is not None and found.origin.phantoms == "all")
+    return replace(found, predictions=kept, examples=read_examples(directory, kept) if shown else {})
 
 
 def find_server_directory(directory: Path) -> Path:

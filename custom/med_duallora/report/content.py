@@ -9,6 +9,7 @@ from med_duallora.measures import SCORES
 from med_duallora.report import drawing, plots, tables
 from med_duallora.report.comparison import compare
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
+from med_duallora.report.examples import examples_picture
 from med_duallora.report.finished import Evaluation, Run
 from med_duallora.report.release import RunGate, gate_of_run, release_blocks
 from med_duallora.report.summary import by_site, macro, pooled_counts
@@ -19,6 +20,7 @@ NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis."
 SYNTHETIC = "Synthetic phantoms: no number here says anything about patients."
 MIXED = "Some sites hold synthetic phantoms: numbers over all sites say nothing about patients."
 REAL = "Real patients, research use."
+KEEP = "This page shows images of patients: it must not leave this machine."
 
 TERMS = (
     ("site", "a client of the federation; here, one hospital or the scanners of one vendor"),
@@ -41,11 +43,16 @@ def build(run: Run, floors: ReleaseFloors | None = None) -> Document:
     """Return the report of a run; with the section of the release gate where a floor asks for something."""
     return Document(
         title="Med-DualLoRA: report of a federated run",
-        banner=banner(run.origin),
+        banner=banner(run.origin) + (f" {KEEP}" if shows_patients(run) else ""),
         headline=headline(run),
         key_numbers=_key_numbers(run),
         sections=_sections(run, gate_of_run(run.evaluation, floors or ReleaseFloors())),
     )
+
+
+def shows_patients(run: Run) -> bool:
+    """Return whether the report holds images of patients."""
+    return bool(run.examples) and (run.origin is None or run.origin.phantoms != "all")
 
 
 def banner(origin: Origin | None) -> str:
@@ -147,6 +154,7 @@ def _sections(run: Run, gate: RunGate | None) -> list[Section]:
         Section("Result", [Paragraph(_coarseness(run)), plot["variants"], *_comparison(run), accuracy, *counted]),
         *([Section("Release gate", release_blocks(gate))] if gate else []),
         Section(others[0].upper() + others[1:], other_scores),
+        *_examples(run),
         Section("What left the sites", [boundary_picture(run), Paragraph(_leaving(run)), tables.payload_table(run)]),
         Section("What counted for less", _limits(run)),
         Section("Training", [*curves, *([tables.adapters_table(run)] if run.other_evaluations else [])]),
@@ -155,6 +163,10 @@ def _sections(run: Run, gate: RunGate | None) -> list[Section]:
         Section("Provenance", [*_citations(run), tables.provenance_table(run)]),
         Section("Glossary", _glossary()),
     ]  # fmt: skip
+
+
+def _examples(run: Run) -> list[Section]:
+    return [Section("Examples", [examples_picture(run)])] if run.examples else []
 
 
 def _comparison(run: Run) -> list[Block]:

@@ -6,6 +6,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from med_duallora.cohorts.origin import Origin
 from med_duallora.settings.config import JobConfig
 
@@ -83,10 +86,29 @@ class SitePredictions:
     Args:
         labels: (n_test,) 0 or 1.
         right: by variant, whether each subject was classified correctly.
+        subjects: (n_test,) their names; no report shows them.
+        chances: (n_test,) probability of disease with both adapters; empty where the run has no such variant.
     """
 
     labels: tuple[int, ...]
     right: Mapping[str, tuple[bool, ...]]
+    subjects: tuple[str, ...] = ()
+    chances: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test subject of a site, as the report shows it.
+
+    Args:
+        label: 0 or 1.
+        chance: probability of disease with both adapters.
+        slices: uint8 (2, X, Y), the middle slice at ED and ES.
+    """
+
+    label: int
+    chance: float
+    slices: npt.NDArray[np.uint8] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -103,6 +125,7 @@ class Run:
         manifest: what the evaluated adapter's manifest says.
         origin: where the subjects come from; None where nobody noted it: the server alone never knows.
         predictions: by site; of a simulation on this machine. A server never sees any.
+        examples: by site, a few test subjects; of a simulation on this machine, where they may be shown.
         times: what the server's clock says of every round, see ``server.timing``; empty where it did not write any.
     """
 
@@ -116,6 +139,7 @@ class Run:
     origin: Origin | None
     predictions: Mapping[str, SitePredictions] = field(default_factory=dict)
     times: tuple[Mapping[str, float], ...] = ()
+    examples: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
 
     @property
     def started(self) -> datetime | None:

@@ -8,14 +8,12 @@ from typing import Any
 
 from med_duallora.report.comparison import belongs
 from med_duallora.report.finished import Run, SitePredictions
+from med_duallora.server.rundir import STATES
 from med_duallora.settings.kinds import is_finite_number
 from med_duallora.site.kept_calibration import PREDICTIONS_FILE
 from med_duallora.site.scores import THRESHOLD
 from med_duallora.support.files import read_object
 from med_duallora.support.private import open_own
-
-STATES = "state"
-"""Folder of a simulation's workspace with a folder of local states per site."""
 
 
 def predictions_beside(workspace: Path, run: Run) -> dict[str, SitePredictions]:
@@ -46,7 +44,8 @@ def _read(path: Path) -> SitePredictions:
         raise ValueError("a label is neither 0 nor 1")
     variants = sorted(set(rows[0]) - {"subject", "label"}) if rows else []
     right = {variant: tuple(_is_right(row[variant], row["label"]) for row in rows) for variant in variants}
-    return SitePredictions(labels, right)
+    names = tuple(str(row["subject"]) for row in rows)
+    return SitePredictions(labels, right, names, tuple(float(row["both"]) for row in rows if "both" in row))
 
 
 def _is_right(chance: Any, label: int) -> bool:

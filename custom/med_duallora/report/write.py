@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from med_duallora.report.content import build
+from med_duallora.report.content import build, shows_patients
 from med_duallora.report.document import Document
 from med_duallora.report.finished import Run
 from med_duallora.report.html import to_html
@@ -14,8 +14,11 @@ HTML, MARKDOWN = "report.html", "report.md"
 
 
 def write_report(run: Run, out: Path, floors: ReleaseFloors | None = None) -> Path:
-    """Write the report of a run, see ``write_document``; floors add the section of the release gate."""
-    return write_document(build(run, floors), out)
+    """Write the report of a run, see ``write_document``; floors add the section of the release gate.
+
+    With images of patients in it, it is readable by this account alone.
+    """
+    return write_document(build(run, floors), out, 0o600 if shows_patients(run) else 0o644)
 
 
 def write_document(document: Document, out: Path, mode: int = 0o644) -> Path:

@@ -16,6 +16,8 @@ ADAPTERS = {kind: f"adapter_{kind}" for kind in ADAPTER_KINDS}
 RECEIVED_FILE = "received.jsonl"
 FLARE_MANIFEST_FILE = "artifact_manifest.json"
 TENSORBOARD_FOLDER = "tb_events"
+STATES, SITE_CONFIGS = "state", "site_config"
+"""Folders of a simulation's workspace: a folder of local states per site, and each site's configuration."""
 
 
 def round_record(directory: Path, round_index: int) -> dict[str, Any]:

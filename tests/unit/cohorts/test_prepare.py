@@ -144,6 +144,14 @@ def test_official_splits_are_kept(raw: Path, tmp_path: Path) -> None:
     assert result.notes[0].startswith("philips")
 
 
+def test_the_split_is_as_asked_and_is_recorded(raw: Path, tmp_path: Path) -> None:
+    half = {"train": 0.5, "val": 0.0, "test": 0.5}
+    result = prepare(raw, tmp_path / "out", replace(OPTIONS, fractions=half))
+    assert "val" not in {row["split"] for rows in result.cohorts.values() for row in rows}
+    for place in (tmp_path / "out", tmp_path / "out/siemens"):
+        assert json.loads((place / "preparation.json").read_text())["fractions"] == half
+
+
 def test_official_splits_are_checked_before_the_work(raw: Path, tmp_path: Path) -> None:
     subjects, _ = read(raw)
     with pytest.raises(CohortError, match="no official split"):

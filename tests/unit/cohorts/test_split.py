@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from med_duallora.cohorts.split import official_splits, split_notes, stratified_splits
+from med_duallora.cohorts.split import fractions_of, official_splits, split_notes, stratified_splits
 from med_duallora.cohorts.subject import ImageSource, RawSubject
 from med_duallora.errors import CohortError
 
@@ -41,6 +41,30 @@ def counted(splits: dict[str, str]) -> tuple[int, int, int]:
 )
 def test_sizes(counts: dict[str, int], expected: tuple[int, int, int]) -> None:
     assert counted(stratified_splits(subjects(**counts), seed=0)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "reason"),
+    [
+        ("30/10/60", (6, 2, 12), "as asked"),
+        ("100/0/0", (20, 0, 0), "all train"),
+        ("0/50/50", None, "nobody trains"),
+        ("60/20/10", None, "not all of them"),
+        ("60/20", None, "two parts"),
+        ("-60/80/80", None, "below 0"),
+        ("0.6/0.2/0.2", None, "no whole percent"),
+    ],
+)
+def test_the_sizes_of_the_splits_can_be_chosen(text: str, expected: tuple[int, int, int] | None, reason: str) -> None:
+    if expected is None:
+        with pytest.raises(ValueError, match=f"'{text}', expected "):
+            fractions_of(text)
+        return
+    assert counted(stratified_splits(subjects(NOR=10, DCM=10), 0, fractions_of(text))) == expected, reason
+
+
+def test_two_subjects_of_a_class_all_train_where_all_shall() -> None:
+    assert counted(stratified_splits(subjects(NOR=2, DCM=2), 0, fractions_of("100/0/0"))) == (4, 0, 0)
 
 
 @given(

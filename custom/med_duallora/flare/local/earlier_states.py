@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from med_duallora.errors import ConfigError
 from med_duallora.flare.local.workspace import RUN_FILE
+from med_duallora.server.rundir import STATES
 from med_duallora.support.private import private_folder
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def states_of(adapter: Path) -> Path:
     """
     for folder in adapter.resolve().parents:
         if (folder / RUN_FILE).is_file():
-            return folder / "state"
+            return folder / STATES
     raise ConfigError(
         f"{adapter} lies in no workspace of simulate, so the sites' local states are not known; name the folder that "
         "holds them (one folder per site) with --states"

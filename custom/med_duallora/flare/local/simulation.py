@@ -28,12 +28,12 @@ from med_duallora.flare.jobs.export import JobSpec, export_job
 from med_duallora.flare.local.detour import Detour
 from med_duallora.flare.local.earlier_states import take_states
 from med_duallora.flare.local.workspace import RUN_FILE, SERVER, put_secrets, read_record, results_in, secrets_of
-from med_duallora.server.rundir import EVALUATION_FILE, read_rounds
+from med_duallora.server.rundir import EVALUATION_FILE, SITE_CONFIGS, STATES, read_rounds
 from med_duallora.settings.config import SITE_CONFIG_VARIABLE, SiteConfig, assigned
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.support.files import read_object, sha256_of_file, sha256_of_json, write_json
 
-OF_ONE_RUN = ("site_config", "job", "flare", "state", "report")
+OF_ONE_RUN = (SITE_CONFIGS, "job", "flare", STATES, "report")
 NESTED = {"job": "", "workflow": "workflow."} | {
     group: f"{group}." for group in ("screening", "lora", "train", "augment")
 }
@@ -102,7 +102,7 @@ class Simulation:
         """
         config = SiteConfig(
             data_dir=self.sites[site],
-            state_dir=self.workspace / "state" / site,
+            state_dir=self.workspace / STATES / site,
             cache_dir=self.workspace / "cache" / site,
             backbone_checkpoint=self.backbone_checkpoint,
             device=self.device,
@@ -125,7 +125,7 @@ class Simulation:
     def environment(self, by: Detour | None = None) -> dict[str, str]:
         """Return what the command needs besides the caller's environment."""
         workspace = by.workspace if by else self.workspace
-        pattern = workspace / "site_config" / "{site}.json"
+        pattern = workspace / SITE_CONFIGS / "{site}.json"
         code = workspace / self.job_folder.relative_to(self.workspace) / "app" / "custom"
         return {SITE_CONFIG_VARIABLE: str(pattern), "PYTHONPATH": str(code)}
 
@@ -236,7 +236,7 @@ def start_clean(simulation: Simulation) -> dict[str, Any]:
     put_secrets(workspace, secrets)
     take_states(simulation)
     for site in simulation.sites:
-        write_json(workspace / "site_config" / f"{site}.json", _plain(simulation.site_config(site)), mode=0o600)
+        write_json(workspace / SITE_CONFIGS / f"{site}.json", _plain(simulation.site_config(site)), mode=0o600)
     export_job(simulation.spec, simulation.job_folder)
     return record
 
