@@ -1,6 +1,6 @@
 """What a site gains from the federation, on more test subjects than the demo has.
 
-    python benchmarks/federation_gain.py --data PREPARED [--n-train 36] [--set KEY=VALUE] [--out gain.json]
+    python benchmarks/federation_gain.py --data PREPARED [--n-train 36] [--recipe NAME] [--set KEY=VALUE] [--out FILE]
 
 PREPARED is a folder of prepared cohorts, one per vendor, none of which was used to choose anything that is measured
 here. Every repetition draws ``--n-train`` training subjects per vendor, stratified by class, takes all others as test
@@ -21,6 +21,7 @@ from med_duallora.measures import SCORES, VARIANTS, score_name
 from med_duallora.pretraining.data import find_cohorts
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import SitePolicy
+from med_duallora.settings.recipes import RECIPES, with_recipe
 from med_duallora.study.splits import Dealt, rows_of, write
 from med_duallora.support.files import write_json
 from med_duallora.support.progress import track
@@ -39,11 +40,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         cache = options.cache or Path(scratch) / "cache"
         for repetition in track(range(options.repetitions), "federations", options.repetitions):
-            settings = [*options.assignments, f"train.seed={repetition}"]
+            settings = with_recipe(options.recipe, [*options.assignments, f"train.seed={repetition}"])
             found.append(_repetition(cohorts, JobConfig().with_overrides(settings), options, cache))
     _show(found, options)
     if options.out:
-        write_json(options.out, {"n_train": options.n_train, "settings": options.assignments, "repetitions": found})
+        write_json(
+            options.out,
+            {
+                "n_train": options.n_train,
+                "settings": with_recipe(options.recipe, options.assignments),
+                "repetitions": found,
+            },
+        )
 
 
 def _repetition(cohorts: list[PreparedCohort], job: JobConfig, options: argparse.Namespace, cache: Path) -> Scores:
@@ -108,6 +116,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--n-train", type=int, default=36, help="per vendor (default: 36, as in the demo)")
     parser.add_argument("--repetitions", type=int, default=4)
+    parser.add_argument("--recipe", choices=tuple(RECIPES))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments")
     parser.add_argument("--backbone-checkpoint", type=Path, help="default: the one shipped with the package")
     parser.add_argument("--cache", type=Path, help="feature cache to keep; default: a temporary one")

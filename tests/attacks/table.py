@@ -20,6 +20,7 @@ from tests.attacks import test_messages as messages
 from tests.attacks import test_poisoning as poisoning
 from tests.attacks import test_results as results
 from tests.attacks import test_scores as scores
+from tests.attacks import test_shared_head as shared_head
 from tests.attacks import test_side_channels as side
 from tests.attacks.single_attacks import EMPTY, SINGLE
 from tests.unit.boundary import test_ledger_audit as ledger
@@ -87,6 +88,8 @@ def _after_filters() -> Iterator[Row]:
 
 
 def _side_channels() -> Iterator[Row]:
+    for trick, refusal in shared_head.LEARNED:
+        yield Row("shared head", trick, refusal)
     for trick, *_ in side.PUBLIC:
         yield Row("public context of a task", trick, "hidden")
         yield Row("public context before any task", trick, "hidden")

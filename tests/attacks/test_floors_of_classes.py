@@ -72,7 +72,7 @@ def test_a_policy_without_a_key_lets_nothing_out(key: str, process, trained, sit
     assert_nothing_left(leaving)
 
 
-WIDE = {"min_subjects": 1, "metric_decimals": 6, "head_leaves": True, "max_rank": 256}
+WIDE = {"min_subjects": 1, "metric_decimals": 6, "head_leaves": "all", "max_rank": 256}
 MISREAD: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
     ("no policy at all", lambda values: json.dumps({key: values[key] for key in values if key != "policy"})),
     ("an empty policy", lambda values: json.dumps({**values, "policy": {}})),

@@ -132,6 +132,7 @@ class Method:
         phases: of a round, in their order.
         loss_terms: added to the classification loss.
         aggregation: the rule that is used where the job names none.
+        always_keeps_head: the head stays at its site whatever the job's head policy says.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Method:
     phases: tuple[Phase, ...] = (Phase(),)
     loss_terms: tuple[LossTerm, ...] = ()
     aggregation: str = "factors"
+    always_keeps_head: bool = False
 
     def plan(self, job: JobConfig) -> AdapterPlan:
         """Return the plan of a job.
@@ -156,6 +158,8 @@ class Method:
             lora = replace(lora, rank_local=0)
         if self.always_sends_head:
             lora = replace(lora, head_policy="global")
+        if self.always_keeps_head:
+            lora = replace(lora, head_policy="local")
         treatments = {
             Role.GLOBAL_A: self.global_a,
             Role.GLOBAL_B: self.global_b,
@@ -178,10 +182,15 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("med-duallora", "global adapter sent and averaged, local adapter (and head) stay", True, False),
+        Method("med-duallora", "global adapter sent and averaged, local adapter stays", True, False),
         Method("fedavg-lora", "one adapter and the head, both sent and averaged (FedIT)", False, True),
         Method(
-            "fedsa-lora", "one adapter: A sent and averaged, B and head stay (FedSA-LoRA)", False, False, global_b=KEPT
+            "fedsa-lora",
+            "one adapter: A sent and averaged, B and head stay (FedSA-LoRA)",
+            False,
+            False,
+            global_b=KEPT,
+            always_keeps_head=True,
         ),
         Method(
             "ffa-lora", "one adapter: A fixed, B and head sent and averaged (FFA-LoRA)", False, True, global_a=FIXED

@@ -216,13 +216,14 @@ def demands_of(job: JobConfig, contract: EgressContract, trains: bool = True) ->
     Args:
         job: its settings.
         contract: that follows from them.
-        trains: whether the site trains; one that evaluates only sends no head.
+        trains: whether the site trains; one that evaluates only sends nothing of its head.
     """
     lora = plan_of(job).lora
+    head = {"local": "none", "shared": "shared", "global": "all"}[lora.head_policy]
     return {
         "rank": lora.rank_global,
         "n_blocks": lora.n_blocks,
-        "sends_head": trains and lora.head_policy != "local",
+        "head": head if trains else "none",
         "contract_sha256": contract.sha256,
         "job_sha256": job_sha256(job),
         "numbers": numbers_of(job.to_dict()),

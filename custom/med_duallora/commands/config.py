@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from med_duallora.commands.options import add_recipe_argument
 from med_duallora.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     show = actions.add_parser(
         "show",
         help="list all settings",
-        description="List all settings with default, limits and meaning; with --job, the values of that job.",
+        description="List all settings with default, limits and meaning; with --job or --recipe, a job's values.",
     )
     show.add_argument("--scope", choices=SCOPES, help="only these settings (default: all)")
     show.add_argument("--job", metavar="JOB", help="show the values of this job: a known job or a job folder")
+    add_recipe_argument(show)
     show.add_argument("--markdown", action="store_true", help="print docs/settings.md, with guidance, instead")
     show.set_defaults(run=_show)
     explain = actions.add_parser(
@@ -62,29 +64,38 @@ def _show(options: argparse.Namespace) -> int:
     from med_duallora.reference.terminal import listed
 
     if options.markdown:
-        if options.scope or options.job:
-            raise InputError("--markdown prints the whole page; leave out --scope and --job")
+        if options.scope or options.job or options.recipe:
+            raise InputError("--markdown prints the whole page; leave out --scope, --job and --recipe")
         print(page(scopes()), end="")
         return 0
-    if options.job and options.scope == "site":
-        raise InputError("--job has no site settings: a site's configuration never travels with a job")
+    is_of_a_job = bool(options.job or options.recipe)
+    if is_of_a_job and options.scope == "site":
+        option = "--job" if options.job else "--recipe"
+        raise InputError(f"{option} has no site settings: a site's configuration never travels with a job")
     wanted = [scope for scope in scopes() if options.scope in (None, scope.name)]
-    if options.job:
+    if is_of_a_job:
         wanted = [scope for scope in wanted if scope.name != "site"]
-    print("\n".join(listed(wanted, _values(options.job) if options.job else None)))
+    print("\n".join(listed(wanted, _values(options.job, options.recipe) if is_of_a_job else None)))
     return 0
 
 
-def _values(job: str) -> dict[str, str]:
-    """Return the settings of a known job or a job folder, key -> JSON text."""
+def _values(job: str | None, recipe: str | None) -> dict[str, str]:
+    """Return the settings of a known job or a job folder (None: the default job), key -> JSON text."""
     import dataclasses
 
-    from med_duallora.flare.jobs.export import JOBS, read_spec
+    from med_duallora.flare.jobs.export import CANONICAL, JOBS, read_spec
     from med_duallora.reference.entries import values_of
+    from med_duallora.settings.recipes import with_recipe
 
-    if job not in JOBS and not Path(job).is_dir():
+    if job is None:
+        spec = CANONICAL
+    elif job in JOBS:
+        spec = JOBS[job]
+    elif Path(job).is_dir():
+        spec = read_spec(Path(job), with_code=False)
+    else:
         raise InputError(f"--job {job}: no job folder, and no known job; known are {', '.join(JOBS)}")
-    spec = JOBS[job] if job in JOBS else read_spec(Path(job), with_code=False)
+    spec = spec.with_overrides(with_recipe(recipe, ()))
     return values_of(spec.job.to_dict()) | values_of(dataclasses.asdict(spec.workflow), "workflow.")
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from med_duallora.commands.options import add_settings_argument
 
-SETTINGS = ("lora.head_policy=shared", "train.local_lr_factor=0.1")
-"""A site of the demo has some forty subjects to train on, too few for a head of its own (README, "Limits")."""
 N_PER_VENDOR = 120
 SPLIT = "30/10/60"
 """A site trains on 36 subjects, about as many as a small hospital has. Most of the others are there to judge by: with
@@ -49,7 +47,8 @@ def steps(options: argparse.Namespace) -> dict[str, list[str]]:
     raw, prepared, workspace = (str(options.out / name) for name in ("raw", "prepared", "run"))
     phantom = ["phantom", "--out", raw, "--preset", "demo", "--seed", str(options.seed)]
     phantom += ["--n-per-vendor", str(options.n_per_vendor)]
-    changes = [argument for assignment in (*SETTINGS, *options.assignments) for argument in ("--set", assignment)]
+    changes = ["--recipe", options.recipe] if options.recipe else []
+    changes += [argument for assignment in options.assignments for argument in ("--set", assignment)]
     return {
         "a raw cohort of synthetic hearts from four scanner vendors": phantom,
         "one prepared cohort per vendor": [

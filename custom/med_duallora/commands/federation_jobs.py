@@ -4,8 +4,10 @@ import argparse
 import shlex
 import sys
 
+from med_duallora.commands.options import assignments_of
 from med_duallora.errors import FederationError, MedDualLoRAError
 from med_duallora.flare.jobs.submission import prepare_submission
+from med_duallora.flare.local.rehearsal.acceptance import check_taken
 from med_duallora.flare.local.rehearsal.admin import Console, console
 from med_duallora.flare.local.rehearsal.following import fetch, follow
 from med_duallora.flare.local.rehearsal.progress import shown
@@ -60,12 +62,14 @@ def submitted(federation: Federation, lead: Console, options: argparse.Namespace
     """Submit the job that the options describe, and return its id."""
     folder = prepare_submission(
         options.job,
-        options.assignments,
+        assignments_of(options),
         len(federation.sites),
         federation.directory / "jobs",
         backbone_sha256=federation.backbone_sha256,
         resume_from=options.resume_from,
     )
+    for site, refusal in check_taken(federation, folder).items():
+        print(f"{site} will refuse this job: {refusal}", file=sys.stderr)
     job_id = lead.submit(folder)
     print(f"job {job_id} submitted by {lead.person} from {folder}", flush=True)
     return job_id

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from med_duallora.commands.options import add_resume_argument, add_settings_argument
+from med_duallora.commands.options import add_resume_argument, add_settings_argument, assignments_of
 from med_duallora.errors import ConfigError
 
 
@@ -41,14 +41,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _export(options: argparse.Namespace) -> int:
     from med_duallora.flare.jobs.export import JOBS, export_job
+    from med_duallora.site_kit.job_check import strict_refusal
 
     if options.job is not None and options.job not in JOBS:
         raise ConfigError(f"--job {options.job}: no known job; known are {', '.join(JOBS)}")
     for name in [options.job] if options.job else JOBS:
-        spec = JOBS[name].resumed(options.resume_from, options.assignments)
+        spec = JOBS[name].resumed(options.resume_from, assignments_of(options))
         folder = export_job(spec, options.out / name)
         kind = "self-contained" if spec.with_code else "for sites that have med_duallora installed"
         print(f"{folder}: {spec.summary} ({kind})")
+        if refusal := strict_refusal(spec.job):
+            print(f"{folder}: a site with the policy that site-kit writes would refuse it: {refusal}", file=sys.stderr)
     return 0
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from med_duallora.settings.recipes import RECIPES, with_recipe
+
 if TYPE_CHECKING:
     from med_duallora.settings.policy import SitePolicy
     from med_duallora.settings.release import ReleaseFloors
@@ -118,7 +120,8 @@ def add_resume_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_settings_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--set``."""
+    """Declare ``--recipe`` and ``--set``; ``assignments_of`` reads both."""
+    add_recipe_argument(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -128,6 +131,21 @@ def add_settings_argument(parser: argparse.ArgumentParser) -> None:
         help="change a setting of the job, e.g. train.n_rounds=20, lora.rank_global=4 or workflow.min_sites=3; "
         "repeatable; `med-duallora config show` lists them",
     )
+
+
+def add_recipe_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--recipe``."""
+    parser.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        help="a named set of settings (docs/recipes.md); --set counts on top of it. "
+        + "; ".join(f"{name}: {recipe.summary}" for name, recipe in RECIPES.items()),
+    )
+
+
+def assignments_of(options: argparse.Namespace) -> list[str]:
+    """Return what ``--recipe`` and ``--set`` say, as ``key=value`` texts of which the later ones count."""
+    return with_recipe(options.recipe, options.assignments)
 
 
 def add_site_settings_argument(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from med_duallora.commands.options import add_resume_argument, add_settings_argument, add_site_settings_argument
+from med_duallora.commands.options import (
+    add_resume_argument,
+    add_settings_argument,
+    add_site_settings_argument,
+    assignments_of,
+)
 from med_duallora.errors import ConfigError, MedDualLoRAError
 
 if TYPE_CHECKING:
@@ -150,7 +155,7 @@ def _simulation(options: argparse.Namespace) -> "Simulation":
     workspace = options.workspace.resolve()
     return Simulation(
         workspace=workspace,
-        spec=_spec(options.job, len(sites), [*_pin(checkpoint), *options.assignments], options.resume_from),
+        spec=_spec(options.job, len(sites), [*_pin(checkpoint), *assignments_of(options)], options.resume_from),
         sites=sites,
         n_parallel=n_parallel,
         device=options.device,

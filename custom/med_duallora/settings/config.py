@@ -37,7 +37,7 @@ __all__ = ["AugmentConfig", "JobConfig", "LoRAConfig", "SiteConfig", "TrainConfi
 
 TARGETS = ("q", "kv", "proj", "fc1", "fc2")
 TRAIN = "train"
-HEAD_POLICIES = ("local", "shared", "global")
+HEAD_POLICIES = ("shared", "local", "global")
 SITE_CONFIG_VARIABLE = "MED_DUALLORA_SITE_CONFIG"
 MAX_ROUNDS = 10_000
 """The upper limits are generous: what lies beyond is a slip, and would only be noticed after hours of training."""
@@ -79,9 +79,9 @@ class LoRAConfig:
         alpha_local: scale of the local adapter, whose output is multiplied by ``alpha_local / rank_local``.
         targets: which linear layers of a block are adapted: q, kv, proj, fc1, fc2.
         n_blocks: how many of the last transformer blocks are adapted (Med-DualLoRA finds that two suffice).
-        head_policy: ``local``: the classification head stays at the site; ``shared``: its weights are part of the
-            global adapter (a pair of factors, sent and averaged) and its bias stays; ``global``: all of it is sent and
-            averaged alongside the adapter.
+        head_policy: ``shared``: the classification head's weights are part of the global adapter (a pair of factors,
+            sent and averaged) and its bias stays; ``local``: all of the head stays at the site; ``global``: all of it
+            is sent and averaged alongside the adapter.
         head_norm: ``site``: the head reads features that are standardised with the site's own statistics; ``none``:
             it reads them as they are, as CineMA's does.
     """
@@ -92,7 +92,7 @@ class LoRAConfig:
     alpha_local: float = limited(16.0, above(0, 1024))
     targets: tuple[str, ...] = limited(("q", "kv"), some_of(*TARGETS))
     n_blocks: int = limited(2, between(1, 64))
-    head_policy: str = limited("local", one_of(*HEAD_POLICIES))
+    head_policy: str = limited("shared", one_of(*HEAD_POLICIES))
     head_norm: str = limited("site", one_of("site", "none"))
 
     def __post_init__(self) -> None:
@@ -108,9 +108,9 @@ class TrainConfig:
         local_epochs: passes over the site's training subjects in a round.
         batch_size: subjects per step.
         lr: peak learning rate of AdamW.
-        local_lr_factor: learning rate of what stays at the site (local adapter, head), as a fraction of the rate of
-            what is shared. Where a site has few subjects, what stays fits them before the sites have learnt anything
-            together; a small factor prevents that.
+        local_lr_factor: learning rate of what stays at the site (local adapter, the head or its bias), as a fraction of
+            the rate of what is shared. Where a site has few subjects, what stays fits them before the sites have learnt
+            anything together; a small factor prevents that.
         min_lr: learning rate at the end of the cosine schedule.
         warmup_fraction: fraction of the whole training's steps in which the learning rate rises linearly.
         betas: AdamW's two decay rates, of the mean and of the mean square of the gradient.
@@ -130,7 +130,7 @@ class TrainConfig:
     local_epochs: int = limited(2, between(1, 1000))
     batch_size: int = limited(8, between(1, 4096))
     lr: float = limited(5e-3, above(0, 1))
-    local_lr_factor: float = limited(1.0, between(0, 1))
+    local_lr_factor: float = limited(0.1, between(0, 1))
     min_lr: float = limited(
         1e-5, Limit("between 0 and train.lr", lambda value: value >= 0, lambda train: train.min_lr <= train.lr)
     )

@@ -9,9 +9,13 @@ from med_duallora.errors import ConfigError
 from med_duallora.measures import MEASURES, Kind, Subjects
 from med_duallora.settings.docstrings import described
 from med_duallora.settings.job_limits import ANY, TEXT, Numbers, are_limits, beyond
-from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, sha256_or_empty
+from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, one_of, sha256_or_empty
 
 MAX_ANSWERS = 1_000_000
+HEAD_PARTS = ("none", "shared", "all")
+"""What may leave of the classification head, each more than the one before."""
+OF_A_BOOL = {False: "none", True: "all"}
+"""What ``head_leaves`` means where it is true or false, as it was before it had three values."""
 
 ClassSizes = tuple[int, int]
 """Number of normal and of diseased subjects."""
@@ -36,7 +40,8 @@ class SitePolicy:
         metric_decimals: scores, losses and times are rounded to this many decimals.
         model_leaves: whether ``med-duallora export`` may write this site's own model without being told each time that
             the file stays here; it holds the local adapter and the head.
-        head_leaves: whether a job may ask for the classification head, or for its weights within the adapter.
+        head_leaves: what of the classification head a job may ask for. ``none``: nothing; ``shared``: its weights as
+            one more low-rank pair of the global adapter, without the bias; ``all``: the whole head alongside it.
         max_rank: highest rank of the global adapter that a job may ask for.
         max_blocks: largest number of adapted blocks that a job may ask for.
         backbone_sha256: hash of the only backbone checkpoint that this site trains with; empty: any.
@@ -58,7 +63,7 @@ class SitePolicy:
     min_train_subjects: int = limited(10, between(1, 1_000_000))
     metric_decimals: int = limited(3, between(0, 6))
     model_leaves: bool = False
-    head_leaves: bool = False
+    head_leaves: str = limited("shared", one_of(*HEAD_PARTS))
     max_rank: int = limited(16, between(1, 256))
     max_blocks: int = limited(4, between(1, 64))
     backbone_sha256: str = limited("", sha256_or_empty())
@@ -76,6 +81,8 @@ class SitePolicy:
     max_rounds_per_experiment: int = limited(1000, between(0, MAX_ANSWERS))
 
     def __post_init__(self) -> None:
+        if isinstance(self.head_leaves, bool):
+            raise self._of_earlier_version(self.head_leaves)
         check_limits(self, "policy.")
 
     @classmethod
@@ -85,7 +92,7 @@ class SitePolicy:
             min_subjects=0,
             min_train_subjects=1,
             metric_decimals=6,
-            head_leaves=True,
+            head_leaves="all",
             max_rank=256,
             max_blocks=64,
             job_limits=(ANY,),
@@ -96,14 +103,14 @@ class SitePolicy:
         )
 
     def check_job(
-        self, *, rank: int, n_blocks: int, sends_head: bool, contract_sha256: str, job_sha256: str, numbers: Numbers
+        self, *, rank: int, n_blocks: int, head: str, contract_sha256: str, job_sha256: str, numbers: Numbers
     ) -> None:
         """Refuse a job that asks for more than this site gives; called before anything is loaded or trained.
 
         Args:
             rank: of the global adapter.
             n_blocks: number of adapted blocks.
-            sends_head: whether the job sends the classification head, or its weights as a part of the global adapter.
+            head: what the job sends of the classification head, as ``head_leaves`` names it.
             contract_sha256: of the egress contract that follows from the job.
             job_sha256: of the job's whole settings.
             numbers: every number of the job's settings, by its name.
@@ -116,9 +123,11 @@ class SitePolicy:
         if n_blocks > self.max_blocks:
             why = f"{self.max_blocks}, but the job adapts {n_blocks} blocks"
             raise self._refusal("max_blocks", why, f"at least {n_blocks}")
-        if sends_head and not self.head_leaves:
-            why = "false, but the job sends the classification head or shares its weights"
-            raise self._refusal("head_leaves", why, "true")
+        if HEAD_PARTS.index(head) > HEAD_PARTS.index(self.head_leaves):
+            how = "all of the classification head, by lora.head_policy or by its method"
+            if head == "shared":
+                how = "the classification head's weights (with lora.head_policy = local it would not)"
+            raise self._refusal("head_leaves", f"{self.head_leaves!r}, but the job sends {how}", f"{head!r}")
         if self.contract_sha256 and contract_sha256 not in self.contract_sha256:
             why = f"pinned, but the job's egress contract is {contract_sha256}"
             raise self._refusal("contract_sha256", why, f"empty, or hold {contract_sha256}")
@@ -160,6 +169,18 @@ class SitePolicy:
             for name, value in metrics.items()
             if (measure := MEASURES.get(name)) and measure.leaves and measure.subjects in enough
         }
+
+    @staticmethod
+    def _of_earlier_version(value: bool) -> ConfigError:
+        key, now = "policy.head_leaves", OF_A_BOOL[value]
+        written = str(value).lower()
+        return ConfigError(
+            f"{key} = {written} is of an earlier version: run `med-duallora site-kit --startup-kit KIT` again, which "
+            f"writes {now!r} in its place, or write one of {', '.join(HEAD_PARTS)} yourself",
+            key=key,
+            value=value,
+            limit=f"one of {', '.join(HEAD_PARTS)}",
+        )
 
     def _refusal(self, name: str, why: str, limit: str) -> ConfigError:
         key = f"policy.{name}"

@@ -32,6 +32,7 @@ WHY = {
     "mode": "other accounts of this machine must neither change the kit nor read its private keys",
     "policy": "a site says itself what it lets out: a key that was missing has its strict value; change it where this "
     "site agrees to more",
+    "worded": "the same as before in today's words; the default job needs 'shared', if this site agrees to it",
     "template": "fill in the paths and agree on the policy; nothing in this file leaves the site",
 }
 
@@ -155,14 +156,20 @@ def _privacy_changes(before: Json, after: Json) -> Iterator[Change]:
 
 
 def _policy_changes(place: Path) -> Iterator[Change]:
-    """Give the keys that a site configuration's policy lacks; what else may be wrong in it, preflight says."""
+    """Give the keys that a site configuration's policy lacks, and what it says in the words of an earlier version.
+
+    What else may be wrong in it, preflight says.
+    """
     try:
-        policy = read_object(place, unique=True).get("policy", {})
+        values = read_object(place, unique=True)
     except (OSError, ValueError):
         return
-    for key, value in wanted.strict_policy().items() if isinstance(policy, dict) else ():
+    policy = values.get("policy", {})
+    for key, value in wanted.completed(values)["policy"].items() if isinstance(policy, dict) else ():
         if key not in policy:
             yield Change(place.name, f"policy.{key}", "not there", json.dumps(value), WHY["policy"])
+        elif policy[key] != value:
+            yield Change(place.name, f"policy.{key}", json.dumps(policy[key]), json.dumps(value), WHY["worded"])
 
 
 def _short(value: Any) -> str:

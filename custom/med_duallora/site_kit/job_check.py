@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from med_duallora.boundary.contract import EgressContract
+from med_duallora.boundary.contract import EgressContract, demands_of
 from med_duallora.boundary.literal import check_app
-from med_duallora.errors import KitError
+from med_duallora.errors import ConfigError, KitError
 from med_duallora.settings.config import JobConfig, SiteConfig
+from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.fitness import job_problems
 from med_duallora.site.problem import Problem
 from med_duallora.site_kit.layout import check_job_layout
@@ -32,6 +33,15 @@ def job_settings(folder: Path) -> JobConfig:
     if len(settings) != 1:
         raise KitError(f"{path} has {len(settings)} components {SETTINGS_PATH}, expected one")
     return JobConfig.from_dict(settings[0])
+
+
+def strict_refusal(job: JobConfig) -> str:
+    """Return why a site with the policy that ``site-kit`` writes refuses a job; empty where it takes it."""
+    try:
+        SitePolicy().check_job(**demands_of(job, EgressContract.for_job(job)))
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _client_config(folder: Path) -> Path:

@@ -24,6 +24,9 @@ WIDE = {
 }
 """Numbers of answers above which preflight takes a limit for none."""
 
+HEAD = {"none": "stays", "shared": "weights may leave as a low-rank pair, bias stays", "all": "may leave as a whole"}
+"""What ``policy.head_leaves`` lets a job have of the head, in words."""
+
 FEWEST_TRAINED = 5
 """With fewer training subjects, an adapter says something about each of them, whoever agreed to it."""
 
@@ -48,11 +51,11 @@ def _policy_and_places(config: SiteConfig, place: Path) -> Iterator[Channel]:
     name = "what a job may ask for within the contract"
     policy = config.policy
     pinned = bool(policy.contract_sha256)
-    bounded = policy.max_rank < 256 and policy.max_blocks < 64 and not policy.head_leaves
+    bounded = policy.max_rank < 256 and policy.max_blocks < 64 and policy.head_leaves != "all"
     found = f"{place.name}: " + (
         "contract pinned" if pinned else f"rank <= {policy.max_rank}, blocks <= {policy.max_blocks}"
     )
-    found += f", head {'may leave' if policy.head_leaves else 'stays'}, " + (
+    found += f", head {HEAD[policy.head_leaves]}, " + (
         f"metrics from at least {policy.min_subjects} subjects of each class" if policy.metrics_leave else "no metrics"
     )
     fix = "" if pinned or bounded else "set policy.head_leaves, max_rank and max_blocks, or pin policy.contract_sha256"

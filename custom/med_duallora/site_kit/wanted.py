@@ -7,7 +7,7 @@ from typing import Any
 
 from med_duallora.errors import KitError
 from med_duallora.settings.job_limits import JOB_LIMITS
-from med_duallora.settings.policy import SitePolicy
+from med_duallora.settings.policy import OF_A_BOOL, SitePolicy
 from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.places import CHANGE_ME
 
@@ -138,5 +138,11 @@ def strict_policy() -> Json:
 
 
 def completed(site_config: Json) -> Json:
-    """Return a site configuration with every key of its policy: what it has stays, what it lacks is strict."""
-    return {**site_config, "policy": {**strict_policy(), **site_config.get("policy", {})}}
+    """Return a site configuration with every key of its policy: what it has stays, what it lacks is strict.
+
+    What an earlier version wrote in other words is written in today's, and means the same.
+    """
+    policy = {**strict_policy(), **site_config.get("policy", {})}
+    if isinstance(policy["head_leaves"], bool):
+        policy["head_leaves"] = OF_A_BOOL[policy["head_leaves"]]
+    return {**site_config, "policy": policy}

@@ -11,6 +11,7 @@ from med_duallora.backbone import BackboneConfig, build_classifier, checkpoint_s
 from med_duallora.cohorts.prepared import COHORT_TABLE
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import JobConfig
+from med_duallora.settings.recipes import RECIPES
 from med_duallora.study.arms import REFERENCE, Arm
 from med_duallora.support.files import atomic_path, sha256_of_file, sha256_of_json
 from med_duallora.support.locks import locked
@@ -35,10 +36,15 @@ class Recipe:
 
     @classmethod
     def read(cls, text: str) -> "Recipe":
-        """Return a recipe from ``name: KEY=VALUE ...`` (ConfigError: it is not that)."""
+        """Return a recipe from ``name: KEY=VALUE ...``, or the known one of a name (ConfigError: it is neither)."""
+        if text in RECIPES:
+            return cls(text, RECIPES[text].settings)
         name, colon, settings = text.partition(":")
         if not colon or not name.strip().replace("-", "").isalnum():
-            raise ConfigError(f"--recipe-set {text!r} is not 'name: KEY=VALUE ...' with a name of letters, digits, '-'")
+            raise ConfigError(
+                f"--recipe-set {text!r} is not 'name: KEY=VALUE ...' with a name of letters, digits, '-', nor one of "
+                f"{', '.join(RECIPES)}"
+            )
         return cls(name.strip(), tuple(settings.split()))
 
 

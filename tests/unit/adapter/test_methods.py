@@ -16,12 +16,13 @@ HEAD = frozenset({Role.HEAD})
 @pytest.mark.parametrize(
     ("method", "policy", "sent", "kept", "reason"),
     [
-        ("med-duallora", "local", GLOBAL, LOCAL | HEAD, "the default: nothing but the global adapter leaves"),
+        ("med-duallora", "local", GLOBAL, LOCAL | HEAD, "all of the head stays"),
         ("med-duallora", "shared", GLOBAL, LOCAL | HEAD, "a shared head's weights are a part of the global adapter"),
         ("med-duallora", "global", GLOBAL | HEAD, LOCAL, "the job may share the head"),
         ("fedavg-lora", "local", GLOBAL | HEAD, LOCAL, "FedIT shares the head whatever the policy says"),
         ("fedavg-lora", "global", GLOBAL | HEAD, LOCAL, "likewise"),
         ("fedsa-lora", "local", {Role.GLOBAL_A}, {Role.GLOBAL_B} | LOCAL | HEAD, "A is what the sites have in common"),
+        ("fedsa-lora", "shared", {Role.GLOBAL_A}, {Role.GLOBAL_B} | LOCAL | HEAD, "its head stays whatever is said"),
         ("ffa-lora", "local", {Role.GLOBAL_B} | HEAD, LOCAL, "A follows from the seed: it neither trains nor leaves"),
     ],
 )
@@ -44,6 +45,7 @@ def test_no_method_sends_a_local_factor_or_what_it_does_not_train(method):
     [
         ("med-duallora", {}, "used as configured"),
         ("fedavg-lora", {"rank_local": 0, "head_policy": "global"}, "one shared adapter and head"),
+        ("fedsa-lora", {"rank_local": 0, "head_policy": "local"}, "one adapter, and a head that stays"),
     ],
 )
 def test_how_a_method_uses_the_adapter_configuration(method, changed, reason):
@@ -83,7 +85,8 @@ def test_a_rule_that_needs_pairs_is_refused_where_one_factor_is_sent(monkeypatch
 
 def test_a_plan_says_how_a_factor_starts():
     method = Method("other", "a local B that starts random", True, False, local=Treatment(start=Start.RANDOM))
-    model = DualLoRAModel(build_classifier(TINY, seed=7), method.plan(JobConfig(backbone="cinema-tiny")), 0)
+    job = JobConfig(backbone="cinema-tiny", lora=LoRAConfig(head_policy="local"))
+    model = DualLoRAModel(build_classifier(TINY, seed=7), method.plan(job), 0)
     assert all(value.any() for value in model.values([Role.LOCAL_B]).values())
     assert not any(value.any() for value in model.values([Role.GLOBAL_B]).values())
 

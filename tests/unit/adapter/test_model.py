@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,11 @@ SHARED = {f"classifier.pred_head_dict.{head}.global_{factor}" for head in ("sax"
 BIASES = {name for name in HEADS if name.endswith("bias")}
 
 
+def plain(**values: Any) -> LoRAConfig:
+    """Adapters of the blocks alone: the head is the backbone's and stays whole."""
+    return LoRAConfig(head_policy="local", **values)
+
+
 def factors(layer: str, adapters: str = "gl") -> set[str]:
     kinds = [kind for kind in ("global", "local") if kind[0] in adapters]
     return {f"{layer}.{kind}_{factor}" for kind in kinds for factor in "ab"}
@@ -34,19 +40,19 @@ def factors(layer: str, adapters: str = "gl") -> set[str]:
 @pytest.mark.parametrize(
     ("lora", "adapted", "reason"),
     [
-        (LoRAConfig(n_blocks=1), factors(f"{BLOCK}.attn.q") | factors(f"{BLOCK}.attn.kv"), "the default targets"),
-        (LoRAConfig(n_blocks=1, targets=("proj",)), factors(f"{BLOCK}.attn.proj"), "the attention's output"),
-        (LoRAConfig(n_blocks=1, targets=("fc1",)), factors(f"{BLOCK}.mlp.fc1"), "the MLP's first layer"),
-        (LoRAConfig(n_blocks=1, targets=("fc2",)), factors(f"{BLOCK}.mlp.fc2"), "the MLP's second layer"),
-        (LoRAConfig(n_blocks=1, targets=("q",), rank_local=0), factors(f"{BLOCK}.attn.q", "g"), "no local adapter"),
-        (LoRAConfig(n_blocks=1, targets=("q",), rank_global=0), factors(f"{BLOCK}.attn.q", "l"), "no global adapter"),
+        (plain(n_blocks=1), factors(f"{BLOCK}.attn.q") | factors(f"{BLOCK}.attn.kv"), "the default targets"),
+        (plain(n_blocks=1, targets=("proj",)), factors(f"{BLOCK}.attn.proj"), "the attention's output"),
+        (plain(n_blocks=1, targets=("fc1",)), factors(f"{BLOCK}.mlp.fc1"), "the MLP's first layer"),
+        (plain(n_blocks=1, targets=("fc2",)), factors(f"{BLOCK}.mlp.fc2"), "the MLP's second layer"),
+        (plain(n_blocks=1, targets=("q",), rank_local=0), factors(f"{BLOCK}.attn.q", "g"), "no local adapter"),
+        (plain(n_blocks=1, targets=("q",), rank_global=0), factors(f"{BLOCK}.attn.q", "l"), "no global adapter"),
         (
-            LoRAConfig(n_blocks=3, targets=("q",)),
+            plain(n_blocks=3, targets=("q",)),
             {name for i in range(3) for name in factors(f"classifier.encoder.blocks.{i}.attn.q")},
             "every block",
         ),
         (
-            LoRAConfig(n_blocks=1, targets=LAYERS),
+            plain(n_blocks=1, targets=LAYERS),
             {
                 name
                 for layer in ("attn.q", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -102,14 +108,14 @@ def test_an_undeclared_layer_in_an_adapted_block_stays_frozen_whatever_its_name(
 
 @pytest.mark.parametrize("n_blocks", [1, 2, 3])
 def test_without_training_the_output_is_the_backbones_bit_for_bit(n_blocks):
-    lora = LoRAConfig(n_blocks=n_blocks, targets=LAYERS)
-    model, plain = tiny_model(lora), build_classifier(TINY, seed=7).eval()
+    lora = plain(n_blocks=n_blocks, targets=LAYERS)
+    model, backbone = tiny_model(lora), build_classifier(TINY, seed=7).eval()
     shake(model, [Role.HEAD])
     for name, value in model.values([Role.HEAD]).items():
-        plain.get_parameter(name.removeprefix("classifier.")).data.copy_(torch.from_numpy(value))
+        backbone.get_parameter(name.removeprefix("classifier.")).data.copy_(torch.from_numpy(value))
     x = tiny_images()
     with torch.no_grad():
-        assert torch.equal(model(x), plain(x))
+        assert torch.equal(model(x), backbone(x))
         assert torch.equal(model(x), model.classifier(x)), "trunk and tail together are the classifier"
 
 
@@ -119,12 +125,12 @@ def test_without_training_the_golden_activations_are_met(shared, n_blocks):
     values = json.loads((golden / "config.json").read_text())
     names = [name for name in BackboneConfig.__dataclass_fields__ if name in values]
     config = BackboneConfig(**{n: tuple(values[n]) if isinstance(values[n], list) else values[n] for n in names})
-    plain = load_classifier(golden / "classifier.safetensors", config)
-    trained = [value.numpy().copy() for value in plain.pred_head_dict.state_dict().values()]
+    backbone = load_classifier(golden / "classifier.safetensors", config)
+    trained = [value.numpy().copy() for value in backbone.pred_head_dict.state_dict().values()]
     expected = load_file(golden / "expected.safetensors")
     with torch.no_grad():
-        logits, cls, sax = plain(expected["input"]), *plain.features(expected["input"])
-        model = DualLoRAModel(plain, plan_of(tiny_job(LoRAConfig(n_blocks=n_blocks))), 0).eval()
+        logits, cls, sax = backbone(expected["input"]), *backbone.features(expected["input"])
+        model = DualLoRAModel(backbone, plan_of(tiny_job(plain(n_blocks=n_blocks))), 0).eval()
         model.load_values([Role.HEAD], dict(zip(model.of_roles([Role.HEAD]), trained, strict=True)))
         found = model.features(model.trunk(expected["input"]))
         assert torch.equal(model(expected["input"]), logits)
@@ -136,7 +142,7 @@ def test_without_training_the_golden_activations_are_met(shared, n_blocks):
 
 
 def test_trained_adapters_act_and_forward_is_trunk_then_tail():
-    model = tiny_model()
+    model = tiny_model(plain())
     x = tiny_images()
     with torch.no_grad():
         shake(model, [Role.HEAD])
@@ -165,7 +171,7 @@ def test_the_trunk_is_the_blocks_before_the_cut():
 
 
 def test_the_trunk_runs_in_evaluation_mode_and_without_gradients():
-    model = tiny_model(drop_path=0.5).train()
+    model = tiny_model(plain(), drop_path=0.5).train()
     shake(model, [Role.HEAD])
     x = tiny_images(8).requires_grad_()
     one, other = model.trunk(x), model.trunk(x)
@@ -185,7 +191,7 @@ def test_the_trunk_runs_in_evaluation_mode_and_without_gradients():
     ],
 )
 def test_variants_switch_adapters_off(adapters, acting, reason):
-    model, reference = tiny_model(), tiny_model()
+    model, reference = tiny_model(plain()), tiny_model(plain())
     shake(model, seed=1)
     full = model.values(TRAINED)
     for role in (Role.HEAD, *acting):
@@ -211,12 +217,12 @@ def test_switching_off_ends_with_its_block_also_when_nested_or_broken():
 
 
 def test_the_start_depends_on_seed_and_name_only():
-    one = tiny_model(LoRAConfig(), seed=3).values(TRAINED)
+    one = tiny_model(plain(), seed=3).values(TRAINED)
     torch.manual_seed(99)
-    assert same(one, tiny_model(LoRAConfig(), seed=3).values(TRAINED)), "not on the global random state"
-    fewer = tiny_model(LoRAConfig(n_blocks=1, targets=("kv",)), seed=3).values(TRAINED)
+    assert same(one, tiny_model(plain(), seed=3).values(TRAINED)), "not on the global random state"
+    fewer = tiny_model(plain(n_blocks=1, targets=("kv",)), seed=3).values(TRAINED)
     assert all(np.array_equal(fewer[name], one[name]) for name in fewer), "not on what else is adapted"
-    other = tiny_model(LoRAConfig(), seed=4).values(TRAINED)
+    other = tiny_model(plain(), seed=4).values(TRAINED)
     random = [name for name in one if name.endswith("_a")]
     assert len(random) == 4 * 2
     assert all((one[name] != other[name]).all() for name in random), "on the seed"
@@ -225,7 +231,7 @@ def test_the_start_depends_on_seed_and_name_only():
 
 
 def test_the_start_is_loras():
-    for name, value in tiny_model(LoRAConfig(rank_global=64)).values(GLOBAL | LOCAL).items():
+    for name, value in tiny_model(plain(rank_global=64)).values(GLOBAL | LOCAL).items():
         if name.endswith("_b"):
             assert not value.any(), name
         else:
@@ -266,12 +272,12 @@ def test_the_skeleton_has_the_models_names_shapes_and_roles(method):
 
 
 def test_global_pairs_are_b_and_a_of_every_adapted_layer():
-    model = tiny_model(LoRAConfig(n_blocks=1))
+    model = tiny_model(plain(n_blocks=1))
     assert model.sent_pairs() == (
         (f"{BLOCK}.attn.q.global_b", f"{BLOCK}.attn.q.global_a"),
         (f"{BLOCK}.attn.kv.global_b", f"{BLOCK}.attn.kv.global_a"),
     )
-    shared = tiny_model(LoRAConfig(n_blocks=1, head_policy="shared"))
+    shared = tiny_model(LoRAConfig(n_blocks=1))
     heads = [f"classifier.pred_head_dict.{head}" for head in ("sax", "cls")]
     assert shared.sent_pairs() == (*model.sent_pairs(), *((f"{n}.global_b", f"{n}.global_a") for n in heads))
 

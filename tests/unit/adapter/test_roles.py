@@ -23,7 +23,7 @@ class Declaring(nn.Module):
 
 
 def test_exactly_these_parameters_are_declared():
-    found = declarations(tiny_model(LoRAConfig(rank_global=2, rank_local=3, n_blocks=1)))
+    found = declarations(tiny_model(LoRAConfig(rank_global=2, rank_local=3, n_blocks=1, head_policy="local")))
     assert {name: said for name, said in found.items() if said is not FROZEN} == {
         "classifier.encoder.blocks.2.attn.q.global_a": Declared(Role.GLOBAL_A, Start.RANDOM),
         "classifier.encoder.blocks.2.attn.q.global_b": Declared(Role.GLOBAL_B, Start.ZERO),

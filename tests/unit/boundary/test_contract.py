@@ -37,23 +37,29 @@ class Text(str):
 @pytest.mark.parametrize(
     ("job", "n_parameters", "reason"),
     [
-        (JobConfig(backbone="cinema-base"), 61440, "2 blocks x (8 x 768 + 768 x 8 + 8 x 768 + 1536 x 8)"),
+        (
+            JobConfig(backbone="cinema-base").with_overrides(["lora.head_policy=local"]),
+            61440,
+            "2 blocks x (8 x 768 + 768 x 8 + 8 x 768 + 1536 x 8)",
+        ),
         (
             JobConfig(backbone="cinema-base").with_overrides(["lora.head_policy=global"]),
             61440 + 2 * (768 * 2 + 2),
             "both heads are sent as well",
         ),
         (
-            JobConfig(backbone="cinema-base").with_overrides(["lora.head_policy=shared"]),
+            JobConfig(backbone="cinema-base"),
             61440 + 2 * (768 + 2),
-            "both heads have one contrast of two classes",
+            "the default: both heads have one contrast of two classes as well",
         ),
         (
-            JobConfig(backbone="cinema-base").with_overrides(['lora.targets=["q","kv","proj","fc1","fc2"]']),
+            JobConfig(backbone="cinema-base").with_overrides(
+                ['lora.targets=["q","kv","proj","fc1","fc2"]', "lora.head_policy=local"]
+            ),
             2 * 8 * (768 * 2 + (768 + 1536) + 768 * 2 + 2 * (768 + 3072)),
             "every target: 816 KiB in the notes' arithmetic",
         ),
-        (JobConfig(backbone="cinema-tiny"), 2 * 8 * (24 + 24 + 24 + 48), "the tiny backbone"),
+        (JobConfig(backbone="cinema-tiny"), 2 * 8 * (24 + 24 + 24 + 48) + 2 * (24 + 2), "the tiny backbone"),
         (
             JobConfig(backbone="cinema-tiny", method="fedavg-lora"),
             2 * 8 * (24 + 24 + 24 + 48) + 2 * (24 * 2 + 2),
@@ -68,7 +74,7 @@ def test_number_of_parameters_is_known_before_anything_is_trained(job, n_paramet
 
 
 def test_exactly_these_tensors_leave():
-    contract = EgressContract.for_job(job_with("lora.n_blocks=1", "lora.rank_global=2"))
+    contract = EgressContract.for_job(job_with("lora.n_blocks=1", "lora.rank_global=2", "lora.head_policy=local"))
     block = "classifier.encoder.blocks.2.attn"
     assert contract.to_dict()["tensors"] == {
         f"{block}.q.global_a": {"shape": [2, 24], "dtype": "float32"},
@@ -100,7 +106,7 @@ def test_a_shared_head_leaves_as_a_pair_of_factors_without_its_bias():
         ('lora.targets=["q","proj"]', "other tensors"),
         ("lora.n_blocks=1", "fewer blocks"),
         ("lora.head_policy=global", "the head"),
-        ("lora.head_policy=shared", "the head's weights"),
+        ("lora.head_policy=local", "without the head's weights"),
         ("backbone=cinema-mini", "another backbone"),
         ("method=fedavg-lora", "another method"),
         ("train.n_rounds=13", "more rounds than were agreed"),

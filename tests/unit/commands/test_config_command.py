@@ -50,6 +50,13 @@ def test_one_scope_can_be_shown(scope: str, there: str, not_there: str, capsys: 
     assert there in keys and not_there not in keys
 
 
+def test_the_values_of_a_recipe_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "--recipe", "paper"]) == 0
+    shown = capsys.readouterr().out
+    assert "local  (default: shared)" in shown.replace('"', "") and "cache_budget_mb" not in shown
+    assert main(["config", "show", "--recipe", "paper", "--scope", "site"]) == 2
+
+
 def test_the_values_of_a_job_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "--job", "production"]) == 0
     shown = capsys.readouterr().out

@@ -6,7 +6,6 @@ import pytest
 
 from med_duallora.cli import build_parser, main
 from med_duallora.commands import demo, phantom, prepare, report, simulate
-from med_duallora.commands.demo import SETTINGS
 from med_duallora.errors import CohortError
 
 
@@ -35,7 +34,7 @@ def test_every_step_takes_what_the_one_before_it_wrote(
     assert fourth.run_directory == third.workspace
     lines = capsys.readouterr().out.splitlines()
     simulate = f"$ med-duallora simulate --data {tmp_path}/prepared --workspace {tmp_path}/run"
-    assert f"{simulate} --set lora.head_policy=shared --set train.local_lr_factor=0.1" in lines
+    assert simulate in lines, "with the default recipe and the default policy"
     assert lines[-1].endswith(f"open {tmp_path / 'run' / 'report' / 'report.html'}")
 
 
@@ -43,7 +42,12 @@ def test_settings_reach_their_steps(calls: list[Namespace], tmp_path: Path) -> N
     arguments = ["--seed", "3", "--n-per-vendor", "6", "--set", "train.n_rounds=2", "--set", "lora.rank_local=4"]
     assert main(["demo", "--out", str(tmp_path), *arguments]) == 0
     assert (calls[0].seed, calls[0].n_per_vendor) == (3, 6)
-    assert calls[2].assignments == [*SETTINGS, "train.n_rounds=2", "lora.rank_local=4"], "the last one counts"
+    assert (calls[2].recipe, calls[2].assignments) == (None, ["train.n_rounds=2", "lora.rank_local=4"])
+
+
+def test_a_recipe_reaches_the_federation(calls: list[Namespace], tmp_path: Path) -> None:
+    assert main(["demo", "--out", str(tmp_path), "--recipe", "paper"]) == 0
+    assert (calls[2].recipe, calls[2].assignments) == ("paper", [])
 
 
 @pytest.mark.parametrize(
@@ -71,6 +75,8 @@ def test_a_failed_step_ends_the_demo(  # noqa: PLR0917
 
 
 def test_every_printed_command_is_one_that_the_command_line_takes(tmp_path: Path) -> None:
-    options = Namespace(out=tmp_path, seed=1, n_per_vendor=8, assignments=["train.n_rounds=2"], fresh=False)
+    options = Namespace(
+        out=tmp_path, seed=1, n_per_vendor=8, recipe="paper", assignments=["train.n_rounds=2"], fresh=False
+    )
     for arguments in demo.steps(options).values():
         assert build_parser().parse_args(arguments).command == arguments[0]

@@ -72,7 +72,7 @@ def test_an_error_is_exit_code_1_and_comes_first(
     ("lora", "code", "says"),
     [
         ({}, 0, "/job can run here"),
-        ({"head_policy": "shared"}, 1, "policy.head_leaves"),
+        ({"head_policy": "global"}, 1, "policy.head_leaves"),
         ({"rank_global": 64}, 1, "policy.max_rank"),
     ],
 )

@@ -1,13 +1,19 @@
+import json
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from med_duallora.commands.federation_jobs import kept_of_failed
-from med_duallora.errors import FederationError
+from med_duallora.commands.federation_jobs import kept_of_failed, submitted
+from med_duallora.errors import FederationError, UnfitError
 from med_duallora.flare.local.rehearsal.admin import Console
 from med_duallora.flare.local.rehearsal.record import Federation
+from med_duallora.site_kit.install import SITE_CONFIG_PLACE
+from med_duallora.site_kit.wanted import site_config_template
+from med_duallora.support.files import write_json
 
 
 @pytest.fixture
@@ -53,3 +59,59 @@ def test_a_result_that_does_not_come_hides_no_reason(
 
     kept_of_failed(federation, cast(Console, SimpleNamespace(download=nothing)), "7")
     assert capsys.readouterr().err == "nothing was downloaded of job 7: is there room?\n"
+
+
+@pytest.fixture
+def three_kits(federation: Federation) -> Federation:
+    sites = ("siemens", "philips", "ge")
+    for site in sites:
+        kit = federation.kits / site
+        (kit / "startup").mkdir(parents=True)
+        write_json(kit / SITE_CONFIG_PLACE, site_config_template(kit))
+    return replace(federation, sites=sites)
+
+
+def agreeing_to(federation: Federation, site: str, **policy: object) -> None:
+    place = federation.kit(site) / SITE_CONFIG_PLACE
+    values = json.loads(place.read_text())
+    values["policy"].update(policy)
+    write_json(place, values)
+
+
+def options(min_sites: int, *assignments: str) -> Namespace:
+    settings = [f"workflow.min_sites={min_sites}", *assignments]
+    return Namespace(job="production", recipe=None, assignments=settings, resume_from=None)
+
+
+def submitting(found: list[Path]) -> Console:
+    """A person who notes what is submitted."""
+    return cast(Console, SimpleNamespace(person="lead", submit=lambda folder: found.append(folder) or "7"))
+
+
+def test_the_default_job_is_taken_by_kits_as_they_are(
+    three_kits: Federation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[Path] = []
+    assert submitted(three_kits, submitting(found), options(3)) == "7"
+    assert len(found) == 1 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("setting", ["lora.head_policy=global", "method=fedavg-lora"])
+def test_a_job_that_no_kit_takes_is_not_submitted(three_kits: Federation, setting: str) -> None:
+    """Before, every site was asked to start, and the job failed after the better part of a minute."""
+    found: list[Path] = []
+    with pytest.raises(UnfitError, match=r"3 of 3 sites would refuse.*siemens: .*policy\.head_leaves"):
+        submitted(three_kits, submitting(found), options(2, setting))
+    assert found == []
+
+
+def test_a_job_goes_without_a_site_that_keeps_its_head(
+    three_kits: Federation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agreeing_to(three_kits, "philips", head_leaves="none")
+    found: list[Path] = []
+    assert submitted(three_kits, submitting(found), options(2)) == "7"
+    assert "philips will refuse this job: " in capsys.readouterr().err
+    with pytest.raises(UnfitError, match="1 of 3 sites would refuse this job, which waits for 3"):
+        submitted(three_kits, submitting(found), options(3))
+    assert submitted(three_kits, submitting(found), options(3, "lora.head_policy=local")) == "7"

@@ -31,7 +31,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def base(cohort: Path, tiny_checkpoint: Path, tmp_path: Path) -> list[str]:
-    adapter = global_adapter(tmp_path / "server", job_with(tiny_checkpoint))
+    adapter = global_adapter(tmp_path / "server", job_with(tiny_checkpoint, "lora.head_policy=local"))
     checkpoint = ["--backbone-checkpoint", str(tiny_checkpoint)]
     place = ["--out", str(tmp_path / "out" / "model.safetensors")]
     return ["fit-head", "--adapter", str(adapter), "--data", str(cohort), *checkpoint, *place]
@@ -81,8 +81,7 @@ def test_it_holds_the_global_adapter_no_local_one_and_the_statistics_of_the_chos
 def test_a_shared_head_is_replaced_and_that_is_said(
     base: list[str], tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = job_with(tiny_checkpoint, "lora.head_policy=shared")
-    adapter = global_adapter(tmp_path / "shared", job)
+    adapter = global_adapter(tmp_path / "shared", job_with(tiny_checkpoint))
     assert main([*base, "--adapter", str(adapter)]) == 0
     assert "The federation shared its head; this model has the fitted one instead." in capsys.readouterr().out
     sent, own = load_file(adapter), read_saved(tmp_path / "out" / "model.safetensors").state.sent

@@ -102,7 +102,7 @@ def test_too_few_scans_and_a_head_that_stayed_name_what_helps(
     said = refused([*base, "--data", str(cohort), "--split", "train"], tmp_path, capsys)
     assert "6 different scans can be read, and the head needs the statistics of at least 8" in said
     assert "med-duallora fit-head" in said
-    local = global_adapter(tmp_path / "local", job_with(tiny_checkpoint))
+    local = global_adapter(tmp_path / "local", job_with(tiny_checkpoint, "lora.head_policy=local"))
     for arguments in ([*base, "--adapter", str(local)], [*base[:-1], "--adapter", str(local)]):
         said = refused([*arguments, "--data", str(cohort)], tmp_path, capsys)
         assert "brings no head: in its job the head stays at the sites" in said

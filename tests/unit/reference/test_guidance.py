@@ -18,7 +18,8 @@ def test_guidance_is_about_settings_that_exist() -> None:
 
 def test_the_payload_is_that_of_the_contract() -> None:
     assert guidance.payload_bytes("cinema-mini", 8) == EgressContract.for_job(JobConfig()).tensor_bytes
-    assert guidance.payload_bytes("cinema-mini", 16) == 2 * guidance.payload_bytes("cinema-mini", 8)
+    one, two, four = (guidance.payload_bytes("cinema-mini", rank) for rank in (8, 16, 32))
+    assert four - two == 2 * (two - one), "the shared head's pair has the same rank whatever that of the adapters is"
 
 
 def test_the_cache_holds_what_the_trunk_gives() -> None:

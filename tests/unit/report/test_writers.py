@@ -229,13 +229,14 @@ def test_refusals_and_failures_are_told(server: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "payload", "stays"),
     [
-        ({}, "global adapter", {"local adapter", "classification head"}),
+        ({}, "global adapter with the head's weights", {"local adapter", "bias of the head"}),
+        ({"lora": {"head_policy": "local"}}, "global adapter", {"local adapter", "classification head"}),
         ({"lora": {"head_policy": "global"}}, "global adapter and head", {"local adapter"}),
         ({"method": "fedavg-lora"}, "global adapter and head", set()),
         ({"method": "fedsa-lora"}, "A of the global adapter", {"B of the global adapter", "classification head"}),
         ({"method": "ffa-lora"}, "B of the global adapter and head", set()),
     ],
-    ids=["head stays", "head is sent", "no local adapter", "A is sent", "B is sent"],
+    ids=["head is shared", "head stays", "head is sent", "no local adapter", "A is sent", "B is sent"],
 )
 def test_the_boundary_shows_what_this_job_sends(
     server: Path, settings: dict[str, object], payload: str, stays: set[str]
@@ -245,7 +246,8 @@ def test_the_boundary_shows_what_this_job_sends(
     texts = [element.text for element in ElementTree.fromstring(picture.content).iter() if element.tag.endswith("text")]
     assert payload in texts
     shown = {str(text).removeprefix("• ") for text in texts}
-    assert shown & {"local adapter", "classification head", "B of the global adapter"} == stays
+    names = {"local adapter", "classification head", "bias of the head", "B of the global adapter"}
+    assert shown & names == stays
 
 
 def test_many_sites_fit_into_the_drawing() -> None:

@@ -14,7 +14,7 @@ from med_duallora.errors import ConfigError, UnfitError
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.docstrings import described
 from med_duallora.settings.job_limits import ANY, JOB_LIMITS, TEXT, are_limits, numbers_of
-from med_duallora.settings.policy import SitePolicy
+from med_duallora.settings.policy import HEAD_PARTS, SitePolicy
 from med_duallora.site.runtime import SiteRuntime
 from med_duallora.site_kit.wanted import site_config_template
 from med_duallora.support.files import sha256_of_file
@@ -107,7 +107,7 @@ def test_an_adapter_leaves_from_enough_subjects_of_each_class(train: tuple[int, 
 MODEST: dict[str, Any] = {
     "rank": 8,
     "n_blocks": 2,
-    "sends_head": False,
+    "head": "none",
     "contract_sha256": A,
     "job_sha256": A,
     "numbers": numbers_of(JobConfig().to_dict()),
@@ -116,7 +116,7 @@ STRICT = SitePolicy(
     metrics_leave=True,
     min_subjects=5,
     metric_decimals=3,
-    head_leaves=False,
+    head_leaves="none",
     max_rank=8,
     max_blocks=2,
     contract_sha256=(A,),
@@ -126,7 +126,7 @@ STRICT = SitePolicy(
 
 def test_a_modest_job_is_taken():
     STRICT.check_job(**MODEST)
-    most = {"rank": 256, "n_blocks": 64, "sends_head": True, "contract_sha256": B, "job_sha256": B}
+    most = {"rank": 256, "n_blocks": 64, "head": "all", "contract_sha256": B, "job_sha256": B}
     SitePolicy.for_one_machine().check_job(**{**MODEST, **most})
     with pytest.raises(ConfigError):
         SitePolicy().check_job(**{**MODEST, **most})
@@ -137,7 +137,8 @@ def test_a_modest_job_is_taken():
     [
         ({"rank": 9}, "policy.max_rank", "at least 9"),
         ({"n_blocks": 3}, "policy.max_blocks", "at least 3"),
-        ({"sends_head": True}, "policy.head_leaves", "true"),
+        ({"head": "shared"}, "policy.head_leaves", "'shared'"),
+        ({"head": "all"}, "policy.head_leaves", "'all'"),
         ({"contract_sha256": B}, "policy.contract_sha256", f"empty, or hold {B}"),
         ({"job_sha256": B}, "policy.job_sha256", f"empty, or hold {B}"),
         ({"numbers": {**MODEST["numbers"], "train.n_rounds": (201,)}}, "policy.job_limits", "wider"),
@@ -149,6 +150,40 @@ def test_a_job_that_asks_for_more_is_refused_by_key(asks: dict[str, Any], key: s
     with refused(key, getattr(STRICT, key.removeprefix("policy.")), limit) as caught:
         STRICT.check_job(**{**MODEST, **asks})
     assert "Change the job, or" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "taken"), [("none", {"none"}), ("shared", {"none", "shared"}), ("all", set(HEAD_PARTS))]
+)
+def test_how_much_of_the_head_leaves_is_one_setting(allowed: str, taken: set[str]):
+    policy = replace(STRICT, head_leaves=allowed)
+    for head in HEAD_PARTS:
+        if head in taken:
+            policy.check_job(**{**MODEST, "head": head})
+            continue
+        with refused("policy.head_leaves", allowed, repr(head)) as caught:
+            policy.check_job(**{**MODEST, "head": head})
+        assert "lora.head_policy" in str(caught.value), "and what of the job to change"
+
+
+def test_the_default_job_is_one_that_the_strict_policy_takes():
+    """No setting of the default may need a policy that the kit does not give."""
+    job = JobConfig()
+    demands = demands_of(job, EgressContract.for_job(job))
+    assert demands["head"] == "shared"
+    SitePolicy().check_job(**demands)
+    SiteConfig.from_dict(site_config_template(Path("kit"))).policy.check_job(**demands)
+
+
+@pytest.mark.parametrize(("value", "now"), [(False, "none"), (True, "all")])
+def test_a_policy_of_an_earlier_version_is_refused_in_one_sentence(value: bool, now: str, tmp_path: Path):
+    path = tmp_path / "site.json"
+    paths = {"data_dir": "d", "state_dir": "s", "cache_dir": "c"}
+    path.write_text(json.dumps({**paths, "policy": {**WHOLE, "head_leaves": value}}))
+    with refused("policy.head_leaves", value, "one of none, shared, all") as caught:
+        SiteConfig.from_file(path)
+    assert "run `med-duallora site-kit --startup-kit KIT` again" in str(caught.value)
+    assert f"writes {now!r} in its place" in str(caught.value)
 
 
 def test_every_number_of_a_job_has_a_range_unless_a_site_says_otherwise():
@@ -266,13 +301,20 @@ def test_a_site_trains_with_the_pinned_backbone_and_contract_only(tiny_job: JobC
 
 
 @pytest.mark.parametrize(
-    ("settings", "sends_head", "rank"),
-    [([], False, 8), (["lora.head_policy=global"], True, 8), (["method=fedavg-lora", "lora.rank_global=4"], True, 4)],
+    ("settings", "head", "rank"),
+    [
+        ([], "shared", 8),
+        (["lora.head_policy=local"], "none", 8),
+        (["lora.head_policy=global"], "all", 8),
+        (["method=fedavg-lora", "lora.rank_global=4"], "all", 4),
+        (["method=fedsa-lora"], "none", 8),
+    ],
 )
-def test_what_a_job_asks_for(tiny_job: JobConfig, settings: list, sends_head: bool, rank: int):
+def test_what_a_job_asks_for(tiny_job: JobConfig, settings: list, head: str, rank: int):
     job = tiny_job.with_overrides(settings)
     asked = demands_of(job, EgressContract.for_job(job))
-    assert (asked["sends_head"], asked["rank"], asked["n_blocks"]) == (sends_head, rank, job.lora.n_blocks)
+    assert (asked["head"], asked["rank"], asked["n_blocks"]) == (head, rank, job.lora.n_blocks)
+    assert demands_of(job, EgressContract.for_job(job), trains=False)["head"] == "none", "who evaluates sends none"
 
 
 def test_what_a_site_reports_obeys_its_policy(tiny_job: JobConfig, tiny_sites):

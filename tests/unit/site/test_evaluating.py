@@ -115,8 +115,8 @@ def test_fewer_training_subjects_than_an_adapter_needs_are_no_obstacle(config: S
 
 
 def test_a_job_that_shares_its_head_asks_nothing_of_it(config: SiteConfig, tiny_job: JobConfig) -> None:
-    job = tiny_job.with_overrides(["lora.head_policy=shared"])
-    policy = replace(SitePolicy.for_one_machine(), head_leaves=False)
+    job = tiny_job
+    policy = replace(SitePolicy.for_one_machine(), head_leaves="none")
     check(replace(config, policy=policy), job)
     with pytest.raises(UnfitError, match=r"policy\.head_leaves"):
         check(replace(config, policy=policy, role="train"), job)

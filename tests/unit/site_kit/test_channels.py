@@ -144,7 +144,7 @@ OPENED: list[tuple[str, str, Edit, str]] = [
     ("all rights", "authorization.json", lambda v: v["permissions"].update(project_admin="any"), "byoc"),
     ("shell", "authorization.json", lambda v: v["permissions"]["lead"].update(shell_commands="o:site"), "console"),
     ("one command", "authorization.json", lambda v: v["permissions"]["member"].update(cat="any"), "console"),
-    ("head leaves", "med_duallora_site.json", lambda v: v["policy"].update(head_leaves=True), "may ask for"),
+    ("whole head", "med_duallora_site.json", lambda v: v["policy"].update(head_leaves="all"), "may ask for"),
     ("no limits", "med_duallora_site.json", lambda v: v["policy"].update(max_rank=256), "may ask for"),
     ("single subjects", "med_duallora_site.json", lambda v: v["policy"].update(min_subjects=1), "single subjects"),
     ("no floor", "med_duallora_site.json", lambda v: v["policy"].update(min_subjects=0), "single subjects"),
@@ -192,7 +192,7 @@ def test_a_damaged_record_of_answers_is_seen(closed_kit: Path, tmp_path: Path):
 
 
 def test_a_pinned_contract_bounds_the_job_as_well(closed_kit: Path):
-    policy = {"max_rank": 256, "head_leaves": True, "contract_sha256": ["a" * 64]}
+    policy = {"max_rank": 256, "head_leaves": "all", "contract_sha256": ["a" * 64]}
     change(closed_kit, "med_duallora_site.json", lambda v: v["policy"].update(policy))
     assert open_ones(closed_kit) == []
 

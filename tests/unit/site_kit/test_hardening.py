@@ -144,7 +144,7 @@ def test_the_template_is_a_site_configuration_with_a_strict_floor(site_kit: Path
     path = site_kit / "local" / "med_duallora_site.json"
     config = SiteConfig.from_file(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert config.policy.min_subjects >= 5 and not config.policy.head_leaves
+    assert config.policy.min_subjects >= 5 and config.policy.head_leaves == "shared"
     assert not config.ledger_path.is_relative_to(site_kit), "FLARE's commands reach its workspace, the kit"
 
 
@@ -170,7 +170,7 @@ def _touched(path: Path) -> Path:
     return path
 
 
-OLDER = [{"min_subjects": 9, "max_rank": 8}, {}, {"head_leaves": True, "max_blocks": 12}]
+OLDER = [{"min_subjects": 9, "max_rank": 8}, {}, {"head_leaves": "all", "max_blocks": 12}]
 
 
 @pytest.mark.parametrize("policy", OLDER, ids=["stricter", "empty", "wider, as agreed"])
@@ -192,6 +192,18 @@ def test_what_an_older_policy_lacks_is_added_strict(
     assert json.loads(place.read_text()) == {"data_dir": "/data", "policy": {**policy, **strict}}
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
     assert harden(site_kit, given) == []
+
+
+@pytest.mark.parametrize(("value", "now"), [(False, "none"), (True, "all")])
+def test_what_an_earlier_version_said_of_the_head_is_said_in_todays_words(site_kit: Path, value: bool, now: str):
+    """Nothing that a site refused is allowed by an update, and it hears what the default job needs."""
+    harden(site_kit)
+    change(site_kit, "med_duallora_site.json", lambda values: values["policy"].update(head_leaves=value))
+    (only,) = harden(site_kit)
+    assert (only.setting, only.before, only.after) == ("policy.head_leaves", json.dumps(value), json.dumps(now))
+    assert "the default job needs 'shared'" in only.why
+    assert read(site_kit, "med_duallora_site.json")["policy"]["head_leaves"] == now
+    assert harden(site_kit) == []
 
 
 @pytest.mark.parametrize("text", ['{"policy": 3}', '{"policy": {}, "policy": {}}', "[]", "{"])

@@ -108,7 +108,7 @@ def test_a_site_gets_its_places_and_a_strict_floor(site_kit: Path, tmp_path: Pat
     config = SiteConfig.from_file(site_kit / SITE_CONFIG_PLACE)
     assert config.data_dir == tmp_path / "data_dir"
     assert config.policy.min_subjects == 5
-    assert not config.policy.head_leaves
+    assert config.policy.head_leaves == "shared"
 
 
 def test_a_site_s_code_finds_the_configuration_through_the_privacy_scope(site_kit: Path, tmp_path: Path) -> None:

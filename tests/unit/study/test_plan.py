@@ -22,6 +22,7 @@ def test_every_method_of_the_package_can_be_compared():
 def test_a_recipe_is_a_name_and_settings():
     assert Recipe.read("high: train.lr=0.01  lora.n_blocks=1") == Recipe("high", ("train.lr=0.01", "lora.n_blocks=1"))
     assert Recipe.read("default:") == Recipe("default")
+    assert "lora.head_policy=local" in Recipe.read("paper").settings, "those of the package are known by name"
     for text in ("train.lr=0.01", ": a=1", "a b: c=1", "../x: c=1"):
         with pytest.raises(ConfigError, match="is not 'name: KEY=VALUE"):
             Recipe.read(text)
