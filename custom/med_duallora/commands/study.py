@@ -93,7 +93,8 @@ def _add_design_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar='"NAME: KEY=VALUE ..."',
-        help="compare all methods under these settings, too; repeatable (default: one set without any, 'default')",
+        help="settings under which all methods are run, or the name of a known recipe; repeatable, one set each "
+        "(default: the settings as they are)",
     )
 
 
