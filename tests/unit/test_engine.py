@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from med_duallora.adapter.model import initial_global_state
+from med_duallora.boundary.lineage import Lineage
 from med_duallora.engine import run_federation
 from med_duallora.errors import ConfigError
 from med_duallora.site.runtime import SiteRuntime
@@ -95,3 +96,53 @@ def test_the_engine_decides_how_many_threads_its_process_has(tiny_job, sites, mo
     assert runtime.model.kept_state()
     run_federation(tiny_job, sites, stop_round=0)
     assert used == [3]
+
+
+def test_a_site_alone_learns_in_the_engine_and_sends_nothing(tiny_job, sites, tmp_path):
+    """Without its neighbours, and at its whole rate, it gives the same to the bit."""
+    job = tiny_job.with_overrides(["method=local-lora", "train.local_lr_factor=0.1"])
+    both = run_federation(job, sites)
+    assert both.global_state == {}
+    assert [record.residual for record in both.rounds] == [None] * job.train.n_rounds
+    site = next(iter(sites))
+    alone = run_federation(tiny_job.with_overrides(["method=local-lora"]), moved({site: sites[site]}, tmp_path / "one"))
+    assert alone.evaluation[site] == both.evaluation[site]
+    assert {report["train_loss"] for record in both.rounds for report in record.sites.values()} >= {
+        record.sites[site]["train_loss"] for record in alone.rounds
+    }
+
+
+LOCAL_AFTER = ["train.schedule=local-after", "lora.head_policy=shared"]
+
+
+def test_local_after_fits_what_stays_to_the_last_adapter_and_no_payload_depends_on_it(tiny_job, sites, tmp_path):
+    job = tiny_job.with_overrides(LOCAL_AFTER)
+    runs = {}
+    for decay in (1, 500):  # another fit of what stays
+        changed = job.with_overrides([f"train.local_weight_decay_factor={decay}", "train.weight_decay=0.5"])
+        runs[decay] = run_federation(changed, moved(sites, tmp_path / str(decay)))
+    assert same(runs[1].global_state, runs[500].global_state)
+    assert [r.sites["siemens"]["train_loss"] for r in runs[1].rounds] == [
+        r.sites["siemens"]["train_loss"] for r in runs[500].rounds
+    ]
+
+
+def test_local_after_begins_anew_for_every_adapter_that_is_evaluated(tiny_job, sites):
+    site = next(iter(sites))
+    runtime = SiteRuntime(site, tiny_job.with_overrides(LOCAL_AFTER), sites[site])
+    runtime.model.follow(Lineage.begin())
+    start, first = runtime.kept_state(), initial_global_state(runtime.job)
+    adapter = runtime.train_round(first, 0).tensors
+    assert same(runtime.kept_state(), start), "nothing that stays trains in a round"
+    runtime.evaluate(first, kind="best")
+    on_first = runtime.kept_state()
+    last = runtime.evaluate(adapter)
+    fitted = runtime.kept_state()
+    assert not any(np.array_equal(fitted[name], start[name]) for name in start if name.endswith("local_b"))
+    assert not same(fitted, on_first)
+    again = SiteRuntime(site, runtime.job, sites[site])
+    again.model.follow(runtime.model.lineage)
+    assert same(again.model.recall().kept, fitted), "a prediction uses what was evaluated"
+    again.model.follow(Lineage.begin())
+    again.train_round(first, 0)
+    assert again.evaluate(adapter) == last, "whatever was evaluated before"

@@ -35,7 +35,8 @@ ARROWS = {
     "flare.wire": "errors measures settings support boundary",
     "flare.site": "errors measures settings support boundary site site_kit flare.wire",
     "flare.server": "errors measures settings support adapter boundary server flare.wire",
-    "flare.jobs": "__init__ errors measures settings support server site_kit flare.wire flare.site flare.server",
+    "flare.jobs": "__init__ errors measures settings support adapter server site_kit flare.wire flare.site "
+    "flare.server",
     "flare.local": "__init__ errors measures settings support cohorts site server site_kit flare.jobs",
     "study": "__init__ errors settings support backbone cohorts adapter boundary site report engine flare.wire",
     "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site server site_kit "

@@ -14,7 +14,7 @@ import numpy as np
 
 from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.model import skeleton
-from med_duallora.errors import EgressViolation
+from med_duallora.errors import ConfigError, EgressViolation
 from med_duallora.measures import MEASURES, REPLIES, STATEMENTS, Place, may_stand, standing_in
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.job_limits import numbers_of
@@ -228,6 +228,20 @@ def demands_of(job: JobConfig, contract: EgressContract, trains: bool = True) ->
         "job_sha256": job_sha256(job),
         "numbers": numbers_of(job.to_dict()),
     }
+
+
+def check_federated(job: JobConfig) -> None:
+    """Refuse a job in which nothing leaves a site, so that there is nothing to federate.
+
+    Raises:
+        ConfigError: its method sends nothing, or see ``plan_of``.
+    """
+    if not plan_of(job).sent:
+        limit = (
+            "a method that sends something, because this one needs no federation: it runs in one process, by "
+            "med_duallora.engine.run_federation"
+        )
+        raise ConfigError.of("method", job.method, limit)
 
 
 def job_sha256(job: JobConfig) -> str:

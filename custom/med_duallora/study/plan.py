@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from med_duallora.adapter.methods import as_published
 from med_duallora.backbone import BackboneConfig, build_classifier, checkpoint_sha256, packaged_checkpoint
 from med_duallora.cohorts.prepared import COHORT_TABLE
 from med_duallora.errors import ConfigError
@@ -173,8 +174,7 @@ def specs(
 def _of_arm(job: JobConfig, arm: Arm) -> JobConfig:
     """Return the settings of an arm: no other method than the reference has a slower part that stays at a site."""
     method = arm.method or REFERENCE
-    train = job.train if method == REFERENCE else replace(job.train, local_lr_factor=1.0)
-    return replace(job, method=method, experiment="study", train=train)
+    return replace(job if method == REFERENCE else as_published(job, method), method=method, experiment="study")
 
 
 @contextmanager

@@ -75,3 +75,18 @@ def test_a_rank_above_the_layers_dimensions(out, into):
 
 def test_the_rule_says_that_its_factors_are_new():
     assert AGGREGATIONS["svd"].new_factors and AGGREGATIONS["svd"].needs_pairs
+
+
+def test_averaging_in_turns_is_exact_and_keeps_the_resting_factor_to_the_bit():
+    """Where every site has the same A, the mean of the products is the product of the means."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((4, 24)).astype(np.float32)
+    shapes = {"b": (24, 4), "a": a.shape}
+    weights, bs = (7.0, 3.0, 11.0), rng.standard_normal((3, 24, 4)).astype(np.float32)
+    collected = AGGREGATIONS["alternate"].begin(shapes, [("b", "a")])
+    for weight, b in zip(weights, bs, strict=True):
+        collected.take(weight, {"b": b, "a": a})
+    found = collected.result()
+    assert found["a"].astype(np.float32).tobytes() == a.tobytes()
+    products = np.average([b.astype(float) @ a.astype(float) for b in bs], axis=0, weights=weights)
+    np.testing.assert_allclose(found["b"] @ found["a"], products, rtol=0, atol=1e-12)
