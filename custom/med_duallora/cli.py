@@ -27,6 +27,7 @@ COMMANDS = (
     "config",
     "report",
     "fit-head",
+    "study",
     "predict",
     "export",
     "federation",

@@ -40,8 +40,9 @@ ARROWS = {
     "flare.server",
     "flare.local": "__init__ errors measures settings support cohorts site server site_kit flare.jobs",
     "flare.campaign": "errors support campaign server flare.wire flare.jobs flare.local",
+    "study": "__init__ errors settings support backbone cohorts adapter boundary site report engine flare.wire",
     "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site server site_kit "
-    "inference reference report export campaign flare.jobs flare.local flare.campaign",
+    "inference reference report export campaign flare.jobs flare.local flare.campaign study",
     "__main__": "cli",
 }
 """Every room, from the ground up, with the rooms that it may import: only such as stand above it in this table."""

@@ -5,6 +5,7 @@ wire/              what site and server say to each other
   payload          the two kinds of replies a site may give, as FLARE Shareables
   receipts         ledger entries of what passed
   running_adapter  the last adapter of a job that still runs, over FLARE's console
+  size             how many bytes a site sends in a round
   literal_guard    a job is built from literal JSON only, as it was signed; at sites and at the server
   connections      nobody speaks in another's name or has another's messages sent to himself; at sites and at the server
   tracking         the agreed metrics as TensorBoard scalars and console statistics

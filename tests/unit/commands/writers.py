@@ -124,6 +124,14 @@ WRITERS: dict[str, Writer] = {
             *("--data", world.data / "ge", "--out", place / "model.safetensors"),
         ]
     ),
+    "study": Writer(
+        lambda place, world: [
+            *("study", "--data", world.data, "--backbone-checkpoint", world.model.checkpoint, "--out", place),
+            *("--methods", "own-head", "--seeds", 1, "--n-train", 6, "--processes", 1, "--set", "backbone=cinema-tiny"),
+        ],
+        limit=1024,
+        leaves=("cache/site.secret",),
+    ),
     "report": Writer(lambda place, world: ["report", world.run, "--out", place]),
     "report --min-specificity": Writer(lambda place, _: ["report", place / "run", "--min-specificity", 0.5], _site_run),
     "export --card": Writer(lambda place, world: ["export", "--card", place / "card", "--run-dir", world.run]),
