@@ -225,8 +225,9 @@ def method_of(job: JobConfig) -> Method:
 
 
 def as_published(job: JobConfig, method: str) -> JobConfig:
-    """Return a job with another method, for a comparison: none of the peers has a slower part that stays."""
-    return replace(job, method=method, train=replace(job.train, local_lr_factor=1.0, local_weight_decay_factor=1.0))
+    """Return a job with another method, for a comparison: no peer has a slower part that stays, or our schedules."""
+    whole = replace(job.train, local_lr_factor=1.0, local_weight_decay_factor=1.0, schedule="joint")
+    return replace(job, method=method, train=whole)
 
 
 def plan_of(job: JobConfig) -> AdapterPlan:

@@ -41,7 +41,8 @@ def test_feddpa_trains_its_local_adapter_first_and_its_global_one_without_it(sub
 
 
 def test_feddpas_adapters_act_by_halves_together_and_whole_alone():
-    mixed, summed = (model_of(tiny_job(method=method)).eval() for method in ("feddpa", "med-duallora"))
+    jobs = (tiny_job(method=method).with_overrides(["lora.head_policy=local"]) for method in ("feddpa", "med-duallora"))
+    mixed, summed = (model_of(job).eval() for job in jobs)
     for model in (mixed, summed):
         shake(model)
     x = tiny_images()
@@ -122,7 +123,7 @@ def test_the_alternate_schedule_trains_the_global_adapter_without_the_local_one(
 def test_the_decay_of_what_stays_is_set_apart_from_its_rate(subjects):
     """The default multiplies by 1, which changes no bit."""
     plain, usual, more = (
-        trainee("train.weight_decay=0.5", *extra)
+        trainee("train.weight_decay=0.5", "train.local_lr_factor=1", *extra)
         for extra in ([], ["train.local_weight_decay_factor=1"], ["train.local_weight_decay_factor=100"])
     )
     for it in (plain, usual, more):
