@@ -41,7 +41,8 @@ def cases() -> Iterator[tuple[str, ...]]:
     for name in METHODS_IN_FLARE:
         whole = bool(EgressContract.for_job(JobConfig(method=name)).pairs)
         rule = [f"aggregation={rules.pop()}"] if rules and whole else []
-        yield (f"method={name}", *rule)
+        half = ["payload_dtype=float16"] if name == "fedsa-lora" else []
+        yield (f"method={name}", *rule, *half)
     yield from ((f"aggregation={name}",) for name in rules)
 
 
@@ -64,7 +65,8 @@ def test_the_simulator_and_one_process_give_the_same_adapter(
     adapter, _ = load_adapter(tmp_path / "run/flare/server/simulate_job/app_server/adapter_last.safetensors")
     assert set(adapter) == set(EgressContract.for_job(job).tensors)
     for name, value in adapter.items():
-        np.testing.assert_allclose(value, alone.global_state[name], rtol=0, atol=1e-6)
+        bound = 1e-6 if value.dtype == np.float32 else 2e-3  # a last bit that differs may be rounded the other way
+        np.testing.assert_allclose(value, alone.global_state[name], rtol=0, atol=bound)
     run = read_run(tmp_path / "run/flare")
     for site, scores in alone.evaluation.items():
         assert run.evaluation.sites[site] == pytest.approx(scores, abs=1e-6)

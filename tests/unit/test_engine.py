@@ -4,10 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from med_duallora.adapter.model import initial_global_state
+from med_duallora.adapter.model import as_payload, initial_global_state
+from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.engine import run_federation
-from med_duallora.errors import ConfigError
+from med_duallora.errors import ConfigError, EgressViolation
 from med_duallora.site.runtime import SiteRuntime
 
 from .tiny import same
@@ -40,6 +41,32 @@ def test_a_federation_runs_and_repeats_bit_for_bit(tiny_job, sites, tmp_path, me
     again = run_federation(job, dict(reversed(moved(sites, tmp_path / "again").items())))
     assert same(again.global_state, result.global_state), "whatever the order of the sites"
     assert again.evaluation == result.evaluation
+
+
+def test_payloads_of_half_the_bytes_give_nearly_the_same_adapter(tiny_job, sites, tmp_path):
+    half = tiny_job.with_overrides(["payload_dtype=float16"])
+    contracts = [EgressContract.for_job(job) for job in (tiny_job, half)]
+    assert contracts[0].tensor_bytes == 2 * contracts[1].tensor_bytes
+    assert contracts[0].sha256 != contracts[1].sha256, "a site can pin it"
+    whole, rounded = run_federation(tiny_job, sites), run_federation(half, moved(sites, tmp_path))
+    assert {value.dtype.name for value in rounded.global_state.values()} == {"float16"}
+    with pytest.raises(EgressViolation, match="dtype float32, expected float16"):
+        contracts[1].check_tensors(whole.global_state)
+    lost, all_of_it = (
+        sum(float(np.square(value - start).sum()) for value, start in pairs)
+        for pairs in (
+            [(whole.global_state[name], value.astype(float)) for name, value in rounded.global_state.items()],
+            [(value, 0.0) for value in whole.global_state.values()],
+        )
+    )
+    assert 0 < lost < 1e-4 * all_of_it, "two rounds of eleven bits"
+
+
+def test_a_value_too_large_for_its_payload_leaves_no_site(tiny_job):
+    half = tiny_job.with_overrides(["payload_dtype=float16"])
+    state = {name: np.full_like(value, 1e5, dtype="f4") for name, value in initial_global_state(tiny_job).items()}
+    with pytest.raises(EgressViolation, match="not finite"):
+        EgressContract.for_job(half).check_tensors(as_payload(state, half))
 
 
 def test_an_earlier_run_in_the_same_folders_changes_nothing(tiny_job, sites):
