@@ -9,20 +9,20 @@ subjects and runs the whole federation in one process, with another seed. Scores
 """
 
 import argparse
-import csv
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
-from med_duallora.cohorts.prepared import COHORT_TABLE, PreparedCohort
+from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.engine import run_federation
 from med_duallora.measures import SCORES, VARIANTS, score_name
 from med_duallora.pretraining.data import find_cohorts
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.settings.recipes import RECIPES, with_recipe
+from med_duallora.study.splits import Dealt, rows_of, write
 from med_duallora.support.files import write_json
 from med_duallora.support.progress import track
 from med_duallora.support.seeds import generator
@@ -84,8 +84,10 @@ def _repetition(cohorts: list[PreparedCohort], job: JobConfig, options: argparse
 
 
 def _resplit(cohort: PreparedCohort, target: Path, n_train: int, seed: int) -> None:
-    """Write a cohort that points at the same volumes, with a stratified training split of ``n_train`` subjects."""
-    target.mkdir()
+    """Write a cohort that points at the same volumes, with a stratified training split of ``n_train`` subjects.
+
+    The draw is the one that README's numbers were measured with; that of a study is another.
+    """
     by_label = defaultdict(list)
     for subject in cohort.subjects:
         by_label[subject.label].append(subject.subject)
@@ -93,14 +95,8 @@ def _resplit(cohort: PreparedCohort, target: Path, n_train: int, seed: int) -> N
     train: set[str] = set()
     for names in by_label.values():
         train |= set(stream.permutation(names)[: round(n_train * len(names) / len(cohort.subjects))].tolist())
-    for subject in cohort.subjects:
-        (target / subject.subject).symlink_to(subject.ed_path.parent.resolve())
-    with (cohort.directory / COHORT_TABLE).open(newline="", encoding="utf-8") as source:
-        rows = list(csv.DictReader(source))
-    with (target / COHORT_TABLE).open("w", newline="", encoding="utf-8") as stream_out:
-        writer = csv.DictWriter(stream_out, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({**row, "split": "train" if row["subject"] in train else "test"} for row in rows)
+    rows = [{**row, "split": "train" if row["subject"] in train else "test"} for row in rows_of(cohort.directory)]
+    write([Dealt(cohort.directory, tuple(rows))], target)
 
 
 def _show(found: list[Scores], options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ _PLACES = {
     "AGGREGATIONS": "adapter.aggregations",
     "METHODS": "adapter.methods",
     "MEASURES": "measures",
-    "AdapterPlan": "adapter.methods",
+    "AdapterPlan": "adapter.plan",
     "BackboneConfig": "backbone.config",
     "CineMAClassifier": "backbone.classifier",
     "DualLoRAModel": "adapter.model",

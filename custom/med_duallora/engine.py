@@ -11,8 +11,9 @@ from med_duallora.adapter.model import initial_global_state
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import ConfigError
+from med_duallora.server.aggregation import AggregationResult
 from med_duallora.server.resume import SavedRound
-from med_duallora.server.screening import RoundRules, ScreenedRound
+from med_duallora.server.screening import RoundRules, ScreenedResult, ScreenedRound
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.runtime import SiteRuntime
 from med_duallora.support.devices import use_threads
@@ -58,6 +59,9 @@ class FederationResult:
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
+NOTHING_SENT = ScreenedResult(AggregationResult({}, (), 0.0, None), {}, "")
+
+
 def run_federation(
     job: JobConfig,
     sites: Mapping[str, SiteConfig],
@@ -99,9 +103,10 @@ def run_federation(
             validation = runtime.validate(state, round_index)
             update = runtime.train_round(state, round_index)
             n_subjects = update.metrics.get("n_subjects")
-            collected.add(site, round_index, update.weight, update.tensors, n_subjects)
+            if contract.tensors:  # a method for one site alone sends nothing
+                collected.add(site, round_index, update.weight, update.tensors, n_subjects)
             reports[site] = {**validation, **update.metrics, "weight": update.weight}
-        screened = collected.result(state)
+        screened = collected.result(state) if contract.tensors else NOTHING_SENT
         state = screened.aggregation.tensors
         seconds = time.monotonic() - started
         said = (screened.aggregation.residual, screened.refused, screened.clipped, screened.capped)

@@ -1,7 +1,7 @@
-"""Every method and every rule of aggregation: in the FLARE simulator and in one process, and what it sends.
+"""Methods and rules of aggregation in the FLARE simulator and in one process.
 
-The cases hold the entries of both tables, so a new entry is tested without a new line here. A run of the simulator
-costs many seconds, so each takes a method and a rule that nobody had yet, where they go together.
+A run of the simulator costs many seconds, so each takes a method and a rule that nobody had yet; the methods stand for
+what is new to FLARE in a payload. ``tests/unit/test_every_method.py`` asks every entry in one process.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from med_duallora.adapter.aggregations import AGGREGATIONS
-from med_duallora.adapter.methods import METHODS, plan_of
-from med_duallora.adapter.model import skeleton
+from med_duallora.adapter.methods import METHODS
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.engine import run_federation
 from med_duallora.report.collect import read_run
@@ -24,18 +23,26 @@ from tests.integration.programs import med_duallora, output_of, repeated
 pytestmark = pytest.mark.flare
 
 SITES = ("canon", "ge")
-SETTINGS = ("backbone=cinema-tiny", "train.n_rounds=2", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1")
+SETTINGS = ("backbone=cinema-tiny", "train.n_rounds=2", "train.local_epochs=2", "train.batch_size=4", "train.n_views=1")
 USUAL = JobConfig()
+
+
+METHODS_IN_FLARE = {
+    "fedbn-lora": "head sent beside the pairs; norms stay",
+    "fedsa-lora": "one factor of each pair sent",
+    "ditto-lora": "two phases, of which one acts without what is sent",
+    "feddpa": "two phases, and a mix in predictions",
+}
 
 
 def cases() -> Iterator[tuple[str, ...]]:
     """Give the settings of the runs."""
-    methods = [name for name in METHODS if name != USUAL.method]
     rules = [name for name in AGGREGATIONS if name not in {method.aggregation for method in METHODS.values()}]
-    for name in methods:
+    for name in METHODS_IN_FLARE:
         whole = bool(EgressContract.for_job(JobConfig(method=name)).pairs)
         rule = [f"aggregation={rules.pop()}"] if rules and whole else []
-        yield (f"method={name}", *rule)
+        half = ["payload_dtype=float16"] if name == "fedsa-lora" else []
+        yield (f"method={name}", *rule, *half)
     yield from ((f"aggregation={name}",) for name in rules)
 
 
@@ -58,19 +65,17 @@ def test_the_simulator_and_one_process_give_the_same_adapter(
     adapter, _ = load_adapter(tmp_path / "run/flare/server/simulate_job/app_server/adapter_last.safetensors")
     assert set(adapter) == set(EgressContract.for_job(job).tensors)
     for name, value in adapter.items():
-        np.testing.assert_allclose(value, alone.global_state[name], rtol=0, atol=1e-6)
+        bound = 1e-6 if value.dtype == np.float32 else 2e-3  # a last bit that differs may be rounded the other way
+        np.testing.assert_allclose(value, alone.global_state[name], rtol=0, atol=bound)
     run = read_run(tmp_path / "run/flare")
     for site, scores in alone.evaluation.items():
         assert run.evaluation.sites[site] == pytest.approx(scores, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_contract_is_what_the_plan_sends(method: str) -> None:
-    job = JobConfig(method=method, backbone="cinema-tiny")
-    contract, bones = EgressContract.for_job(job), skeleton(job)
-    assert set(contract.tensors) == set(bones.of_roles(plan_of(job).sent))
-    assert all(set(pair) <= set(contract.tensors) for pair in contract.pairs)
-
-
-def test_every_method_has_a_contract_of_its_own() -> None:
-    assert len({EgressContract.for_job(JobConfig(method=name)).sha256 for name in METHODS}) == len(METHODS)
+def test_methods_share_a_contract_where_they_send_the_same_and_nowhere_else() -> None:
+    hashes: dict[frozenset[str], set[str]] = {}
+    for name in METHODS:
+        contract = EgressContract.for_job(JobConfig(method=name))
+        hashes.setdefault(frozenset(contract.tensors), set()).add(contract.sha256)
+    assert all(len(found) == 1 for found in hashes.values())
+    assert len(set.union(*hashes.values())) == len(hashes)

@@ -9,11 +9,13 @@ import pytest
 from nvflare.fuel.utils.zip_utils import zip_directory_to_bytes
 
 import med_duallora
-from med_duallora.flare.jobs.export import JOBS, export_job
+from med_duallora.flare.jobs.export import BASELINES, JOBS, export_job
 from med_duallora.flare.jobs.submission import prepare_submission
 from tests.conftest import REPOSITORY
 
 CONFIGURATION = {"meta.json", "app/config/config_fed_server.json", "app/config/config_fed_client.json"}
+KINDS = [name for name in JOBS if not name.startswith(BASELINES)] + [f"{BASELINES}/fedsa-lora"]
+"""Jobs that are packed in different ways; the baselines differ in values only."""
 PACKAGE = Path(med_duallora.__file__).parent
 ALLOWED_IN_PACKAGE = {".py", ".json", ".safetensors", ".html", ".csv", ".typed"}
 
@@ -32,10 +34,11 @@ def test_a_committed_job_holds_its_configuration_and_nothing_else(name: str, tmp
 
 
 def test_every_job_folder_is_one_of_ours() -> None:
-    assert {path.name for path in (REPOSITORY / "jobs").iterdir() if path.is_dir()} == set(JOBS)
+    found = {path.parent.relative_to(REPOSITORY / "jobs") for path in (REPOSITORY / "jobs").rglob("meta.json")}
+    assert found == {Path(name) for name in JOBS}
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", KINDS)
 def test_an_exported_job_holds_the_package_and_no_key_data_or_test(name: str, tmp_path: Path) -> None:
     files = packed(export_job(JOBS[name], tmp_path / name))
     code = {path.removeprefix("app/custom/") for path in files if path.startswith("app/custom/")}
@@ -48,7 +51,7 @@ def test_an_exported_job_holds_the_package_and_no_key_data_or_test(name: str, tm
     assert not [path for path, content in files.items() if b"PRIVATE KEY-----\n" in content]
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_submission_holds_what_was_exported(name: str, tmp_path: Path) -> None:
     expected = packed(export_job(JOBS[name], tmp_path / "exported" / name))
     assert set(packed(prepare_submission(name, [], 4, tmp_path / "jobs"))) == set(expected)

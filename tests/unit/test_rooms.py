@@ -31,14 +31,18 @@ ARROWS = {
     "report": "errors measures settings support backbone cohorts adapter server site inference",
     "export": "__init__ errors measures settings support backbone cohorts adapter boundary site inference server "
     "report",
+    "campaign": "errors support server",
     "engine": "errors settings support adapter boundary site server",
     "flare.wire": "errors measures settings support boundary",
     "flare.site": "errors measures settings support boundary site site_kit flare.wire",
     "flare.server": "errors measures settings support adapter boundary server flare.wire",
-    "flare.jobs": "__init__ errors measures settings support server site_kit flare.wire flare.site flare.server",
+    "flare.jobs": "__init__ errors measures settings support adapter server site_kit flare.wire flare.site "
+    "flare.server",
     "flare.local": "__init__ errors measures settings support cohorts site server site_kit flare.jobs",
+    "flare.campaign": "errors support campaign server flare.wire flare.jobs flare.local",
+    "study": "__init__ errors settings support backbone cohorts adapter boundary site report engine flare.wire",
     "commands": "__init__ cli errors settings support backbone cohorts pretraining boundary site server site_kit "
-    "inference reference report export flare.jobs flare.local",
+    "inference reference report export campaign flare.jobs flare.local flare.campaign study",
     "__main__": "cli",
 }
 """Every room, from the ground up, with the rooms that it may import: only such as stand above it in this table."""

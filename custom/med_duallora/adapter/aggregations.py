@@ -63,6 +63,8 @@ class Aggregation:
         begin: makes the collection of a round from the shapes of all tensors and the pairs among them.
         weigh: gives the weights with which the contributions are collected, from all of them, their weights and the
             pairs; None: the weights that they have.
+        in_turns: whether only one factor of every pair trains in a round, A and B in turns, and all sites keep the
+            other one as it came: the mean of the products is then the product of the means.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Aggregation:
     new_factors: bool
     begin: Callable[[Mapping[str, tuple[int, ...]], Pairs], Collected]
     weigh: Callable[[Sequence[Tensors], Sequence[float], Pairs], list[float]] | None = None
+    in_turns: bool = False
 
 
 class MeanOfFactors:
@@ -183,6 +186,14 @@ AGGREGATIONS = {
     rule.name: rule
     for rule in (
         Aggregation("factors", "the weighted mean of each factor (the paper's FedAvg)", False, False, MeanOfFactors),
+        Aggregation(
+            "alternate",
+            "the same mean, while A and B train in turns, a round each, so that nothing is lost by averaging factors",
+            True,
+            False,
+            MeanOfFactors,
+            in_turns=True,
+        ),
         Aggregation(
             "svd", "the best of its rank for the weighted mean of the products B A", True, True, BestOfProducts
         ),

@@ -25,6 +25,7 @@ class DualLoRALinear(nn.Module):
         alpha_global: alpha_g.
         rank_local: r_l.
         alpha_local: alpha_l.
+        mix: shares with which the global and the local path act where both are active; one alone acts whole.
     """
 
     global_a: nn.Parameter | None
@@ -33,9 +34,17 @@ class DualLoRALinear(nn.Module):
     local_b: nn.Parameter | None
 
     def __init__(
-        self, base: nn.Linear, rank_global: int, alpha_global: float, rank_local: int, alpha_local: float
+        self,
+        base: nn.Linear,
+        rank_global: int,
+        alpha_global: float,
+        rank_local: int,
+        alpha_local: float,
+        *,
+        mix: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__()
+        self.mix = mix
         self.base = base.requires_grad_(False)
         self.global_active = True
         self.local_active = True
@@ -63,13 +72,21 @@ class DualLoRALinear(nn.Module):
         }
         return {name: said for name, said in declared.items() if getattr(self, name) is not None}
 
+    def scales(self) -> tuple[float, float]:
+        """Return by what the products of the global and of the local path are multiplied now; 0: it does not act."""
+        scale_global = self.scale_global if self.global_active else 0.0
+        scale_local = self.scale_local if self.local_active else 0.0
+        share_global, share_local = self.mix if scale_global and scale_local else (1.0, 1.0)
+        return scale_global * share_global, scale_local * share_local
+
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """Return the active adapters as one pair: A (rank, in) and B (out, rank) with the scales folded into B."""
+        scale_global, scale_local = self.scales()
         pairs: list[tuple[Tensor, Tensor]] = []
-        if self.global_active and self.global_a is not None and self.global_b is not None:
-            pairs.append((self.global_a, self.global_b * self.scale_global))
-        if self.local_active and self.local_a is not None and self.local_b is not None:
-            pairs.append((self.local_a, self.local_b * self.scale_local))
+        if scale_global and self.global_a is not None and self.global_b is not None:
+            pairs.append((self.global_a, self.global_b * scale_global))
+        if scale_local and self.local_a is not None and self.local_b is not None:
+            pairs.append((self.local_a, self.local_b * scale_local))
         if not pairs:
             return None
         return torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs], dim=1)

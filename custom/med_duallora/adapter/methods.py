@@ -4,117 +4,35 @@ A method yields, once per job, an ``AdapterPlan``. Model, training loop, contrac
 them knows a method's name.
 """
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
 
 from med_duallora.adapter.aggregations import AGGREGATIONS, Aggregation
-from med_duallora.adapter.roles import GLOBAL, Role, Start
+from med_duallora.adapter.loss_terms import to_the_global_twin, to_the_rounds_start
+from med_duallora.adapter.plan import FIXED, KEPT, SENT, WHOLE, AdapterPlan, LossTerm, Phase, Treatment
+from med_duallora.adapter.roles import Role
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import AGGREGATION_NAMES, METHOD_NAMES, JobConfig, LoRAConfig
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-    from med_duallora.adapter.model import DualLoRAModel
+class Adapters(Enum):
+    """Which adapters a method has, of those that the job describes."""
 
-LossTerm = Callable[["DualLoRAModel", "Mapping[str, Tensor]"], "Tensor"]
-"""A scalar to add to the loss, from the model and from what its trained parameters were at the round's start."""
+    BOTH = "both, as the job has them"
+    GLOBAL = "the global one alone"
+    LOCAL = "the local one alone, of the global one's rank and scale"
+    TWINS = "both, the local one of the global one's rank and scale"
 
-
-@dataclass(frozen=True)
-class Treatment:
-    """What a method does with the parameters of one role.
-
-    Args:
-        trains: whether they are optimised at a site.
-        sent: whether they leave the site; what trains and is not sent stays in the site's state.
-        phases: in which of the plan's phases they train, counted from 0; None: in all.
-        start: how they start; None: as the layer declares.
-    """
-
-    trains: bool = True
-    sent: bool = False
-    phases: tuple[int, ...] | None = None
-    start: Start | None = None
-
-
-SENT = Treatment(sent=True)
-KEPT = Treatment()
-FIXED = Treatment(trains=False)
-"""Neither trained nor sent: what it starts with follows from the job's seed at every site."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of a round.
-
-    Args:
-        share: of the round's steps; the shares of all phases sum to 1.
-        global_acts: whether the global adapter of the blocks acts in it.
-        local_acts: likewise the local one.
-    """
-
-    share: float = 1.0
-    global_acts: bool = True
-    local_acts: bool = True
-
-
-@dataclass(frozen=True)
-class AdapterPlan:
-    """What becomes of every adapter factor and of the head in one job.
-
-    Args:
-        lora: the adapter configuration as the method uses it.
-        treatments: by role; the backbone is not in it, because no method touches it.
-        phases: of a round, in their order.
-        loss_terms: added to the classification loss.
-        aggregation: how the server forms the next global adapter.
-
-    Raises:
-        ValueError: the plan contradicts itself.
-    """
-
-    lora: LoRAConfig
-    treatments: Mapping[Role, Treatment]
-    phases: tuple[Phase, ...]
-    loss_terms: tuple[LossTerm, ...]
-    aggregation: Aggregation
-
-    def __post_init__(self) -> None:
-        if not math.isclose(sum(phase.share for phase in self.phases), 1.0):
-            raise ValueError("the shares of a plan's phases do not sum to 1")
-        for role, treatment in self.treatments.items():
-            if treatment.sent and not treatment.trains:
-                raise ValueError(f"{role.value} does not train, so that sending it says nothing")
-            if not set(treatment.phases or ()) <= set(range(len(self.phases))):
-                raise ValueError(f"{role.value} trains in a phase that the plan does not have")
-
-    @property
-    def trained(self) -> frozenset[Role]:
-        """Return the roles whose parameters train."""
-        return frozenset(role for role, treatment in self.treatments.items() if treatment.trains)
-
-    @property
-    def sent(self) -> frozenset[Role]:
-        """Return the roles whose parameters leave the site."""
-        return frozenset(role for role, treatment in self.treatments.items() if treatment.sent)
-
-    @property
-    def kept(self) -> frozenset[Role]:
-        """Return the roles whose parameters are trained and stay at the site."""
-        return self.trained - self.sent
-
-    @property
-    def renewed(self) -> frozenset[Role]:
-        """Return the roles whose moments the optimizer forgets each round, because the server returns new factors."""
-        return self.sent & GLOBAL if self.aggregation.new_factors else frozenset()
-
-    def of_phase(self, index: int) -> frozenset[Role]:
-        """Return the roles whose parameters train in a phase."""
-        phases = {role: self.treatments[role].phases for role in self.trained}
-        return frozenset(role for role, own in phases.items() if own is None or index in own)
+    def of(self, lora: LoRAConfig) -> LoRAConfig:
+        """Return the adapter configuration as the method uses it."""
+        if self is Adapters.BOTH:
+            return lora
+        if self is Adapters.GLOBAL:
+            return replace(lora, rank_local=0)
+        twin = replace(lora, rank_local=lora.rank_global, alpha_local=lora.alpha_global)
+        return replace(twin, rank_global=0) if self is Adapters.LOCAL else twin
 
 
 @dataclass(frozen=True)
@@ -124,50 +42,67 @@ class Method:
     Args:
         name: as in the job configuration.
         summary: one line for help texts and reports.
-        has_local_adapter: whether a site keeps an adapter of its own.
-        always_sends_head: the method averages the head whatever the job's head policy says.
+        adapters: which ones it has.
+        head_policy: what it does with the head whatever the job says, see ``LoRAConfig``; empty: as the job says.
         global_a: what is done with the A factors of the global adapter.
-        global_b: likewise with its B factors.
+        global_b: likewise with its B factors; a head that is sent trains in the same phases.
         local: likewise with both factors of the local adapter.
+        norms: likewise with corrections of scale and shift in the norms of the adapted blocks.
         phases: of a round, in their order.
-        loss_terms: added to the classification loss.
+        loss_terms: made from the job, and added to the classification loss.
         aggregation: the rule that is used where the job names none.
-        always_keeps_head: the head stays at its site whatever the job's head policy says.
+        mix: how the adapters act together, see ``AdapterPlan``.
+        after: whether what stays trains after the rounds, see ``AdapterPlan``.
+        schedules: what is otherwise in the method under another ``train.schedule`` than ``joint``, by its name.
     """
 
     name: str
     summary: str
-    has_local_adapter: bool
-    always_sends_head: bool
+    adapters: Adapters = Adapters.BOTH
+    head_policy: str = ""
     global_a: Treatment = SENT
     global_b: Treatment = SENT
     local: Treatment = KEPT
+    norms: Treatment = FIXED
     phases: tuple[Phase, ...] = (Phase(),)
-    loss_terms: tuple[LossTerm, ...] = ()
+    loss_terms: tuple[Callable[[JobConfig], LossTerm], ...] = ()
     aggregation: str = "factors"
-    always_keeps_head: bool = False
+    mix: tuple[float, float] = WHOLE
+    after: bool = False
+    schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def plan(self, job: JobConfig) -> AdapterPlan:
         """Return the plan of a job.
 
         Raises:
-            ConfigError: the aggregation is unknown, or needs factors that the method does not send.
+            ConfigError: the aggregation is unknown, or needs factors that the method does not send; or the method does
+                not have the schedule.
         """
-        lora = job.lora
-        if not self.has_local_adapter:
-            lora = replace(lora, rank_local=0)
-        if self.always_sends_head:
-            lora = replace(lora, head_policy="global")
-        if self.always_keeps_head:
-            lora = replace(lora, head_policy="local")
+        schedule = job.train.schedule
+        if schedule == "joint":
+            return self._plan(job)
+        if schedule not in self.schedules:
+            limit = f"joint for method {self.name}, which has a schedule of its own"
+            raise ConfigError.of("train.schedule", schedule, limit)
+        return replace(self, **self.schedules[schedule])._plan(job)
+
+    def _plan(self, job: JobConfig) -> AdapterPlan:
+        lora = self.adapters.of(job.lora)
+        lora = replace(lora, head_policy=self.head_policy or lora.head_policy)
+        sent_head = replace(SENT, phases=self.global_b.phases)
         treatments = {
             Role.GLOBAL_A: self.global_a,
             Role.GLOBAL_B: self.global_b,
             Role.LOCAL_A: self.local,
             Role.LOCAL_B: self.local,
-            Role.HEAD: SENT if lora.head_policy == "global" else KEPT,
+            Role.NORM: self.norms,
+            Role.HEAD: sent_head if lora.head_policy == "global" else replace(KEPT, phases=() if self.after else None),
         }
-        return AdapterPlan(lora, treatments, self.phases, self.loss_terms, self._aggregation(job))
+        if self.after and lora.head_policy == "local":
+            limit = "shared or global where train.schedule is local-after: behind a head that waits nothing learns"
+            raise ConfigError.of("lora.head_policy", lora.head_policy, limit)
+        loss_terms = tuple(term(job) for term in self.loss_terms)
+        return AdapterPlan(lora, treatments, self.phases, loss_terms, self._aggregation(job), self.mix, self.after)
 
     def _aggregation(self, job: JobConfig) -> Aggregation:
         name = job.aggregation or self.aggregation
@@ -182,18 +117,93 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("med-duallora", "global adapter sent and averaged, local adapter stays", True, False),
-        Method("fedavg-lora", "one adapter and the head, both sent and averaged (FedIT)", False, True),
+        Method(
+            "med-duallora",
+            "global adapter sent and averaged, local adapter stays",
+            schedules={
+                "alternate": {
+                    "global_a": replace(SENT, phases=(0,)),
+                    "global_b": replace(SENT, phases=(0,)),
+                    "local": Treatment(phases=(1,)),
+                    "phases": (Phase(0.5, local_acts=False), Phase(0.5)),
+                },
+                "local-after": {
+                    "local": Treatment(phases=()),
+                    "phases": (Phase(local_acts=False),),
+                    "after": True,
+                },
+            },
+        ),
+        Method(
+            "fedavg-lora",
+            "one adapter and the head, both sent and averaged (FedIT)",
+            Adapters.GLOBAL,
+            head_policy="global",
+        ),
+        Method(
+            "fedprox-lora",
+            "as fedavg-lora, with a pull towards what came in (FedProx; its mu is train.proximal)",
+            Adapters.GLOBAL,
+            head_policy="global",
+            loss_terms=(to_the_rounds_start,),
+        ),
+        Method(
+            "fedper-lora",
+            "one adapter, sent and averaged; the head stays (FedPer)",
+            Adapters.GLOBAL,
+            head_policy="local",
+        ),
+        Method(
+            "fedbn-lora",
+            "one adapter and the head, both sent and averaged; scale and shift of the adapted blocks' norms train and "
+            "stay (after FedBN)",
+            Adapters.GLOBAL,
+            head_policy="global",
+            norms=KEPT,
+        ),
         Method(
             "fedsa-lora",
             "one adapter: A sent and averaged, B and head stay (FedSA-LoRA)",
-            False,
-            False,
+            Adapters.GLOBAL,
+            head_policy="local",
             global_b=KEPT,
-            always_keeps_head=True,
         ),
         Method(
-            "ffa-lora", "one adapter: A fixed, B and head sent and averaged (FFA-LoRA)", False, True, global_a=FIXED
+            "ditto-lora",
+            "half a round a global adapter, half a round a personal one by itself, which is pulled towards the global "
+            "one that came in and predicts alone (Ditto; its lambda is train.proximal)",
+            Adapters.TWINS,
+            global_a=replace(SENT, phases=(0,)),
+            global_b=replace(SENT, phases=(0,)),
+            local=Treatment(phases=(1,), as_twin=True),
+            phases=(Phase(0.5, local_acts=False), Phase(0.5, global_acts=False)),
+            loss_terms=(to_the_global_twin,),
+            mix=(0.0, 1.0),
+        ),
+        Method(
+            "feddpa",
+            "half a round the local adapter beside the frozen global one, half a round the global one alone; both act "
+            "by halves in a prediction (FedDPA-T)",
+            global_a=replace(SENT, phases=(1,)),
+            global_b=replace(SENT, phases=(1,)),
+            local=Treatment(phases=(0,)),
+            phases=(Phase(0.5), Phase(0.5, local_acts=False)),
+            mix=(0.5, 0.5),
+        ),
+        Method(
+            "ffa-lora",
+            "one adapter: A fixed, B and head sent and averaged (FFA-LoRA)",
+            Adapters.GLOBAL,
+            head_policy="global",
+            global_a=FIXED,
+        ),
+        Method(
+            "local-lora",
+            "one adapter and the head at each site, nothing is sent: what a site reaches alone; in one process only",
+            Adapters.LOCAL,
+            head_policy="local",
+            global_a=FIXED,
+            global_b=FIXED,
         ),
     )
 }
@@ -209,9 +219,15 @@ def method_of(job: JobConfig) -> Method:
     if job.method not in METHODS:
         raise ConfigError.of("method", job.method, METHOD_NAMES.text)
     if job.lora.rank_global == 0:
-        limit = f"above 0 for method {job.method}, which sends a global adapter"
+        limit = f"above 0 for method {job.method}, whose adapter has this rank"
         raise ConfigError.of("lora.rank_global", 0, limit)
     return METHODS[job.method]
+
+
+def as_published(job: JobConfig, method: str) -> JobConfig:
+    """Return a job with another method, for a comparison: no peer has a slower part that stays, or our schedules."""
+    whole = replace(job.train, local_lr_factor=1.0, local_weight_decay_factor=1.0, schedule="joint")
+    return replace(job, method=method, train=whole)
 
 
 def plan_of(job: JobConfig) -> AdapterPlan:

@@ -10,14 +10,18 @@ from torch import Tensor, nn
 
 from med_duallora.adapter.head_norm import HeadNorm
 from med_duallora.adapter.lora import DualLoRALinear, SharedHead
-from med_duallora.adapter.methods import AdapterPlan, plan_of
-from med_duallora.adapter.roles import Declared, Role, Start, declarations, pairs
+from med_duallora.adapter.methods import plan_of
+from med_duallora.adapter.plan import AdapterPlan
+from med_duallora.adapter.private_norm import PrivateNorm
+from med_duallora.adapter.roles import Declared, Role, Start, declarations, pairs, twins
 from med_duallora.backbone import BackboneConfig, CineMAClassifier
 from med_duallora.errors import ConfigError
-from med_duallora.settings.config import JobConfig, LoRAConfig
+from med_duallora.settings.config import JobConfig
 from med_duallora.support.seeds import derived_seed
 
 N_CLASSES = 2
+NORMS = ("norm1", "norm2")
+"""The norms of a transformer block."""
 OWNERS = {"q": "attn", "kv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
 """Which part of a transformer block holds each target."""
 
@@ -62,7 +66,7 @@ class DualLoRAModel(nn.Module):
         self.classifier = classifier.requires_grad_(False)
         self.cut = depth - lora.n_blocks
         for block in list(classifier.blocks)[self.cut :]:
-            _adapt(block, lora)
+            _adapt(block, plan)
         if lora.head_policy == "shared":
             scale = lora.alpha_global / lora.rank_global
             for name in classifier.pred_head_dict:
@@ -83,10 +87,12 @@ class DualLoRAModel(nn.Module):
 
     def first_values(self, roles: Iterable[Role], seed: int) -> dict[str, Tensor]:
         """Return what the parameters of some roles start with; it depends on their names and the seed only."""
-        declared, found = declarations(self), {}
+        declared, beside, found = declarations(self), twins(self), {}
         for name, parameter in self.of_roles(roles).items():
-            start = self.plan.treatments[declared[name].role].start or declared[name].start
-            generator = torch.Generator().manual_seed(derived_seed(seed, "initial", name))
+            treatment = self.plan.treatments[declared[name].role]
+            start = treatment.start or declared[name].start
+            drawn_as = beside[name] if treatment.as_twin else name
+            generator = torch.Generator().manual_seed(derived_seed(seed, "initial", drawn_as))
             found[name] = start.first_value(tuple(parameter.shape), generator)
         return found
 
@@ -129,16 +135,25 @@ class DualLoRAModel(nn.Module):
 
     @contextmanager
     def using(self, global_adapter: bool, local_adapter: bool) -> Iterator[None]:
-        """Evaluate with some adapters of the blocks switched off inside the block; heads always act."""
+        """Evaluate with some adapters of the blocks switched off inside the block; heads always act.
+
+        Norms that a site corrects for itself act with the local adapter.
+        """
         layers = [module for module in self.modules() if isinstance(module, DualLoRALinear)]
+        norms = [module for module in self.modules() if isinstance(module, PrivateNorm)]
         before = [(layer.global_active, layer.local_active) for layer in layers]
+        norms_before = [norm.active for norm in norms]
         for layer in layers:
             layer.global_active, layer.local_active = global_adapter, local_adapter
+        for norm in norms:
+            norm.active = local_adapter
         try:
             yield
         finally:
             for layer, active in zip(layers, before, strict=True):
                 layer.global_active, layer.local_active = active
+            for norm, was_active in zip(norms, norms_before, strict=True):
+                norm.active = was_active
 
     @torch.no_grad()
     def trunk(self, x: Tensor) -> TrunkFeatures:
@@ -177,14 +192,19 @@ class DualLoRAModel(nn.Module):
         return self.tail(self.trunk(x))
 
 
-def _adapt(block: nn.Module, lora: LoRAConfig) -> None:
+def _adapt(block: nn.Module, plan: AdapterPlan) -> None:
+    lora = plan.lora
     for target in lora.targets:
         parent = block.get_submodule(OWNERS[target])
         base = getattr(parent, target)
         if not isinstance(base, nn.Linear):
             raise TypeError(f"{OWNERS[target]}.{target} is a {type(base).__name__}, expected an unadapted nn.Linear")
-        adapted = DualLoRALinear(base, lora.rank_global, lora.alpha_global, lora.rank_local, lora.alpha_local)
+        ranks = (lora.rank_global, lora.alpha_global, lora.rank_local, lora.alpha_local)
+        adapted = DualLoRALinear(base, *ranks, mix=plan.mix)
         setattr(parent, target, adapted)
+    if Role.NORM in plan.trained:
+        for name in NORMS:
+            setattr(block, name, PrivateNorm(getattr(block, name)))
 
 
 def skeleton(job: JobConfig) -> DualLoRAModel:
@@ -197,4 +217,11 @@ def skeleton(job: JobConfig) -> DualLoRAModel:
 def initial_global_state(job: JobConfig) -> dict[str, np.ndarray]:
     """Return what the server sends in round 0; needs no backbone weights."""
     model = skeleton(job)
-    return {name: value.numpy() for name, value in model.first_values(model.plan.sent, job.train.seed).items()}
+    values = {name: value.numpy() for name, value in model.first_values(model.plan.sent, job.train.seed).items()}
+    return as_payload(values, job)
+
+
+def as_payload(values: Mapping[str, np.ndarray], job: JobConfig) -> dict[str, np.ndarray]:
+    """Return values as they travel; what is too large for the job's dtype becomes infinite, which leaves no site."""
+    with np.errstate(over="ignore"):
+        return {name: value.astype(job.payload_dtype) for name, value in values.items()}

@@ -22,12 +22,14 @@ class Role(str, Enum):
     LOCAL_A = "A of the local adapter"
     LOCAL_B = "B of the local adapter"
     HEAD = "classification head"
+    NORM = "norms of the adapted blocks"
     FROZEN = "backbone"
     """Neither trained nor sent, by any method."""
 
 
 GLOBAL = frozenset({Role.GLOBAL_A, Role.GLOBAL_B})
 LOCAL = frozenset({Role.LOCAL_A, Role.LOCAL_B})
+BESIDE = {Role.LOCAL_A: Role.GLOBAL_A, Role.LOCAL_B: Role.GLOBAL_B}
 
 
 class Start(str, Enum):
@@ -90,6 +92,17 @@ def declarations(model: "nn.Module") -> dict[str, Declared]:
                 raise ValueError(f"parameter {full_name!r} is declared twice")
             seen.add(full_name)
             found[full_name] = declared
+    return found
+
+
+def twins(model: "nn.Module") -> dict[str, str]:
+    """Return the name of the global factor that lies beside each local one, where one module declares both."""
+    found: dict[str, str] = {}
+    for prefix, module in model.named_modules():
+        if isinstance(module, DeclaresRoles):
+            names = {declared.role: f"{prefix}.{name}" for name, declared in module.declared().items()}
+            both = [(local, role) for local, role in BESIDE.items() if {local, role} <= set(names)]
+            found |= {names[local]: names[role] for local, role in both}
     return found
 
 

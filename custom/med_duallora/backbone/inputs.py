@@ -112,7 +112,7 @@ def augment(volume: Volume, config: AugmentConfig, rng: np.random.Generator) -> 
 
 def _adjust_contrast(volume: FloatVolume, gamma: float) -> FloatVolume:
     """Raise intensities, scaled to [0, 1] over the whole volume, to the power of ``gamma``."""
-    image = torch.from_numpy(volume)
+    image = torch.from_numpy(np.ascontiguousarray(volume))  # the order of the voxels decides the last bit of later sums
     lowest = image.min()
     extent = image.max() - lowest
     changed = ((image - lowest) / float(extent + 1e-7)) ** gamma * extent + lowest

@@ -14,7 +14,7 @@ import numpy as np
 
 from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.model import skeleton
-from med_duallora.errors import EgressViolation
+from med_duallora.errors import ConfigError, EgressViolation
 from med_duallora.measures import MEASURES, REPLIES, STATEMENTS, Place, may_stand, standing_in
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.job_limits import numbers_of
@@ -31,7 +31,7 @@ class TensorSpec:
     """Shape and dtype of one allowed tensor."""
 
     shape: tuple[int, ...]
-    dtype: str = "float32"
+    dtype: str
 
     @property
     def n_elements(self) -> int:
@@ -189,7 +189,8 @@ def _derived(job: JobConfig) -> tuple[dict[str, TensorSpec], tuple[tuple[str, st
     """Return the tensors and pairs of a job; building the model's skeleton takes a moment."""
     model = skeleton(job)
     sent = model.of_roles(model.plan.sent)
-    return {name: TensorSpec(tuple(parameter.shape)) for name, parameter in sent.items()}, model.sent_pairs()
+    tensors = {name: TensorSpec(tuple(value.shape), job.payload_dtype) for name, value in sent.items()}
+    return tensors, model.sent_pairs()
 
 
 def _checked_tensor(name: str, spec: TensorSpec, tensors: Mapping[str, object]) -> np.ndarray:
@@ -228,6 +229,20 @@ def demands_of(job: JobConfig, contract: EgressContract, trains: bool = True) ->
         "job_sha256": job_sha256(job),
         "numbers": numbers_of(job.to_dict()),
     }
+
+
+def check_federated(job: JobConfig) -> None:
+    """Refuse a job in which nothing leaves a site, so that there is nothing to federate.
+
+    Raises:
+        ConfigError: its method sends nothing, or see ``plan_of``.
+    """
+    if not plan_of(job).sent:
+        limit = (
+            "a method that sends something, because this one needs no federation: it runs in one process, by "
+            "med_duallora.engine.run_federation"
+        )
+        raise ConfigError.of("method", job.method, limit)
 
 
 def job_sha256(job: JobConfig) -> str:

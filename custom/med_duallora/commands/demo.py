@@ -52,7 +52,7 @@ def steps(options: argparse.Namespace) -> dict[str, list[str]]:
     return {
         "a raw cohort of synthetic hearts from four scanner vendors": phantom,
         "one prepared cohort per vendor": [
-            *("prepare", "--out", prepared, "--acdc", f"{raw}/acdc", "--mnms", f"{raw}/mnms", "--split", SPLIT),
+            *("prepare", "--out", prepared, "--acdc", f"{raw}/acdc", "--mnms", f"{raw}/mnms", "--split-percent", SPLIT),
         ],
         "a federation of the four vendors in the FLARE simulator": [
             *("simulate", "--data", prepared, "--workspace", workspace, *(["--fresh"] if options.fresh else [])),

@@ -24,9 +24,9 @@ A site is a scanner vendor (siemens, philips, ge, canon, united-imaging, neusoft
 is a hospital, with --site-column vendor,centre every combination of both. One scan is one subject: where two subjects
 share an image, in whatever file, order or data set, the second one is refused.
 
-Each site is split into train, val and test (60/20/20, or as --split says), stratified by class and pathology. Every
-subject that is found is either prepared or listed in OUT/refused.csv with its reason. A second run redoes only what
-changed.
+Each site is split into train, val and test (60/20/20, or as --split-percent says), stratified by class and pathology.
+Every subject that is found is either prepared or listed in OUT/refused.csv with its reason. A second run redoes only
+what changed.
 """
 
 EPILOG = """\
@@ -87,7 +87,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     splits = parser.add_mutually_exclusive_group()
     splits.add_argument(
-        "--split",
+        "--split-percent",
         type=_split,
         metavar="TRAIN/VAL/TEST",
         help="whole percent of each site's subjects (default: 60/20/20); a class of three or more has a subject in "
@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
     words = _words(options.label_map)
     settings = PrepareOptions(
         seed=options.seed,
-        fractions=options.split or FRACTIONS,
+        fractions=options.split_percent or FRACTIONS,
         official_splits=options.official_splits,
         rotated_origin_shift=options.rotated_origin_shift,
         label_map=words.added(),

@@ -11,9 +11,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="prepare the startup kit of the FLARE server",
         description="Write local/resources.json of the server's FLARE 2.9 startup kit: jobs may use this package at "
         "the server, and the job store lies where --storage says instead of in a temporary folder that all servers "
-        "of a machine share. Other accounts of the machine lose the right to change the kit. What else an "
-        "administrator wrote there stays; a second run changes nothing. A kit that is not understood is left as it is "
-        "(exit code 2).",
+        "of a machine share. Write local/authorization.json: whoever may download a job's result may ask the running "
+        "job for its last adapter, which `med-duallora campaign` keeps. Other accounts of the machine lose the right "
+        "to change the kit. What else an administrator wrote there stays; a second run changes nothing. A kit that is "
+        "not understood is left as it is (exit code 2).",
     )
     parser.add_argument(
         "--startup-kit", type=Path, required=True, metavar="DIR", help="the server's kit: holds startup/ and local/"
@@ -23,18 +24,19 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the file and say where it is."""
+    """Write the files and say where they are."""
     from med_duallora.site_kit.install import install_server
     from med_duallora.site_kit.modes import wide_modes
 
     wide = wide_modes(options.startup_kit)
-    place = options.startup_kit / "local" / "resources.json"
-    before = place.read_bytes() if place.is_file() else b""
-    written = install_server(options.startup_kit, options.storage.resolve())
+    places = [options.startup_kit / "local" / name for name in ("resources.json", "authorization.json")]
+    before = [place.read_bytes() if place.is_file() else b"" for place in places]
+    install_server(options.startup_kit, options.storage.resolve())
     for found in wide:
         print(f"{found.path}: mode {found.before:o} -> {found.after:o}")
-    if written.read_bytes() != before:
-        print(f"written: {written}")
-    elif not wide:
+    changed = [place for place, old in zip(places, before, strict=True) if place.read_bytes() != old]
+    for place in changed:
+        print(f"written: {place}")
+    if not (changed or wide):
         print(f"{options.startup_kit}: nothing to do")
     return 0

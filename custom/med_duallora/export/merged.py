@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from med_duallora.adapter.lora import DualLoRALinear, SharedHead
 from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.adapter.private_norm import PrivateNorm
 from med_duallora.backbone.checkpoint import POSITION
 from med_duallora.backbone.classifier import VIEW
 from med_duallora.support.files import atomic_path
@@ -24,20 +25,28 @@ FUSION_BIAS = f"enc_fusion_dict.{VIEW}.down_convs.0.bias"
 """Added to the patch tokens between the two norms."""
 
 
+Adapted = DualLoRALinear | PrivateNorm
+
+
 def merged_tensors(network: DualLoRAModel) -> dict[str, Tensor]:
     """Return a CineMA classifier's tensors by CineMA's names, float32, with adapters, head and statistics folded in.
 
     Sums are taken in float64, and every tensor is rounded once. The network is left as it is.
     """
     classifier = network.classifier
-    adapted = {name: module for name, module in classifier.named_modules() if isinstance(module, DualLoRALinear)}
+    adapted: dict[str, Adapted] = {
+        name: module for name, module in classifier.named_modules() if isinstance(module, DualLoRALinear | PrivateNorm)
+    }
     found = {
         name.replace(".base.", ".") if _owner(name, adapted) else name: value.detach().cpu().float().clone()
         for name, value in classifier.state_dict().items()
         if not name.startswith("pred_head_dict.") and not _is_factor(name, adapted)
     }
     for name, layer in adapted.items():
-        found[f"{name}.weight"] = _summed(layer)
+        if isinstance(layer, PrivateNorm):
+            found[f"{name}.weight"], found[f"{name}.bias"] = (part.detach().cpu().float() for part in layer.affine())
+        else:
+            found[f"{name}.weight"] = _summed(layer)
     found[POSITION] = classifier.token_embedding.pos_embed.detach().cpu().float().clone()
     offsets = _centre(found, network)
     return {**found, **head_tensors(network, offsets)}
@@ -97,13 +106,13 @@ def write_merged(path: Path, network: DualLoRAModel, facts: Mapping[str, str]) -
         save_file(tensors, partial, metadata={"format": "pt", **facts})
 
 
-def _owner(name: str, adapted: Mapping[str, DualLoRALinear]) -> bool:
+def _owner(name: str, adapted: Mapping[str, Adapted]) -> bool:
     """Return whether a parameter is the frozen one of an adapted layer."""
     prefix, base, _ = name.rpartition(".base.")
     return bool(base) and prefix in adapted
 
 
-def _is_factor(name: str, adapted: Mapping[str, DualLoRALinear]) -> bool:
+def _is_factor(name: str, adapted: Mapping[str, Adapted]) -> bool:
     prefix, _, parameter = name.rpartition(".")
     return prefix in adapted and parameter in adapted[prefix].declared()
 
@@ -111,9 +120,10 @@ def _is_factor(name: str, adapted: Mapping[str, DualLoRALinear]) -> bool:
 def _summed(layer: DualLoRALinear) -> Tensor:
     """Return the weight (out, in) of one linear layer that computes what the frozen one and its adapters do."""
     weight = layer.base.weight.detach().cpu().double()
+    scale_global, scale_local = layer.scales()
     for a, b, scale in (
-        (layer.global_a, layer.global_b, layer.scale_global),
-        (layer.local_a, layer.local_b, layer.scale_local),
+        (layer.global_a, layer.global_b, scale_global),
+        (layer.local_a, layer.local_b, scale_local),
     ):
         if a is not None and b is not None:
             weight = weight + scale * (b.detach().cpu().double() @ a.detach().cpu().double())

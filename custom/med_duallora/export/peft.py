@@ -16,7 +16,8 @@ from torch import Tensor
 
 from med_duallora.adapter.lora import DualLoRALinear
 from med_duallora.adapter.model import DualLoRAModel, skeleton
-from med_duallora.adapter.roles import GLOBAL
+from med_duallora.adapter.plan import WHOLE
+from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.errors import ArtifactError
 from med_duallora.export.merged import head_tensors
 from med_duallora.settings.config import JobConfig
@@ -106,8 +107,10 @@ def write_site(folder: Path, job: JobConfig, network: DualLoRAModel, about: str)
     Everything is readable by this account alone.
 
     Raises:
+        ArtifactError: the model is more than a global adapter and what adds up with it; nothing was written.
         OSError: the place cannot be written.
     """
+    _check_is_a_sum(job, network)
     local = adapter_pairs(network, "local")
     _write_adapter(folder, adapter_pairs(network, "global"), job.lora.alpha_global, mode=0o600)
     if local:
@@ -115,6 +118,18 @@ def write_site(folder: Path, job: JobConfig, network: DualLoRAModel, about: str)
     with atomic_path(folder / HEAD_FILE, mode=0o600) as partial:
         save_file({name: value.contiguous() for name, value in head_tensors(network).items()}, partial)
     write_text(folder / README_FILE, _readme(about, has_local=bool(local)), mode=0o600)
+
+
+def _check_is_a_sum(job: JobConfig, network: DualLoRAModel) -> None:
+    """Refuse a model that adapters which add up do not make; a merged checkpoint can hold any."""
+    plan = network.plan
+    other = "does not add its adapters up, as PEFT does" if plan.mix != WHOLE else ""
+    if not plan.lora.rank_global:
+        other = "has no global adapter"
+    if Role.NORM in plan.trained:
+        other = "also trains the norms of the adapted blocks, which a PEFT adapter does not hold"
+    if other:
+        raise ArtifactError(f"method {job.method} {other}; export the model as a checkpoint instead")
 
 
 def adapter_config(pairs: Pairs, alpha: float) -> dict[str, Any]:

@@ -4,6 +4,8 @@ wire/              what site and server say to each other
   job              what a job carries: its configuration, and the egress contract that follows from it
   payload          the two kinds of replies a site may give, as FLARE Shareables
   receipts         ledger entries of what passed
+  running_adapter  the last adapter of a job that still runs, over FLARE's console
+  size             how many bytes a site sends in a round
   literal_guard    a job is built from literal JSON only, as it was signed; at sites and at the server
   connections      nobody speaks in another's name or has another's messages sent to himself; at sites and at the server
   tracking         the agreed metrics as TensorBoard scalars and console statistics
@@ -20,6 +22,7 @@ site/              in a site's process
 server/            in the server's process
   rounds           the training's rounds, among the sites that train
   aggregator       takes the contributions of a round, writes round_metrics.jsonl
+  asked            answers the job's lead with the adapter of the last round, while the job runs
   persistor        the first, the last and the best global adapter as safetensors
   selector         which adapter was the best so far, by accepted contributions only
   evaluation       asks every site for its test scores after the last round, writes evaluation.json
@@ -41,4 +44,8 @@ local/             a whole federation on one machine
   rehearsal        production on one machine: provisioned kits, real processes, mutual TLS
   processes        of either: started, recognised beyond doubt, and none of them left behind
   interruptions    Ctrl-C and the like, which what stops processes and what FLARE catches must not lose
+campaign/          a training that goes on by itself, in any federation
+  gate             FLARE's console with an admin startup kit, logged in again after every loss
+  wanted           the job that was asked for, and its next folder
+  loop             look, decide, carry out, write down
 """

@@ -117,7 +117,7 @@ def _fit(features: Features, labels: Labels, seed: int) -> Any:
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000))
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)

@@ -1,9 +1,12 @@
 """How to choose a setting. Every figure is computed from the code; none is typed."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from med_duallora.adapter.aggregations import AGGREGATIONS
-from med_duallora.adapter.methods import METHODS
+from med_duallora.adapter.methods import METHODS, plan_of
+from med_duallora.adapter.plan import AdapterPlan
+from med_duallora.adapter.roles import GLOBAL, LOCAL, Role
 from med_duallora.backbone.config import PRESETS, BackboneConfig
 from med_duallora.settings.config import JobConfig, SiteConfig
 
@@ -20,6 +23,15 @@ WEIGHTS = (
     "the job names its hash in `backbone_sha256`, so that all sites train with the same file."
 )
 METHOD = "The methods. " + " ".join(f"`{name}`: {method.summary}." for name, method in METHODS.items())
+PEERS = (
+    "Each federated method but the first, which is the package's own, is a ready job under `jobs/baselines/`. A site's "
+    "weight is its number of training subjects (`weighting`), whatever a paper's own code does. Methods with two parts "
+    "of a round share its steps between them, so that all methods take as many. `train.local_lr_factor` and "
+    "`train.local_weight_decay_factor` act on what stays in every method that sends something; the ready jobs set both "
+    "to 1, because no paper of a peer has a slower part. Where the head stays, a method with two parts trains it in "
+    "both. In every table of scores `both` is the model that the method predicts with: of `ditto-lora` the personal "
+    "adapter, of `feddpa` half of each. With the default settings:"
+)
 AGGREGATION = "The rules. " + " ".join(f"`{name}`: {rule.summary}." for name, rule in AGGREGATIONS.items())
 RANK = (
     "The rank decides how much the global adapter can express, how many bytes leave a site in each round, and how "
@@ -69,13 +81,13 @@ BY_KEY = {
 """Guidance by the settings that it is about."""
 
 
-def payload_bytes(backbone: str, rank: int) -> int:
-    """Return the bytes of the global adapter's tensors, which a site sends in each round, for the default job."""
+def payload_bytes(backbone: str, rank: int, method: str = JobConfig.method) -> int:
+    """Return the bytes of the tensors that a site sends in each round, for the default job with a method."""
     from med_duallora.boundary.contract import (
         EgressContract,  # brings torch, which a text of this module needs not wait for
     )
 
-    job = JobConfig(backbone=backbone)
+    job = JobConfig(backbone=backbone, method=method)
     return EgressContract.for_job(replace(job, lora=replace(job.lora, rank_global=rank))).tensor_bytes
 
 
@@ -83,6 +95,47 @@ def cache_bytes(config: BackboneConfig, n_views: int) -> int:
     """Return the bytes of one subject's features in the cache (float32): a token sequence and the stem's skip term."""
     n_values = (1 + 2 * config.n_tokens) * config.embed_dim
     return (1 + n_views) * 4 * n_values
+
+
+def method_table() -> list[list[str]]:
+    """Return a row per method: what leaves a site, what is trained and stays, the parts of a round, KiB per round."""
+    header = ["method", "leaves a site", "is trained and stays", "a round", f"KiB per round ({SHOWN_PRESETS[0]})"]
+    return [header, *(method_row(JobConfig(method=name, backbone=SHOWN_PRESETS[0])) for name in METHODS)]
+
+
+def method_row(job: JobConfig) -> list[str]:
+    """Return a job's row in ``method_table``."""
+    plan = plan_of(job)
+    parts = [_part(plan, index) for index in range(len(plan.phases))]
+    size = f"{payload_bytes(job.backbone, job.lora.rank_global, job.method) / 1024:,.0f}"
+    return [job.method, _names(plan, plan.sent), _names(plan, plan.kept), "; ".join(parts), size]
+
+
+def _part(plan: AdapterPlan, index: int) -> str:
+    """Return a phase in words: its share, what trains, and which adapter is switched off."""
+    phase, trained = plan.phases[index], _names(plan, plan.of_phase(index))
+    if len(plan.phases) == 1:
+        return "all at once"
+    off = [name for name, acts in (("global", phase.global_acts), ("local", phase.local_acts)) if not acts]
+    return f"{phase.share:.0%} {trained}" + (f", the {off[0]} one off" if off else "")
+
+
+def _names(plan: AdapterPlan, roles: Iterable[Role]) -> str:
+    """Return roles in words; an adapter that the method does not have is none."""
+    left, found = set(roles), []
+    for adapter, name, rank in ((GLOBAL, "global", plan.lora.rank_global), (LOCAL, "local", plan.lora.rank_local)):
+        if adapter <= left and rank:
+            found.append(f"{name} adapter" + (" with the head's weights" if _has_head(plan, adapter) else ""))
+        found += sorted(role.value for role in left & adapter) if not adapter <= left else []
+        left -= adapter
+    found += ["head" if role is Role.HEAD else role.value for role in sorted(left)]
+    if plan.lora.head_policy == "shared":
+        found = ["bias of the head" if name == "head" else name for name in found]
+    return ", ".join(found) or "-"
+
+
+def _has_head(plan: AdapterPlan, adapter: frozenset[Role]) -> bool:
+    return adapter == GLOBAL and plan.lora.head_policy == "shared"
 
 
 def rank_table() -> list[list[str]]:

@@ -42,7 +42,9 @@ def explained(setting: Setting) -> list[str]:
         f"{setting.key} ({setting.scope.title.lower().removesuffix('s')})",
         *_wrapped(_plain(setting.meaning), "  "),
     ]
-    lines += ["", *(f"  {name + ':':<13}{text}" for name, text in facts.items())]
+    lines.append("")
+    for name, text in facts.items():
+        lines += _wrapped(text, " " * 15, f"  {name + ':':<13}") if len(text) > WIDTH else [f"  {name + ':':<13}{text}"]
     if setting.key in BY_KEY:
         lines += ["", *_wrapped(_plain(BY_KEY[setting.key]), "  ")]
     return lines
@@ -59,7 +61,12 @@ def _plain(text: str) -> str:
     return re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r"\1 (\2)", text.replace("`", ""))
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
+def _wrapped(text: str, indent: str, first: str | None = None) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text,
+        WIDTH,
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from med_duallora.adapter.methods import AdapterPlan, plan_of
+from med_duallora.adapter.methods import plan_of
+from med_duallora.adapter.plan import AdapterPlan
 from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.cohorts.origin import CITATIONS, Origin
 from med_duallora.measures import SCORES
@@ -221,6 +222,8 @@ def _staying(job: JobConfig) -> list[str]:
     if plan.lora.rank_local:
         lines.append("local adapter")
     lines += sorted(role.value for role in plan.kept & GLOBAL)
+    if Role.NORM in plan.kept:
+        lines.append(Role.NORM.value)
     if Role.HEAD in plan.kept:
         lines.append("bias of the head" if plan.lora.head_policy == "shared" else "classification head")
     return [*lines, "optimizer state"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import ConfigError
+from med_duallora.settings.augment import AugmentConfig
 from med_duallora.settings.limits import (
     Limit,
     Names,
@@ -49,10 +50,6 @@ BACKBONE_NAMES = Names("a backbone preset")
 
 def _are_decays(values: tuple[float, ...]) -> bool:
     return len(values) == 2 and all(0 <= value < 1 for value in values)
-
-
-def _are_range(values: tuple[float, ...]) -> bool:
-    return len(values) == 2 and 0 < values[0] <= values[1] <= 100
 
 
 def _is_name(text: str) -> bool:
@@ -105,16 +102,26 @@ class TrainConfig:
 
     Args:
         n_rounds: rounds of the whole federation; the learning-rate schedule spans all of them.
+        schedule: when the adapters of ``med-duallora`` train; ``joint``: both in every step; ``alternate``: the global
+            one in the first half of each round, with the local one switched off, then the local one in the second
+            half, beside the frozen global one; ``local-after``: the global one in all rounds, with the local one and
+            what stays of the head at their start; when a global adapter is evaluated, each site fits these to it, in
+            half as many passes as all rounds had. Other methods have a schedule of their own, which ``joint`` leaves as
+            it is.
         local_epochs: passes over the site's training subjects in a round.
         batch_size: subjects per step.
         lr: peak learning rate of AdamW.
         local_lr_factor: learning rate of what stays at the site (local adapter, the head or its bias), as a fraction of
             the rate of what is shared. Where a site has few subjects, what stays fits them before the sites have learnt
-            anything together; a small factor prevents that.
+            anything together; a small factor prevents that. Of a method that sends nothing, all trains at the whole
+            rate.
         min_lr: learning rate at the end of the cosine schedule.
         warmup_fraction: fraction of the whole training's steps in which the learning rate rises linearly.
         betas: AdamW's two decay rates, of the mean and of the mean square of the gradient.
         weight_decay: AdamW's decoupled weight decay.
+        local_weight_decay_factor: weight decay of what stays at the site, as a multiple of that of what is shared.
+        proximal: strength of the pull towards the global adapter that a round begins with, in the methods that have
+            one: mu of ``fedprox-lora``, lambda of ``ditto-lora``; elsewhere it does nothing.
         clip_norm: largest norm of the gradient; a longer one is shortened to it.
         label_smoothing: label smoothing of the cross-entropy loss.
         class_weight_threshold: class imbalance (larger class over smaller) above which the loss weighs classes by their
@@ -127,6 +134,7 @@ class TrainConfig:
     """
 
     n_rounds: int = limited(12, between(1, MAX_ROUNDS))
+    schedule: str = limited("joint", one_of("joint", "alternate", "local-after"))
     local_epochs: int = limited(2, between(1, 1000))
     batch_size: int = limited(8, between(1, 4096))
     lr: float = limited(5e-3, above(0, 1))
@@ -137,6 +145,8 @@ class TrainConfig:
     warmup_fraction: float = limited(0.1, below(0, 1))
     betas: tuple[float, ...] = limited((0.9, 0.95), Limit("two numbers, each at least 0 and below 1", _are_decays))
     weight_decay: float = limited(0.05, between(0, 10))
+    local_weight_decay_factor: float = limited(1.0, between(0, 1000))
+    proximal: float = limited(0.1, between(0, 100))
     clip_norm: float = limited(5.0, above(0, 1e6))
     label_smoothing: float = limited(0.1, below(0, 1))
     class_weight_threshold: float = limited(1.2, between(1, 1e6))
@@ -151,28 +161,6 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
-    """Random image changes of the augmented views, drawn before the frozen trunk (CineMA's classifier recipe).
-
-    Args:
-        probability: probability of each of the two transforms, intensity and geometry.
-        gamma: range of the intensity exponent on [0, 1] images.
-        rotation_degrees: largest rotation about the slice axis.
-        shift_mm: largest in-plane shift along each axis.
-        scale: largest relative zoom.
-    """
-
-    probability: float = limited(0.5, between(0, 1))
-    gamma: tuple[float, ...] = limited((0.5, 1.5), Limit("two increasing positive numbers of at most 100", _are_range))
-    rotation_degrees: float = limited(180.0, between(0, 180))
-    shift_mm: float = limited(20.0, between(0, 96))
-    scale: float = limited(0.1, below(0, 1))
-
-    def __post_init__(self) -> None:
-        check_limits(self, "augment.")
-
-
-@dataclass(frozen=True)
 class JobConfig:
     """The job scope: what every site of a federation agrees on. It travels with the job and holds no path.
 
@@ -184,6 +172,8 @@ class JobConfig:
             where there is one, else any.
         weighting: a site's weight in the average: its number of training subjects (``subjects``), or 1 (``uniform``).
         aggregation: how the server forms the next global adapter; empty: as the method does by default.
+        payload_dtype: how the numbers of the global adapter travel and are kept, in both directions: ``float32``, or
+            ``float16`` for half the bytes and eleven bits of each number; sites and server compute with more.
     """
 
     experiment: str = limited("demo", Limit("1 to 64 letters, digits, '-' or '_'", _is_name))
@@ -192,6 +182,7 @@ class JobConfig:
     backbone_sha256: str = limited("", sha256_or_empty())
     weighting: str = limited("subjects", one_of("subjects", "uniform"))
     aggregation: str = limited("", AGGREGATION_NAMES)
+    payload_dtype: str = limited("float32", one_of("float32", "float16"))
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

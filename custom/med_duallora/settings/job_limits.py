@@ -25,6 +25,8 @@ JOB_LIMITS = (
     "0 <= train.warmup_fraction <= 0.5",
     "0 <= train.betas <= 0.9999",
     "0 <= train.weight_decay <= 1",
+    "0 <= train.local_weight_decay_factor <= 100",
+    "0 <= train.proximal <= 10",
     "1e-4 <= train.clip_norm <= 1000",
     "0 <= train.label_smoothing <= 0.5",
     "1 <= train.class_weight_threshold <= 1000",

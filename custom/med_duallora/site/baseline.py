@@ -7,9 +7,11 @@ import numpy as np
 import torch
 
 from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.adapter.roles import GLOBAL, LOCAL, Role
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site.features import FeatureSource
+from med_duallora.support.digest import content_digest
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -73,8 +75,20 @@ def pooled_features(
         TrainingAborted: ``should_stop`` said so before a subject.
     """
     model.eval()
-    rows = []
+    rows, tail = [], _digest_of_tail(model)
     with model.using(False, False):
         for subject in subjects:
-            rows.append(model.summaries(source.batch([subject], [view], should_stop)))
+            rows.append(source.summary(subject, view, tail, should_stop))
     return torch.cat(rows).cpu().numpy().astype(np.float64)
+
+
+def _digest_of_tail(model: DualLoRAModel) -> str:
+    """Return a hash of what acts behind the trunk without adapters and heads, whatever a method may have trained."""
+    before = {id(value) for block in list(model.classifier.blocks)[: model.cut] for value in block.parameters()}
+    apart = model.of_roles(GLOBAL | LOCAL | {Role.HEAD})
+    acting = {
+        name: value.detach().cpu().numpy()
+        for name, value in model.named_parameters()
+        if name not in apart and id(value) not in before
+    }
+    return content_digest(acting, {})

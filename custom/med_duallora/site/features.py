@@ -76,6 +76,38 @@ class FeatureSource:
             parts.append(self._one(subject, view))
         return self._joined(parts)
 
+    def summary(
+        self, subject: PreparedSubject, view: int, tail: str, should_stop: Callable[[], bool] = lambda: False
+    ) -> Tensor:
+        """Return what the heads read of a subject with the adapters that are on (1, 2 * dim), on the model's device.
+
+        It is kept beside the features, so that a comparison with the frozen backbone costs its time once.
+
+        Args:
+            subject: whose scan it is.
+            view: of it.
+            tail: hash of everything behind the trunk that acts; under another one nothing is found.
+            should_stop: asked before it is computed.
+
+        Raises:
+            TrainingAborted: ``should_stop`` said so.
+            ConfigError: see ``batch``.
+            CohortError: likewise.
+        """
+        if self.cache is None:
+            return self.model.summaries(self.batch([subject], [view], should_stop))
+        if should_stop():
+            raise TrainingAborted("stopped while features were computed")
+        if subject.ed_path not in self._volume_hashes:
+            self._volume(subject)
+        key = self._key(subject, view, tail=tail)
+        found = self.cache.load(key)
+        if found is not None:
+            return found["summary"].to(self.device)
+        summary = self.model.summaries(self.batch([subject], [view], should_stop))
+        self.cache.store(key, {"summary": summary.detach().to("cpu", torch.float32).contiguous()})
+        return summary
+
     def of_volumes(self, volumes: Sequence[np.ndarray]) -> TrunkFeatures:
         """Return the features of view 0 of prepared volumes at hand, as ``batch`` does; the cache has no part in it."""
         return self._joined([self._compute(to_input(volume, self.backbone)) for volume in volumes])
@@ -105,12 +137,12 @@ class FeatureSource:
             raise CohortError(f"{subject.ed_path} or its ES volume changed while the job runs; start the job again")
         return volume
 
-    def _key(self, subject: PreparedSubject, view: int) -> str:
+    def _key(self, subject: PreparedSubject, view: int, **more: str) -> str:
         changed = None
         if view:
             # the subject's name picks the random stream, so it is part of an augmented view's content
             changed = [subject.subject, view, self.job.train.seed, asdict(self.job.augment)]
-        return sha256_of_json({**self._common, "volume": self._volume_hashes[subject.ed_path], "view": changed})
+        return sha256_of_json({**self._common, "volume": self._volume_hashes[subject.ed_path], "view": changed, **more})
 
     def _input(self, volume: np.ndarray, subject: PreparedSubject, view: int) -> np.ndarray:
         if view:

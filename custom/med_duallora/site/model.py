@@ -12,7 +12,7 @@ import numpy as np
 
 from med_duallora import __version__
 from med_duallora.adapter.methods import plan_of
-from med_duallora.adapter.model import N_CLASSES, DualLoRAModel
+from med_duallora.adapter.model import N_CLASSES, DualLoRAModel, as_payload
 from med_duallora.backbone import BackboneConfig, checkpoint_sha256, load_classifier, packaged_checkpoint
 from med_duallora.boundary.lineage import ALONE, Lineage
 from med_duallora.cohorts.prepared import PreparedSubject
@@ -24,6 +24,7 @@ from med_duallora.site.prediction import fit_head_norm, predict, trunk_summaries
 from med_duallora.site.reference import fit_reference
 from med_duallora.site.secret import site_secret
 from med_duallora.site.state import Owner, SiteState, SiteStateStore, newest_state, private_folder
+from med_duallora.site.training import train_after
 from med_duallora.support.devices import resolve_device
 from med_duallora.support.files import sha256_of_json
 
@@ -84,8 +85,8 @@ class SiteModel:
         self.store = SiteStateStore(self.directory, self._owner)
 
     def sent_state(self) -> dict[str, np.ndarray]:
-        """Return what the network now holds of the parameters that leave."""
-        return self.network.values(self.network.plan.sent)
+        """Return what the network now holds of the parameters that leave, as it travels."""
+        return as_payload(self.network.values(self.network.plan.sent), self.job)
 
     def kept_state(self) -> dict[str, np.ndarray]:
         """Return what the network now holds of the trained parameters that stay."""
@@ -110,6 +111,27 @@ class SiteModel:
     def start_from(self, global_state: State) -> None:
         """Put a global state into the network, and what stays as a training begins with it; no saved state is read."""
         self._load(global_state, self._start)
+
+    def finish(
+        self,
+        state: SiteState | None,
+        global_state: State,
+        subjects: Sequence[PreparedSubject],
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> SiteState | None:
+        """Train what the method leaves until a global adapter is done, and return the state with what then stays.
+
+        Args:
+            state: that ``restore`` returned with this global adapter.
+            global_state: the adapter.
+            subjects: the site's training split.
+            should_stop: see ``train_after``, which says what can be raised.
+        """
+        if not self.network.plan.after:
+            return state
+        self.start_from(global_state)
+        train_after(self.network, self.source, subjects, job=self.job, site=self.site, should_stop=should_stop)
+        return replace(state, kept=self.kept_state()) if state else None
 
     def recall(self) -> SiteState:
         """Put the newest saved state into the network whole: both adapters, the head and its statistics.

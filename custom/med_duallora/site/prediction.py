@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from med_duallora.adapter.model import DualLoRAModel, TrunkFeatures
 from med_duallora.cohorts.prepared import PreparedSubject
@@ -144,3 +145,10 @@ def _unaugmented(
                 values = function(trunk)
         found.append(values.float())
     return torch.cat(found)
+
+
+def balanced_loss(labels: np.ndarray, probabilities: np.ndarray, weights: tuple[float, float]) -> float:
+    """Return the mean log loss of probabilities of disease (n_subjects,) with a weight for each class."""
+    chances = torch.from_numpy(np.stack([1 - probabilities, probabilities], axis=1)).clamp_min(1e-12)
+    target = torch.from_numpy(labels)
+    return float(functional.nll_loss(chances.log(), target, weight=torch.tensor(weights, dtype=chances.dtype)))

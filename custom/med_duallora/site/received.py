@@ -13,6 +13,7 @@ import numpy as np
 
 from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.adapter.plan import WHOLE
 from med_duallora.adapter.roles import GLOBAL
 from med_duallora.backbone import agreed_sha256, checkpoint_sha256
 from med_duallora.boundary.contract import EgressContract
@@ -66,6 +67,12 @@ class ReceivedAdapter:
                 f"adapter {path} is not whole: its method, {job.method}, keeps a factor of each pair at the sites that "
                 "trained, so that a site without training has nothing to complete it with. Train with another method, "
                 "such as med-duallora"
+            )
+        if plan_of(job).mix != WHOLE:
+            raise ArtifactError(
+                f"adapter {path}: its method, {job.method}, predicts with a global adapter only together with the "
+                "local one of a site that trained. Use that site's own model, or train with another method, such as "
+                "med-duallora"
             )
         try:
             checked = contract.check_tensors(dict(tensors))

@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import ALONE
@@ -24,6 +22,7 @@ from med_duallora.site.fitness import check
 from med_duallora.site.kept_calibration import KeptCalibration, KeptCounts, keep, keep_predictions
 from med_duallora.site.model import SiteModel, State
 from med_duallora.site.offer import EVALUATES_ONLY, Offer, SiteUpdate
+from med_duallora.site.prediction import balanced_loss
 from med_duallora.site.scores import scores
 from med_duallora.site.state import STATE_FILE, SiteState, state_checksum
 from med_duallora.site.training import class_weights, train_round
@@ -139,7 +138,7 @@ class SiteRuntime:
             return Offer({}, round_index)
         labels = np.array([subject.label for subject in subjects])
         probabilities = self._predictions(subjects, should_stop)
-        found = {"val_loss": self._balanced_loss(labels, probabilities)}
+        found = {"val_loss": balanced_loss(labels, probabilities, self._class_weights())}
         accuracy = scores(labels, probabilities).get("balanced_accuracy")
         found |= {} if accuracy is None else {"val_balanced_accuracy": accuracy}
         return Offer(self.allowed_metrics(found), round_index)
@@ -261,6 +260,7 @@ class SiteRuntime:
 
     def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:
         state = self._restored(global_state, None)
+        state = self.model.finish(state, global_state, self.train_subjects, should_stop)
         network, source, settings = self.model.network, self.model.source, self.job.train
         train, test = self.train_subjects, self.cohort.split("test")
         found = {"backbone": backbone_probabilities(network, source, train, test, settings, should_stop=should_stop)}
@@ -273,6 +273,9 @@ class SiteRuntime:
             self.model.fit_reference(train, should_stop)
             self.model.remember(state)
         return found
+
+    def _class_weights(self) -> tuple[float, float]:
+        return class_weights([s.label for s in self.train_subjects], self.job.train.class_weight_threshold)
 
     def _predictions(self, subjects: Sequence[PreparedSubject], should_stop: Callable[[], bool]) -> np.ndarray:
         """Return the probabilities of disease (n_subjects,) with the head's statistics fitted to the training split."""
@@ -292,9 +295,3 @@ class SiteRuntime:
                 "the cohort's table changed since round %d: training continues with the subjects that it lists now",
                 state.round_index + 1,
             )
-
-    def _balanced_loss(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
-        weights = class_weights([s.label for s in self.train_subjects], self.job.train.class_weight_threshold)
-        chances = torch.from_numpy(np.stack([1 - probabilities, probabilities], axis=1)).clamp_min(1e-12)
-        target = torch.from_numpy(labels)
-        return float(functional.nll_loss(chances.log(), target, weight=torch.tensor(weights, dtype=chances.dtype)))

@@ -7,25 +7,24 @@ class weights); see TrainConfig. The schedule spans the whole federation: a roun
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from med_duallora.adapter.methods import AdapterPlan
 from med_duallora.adapter.model import DualLoRAModel
+from med_duallora.adapter.plan import AdapterPlan, Phase
+from med_duallora.adapter.roles import Role
 from med_duallora.cohorts.classes import check_trainable
 from med_duallora.cohorts.prepared import PreparedSubject
-from med_duallora.errors import TrainingDiverged
+from med_duallora.errors import ConfigError, TrainingDiverged
 from med_duallora.settings.config import JobConfig, TrainConfig
 from med_duallora.site.features import FeatureSource
+from med_duallora.site.optimizer import moments_of, optimizer_of, scaler_of
 from med_duallora.support.devices import autocast
 from med_duallora.support.interruption import interruptible
 from med_duallora.support.seeds import derived_seed, generator
-
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-SCALER = ("scale", "_growth_tracker")
 
 
 @dataclass(frozen=True)
@@ -71,41 +70,119 @@ def train_round(
 
     Raises:
         UnfitError: the subjects are all of one class.
+        ConfigError: the round has fewer steps than the method has phases.
         TrainingAborted: ``should_stop`` said so; the model is then in the middle of a round.
         TrainingDiverged: a loss or gradient is not finite; the model is then in the middle of a round.
     """
     settings, plan = job.train, model.plan
-    torch.manual_seed(derived_seed(settings.seed, "torch", site, round_index))
-    parameters = model.trained()
-    optimizer = _optimizer(model, moments, settings)
-    criterion = _criterion(subjects, settings).to(source.device)
-    scaler = _scaler(source.device, moments, settings)
     batches = list(_batches(len(subjects), settings, site, round_index))
     phases = phase_of_steps(plan, len(batches))
+    _check_every_phase_has_a_step(plan, phases, settings)
+    steps = [
+        _Step(
+            *batch,
+            roles=plan.of_phase(phases[step]) - plan.resting(round_index),
+            phase=plan.phases[phases[step]],
+            progress=(round_index + step / len(batches)) / settings.n_rounds,
+        )
+        for step, batch in enumerate(batches)
+    ]
+    torch.manual_seed(derived_seed(settings.seed, "torch", site, round_index))
+    return _taken(model, source, subjects, settings, steps, moments, should_stop, on_progress)
+
+
+def train_after(
+    model: DualLoRAModel,
+    source: FeatureSource,
+    subjects: Sequence[PreparedSubject],
+    *,
+    job: JobConfig,
+    site: str,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train what stays at the site in place, beside a global adapter that does not change any more.
+
+    It takes half as many passes over the subjects as all rounds together, with a learning-rate schedule of its own.
+
+    Args:
+        model: holds the global adapter, and what stays as it starts.
+        source: see ``train_round``.
+        subjects: likewise.
+        job: likewise.
+        site: likewise.
+        should_stop: likewise.
+
+    Raises:
+        UnfitError: see ``train_round``.
+        TrainingAborted: likewise.
+        TrainingDiverged: likewise.
+    """
+    settings, kept = job.train, model.plan.kept
+    passes = replace(settings, local_epochs=max(1, settings.n_rounds * settings.local_epochs // 2))
+    batches = list(_batches(len(subjects), passes, site, settings.n_rounds))
+    steps = [_Step(*batch, kept, Phase(), step / len(batches)) for step, batch in enumerate(batches)]
+    torch.manual_seed(derived_seed(settings.seed, "torch", site, settings.n_rounds))
+    _taken(model, source, subjects, settings, steps, {}, should_stop, lambda _: None)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one step of the optimizer does.
+
+    Args:
+        indices: of the subjects.
+        views: of each.
+        roles: that train.
+        phase: says which adapters act.
+        progress: in [0, 1], on the learning-rate schedule.
+    """
+
+    indices: list[int]
+    views: list[int]
+    roles: frozenset[Role]
+    phase: Phase
+    progress: float
+
+
+def _taken(  # noqa: PLR0917
+    model: DualLoRAModel,
+    source: FeatureSource,
+    subjects: Sequence[PreparedSubject],
+    settings: TrainConfig,
+    steps: Sequence[_Step],
+    moments: Mapping[str, np.ndarray],
+    should_stop: Callable[[], bool],
+    on_progress: Callable[[dict[str, float]], None],
+) -> RoundResult:
+    """Take steps, see ``train_round``."""
+    plan, parameters = model.plan, model.trained()
+    optimizer = optimizer_of(model, moments, settings)
+    criterion = _criterion(subjects, settings).to(source.device)
+    scaler = scaler_of(source.device, moments, settings)
     incoming = {name: value.detach().clone() for name, value in parameters.items()} if plan.loss_terms else {}
     losses: list[float] = []
+    training: frozenset[Role] | None = None
     model.train()
-    for step, (indices, views) in enumerate(batches):
-        if step == 0 or phases[step] != phases[step - 1]:
-            model.train_only(plan.of_phase(phases[step]))
-        phase = plan.phases[phases[step]]
-        chosen = [subjects[index] for index in indices]
-        progress = (round_index + step / len(batches)) / settings.n_rounds
+    for number, step in enumerate(steps, start=1):
+        if step.roles != training:
+            training = step.roles
+            model.train_only(training)
+        chosen = [subjects[index] for index in step.indices]
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(progress, settings) * group["factor"]
+            group["lr"] = learning_rate(step.progress, settings) * group["factor"]
         labels = torch.tensor([subject.label for subject in chosen], device=source.device)
-        with interruptible(model, should_stop), model.using(phase.global_acts, phase.local_acts):
-            trunk = source.batch(chosen, views, should_stop)
+        with interruptible(model, should_stop), model.using(step.phase.global_acts, step.phase.local_acts):
+            trunk = source.batch(chosen, step.views, should_stop)
             with autocast(source.device, settings.precision):
                 loss = criterion(model.tail(trunk), labels)
                 for term in plan.loss_terms:
                     loss = loss + term(model, incoming)
             _step(loss, optimizer, parameters, scaler, settings)
         losses += [loss.item()] * len(chosen)
-        on_progress({"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "step": float(step + 1)})
+        on_progress({"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"], "step": float(number)})
     model.eval()
     model.train_only(plan.trained)
-    return RoundResult(float(np.mean(losses)), len(batches), _moments(optimizer, parameters, scaler))
+    return RoundResult(float(np.mean(losses)), len(steps), moments_of(optimizer, parameters, scaler))
 
 
 def learning_rate(progress: float, settings: TrainConfig) -> float:
@@ -133,6 +210,18 @@ def phase_of_steps(plan: AdapterPlan, n_steps: int) -> list[int]:
     """Return the index of the plan's phase for each step of a round; a phase gets its share, give or take a step."""
     ends = np.cumsum([phase.share for phase in plan.phases])
     return [int(np.searchsorted(ends[:-1], step / n_steps + 1e-9, side="right")) for step in range(n_steps)]
+
+
+def _check_every_phase_has_a_step(plan: AdapterPlan, phases: Sequence[int], settings: TrainConfig) -> None:
+    """Refuse a round so short that what a later phase trains would never move, and be sent all the same."""
+    wanted = sum(phase.share > 0 for phase in plan.phases)
+    if len(set(phases)) < wanted:
+        raise ConfigError(
+            f"train.local_epochs = {settings.local_epochs} gives a round of {len(phases)} step(s) at this site, but "
+            f"the method trains in {wanted} parts of a round: raise train.local_epochs or lower train.batch_size",
+            key="train.local_epochs",
+            value=settings.local_epochs,
+        )
 
 
 def _batches(n: int, settings: TrainConfig, site: str, round_index: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -173,51 +262,3 @@ def _step(
         )
     scaler.step(optimizer)
     scaler.update()
-
-
-def _optimizer(model: DualLoRAModel, moments: Mapping[str, np.ndarray], settings: TrainConfig) -> torch.optim.AdamW:
-    """Return the optimizer in its last state: first the group of what is sent, then of what is kept.
-
-    The moments of the global factors are forgotten where the server returns others than those they belong to.
-    """
-    parameters, kept = model.trained(), model.of_roles(model.plan.kept)
-    sent = [parameter for name, parameter in parameters.items() if name not in kept]
-    stays = [parameter for name, parameter in parameters.items() if name in kept]
-    optimizer = torch.optim.AdamW(
-        [{"params": sent, "factor": 1.0}, {"params": stays, "factor": settings.local_lr_factor}],
-        lr=settings.lr,
-        betas=(settings.betas[0], settings.betas[1]),
-        weight_decay=settings.weight_decay,
-    )
-    renewed = model.of_roles(model.plan.renewed)
-    for name, parameter in parameters.items():
-        if name not in renewed and f"{name}:step" in moments:
-            optimizer.state[parameter] = {
-                # AdamW counts its steps on the CPU whatever the parameter's device
-                kind: torch.from_numpy(np.array(moments[f"{name}:{kind}"])).to(
-                    "cpu" if kind == "step" else parameter.device
-                )
-                for kind in MOMENTS
-            }
-    return optimizer
-
-
-def _scaler(device: torch.device, moments: Mapping[str, np.ndarray], settings: TrainConfig) -> torch.amp.GradScaler:
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-    if moments and scaler.is_enabled():
-        scaler.load_state_dict({**scaler.state_dict(), **{name: moments[f":{name}"].item() for name in SCALER}})
-    return scaler
-
-
-def _moments(
-    optimizer: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter], scaler: torch.amp.GradScaler
-) -> dict[str, np.ndarray]:
-    found = {
-        f"{name}:{kind}": optimizer.state[parameter][kind].detach().cpu().numpy().copy()
-        for name, parameter in parameters.items()
-        if optimizer.state[parameter]  # empty where fp16 skipped every step so far
-        for kind in MOMENTS
-    }
-    if scaler.is_enabled():
-        found |= {f":{name}": np.array(scaler.state_dict()[name]) for name in SCALER}
-    return found

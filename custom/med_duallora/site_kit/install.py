@@ -11,6 +11,7 @@ from med_duallora.site_kit.kit import read_part
 from med_duallora.site_kit.layout import former_paths
 from med_duallora.site_kit.modes import narrow, wide_modes
 from med_duallora.site_kit.passable import check_passable
+from med_duallora.site_kit.rights import POLICY, with_running_adapter
 from med_duallora.site_kit.wanted import SERVER_CLASSES, SERVER_GUARDS, site_config_template
 from med_duallora.support.files import write_json
 
@@ -22,10 +23,11 @@ def install_server(kit: Path, storage: Path) -> Path:
     """Let jobs use this package at the server, and keep its jobs below ``storage`` instead of in a shared folder.
 
     FLARE's default keeps the jobs of all servers of a machine in one temporary folder. The server builds jobs from
-    literal JSON only, as the sites do, and takes a message's origin from its connection only. Whatever else an
-    administrator wrote into ``local/resources.json`` stays as it is, but for our classes that an earlier layout had
-    elsewhere; where nothing is left to do, the file is not touched. Other accounts of the machine lose the rights to
-    change the kit and to read its private key.
+    literal JSON only, as the sites do, and takes a message's origin from its connection only. Whoever may download a
+    job's result may ask the running job for its last adapter (``rights``), which a server that dies would take along.
+    Whatever else an administrator wrote into ``local/resources.json`` and ``local/authorization.json`` stays as it is,
+    but for our classes that an earlier layout had elsewhere; where nothing is left to do, a file is not touched. Other
+    accounts of the machine lose the rights to change the kit and to read its private key.
 
     Returns:
         The path of ``local/resources.json``.
@@ -51,8 +53,11 @@ def install_server(kit: Path, storage: Path) -> Path:
         raise KitError(
             f"{kit} is not a server kit of FLARE 2.9: its resources have no {error}; look at local/{source.name}"
         ) from error
+    rights = with_running_adapter(kit)
     if values != before or source != written:
         write_json(written, values, mode=0o644)
+    if rights is not None:
+        write_json(written.with_name(POLICY), rights, mode=0o644)
     narrow(wide_modes(kit))
     return written
 

@@ -89,3 +89,18 @@ def test_a_term_of_the_sum_costs_the_same_whatever_came_before(monkeypatch: pyte
     b, a = running.factors()
     assert b.shape[1] <= 7
     np.testing.assert_allclose(b @ a, whole, rtol=0, atol=1e-12)
+
+
+def test_averaging_in_turns_is_exact_and_keeps_the_resting_factor_to_the_bit():
+    """Where every site has the same A, the mean of the products is the product of the means."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((4, 24)).astype(np.float32)
+    shapes = {"b": (24, 4), "a": a.shape}
+    weights, bs = (7.0, 3.0, 11.0), rng.standard_normal((3, 24, 4)).astype(np.float32)
+    collected = AGGREGATIONS["alternate"].begin(shapes, [("b", "a")])
+    for weight, b in zip(weights, bs, strict=True):
+        collected.take(weight, {"b": b, "a": a})
+    found = collected.result()
+    assert found["a"].astype(np.float32).tobytes() == a.tobytes()
+    products = np.average([b.astype(float) @ a.astype(float) for b in bs], axis=0, weights=weights)
+    np.testing.assert_allclose(found["b"] @ found["a"], products, rtol=0, atol=1e-12)

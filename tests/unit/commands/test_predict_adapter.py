@@ -146,6 +146,9 @@ def test_half_an_adapter_is_refused_and_a_model_beside_an_adapter_is_bad_usage(
     fedsa = global_adapter(tmp_path / "fedsa", job_with(tiny_checkpoint, "method=fedsa-lora"))
     said = refused([*base, "--adapter", str(fedsa), "--data", str(cohort)], tmp_path, capsys)
     assert "keeps a factor of each pair at the sites" in said
+    feddpa = global_adapter(tmp_path / "feddpa", job_with(tiny_checkpoint, "method=feddpa"))
+    said = refused([*base, "--adapter", str(feddpa), "--data", str(cohort)], tmp_path, capsys)
+    assert "only together with the local one" in said
     with pytest.raises(SystemExit):
         main([*base, "--model", "x", "--data", str(cohort)])
     assert "not allowed with argument" in capsys.readouterr().err

@@ -13,7 +13,7 @@ __all__ = ["kits", "project"]
 def test_a_server_kit_is_prepared(kits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kit = Path(shutil.copytree(kits / "fl-server.example.org", tmp_path / "server"))
     assert main(["server-kit", "--startup-kit", str(kit), "--storage", str(tmp_path / "store")]) == 0
-    written = Path(capsys.readouterr().out.strip().removeprefix("written: "))
+    written = Path(capsys.readouterr().out.splitlines()[0].removeprefix("written: "))
     assert (
         "med_duallora.flare.server.aggregator.DualLoRAAggregator" in json.loads(written.read_text())["class_allow_list"]
     )

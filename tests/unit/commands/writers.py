@@ -124,6 +124,14 @@ WRITERS: dict[str, Writer] = {
             *("--data", world.data / "ge", "--out", place / "model.safetensors"),
         ]
     ),
+    "study": Writer(
+        lambda place, world: [
+            *("study", "--data", world.data, "--backbone-checkpoint", world.model.checkpoint, "--out", place),
+            *("--methods", "own-head", "--seeds", 1, "--n-train", 6, "--processes", 1, "--set", "backbone=cinema-tiny"),
+        ],
+        limit=1024,
+        leaves=("cache/site.secret",),
+    ),
     "report": Writer(lambda place, world: ["report", world.run, "--out", place]),
     "report --min-specificity": Writer(lambda place, _: ["report", place / "run", "--min-specificity", 0.5], _site_run),
     "export --card": Writer(lambda place, world: ["export", "--card", place / "card", "--run-dir", world.run]),
@@ -131,6 +139,13 @@ WRITERS: dict[str, Writer] = {
     "federation run": Writer(lambda place, world: ["federation", "run", "--workspace", place, "--data", world.data]),
     "federation submit": Writer(lambda place, _: ["federation", "submit", "--workspace", place], _federation),
     "federation download": Writer(lambda place, _: ["federation", "download", "--workspace", place], _federation),
+    "campaign": Writer(
+        lambda place, world: [
+            *("campaign", "--admin-kit", world.kits / "lead@research.example.org", "--out", place / "campaign"),
+        ],
+        limit=64,
+        leaves=("campaign/.lock",),
+    ),
     "server-kit": Writer(
         lambda place, _: ["server-kit", "--startup-kit", place / "kit", "--storage", place / "store"],
         _kit("fl-server.example.org"),

@@ -9,13 +9,13 @@ from safetensors import safe_open
 from med_duallora.adapter.lora import DualLoRALinear
 from med_duallora.backbone import check_checkpoint, load_classifier
 from med_duallora.export.merged import NORM_BIASES, merged_tensors, write_merged
-from tests.unit.export.trained import JOBS, TINY, tiny_images, trained_model
+from tests.unit.export.trained import JOBS, OTHER_JOBS, TINY, tiny_images, trained_model
 from tests.unit.tiny import digest
 
 
-@pytest.mark.parametrize("kind", JOBS)
+@pytest.mark.parametrize("kind", [*JOBS, *OTHER_JOBS])
 def test_the_packages_own_loader_gives_the_same_logits(kind: str, tmp_path) -> None:
-    model, images, path = trained_model(JOBS[kind]), tiny_images(3), tmp_path / "merged.safetensors"
+    model, images, path = trained_model({**JOBS, **OTHER_JOBS}[kind]), tiny_images(3), tmp_path / "merged.safetensors"
     before = digest(model.state_dict())
     with torch.no_grad():
         expected = model(images)

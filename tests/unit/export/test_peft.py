@@ -16,7 +16,7 @@ from med_duallora.backbone import CineMAClassifier, build_classifier
 from med_duallora.errors import ArtifactError
 from med_duallora.export.peft import adapter_pairs, global_pairs, write_global, write_site
 from med_duallora.settings.config import JobConfig
-from tests.unit.export.trained import JOBS, TINY, tiny_images, trained_model
+from tests.unit.export.trained import JOBS, OTHER_JOBS, TINY, tiny_images, trained_model
 from tests.unit.tiny import tiny_job
 
 ABOUT = "# A model of tests"
@@ -64,6 +64,13 @@ def test_peft_computes_what_the_site_computes(kind: str, tmp_path: Path) -> None
     assert alike(features(found.base_model.model, images), own_features(model, images, True, True))
     assert (logits - expected).abs().max() < 1e-5, "the head's statistics are folded into its weights"
     assert (tmp_path / "out" / "local").is_dir() == bool(model.plan.lora.rank_local)
+
+
+@pytest.mark.parametrize("kind", OTHER_JOBS)
+def test_what_is_more_than_a_sum_of_adapters_is_refused(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="export the model as a checkpoint instead"):
+        write_site(tmp_path / "out", OTHER_JOBS[kind], trained_model(OTHER_JOBS[kind]), ABOUT)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_local_adapter_acts_by_itself_as_well(tmp_path: Path) -> None:

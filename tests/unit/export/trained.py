@@ -14,7 +14,14 @@ JOBS = {
     "one adapter": tiny_job(method="fedavg-lora"),
     "fixed A": tiny_job(method="ffa-lora"),
 }
-"""One job per way in which a model is put together."""
+"""One job per way in which a model is put together as a sum of adapters."""
+OTHER_JOBS = {
+    "by halves": tiny_job(method="feddpa"),
+    "personal": tiny_job(method="ditto-lora"),
+    "no global one": tiny_job(method="local-lora"),
+    "own norms": tiny_job(method="fedbn-lora"),
+}
+"""Likewise, of models that are more than such a sum."""
 
 
 def trained_model(job: JobConfig, seed: int = 0) -> DualLoRAModel:
@@ -29,4 +36,4 @@ def trained_model(job: JobConfig, seed: int = 0) -> DualLoRAModel:
     return model
 
 
-__all__ = ["JOBS", "TINY", "tiny_images", "trained_model"]
+__all__ = ["JOBS", "OTHER_JOBS", "TINY", "tiny_images", "trained_model"]

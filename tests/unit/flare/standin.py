@@ -31,6 +31,10 @@ class Engine:
         self.components: dict[str, FLComponent] = {JOB_COMPONENT: FederatedJob(job.to_dict()), **components}
         self.workspace = Workspace(directory)
         self.events: list[tuple[str, Any]] = []
+        self.commands: dict[str, Any] = {}
+
+    def register_app_command(self, topic: str, handler: Any) -> None:
+        self.commands[topic] = handler
 
     def get_component(self, component_id: str) -> FLComponent | None:
         return self.components.get(component_id)

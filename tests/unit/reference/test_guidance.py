@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from med_duallora.adapter.aggregations import AGGREGATIONS
@@ -32,9 +33,37 @@ def test_the_cache_holds_what_the_trunk_gives() -> None:
 
 
 def test_tables_have_a_cell_for_every_heading() -> None:
-    for rows in (guidance.rank_table(), guidance.memory_table()):
+    for rows in (guidance.rank_table(), guidance.memory_table(), guidance.method_table()):
         assert len(rows) > 2
         assert {len(row) for row in rows} == {len(rows[0])}
+
+
+@pytest.mark.parametrize(
+    ("policy", "method", "cells", "reason"),
+    [
+        ("local", "med-duallora", ["global adapter", "local adapter, head", "all at once"], "the default"),
+        (
+            "shared",
+            "med-duallora",
+            ["global adapter with the head's weights", "local adapter, bias of the head", "all at once"],
+            "a shared head is a pair of the global adapter",
+        ),
+        (
+            "local",
+            "ditto-lora",
+            [
+                "global adapter",
+                "local adapter, head",
+                "50% global adapter, head, the local one off; 50% local adapter, head, the global one off",
+            ],
+            "parts of a round",
+        ),
+        ("local", "fedsa-lora", ["A of the global adapter", "B of the global adapter, head", "all at once"], "half"),
+        ("local", "local-lora", ["-", "local adapter, head", "all at once"], "nothing leaves"),
+    ],
+)
+def test_a_methods_row_is_made_from_its_plan(policy, method, cells, reason) -> None:
+    assert guidance.method_row(JobConfig(method=method, lora=LoRAConfig(head_policy=policy)))[1:4] == cells, reason
 
 
 def test_every_method_and_rule_is_described() -> None:

@@ -8,6 +8,7 @@ from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import TrainingAborted
 from med_duallora.settings.config import JobConfig, TrainConfig
 from med_duallora.site.baseline import backbone_probabilities, pooled_features
+from med_duallora.site.feature_cache import FeatureCache
 from med_duallora.site.features import FeatureSource
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import TINY, shake, tiny_model
@@ -84,3 +85,22 @@ def test_it_can_be_stopped(subjects):
     asked = iter([False, False, True])
     with pytest.raises(TrainingAborted):
         probabilities(source_of(), subjects[:6], subjects[6:], should_stop=lambda: next(asked))
+
+
+def test_what_the_frozen_backbone_says_is_computed_once(subjects, tmp_path):
+    """With a cache, also by another job on the same backbone; never by a model whose tail is another one."""
+
+    def source() -> FeatureSource:
+        return FeatureSource(tiny_model(), JOB, "0" * 64, FeatureCache(tmp_path / "cache", 2**24, b"s" * 32))
+
+    plain, first, again, other = source_of(), source(), source(), source()
+    expected = pooled_features(plain.model, plain, subjects[:2], 0)
+    assert np.array_equal(pooled_features(first.model, first, subjects[:2], 0), expected)
+    shake(again.model)
+    assert np.array_equal(pooled_features(again.model, again, subjects[:2], 0), expected), "adapters are not in it"
+    assert (again.cache.n_hits, again.cache.n_misses) == (2, 0)
+    norm = next(part for part in other.model.classifier.blocks[-1].modules() if isinstance(part, torch.nn.LayerNorm))
+    norm.weight.data.mul_(1.5)
+    assert not np.allclose(pooled_features(other.model, other, subjects[:2], 0), expected)
+    with pytest.raises(TrainingAborted):
+        source().summary(subjects[0], 0, "any", lambda: True)

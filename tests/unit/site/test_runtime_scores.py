@@ -10,6 +10,7 @@ import torch
 from med_duallora.adapter.model import initial_global_state
 from med_duallora.adapter.roles import GLOBAL
 from med_duallora.settings.config import SiteConfig
+from med_duallora.site.prediction import balanced_loss
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import TRAINED, random_payload, same
 from tests.unit.tiny_site import JOB, START, cohort_with, runtime_of
@@ -67,8 +68,8 @@ def test_the_validation_loss_weighs_the_classes_as_training_does(config, monkeyp
     runtime.train_subjects = runtime.train_subjects[:1] + runtime.train_subjects[1:2] * 3
     weights = np.array([2.0, 2 / 3, 2 / 3])
     expected = -(weights * np.log([0.8, 0.6, 0.9])).sum() / weights.sum()
-    assert runtime._balanced_loss(labels, chances) == pytest.approx(expected)
-    assert math.isfinite(runtime._balanced_loss(np.array([1]), np.array([0.0]))), "a probability of 0 has no log"
+    assert balanced_loss(labels, chances, runtime._class_weights()) == pytest.approx(expected)
+    assert math.isfinite(balanced_loss(np.array([1]), np.array([0.0]), (1.0, 1.0))), "a probability of 0 has no log"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from med_duallora.adapter.methods import AdapterPlan, Phase, Treatment
+from med_duallora.adapter.plan import AdapterPlan, Phase, Treatment
 from med_duallora.adapter.roles import GLOBAL, LOCAL, Role
 from med_duallora.site.training import phase_of_steps
 from tests.unit.tiny import TRAINED, same

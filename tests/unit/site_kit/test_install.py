@@ -143,3 +143,34 @@ def test_a_wrong_setting_changes_nothing(setting: str, site_kit: Path, tmp_path:
         install_site(site_kit, places(tmp_path), [setting])
     assert not (site_kit / SITE_CONFIG_PLACE).exists()
     assert not (site_kit / "local" / "resources.json").exists()
+
+
+def rights_at(kit: Path, file: str = "authorization.json") -> dict[str, object]:
+    return dict(json.loads((kit / "local" / file).read_text())["permissions"])
+
+
+def test_whoever_may_download_a_result_may_ask_the_running_job(server_kit: Path, tmp_path: Path) -> None:
+    install_server(server_kit, tmp_path / "store")
+    before, after = rights_at(server_kit, "authorization.json.default"), rights_at(server_kit)
+    assert after["lead"] == {**before["lead"], "app_command": before["lead"]["download_job"]}  # type: ignore[dict-item, index]
+    assert after["member"] == before["member"], "who may only watch gets no adapter"
+
+
+def test_a_right_that_the_administrator_wrote_stays(server_kit: Path, tmp_path: Path) -> None:
+    install_server(server_kit, tmp_path / "store")
+    place = server_kit / "local" / "authorization.json"
+    edited = json.loads(place.read_text())
+    edited["permissions"]["lead"]["app_command"] = "none"
+    place.write_text(json.dumps(edited))
+    install_server(server_kit, tmp_path / "store")
+    assert json.loads(place.read_text()) == edited
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_policy_that_is_not_understood_changes_nothing(text: str, server_kit: Path, tmp_path: Path) -> None:
+    place = server_kit / "local" / "authorization.json"
+    place.write_text(text)
+    with pytest.raises(KitError, match=r"authorization\.json"):
+        install_server(server_kit, tmp_path / "store")
+    assert place.read_text() == text
+    assert not (server_kit / "local" / "resources.json").exists()

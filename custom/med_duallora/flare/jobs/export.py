@@ -13,6 +13,7 @@ from typing import Any
 from nvflare.recipe.secrets import PotentialSecretWarning
 
 import med_duallora
+from med_duallora.adapter.methods import METHODS, as_published, plan_of
 from med_duallora.errors import ConfigError
 from med_duallora.flare.jobs.recipe import PACKAGE, MedDualLoRARecipe
 from med_duallora.flare.wire.job import JOB_COMPONENT
@@ -104,6 +105,8 @@ class JobSpec:
 
 
 CANONICAL = JobSpec("med-duallora", "the job at the top of the repository")
+BASELINES = "baselines"
+WORKFLOW_OF_HOSPITALS = WorkflowConfig(min_sites=2, wait_s=1800)
 JOBS = {
     "simulator": JobSpec(
         "med-duallora-simulator",
@@ -114,13 +117,23 @@ JOBS = {
     "production": JobSpec(
         "med-duallora-production",
         "hospitals that have the package installed; a round continues with two sites when others are away",
-        workflow=WorkflowConfig(min_sites=2, wait_s=1800),
+        workflow=WORKFLOW_OF_HOSPITALS,
     ),
     "poc": JobSpec(
         "med-duallora-poc",
         "`nvflare poc` on one machine, where the package travels in the job",
         with_code=True,
     ),
+    **{
+        f"{BASELINES}/{name}": JobSpec(
+            f"baseline-{name}",
+            f"for a comparison, where the package is installed: {method.summary}",
+            as_published(JobConfig(), name),
+            WORKFLOW_OF_HOSPITALS,
+        )
+        for name, method in METHODS.items()
+        if name != JobConfig.method and plan_of(JobConfig(method=name)).sent
+    },
 }
 """Folders below ``jobs/``, each a few lines on top of the canonical job."""
 

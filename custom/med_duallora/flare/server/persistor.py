@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.model import ModelLearnable, ModelLearnableKey, make_model_learnable
 from nvflare.app_common.abstract.model_persistor import ModelPersistor
@@ -12,6 +13,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from med_duallora.adapter.model import initial_global_state
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import ArtifactError, ConfigError, EgressViolation, MedDualLoRAError
+from med_duallora.flare.server.asked import answer_for_adapter
 from med_duallora.flare.server.directory import server_directory
 from med_duallora.flare.wire.job import job_of
 from med_duallora.flare.wire.payload import set_lineage
@@ -42,8 +44,13 @@ class SafetensorsPersistor(ModelPersistor):
         self._earlier: SavedRound | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Say in every train task which run it is; keep the incoming adapter when the selector calls it the best."""
-        if event_type == AppEventType.BEFORE_TRAIN_TASK:
+        """Say in every train task which run it is; keep the incoming adapter when the selector calls it the best.
+
+        From the start on, the job answers whoever may download its result with the adapter of its last round.
+        """
+        if event_type == EventType.START_RUN:
+            answer_for_adapter(fl_ctx)
+        elif event_type == AppEventType.BEFORE_TRAIN_TASK:
             set_lineage(fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE), self._lineage)
         elif event_type == AppEventType.GLOBAL_BEST_MODEL_AVAILABLE:
             score = float(fl_ctx.get_prop(AppConstants.VALIDATION_RESULT))

@@ -6,7 +6,7 @@ from typing import Any
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
 
-from med_duallora.boundary.contract import EgressContract
+from med_duallora.boundary.contract import EgressContract, check_federated
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import JobConfig
 
@@ -21,13 +21,13 @@ class FederatedJob(FLComponent):
         config: nested plain values of ``JobConfig``; defaults may be left out.
 
     Raises:
-        ConfigError: a setting is unknown, of the wrong type or out of range.
+        ConfigError: a setting is unknown, of the wrong type or out of range, or the method sends nothing.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
-        JobConfig.from_dict(config)
+        check_federated(JobConfig.from_dict(config))
 
     @cached_property
     def settings(self) -> JobConfig:

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 import med_duallora
+from med_duallora.adapter.methods import METHODS, plan_of
+from med_duallora.adapter.model import skeleton
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import ArtifactError, ConfigError, InputError
 from med_duallora.flare.jobs.export import (
+    BASELINES,
     CANONICAL,
     JOBS,
     JobSpec,
@@ -41,6 +44,17 @@ def self_contained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_committed_jobs_are_what_the_recipe_gives() -> None:
     assert committed_differences(REPOSITORY) == [], "run `med-duallora jobs check --write`"
+
+
+def test_every_federated_method_has_a_job_with_its_contract() -> None:
+    found = {name.partition("/")[2]: spec.job for name, spec in JOBS.items() if name.startswith(BASELINES)}
+    assert set(found) == {name for name in METHODS if name not in ("med-duallora", "local-lora")}
+    for name, job in found.items():
+        exported, _ = read_job(REPOSITORY / "jobs" / BASELINES / name)
+        assert (exported, job.method) == (job, name)
+        sent = skeleton(job).of_roles(plan_of(job).sent)
+        assert set(EgressContract.for_job(exported).tensors) == set(sent)
+        assert (job.train.local_lr_factor, job.train.local_weight_decay_factor) == (1, 1), "no part trains slower"
 
 
 def test_no_committed_job_holds_code() -> None:

@@ -27,3 +27,9 @@ def test_a_job_without_settings_is_said(engine: Engine) -> None:
     engine.components.clear()
     with pytest.raises(ConfigError, match="no component 'job'"):
         job_of(engine.context("ge"))
+
+
+def test_a_method_that_sends_nothing_is_not_a_job_of_flare() -> None:
+    with refused("method", "local-lora") as caught:
+        FederatedJob({"method": "local-lora"})
+    assert "runs in one process" in str(caught.value)

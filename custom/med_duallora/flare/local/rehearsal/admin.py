@@ -62,16 +62,16 @@ class Console:
         """Return when the server's process was started, in seconds since the epoch by its clock."""
         return float(_patiently(self._session.get_system_info).server_info.start_time)
 
-    def submit(self, folder: Path) -> str:
+    def submit(self, folder: Path, token: str = "") -> str:
         """Submit a job folder and return the job's id.
 
         FLARE writes the submitter's signature and certificate into the folder, so this must be a copy. A token lets
-        FLARE recognise a second try of the same submission.
+        FLARE recognise a second try of the same submission; without one, only the tries of this call are.
 
         Raises:
             FederationError: refused; says FLARE's reason and what it means.
         """
-        token = secrets.token_hex(16)
+        token = token or secrets.token_hex(16)
         try:
             return str(_patiently(lambda: self._session.submit_job(str(folder), token)))
         except (AuthorizationError, InvalidJobDefinition) as error:
@@ -157,6 +157,14 @@ def _asked(question: Callable[[], T]) -> T:
         return question()
 
 
+def logged_in(person: str, kit: Path, timeout_s: float) -> Session:
+    """Return FLARE's session of a person with their startup kit; its own errors where there is none to be had."""
+    # without a handler of its own, FLARE's library prints every lost connection to the terminal
+    logging.getLogger("nvflare").addHandler(logging.NullHandler())
+    with contextlib.redirect_stdout(io.StringIO()), none_lost():
+        return new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
+
+
 @contextlib.contextmanager
 def console(federation: Federation, role: str = "lead", timeout_s: float = CONNECT_S) -> Iterator[Console]:
     """Log in as somebody with a role, and log out again.
@@ -166,11 +174,8 @@ def console(federation: Federation, role: str = "lead", timeout_s: float = CONNE
     """
     person = federation.person(role)
     kit = federation.kit(person)
-    # without a handler of its own, FLARE's library prints every lost connection to the terminal
-    logging.getLogger("nvflare").addHandler(logging.NullHandler())
     try:
-        with contextlib.redirect_stdout(io.StringIO()), none_lost():
-            session = new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
+        session = logged_in(person, kit, timeout_s)
     except (NoConnection, FLCommunicationError) as error:
         raise FederationError(
             f"no answer from the server at localhost:{federation.port}: {error}; "

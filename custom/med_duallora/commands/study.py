@@ -1,0 +1,160 @@
+"""``med-duallora study``: methods, seeds, settings and cohorts compared, with intervals."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from med_duallora.commands.options import add_settings_argument, whole_number
+from med_duallora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from med_duallora.study.plan import Cohort, RunSpec
+
+DESCRIPTION = """\
+Compare federated methods, and what each must be held against: a site's own head and one shared head on the frozen
+backbone, training alone (local-lora), training on all subjects in one place (central-lora), permuted labels, random
+weights, and sites that join after the training. Every run deals the subjects of every site out anew and runs the whole
+federation in one process, through the same core as in FLARE.
+
+OUT holds one record per run (it names subjects, and stays where the patients are), results.csv and results.json (no
+subject), and study.html and study.md with tables and plots. The same command does only what is missing, also after
+Ctrl-C; changed settings are other runs.
+
+Research use only, not for diagnosis.
+"""
+MOST = 1_000_000
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "study",
+        help="compare methods over seeds and cohorts, with intervals and tests",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="folder that holds one prepared cohort per site; repeatable, one federation each",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    _add_design_arguments(parser)
+    add_settings_argument(parser)
+    parser.add_argument(
+        "--processes",
+        type=whole_number(1, 1024),
+        metavar="N",
+        help="runs at the same time, each with one thread (default: one per core)",
+    )
+    parser.add_argument(
+        "--backbone-checkpoint", type=Path, metavar="FILE", help="backbone weights (default: the shipped ones)"
+    )
+    parser.add_argument(
+        "--draws", type=whole_number(100, 100_000), default=1000, metavar="N", help="bootstrap draws (default: 1000)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_design_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--methods", metavar="A,B,...", help="what is compared (default: all; docs/study.md lists them)"
+    )
+    parser.add_argument(
+        "--seeds", type=whole_number(1, 1000), default=10, metavar="N", help="seeds 0 to N - 1 (default: 10)"
+    )
+    parser.add_argument(
+        "--control-seeds",
+        type=whole_number(1, 1000),
+        default=2,
+        metavar="N",
+        help="seeds of permuted-labels, random-weights and new-site, which cost much and differ little (default: 2)",
+    )
+    parser.add_argument(
+        "--n-train",
+        type=whole_number(6, MOST),
+        default=24,
+        metavar="N",
+        help="training subjects per site (default: 24)",
+    )
+    parser.add_argument(
+        "--n-test",
+        type=whole_number(2, MOST),
+        default=60,
+        metavar="N",
+        help="test subjects per site, or all others where there are fewer (default: 60)",
+    )
+    parser.add_argument(
+        "--recipe-set",
+        action="append",
+        default=[],
+        metavar='"NAME: KEY=VALUE ..."',
+        help="settings under which all methods are run, or the name of a known recipe; repeatable, one set each "
+        "(default: the settings as they are)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what is missing, then write tables and page of all runs."""
+    from med_duallora.backbone import check_checkpoint
+    from med_duallora.study.plan import alone_in
+    from med_duallora.study.pool import run_all
+    from med_duallora.study.write import write_study
+    from med_duallora.support.files import check_writable
+
+    if options.backbone_checkpoint is not None:
+        check_checkpoint(options.backbone_checkpoint)
+    cohorts = _cohorts(options.data)
+    n_processes = len(os.sched_getaffinity(0)) if options.processes is None else options.processes
+    check_writable(options.out)
+    with alone_in(options.out):
+        planned = _specs(options, cohorts)
+        n_done = run_all(planned, n_processes)
+        page = write_study(planned, options.out, options.draws)
+    print(f"{len(planned)} runs, {n_done} of them new; page: {page}")
+    print("Research use only, not for diagnosis.")
+    return 0
+
+
+def _cohorts(folders: list[Path]) -> "list[Cohort]":
+    from med_duallora.cohorts.origin import origin_of
+    from med_duallora.cohorts.sites import find_sites
+    from med_duallora.study.plan import Cohort
+
+    found = []
+    for data in folders:
+        sites = find_sites(data)
+        synthetic = {"all": True, "none": False, "some": None}[origin_of(sites.values()).phantoms]
+        found.append(Cohort.of(data, sites, synthetic))
+    names = [cohort.name for cohort in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"--data: two folders are called {twice}, which names their cohort; rename one")
+    return found
+
+
+def _specs(options: argparse.Namespace, cohorts: "list[Cohort]") -> "list[RunSpec]":
+    from med_duallora.settings.config import JobConfig
+    from med_duallora.study.arms import chosen
+    from med_duallora.study.plan import DEFAULT, Recipe, specs
+
+    recipes = [Recipe.read(text) for text in options.recipe_set] or [Recipe(DEFAULT)]
+    names = [recipe.name for recipe in recipes]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"--recipe-set: two are called {twice}")
+    arms, job = chosen(options.methods), JobConfig().with_overrides(options.assignments)
+    return specs(
+        arms,
+        recipes,
+        cohorts,
+        range(options.seeds),
+        n_few=options.control_seeds,
+        job=job,
+        checkpoint=options.backbone_checkpoint,
+        n_train=options.n_train,
+        n_test=options.n_test,
+        out=options.out.resolve(),
+    )
