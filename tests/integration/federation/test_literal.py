@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from med_duallora.cli import main
+from med_duallora.commands import federation_jobs
 from tests.integration.harness import SITES, RunningFederation
 
 pytestmark = pytest.mark.flare
@@ -32,7 +33,10 @@ def test_a_job_that_reads_where_it_runs_is_deployed_nowhere(
     attack: Callable[[Path], None],
     federation: RunningFederation,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # whoever attacks submits by a console that does not ask the kits first
+    monkeypatch.setattr(federation_jobs, "check_taken", lambda *_: {})
     folder = federation.job(name="reading")
     shutil.copytree(folder / "app", folder / "app_server")
     (folder / "app" / "config" / SERVER).unlink()
