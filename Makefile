@@ -1,7 +1,7 @@
 # "make demo" and "make test" need python3 (3.10 or newer) with venv, and make; they do everything else themselves.
 PYTHON ?= python3
 # one of them waits for federations most of the time, see tests/conftest.py
-WORKERS ?= 3
+WORKERS ?= 4
 DEMO ?= runs/demo
 # more options for the demo, for example --fresh
 DEMO_OPTIONS ?=

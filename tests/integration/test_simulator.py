@@ -137,13 +137,13 @@ class Interrupted:
 def interrupted(
     tiny_cohorts: dict[str, Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Interrupted:
-    """Two sites, one at a time: FLARE gives every site a new process for every task.
+    """Two sites, in the first run one at a time: FLARE gives every site a new process for every task.
 
     FLARE loses blanks, quotes, ``#`` and ``{site}`` of a path on the way to these processes; a workspace may have them.
     """
     folder, data = tmp_path_factory.mktemp("interrupted") / "run 1 'a' #b {site}", tiny_cohorts["ge"].parent
-    two = ("--sites", ",".join(PAIR), "--parallel-sites", "1")
-    first = command_line(folder / "first", data, tiny_checkpoint, *two, "--set", "workflow.stop_round=1")
+    two, swapped = ("--sites", ",".join(PAIR)), ("--parallel-sites", "1")
+    first = command_line(folder / "first", data, tiny_checkpoint, *two, *swapped, "--set", "workflow.stop_round=1")
     assert first.code == 0, first.text[-3000:]
     adapter = str(first.server / "adapter_last.safetensors")
     return Interrupted(first, command_line(folder / "second", data, tiny_checkpoint, *two, "--resume-from", adapter))
