@@ -21,7 +21,8 @@ GUIDES = sorted((REPOSITORY / "poc").rglob("*.md"))
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")), *GUIDES]
 WITH_COMMANDS = {
     "README.md",
-    *(f"docs/{name}.md" for name in ("architecture", "dicom", "export", "operations", "prediction", "preparation")),
+    *(f"docs/performance.md",
+    "docs/{name}.md" for name in ("architecture", "dicom", "export", "operations", "prediction", "preparation")),
     *(f"docs/{name}.md" for name in ("pretraining", "privacy", "recipes", "release", "settings")),
     *(f"docs/{name}.md" for name in ("study", "vocabulary", "your-own-data")),
 }
