@@ -21,9 +21,8 @@ GUIDES = sorted((REPOSITORY / "poc").rglob("*.md"))
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")), *GUIDES]
 WITH_COMMANDS = {
     "README.md",
-    *(f"docs/performance.md",
-    "docs/{name}.md" for name in ("architecture", "dicom", "export", "operations", "prediction", "preparation")),
-    *(f"docs/{name}.md" for name in ("pretraining", "privacy", "recipes", "release", "settings")),
+    *(f"docs/{name}.md" for name in ("architecture", "dicom", "export", "operations", "prediction", "preparation")),
+    *(f"docs/{name}.md" for name in ("performance", "pretraining", "privacy", "recipes", "release", "settings")),
     *(f"docs/{name}.md" for name in ("study", "vocabulary", "your-own-data")),
 }
 """Documents besides the guides that hold commands; the others explain."""
