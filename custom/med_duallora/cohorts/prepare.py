@@ -1,12 +1,9 @@
 """Prepare whole cohorts: every subject read, prepared or refused with its reason, one cohort per site."""
 
-import multiprocessing
-import os
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -25,6 +22,7 @@ from med_duallora.support.files import sentence
 from med_duallora.support.locks import locked
 from med_duallora.support.private import private_folder
 from med_duallora.support.progress import track
+from med_duallora.support.workers import workers
 
 # Below this, starting processes takes longer than the work.
 MIN_SUBJECTS_FOR_PROCESSES = 5
@@ -153,13 +151,7 @@ def _prepare_all(
     tasks = [(item, places[item.subject], options.rotated_origin_shift) for item in subjects]
     if options.n_processes == 1 or len(tasks) < MIN_SUBJECTS_FOR_PROCESSES:
         return [prepare_one(*task) for task in track(tasks, "preparing")]
-    # Spawned, not forked: the caller may hold threads (torch, FLARE) that do not survive a fork.
-    with (
-        _one_thread_per_process(),
-        ProcessPoolExecutor(
-            min(options.n_processes, len(tasks)), multiprocessing.get_context("spawn"), _leave_interrupts_to_parent
-        ) as pool,
-    ):
+    with workers(min(options.n_processes, len(tasks))) as pool:
         futures = {pool.submit(prepare_one, *task): index for index, task in enumerate(tasks)}
         try:
             done = {
@@ -170,24 +162,6 @@ def _prepare_all(
         finally:
             pool.shutdown(cancel_futures=True)
     return [done[index] for index in range(len(tasks))]
-
-
-def _leave_interrupts_to_parent() -> None:
-    """Let a process finish its subject on Ctrl-C; the parent gives it no further one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _one_thread_per_process() -> Iterator[None]:
-    """Let processes started inside use one BLAS thread each; several times more threads than cores only wait."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _assign(

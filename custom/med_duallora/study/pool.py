@@ -1,19 +1,14 @@
 """All runs of a study, in processes: what is done stays done, whatever ends the study."""
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 
 from med_duallora.errors import MedDualLoRAError
 from med_duallora.study.plan import RunSpec
 from med_duallora.study.running import run_one
 from med_duallora.support.progress import track
-
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+from med_duallora.support.workers import workers
 
 
 def run_all(specs: Sequence[RunSpec], n_processes: int) -> int:
@@ -39,12 +34,7 @@ def _done(specs: Sequence[RunSpec], n_processes: int) -> Iterator[object]:
     if n_processes == 1 or len(specs) == 1:
         yield from map(run_one, specs)
         return
-    # Spawned, not forked: the caller may hold threads (torch) that do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with (
-        _one_thread_per_process(),
-        ProcessPoolExecutor(min(n_processes, len(specs)), context, _leave_interrupts_to_parent) as pool,
-    ):
+    with workers(min(n_processes, len(specs))) as pool:
         futures = [pool.submit(run_one, spec) for spec in specs]
         try:
             for future in as_completed(futures):
@@ -56,19 +46,3 @@ def _done(specs: Sequence[RunSpec], n_processes: int) -> Iterator[object]:
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_parent() -> None:
-    """Let a process finish its run on Ctrl-C; the parent gives it no further one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _one_thread_per_process() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
