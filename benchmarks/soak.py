@@ -12,8 +12,8 @@ chooses, a fault happens to a site that the seed chooses:
     network  every process of the site is stopped (SIGSTOP) for ``--cut`` seconds, and goes on then
 
 Afterwards: are all rounds done, is every finished round kept exactly once, is nothing left running, and is the
-adapter of every round the one that the same sites give in one process without any fault? Up to the first round in which
-a site was missing, that must hold. Later, a site may have trained a round that went on without its answer.
+adapter of every round, bit for bit, the one of an undisturbed training in one process in which the same sites train and
+count in every round (see ``soak_replay``)?
 """
 
 import argparse
@@ -24,12 +24,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+from benchmarks.soak_replay import Past, Saved, Watcher, pasts, replayed
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
@@ -37,12 +38,13 @@ from tests.conftest import REPOSITORY, write_tiny_cohort
 from tests.integration.harness import SETTINGS, SITE_SETTINGS, RunningFederation
 
 from med_duallora.backbone import BackboneConfig, build_classifier
+from med_duallora.boundary.lineage import Lineage
 from med_duallora.campaign.journal import EVENTS, Journal
-from med_duallora.engine import run_federation
+from med_duallora.errors import ArtifactError
 from med_duallora.flare.local import processes
 from med_duallora.flare.local.rehearsal.record import Federation
 from med_duallora.flare.local.rehearsal.rehearsal import Plan, down, start_one, up
-from med_duallora.server.artifact import save_adapter
+from med_duallora.report import read_run
 from med_duallora.server.resume import SavedRound
 from med_duallora.server.rundir import read_rounds
 from med_duallora.settings.config import JobConfig, SiteConfig
@@ -164,48 +166,66 @@ def _events(out: Path) -> list[dict[str, Any]]:
     return Journal(out).events() if (out / EVENTS).is_file() else []
 
 
-def replayed(
-    job: JobConfig, sites: Mapping[str, SiteConfig], takers: Sequence[Sequence[str]], scratch: Path
-) -> Iterator[str]:
-    """Yield the digest of the adapter of every round, done in this process by the same sites without a fault."""
-    saved: SavedRound | None = None
-    for round_index, names in enumerate(takers):
-        chosen = {name: sites[name] for name in names}
-        result = run_federation(job, chosen, resume_from=saved, stop_round=round_index + 1)
-        saved = SavedRound("replay", result.global_state, job, round_index, result.lineage, tuple(names))
-        yield sha256_of_file(save_adapter(scratch, f"round-{round_index}", result.global_state, {}))
-
-
-def judged(out: Path, job: JobConfig, sites: Mapping[str, SiteConfig], code: int) -> dict[str, Any]:
+def judged(
+    out: Path, job: JobConfig, sites: Mapping[str, SiteConfig], code: int, saved: Saved | None = None
+) -> dict[str, Any]:
     """Return what came of a campaign, and whether it is what was promised.
 
     A round that ended while the campaign did not look, such as when its own program was dead, has a record and no
     digest of its own to compare; the rounds that follow from it have one.
+
+    Args:
+        out: the campaign's folder.
+        job: the job scope.
+        sites: the federation's sites in this process, with empty states.
+        code: the campaign's exit code.
+        saved: what a ``Watcher`` saw; None: no site trained a round that went on without it.
     """
     events, records = _events(out), read_rounds(out / "result")
-    digests = {event["round"]: event["sha256"] for event in events if event["event"] == "round"}
+    counted = [sorted(record["sites"]) for record in records]
     every_round_once = [record["round"] for record in records] == list(range(job.train.n_rounds))
-    takers = [sorted(record["sites"]) for record in records]
-    whole = next((index for index, names in enumerate(takers) if set(names) != set(sites)), len(takers))
-    equal: dict[int, bool] = {}
-    if every_round_once:
-        with tempfile.TemporaryDirectory() as scratch:
-            for index, digest in enumerate(replayed(job, sites, takers, Path(scratch))):
-                equal |= {index: digest == digests[index]} if index in digests else {}
+    done = pasts(saved or {}, _lineage(out), counted) if every_round_once else []
+    equal = compared(job, sites, done, events)
     return {
         "exit_code": code,
         "rounds_done": len(records),
         "rounds_planned": job.train.n_rounds,
         "every_round_once": every_round_once,
         "seconds": _seconds(events),
-        "jobs": sum(event["event"] == "submitted" for event in events),
-        "rounds_with_all_sites_first": whole,
+        "jobs": len({event["job"] for event in events if event["event"] == "submitted"}),
+        "rounds_without_a_site": sum(set(names) != set(sites) for names in counted),
+        "rounds_trained_in_vain": sum(past.trained != past.counted for past in done),
         "rounds_compared": len(equal),
         "rounds_equal": sum(equal.values()),
-        "equal_where_it_must_be": bool(equal) and all(same for index, same in equal.items() if index < whole),
-        "sites_by_round": takers,
+        "replay_equal": bool(equal) and all(equal.values()),
+        "first_difference": next((index for index, same in equal.items() if not same), None),
+        "can_be_reported": _can_be_reported(out),
+        "rounds": [dataclasses.asdict(past) for past in done],
         "events": [f"{event['event']}: {event['text']}" for event in events if event["event"] != "round"],
     }
+
+
+def compared(
+    job: JobConfig, sites: Mapping[str, SiteConfig], done: Sequence[Past], events: Sequence[Mapping[str, Any]]
+) -> dict[int, bool]:
+    """Return, by round, whether the adapter that a campaign kept is that of the replay."""
+    kept = {event["round"]: event["sha256"] for event in events if event["event"] == "round"}
+    with tempfile.TemporaryDirectory() as scratch:
+        digests = [digest for _, digest in replayed(job, sites, done, Path(scratch))] if done else []
+    return {index: digest == kept[index] for index, digest in enumerate(digests) if index in kept}
+
+
+def _lineage(out: Path) -> Lineage:
+    found = Journal(out).adapter()
+    return SavedRound.read(found[1]).lineage if found else Lineage.begin()
+
+
+def _can_be_reported(out: Path) -> bool:
+    """Return whether the result of the whole training is one run for ``med-duallora report``."""
+    try:
+        return bool(read_run(out / "result"))
+    except ArtifactError:
+        return False
 
 
 def _seconds(events: Sequence[Mapping[str, Any]]) -> float:
@@ -216,7 +236,7 @@ def _seconds(events: Sequence[Mapping[str, Any]]) -> float:
 def passed(found: Mapping[str, Any]) -> bool:
     """Return whether a soak gave what was promised."""
     done = found["exit_code"] == 0 and found["rounds_done"] == found["rounds_planned"]
-    return bool(done and found["every_round_once"] and found["equal_where_it_must_be"] and not found["left_running"])
+    return bool(done and found["every_round_once"] and found["replay_equal"] and not found["left_running"])
 
 
 def command_of(federation: Federation, out: Path, settings: Sequence[str]) -> list[str]:
@@ -255,6 +275,11 @@ def job_of(settings: Sequence[str]) -> JobConfig:
     return JobConfig().with_overrides([item for item in settings if not item.startswith("workflow.")])
 
 
+def states_of(federation: RunningFederation, site: str, experiment: str = "soak") -> Path:
+    """Return where a site keeps the local states of an experiment, a folder per run."""
+    return federation.directory / "sites" / site / "state" / experiment
+
+
 def _world(workspace: Path, n_sites: int) -> tuple[dict[str, Path], Path]:
     """Write cohorts and a checkpoint."""
     names = [f"hospital-{number}" for number in range(n_sites)]
@@ -275,12 +300,14 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     faults = plan_faults(options.seed, options.rounds, options.faults, list(cohorts))
     federation = RunningFederation(up(plan), workspace)
     out = workspace / "campaign"
+    watcher = Watcher({site: states_of(federation, site) for site in cohorts})
     try:
-        code = soak(federation, faults, command_of(federation.federation, out, settings), out, options.cut)
+        with watcher.watching():
+            code = soak(federation, faults, command_of(federation.federation, out, settings), out, options.cut)
         working = len(federation.job_processes())
     finally:
         down(federation.federation, polite=False)
-    found = judged(out, job_of(settings), fresh_sites(cohorts, checkpoint, workspace / "replay"), code)
+    found = judged(out, job_of(settings), fresh_sites(cohorts, checkpoint, workspace / "replay"), code, watcher.saved)
     found |= {"left_running": working + len(processes.members(federation.federation.identity))}
     asked = {"sites": options.sites, "rounds": options.rounds, "seed": options.seed, "cut_s": options.cut}
     return {**asked, "faults": [dataclasses.asdict(fault) for fault in faults], **found, "passed": passed(found)}
@@ -291,8 +318,9 @@ def shown(found: Mapping[str, Any]) -> Table:
     table = Table("what", "found")
     for fault in found["faults"]:
         table.add_row(f"fault after round {fault['after'] + 1}", f"{fault['kind']} {fault['site']}")
-    names = ("seconds", "jobs", "rounds_done", "every_round_once", "rounds_with_all_sites_first")
-    for name in (*names, "rounds_compared", "rounds_equal", "equal_where_it_must_be", "left_running", "passed"):
+    names = ["seconds", "jobs", "rounds_done", "every_round_once", "rounds_without_a_site", "rounds_trained_in_vain"]
+    names += ["rounds_compared", "rounds_equal", "replay_equal", "can_be_reported", "left_running", "passed"]
+    for name in names:
         table.add_row(name.replace("_", " "), str(found[name]))
     return table
 

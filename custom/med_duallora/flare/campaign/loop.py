@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from med_duallora.campaign.hooks import Hooks
-from med_duallora.campaign.journal import Journal
+from med_duallora.campaign.journal import RESULTS, Journal
 from med_duallora.campaign.look import Abort, Collect, Look, Order, Submit
 from med_duallora.campaign.machine import Machine
 from med_duallora.campaign.rules import Rules
@@ -53,7 +52,6 @@ class Loop:
         self._hooks, self._say = hooks, say
         self._machine = Machine(campaign, rules, self._tell)
         self._written: dict[str, Any] = {}
-        self._last_result: Path | None = None
 
     def run(self) -> bool:
         """Go on until nothing is left to do; return whether all rounds are done."""
@@ -126,17 +124,15 @@ class Loop:
             self._machine.submitted(job_id)
 
     def _collect(self, job_id: str, look: Look) -> None:
-        place = self._gate.download(job_id, self._journal.folder / "results")
+        place = self._gate.download(job_id, self._journal.folder / RESULTS)
         for server in sorted(place.glob("workspace/app_*")) if place else ():
             adapter = server / "adapter_last.safetensors"
             # a job that ended before its first round has none, and a file of one that died may be damaged
             with contextlib.suppress(OSError, ValueError, ArtifactError):
                 self._keep(adapter.read_bytes(), adapter.with_suffix(".json").read_bytes(), read_rounds(server))
-            self._last_result = server
-        if place is None and not look.job.ended:
-            return  # not archived yet
-        evaluated = self._last_result is not None and (self._last_result / EVALUATION_FILE).is_file()
-        self._machine.collected(look, evaluated)
+        left = self._journal.left_by([job_id]) if place else None
+        if left is not None:  # else it is tried again
+            self._machine.collected(look, (left / EVALUATION_FILE).is_file())
 
     def _tell(self, kind: str, text: str, **facts: object) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
@@ -155,7 +151,7 @@ class Loop:
             self._written = values
 
     def _end(self) -> None:
-        self._journal.finish(self._last_result)
+        self._journal.finish([job.job_id for job in self._campaign.jobs])
         write_json(self._journal.folder / "summary.json", summary(self._campaign))
         if self._campaign.phase is Phase.DONE:
             scores = "" if self._campaign.evaluated else "; the last job ended before the evaluation"
