@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from med_duallora.campaign.hooks import Hooks
+from med_duallora.campaign.hooks import LAST_S, Hooks, Messenger
 from med_duallora.campaign.journal import RESULTS, Journal
 from med_duallora.campaign.look import Abort, Collect, Look, Order, Submit
 from med_duallora.campaign.machine import Machine
@@ -49,24 +49,33 @@ class Loop:
         say: Say,
     ) -> None:
         self._campaign, self._wanted, self._gate, self._journal = campaign, wanted, gate, journal
-        self._hooks, self._say = hooks, say
+        self._messenger, self._say = Messenger(hooks), say
         self._machine = Machine(campaign, rules, self._tell)
         self._written: dict[str, Any] = {}
 
     def run(self) -> bool:
         """Go on until nothing is left to do; return whether all rounds are done."""
-        self._begin()
-        while not self._machine.over:
-            look = self._gate.look(self._campaign.job_id)
-            self._copy(look)
-            order = self._machine.step(look, time.monotonic())
-            self._write()
-            if order is not None:
-                self._carry_out(order, look)
-                self._write()
-            time.sleep(POLL_S)
-        self._end()
+        patience = 0.0  # of somebody who interrupts it
+        try:
+            self._begin()
+            while not self._machine.over:
+                self._step()
+                time.sleep(POLL_S)
+            self._end()
+            patience = LAST_S
+        finally:
+            self._note_failures(self._messenger.finish(patience))
         return self._campaign.phase is Phase.DONE
+
+    def _step(self) -> None:
+        look = self._gate.look(self._campaign.job_id)
+        self._copy(look)
+        order = self._machine.step(look, time.monotonic())
+        self._write()
+        if order is not None:
+            self._carry_out(order, look)
+            self._write()
+        self._note_failures(self._messenger.failures())
 
     def _begin(self) -> None:
         """Say where it goes on from; what lies on the disk counts more than what the state says of it."""
@@ -135,14 +144,17 @@ class Loop:
             self._machine.collected(look, (left / EVALUATION_FILE).is_file())
 
     def _tell(self, kind: str, text: str, **facts: object) -> None:
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        event = {"time": now, "campaign": self._campaign.identity, "event": kind, "text": text, **facts}
+        event = {"time": _now(), "campaign": self._campaign.identity, "event": kind, "text": text, **facts}
         event.setdefault("job", self._campaign.job_id)
         self._journal.note(event)
         self._say(f"{datetime.now():%H:%M:%S}  {kind:<13} {text}")
-        for failure in self._hooks.tell(event):
-            self._journal.note({"time": now, "campaign": self._campaign.identity, "event": "hook", "text": failure})
-            self._say(f"{datetime.now():%H:%M:%S}  hook          {failure}")
+        self._messenger.tell(event)
+
+    def _note_failures(self, failures: Iterable[str]) -> None:
+        """Write down what the hooks failed at; nobody else is told of it."""
+        for failure in failures:
+            self._journal.note({"time": _now(), "campaign": self._campaign.identity, "event": "hook", "text": failure})
+            self._say(f"{datetime.now():%H:%M:%S}  {'hook':<13} {failure}")
 
     def _write(self) -> None:
         values = self._campaign.to_dict()
@@ -156,6 +168,10 @@ class Loop:
         if self._campaign.phase is Phase.DONE:
             scores = "" if self._campaign.evaluated else "; the last job ended before the evaluation"
             self._tell("done", f"all {self._campaign.round_index + 1} rounds are done{scores}")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def name_prefix(campaign: Campaign) -> str:
