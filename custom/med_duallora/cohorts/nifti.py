@@ -102,5 +102,5 @@ def write_nifti(path: Path, data: Array, affine: Array, mode: int | None = PRIVA
 
 def _compressed(content: bytes, strategy: int) -> bytes:
     """Return a gzip stream without time or name; higher levels take up to four times as long for 1 % less."""
-    stream = zlib.compressobj(1, zlib.DEFLATED, GZIP_WINDOW, strategy=strategy)
+    stream = zlib.compressobj(1, zlib.DEFLATED, GZIP_WINDOW, 9, strategy)
     return stream.compress(content) + stream.flush()

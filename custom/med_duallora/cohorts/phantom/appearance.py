@@ -117,9 +117,9 @@ def acquire(signal: Array, field: Array, look: Appearance, spacing: float, rng: 
     noise_sd = np.float32(1 / look.snr)
     stored: Array = np.empty(signal.shape, np.int16)
     real = np.asarray(rng.standard_normal(signal.shape, dtype=np.float32))
-    imaginary = np.asarray(rng.standard_normal(signal.shape, dtype=np.float32))
     for k, still in enumerate(blurred):  # one by one: a slice fits into the processor's cache
-        stored[k] = _magnitude(still, noise_sd * real[k], noise_sd * imaginary[k], np.float32(look.blood_level))
+        imaginary = np.asarray(rng.standard_normal(still.shape, dtype=np.float32))
+        stored[k] = _magnitude(still, noise_sd * real[k], noise_sd * imaginary, np.float32(look.blood_level))
     return stored
 
 

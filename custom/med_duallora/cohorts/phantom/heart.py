@@ -62,11 +62,14 @@ class HeartBox:
 def heart_box(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> HeartBox:
     """Return where the heart is in ``scene``; its textures come from ``rng``."""
     middle = scene.heights - np.float32(45)
-    u, v = scene.u - np.float32(anatomy.slant[0]) * middle, scene.v - np.float32(anatomy.slant[1]) * middle
-    near = ((u > BOX_MM[0]) & (u < BOX_MM[1]) & (np.abs(v) < BOX_MM[2])).any(axis=0)
+    shift_u, shift_v = np.float32(anatomy.slant[0]) * middle, np.float32(anatomy.slant[1]) * middle
+    near = np.zeros(scene.u.shape[1:], bool)
+    for k in range(len(middle)):  # one by one: a slice fits into the processor's cache
+        u, v = scene.u[k] - shift_u[k], scene.v[k] - shift_v[k]
+        near |= (u > BOX_MM[0]) & (u < BOX_MM[1]) & (np.abs(v) < BOX_MM[2])
     x, y = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     window = (slice(None), slice(int(x[0]), int(x[-1]) + 1), slice(int(y[0]), int(y[-1]) + 1))
-    u, v = u[window], v[window]
+    u, v = scene.u[window] - shift_u, scene.v[window] - shift_v
     index = np.stack([_angle_index(*still) + k * N_ANGLES for k, still in enumerate(zip(u, v, strict=True))])
     fine, coarse = (smooth_noise(rng, u.shape, cell, scene.spacing) for cell in (6.0, 18.0))
     blood, muscle = 1 + 0.05 * coarse + 0.03 * fine, 1 + 0.06 * coarse + 0.07 * fine
