@@ -15,6 +15,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.fuel.utils import fobs
 
+from med_duallora.flare.wire import packing
 from med_duallora.flare.wire.payload import read_train_reply
 from med_duallora.site.offer import Offer
 from tests.attacks.jobcode import (
@@ -112,9 +113,11 @@ KEPT: list[tuple[str, Callable[[Shareable], Any], bool]] = [
 
 
 @pytest.mark.parametrize("row", KEPT, ids=[row[0] for row in KEPT])
-def test_what_was_checked_is_what_is_sent(row, process, trained, contract, site_files):
+def test_what_was_checked_is_what_is_sent(row, process, trained, contract, site_files, monkeypatch):
     """A handler that kept the checked result changes it in the last moment before FLARE sends it."""
     _trick, change, leaves = row
+    if change is in_the_array:
+        monkeypatch.setattr(packing, "MAX_PACKED", 0)  # as bytes a tensor has no memory to write to
     site = process(job_components={"evil": Keeper(change)})
     leaving = site.answer("train", trained[1].to_shareable())
     assert_nothing_left(leaving)
