@@ -112,12 +112,17 @@ KEPT: list[tuple[str, Callable[[Shareable], Any], bool]] = [
 ]
 
 
-@pytest.mark.parametrize("row", KEPT, ids=[row[0] for row in KEPT])
-def test_what_was_checked_is_what_is_sent(row, process, trained, contract, site_files, monkeypatch):
+@pytest.fixture
+def row(request, monkeypatch):
+    if request.param[1] is in_the_array:
+        monkeypatch.setattr(packing, "MAX_PACKED", 0)  # as bytes a tensor has no memory to write to
+    return request.param
+
+
+@pytest.mark.parametrize("row", KEPT, ids=[row[0] for row in KEPT], indirect=True)
+def test_what_was_checked_is_what_is_sent(row, process, trained, contract, site_files):
     """A handler that kept the checked result changes it in the last moment before FLARE sends it."""
     _trick, change, leaves = row
-    if change is in_the_array:
-        monkeypatch.setattr(packing, "MAX_PACKED", 0)  # as bytes a tensor has no memory to write to
     site = process(job_components={"evil": Keeper(change)})
     leaving = site.answer("train", trained[1].to_shareable())
     assert_nothing_left(leaving)
