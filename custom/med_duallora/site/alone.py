@@ -48,7 +48,8 @@ def train_alone(
 ) -> TrainedAlone | None:
     """Train what ``local-lora`` would at this site, with the job's settings and as many passes as all its rounds.
 
-    It begins where that method begins, on the same random streams, so that it is that method bit for bit. The model's
+    It begins where that method begins, on the same random streams, so that it is that method to the last bit on one
+    machine with one number of threads. The model's
     own network is not touched; a second one is in memory meanwhile, and trunk features come from the same cache.
 
     Args:

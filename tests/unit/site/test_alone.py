@@ -41,7 +41,7 @@ def evaluated(config: SiteConfig, job: JobConfig, **options: Any) -> SiteRuntime
 
 
 @pytest.mark.parametrize("changes", [[], ["aggregation=svd", "train.schedule=alternate", "train.local_epochs=2"]])
-def test_it_is_the_method_local_lora_bit_for_bit(config: SiteConfig, tmp_path: Path, changes: list[str]) -> None:
+def test_it_is_the_method_local_lora_to_the_last_bit(config: SiteConfig, tmp_path: Path, changes: list[str]) -> None:
     here = evaluated(config, COMPARED.with_overrides(changes))
     elsewhere = replace(config, state_dir=tmp_path / "other")
     job = alone(COMPARED.with_overrides(changes))
