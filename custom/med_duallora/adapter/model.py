@@ -72,6 +72,7 @@ class DualLoRAModel(nn.Module):
             for name in classifier.pred_head_dict:
                 classifier.pred_head_dict[name] = SharedHead(classifier.config.embed_dim, N_CLASSES, scale)
         self.head_norm = HeadNorm(2 * classifier.config.embed_dim, active=lora.head_norm == "site")
+        self._declared = declarations(self)  # once: walking all modules takes as long as a small step of training
         for name, value in self.first_values(plan.treatments, seed).items():
             self.get_parameter(name).data.copy_(value)
         self.train_only(plan.trained)
@@ -87,10 +88,11 @@ class DualLoRAModel(nn.Module):
 
     def first_values(self, roles: Iterable[Role], seed: int) -> dict[str, Tensor]:
         """Return what the parameters of some roles start with; it depends on their names and the seed only."""
-        declared, beside, found = declarations(self), twins(self), {}
+        beside, found = twins(self), {}
         for name, parameter in self.of_roles(roles).items():
-            treatment = self.plan.treatments[declared[name].role]
-            start = treatment.start or declared[name].start
+            declared = self._declared[name]
+            treatment = self.plan.treatments[declared.role]
+            start = treatment.start or declared.start
             drawn_as = beside[name] if treatment.as_twin else name
             generator = torch.Generator().manual_seed(derived_seed(seed, "initial", drawn_as))
             found[name] = start.first_value(tuple(parameter.shape), generator)
@@ -105,8 +107,7 @@ class DualLoRAModel(nn.Module):
     def of_roles(self, roles: Iterable[Role]) -> dict[str, nn.Parameter]:
         """Return the parameters of some roles by name, in the model's order."""
         wanted = set(roles)
-        declared = declarations(self)
-        return {name: parameter for name, parameter in self.named_parameters() if declared[name].role in wanted}
+        return {name: value for name, value in self.named_parameters() if self._declared[name].role in wanted}
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return every parameter that trains, by name."""
