@@ -172,7 +172,7 @@ def contribution(contract: EgressContract, seed: int, round_index: int) -> Share
     tensors = {
         name: (0.01 * rng.standard_normal(spec.shape)).astype(np.float32) for name, spec in contract.tensors.items()
     }
-    return TrainReply(tensors, 10.0, round_index, {"train_loss": 0.5, "n_subjects": 10.0}).to_shareable()
+    return TrainReply(tensors, 10.0, round_index, {"train_loss": 0.5, "n_subjects": 10.0}).to_shareable(pack=True)
 
 
 def sent(cell: Cell, reply: Shareable) -> float:

@@ -12,8 +12,8 @@ chooses, a fault happens to a site that the seed chooses:
     network  every process of the site is stopped (SIGSTOP) for ``--cut`` seconds, and goes on then
 
 Afterwards: are all rounds done, is every finished round kept exactly once, is nothing left running, and is the
-adapter of every round the one that the same sites give in one process without any fault? Up to the first round in which
-a site was missing, that must hold. Later, a site may have trained a round that went on without its answer.
+adapter of every round, bit for bit, the one of an undisturbed training in one process in which the same sites train and
+count in every round (see ``soak_replay``)?
 """
 
 import argparse
@@ -22,14 +22,14 @@ import dataclasses
 import random
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+from benchmarks.soak_judge import events_of, judged, passed
+from benchmarks.soak_replay import Watcher
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
@@ -37,14 +37,9 @@ from tests.conftest import REPOSITORY, write_tiny_cohort
 from tests.integration.harness import SETTINGS, SITE_SETTINGS, RunningFederation
 
 from med_duallora.backbone import BackboneConfig, build_classifier
-from med_duallora.campaign.journal import EVENTS, Journal
-from med_duallora.engine import run_federation
 from med_duallora.flare.local import processes
 from med_duallora.flare.local.rehearsal.record import Federation
 from med_duallora.flare.local.rehearsal.rehearsal import Plan, down, start_one, up
-from med_duallora.server.artifact import save_adapter
-from med_duallora.server.resume import SavedRound
-from med_duallora.server.rundir import read_rounds
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.support.files import sha256_of_file, write_json
@@ -150,7 +145,7 @@ def soak(
 
 def _reached(out: Path) -> int:
     """Return the last round that is kept; -1 before the first one, -2 before the first job."""
-    events = _events(out)
+    events = events_of(out)
     begun = -1 if any(event["event"] == "submitted" for event in events) else -2
     return max((int(event["round"]) for event in events if event["event"] == "round"), default=begun)
 
@@ -158,65 +153,6 @@ def _reached(out: Path) -> int:
 def _ended(program: "subprocess.Popen[bytes]") -> None:
     program.kill()
     program.wait()
-
-
-def _events(out: Path) -> list[dict[str, Any]]:
-    return Journal(out).events() if (out / EVENTS).is_file() else []
-
-
-def replayed(
-    job: JobConfig, sites: Mapping[str, SiteConfig], takers: Sequence[Sequence[str]], scratch: Path
-) -> Iterator[str]:
-    """Yield the digest of the adapter of every round, done in this process by the same sites without a fault."""
-    saved: SavedRound | None = None
-    for round_index, names in enumerate(takers):
-        chosen = {name: sites[name] for name in names}
-        result = run_federation(job, chosen, resume_from=saved, stop_round=round_index + 1)
-        saved = SavedRound("replay", result.global_state, job, round_index, result.lineage, tuple(names))
-        yield sha256_of_file(save_adapter(scratch, f"round-{round_index}", result.global_state, {}))
-
-
-def judged(out: Path, job: JobConfig, sites: Mapping[str, SiteConfig], code: int) -> dict[str, Any]:
-    """Return what came of a campaign, and whether it is what was promised.
-
-    A round that ended while the campaign did not look, such as when its own program was dead, has a record and no
-    digest of its own to compare; the rounds that follow from it have one.
-    """
-    events, records = _events(out), read_rounds(out / "result")
-    digests = {event["round"]: event["sha256"] for event in events if event["event"] == "round"}
-    every_round_once = [record["round"] for record in records] == list(range(job.train.n_rounds))
-    takers = [sorted(record["sites"]) for record in records]
-    whole = next((index for index, names in enumerate(takers) if set(names) != set(sites)), len(takers))
-    equal: dict[int, bool] = {}
-    if every_round_once:
-        with tempfile.TemporaryDirectory() as scratch:
-            for index, digest in enumerate(replayed(job, sites, takers, Path(scratch))):
-                equal |= {index: digest == digests[index]} if index in digests else {}
-    return {
-        "exit_code": code,
-        "rounds_done": len(records),
-        "rounds_planned": job.train.n_rounds,
-        "every_round_once": every_round_once,
-        "seconds": _seconds(events),
-        "jobs": sum(event["event"] == "submitted" for event in events),
-        "rounds_with_all_sites_first": whole,
-        "rounds_compared": len(equal),
-        "rounds_equal": sum(equal.values()),
-        "equal_where_it_must_be": bool(equal) and all(same for index, same in equal.items() if index < whole),
-        "sites_by_round": takers,
-        "events": [f"{event['event']}: {event['text']}" for event in events if event["event"] != "round"],
-    }
-
-
-def _seconds(events: Sequence[Mapping[str, Any]]) -> float:
-    moments = [datetime.fromisoformat(str(event["time"])) for event in events]
-    return (max(moments) - min(moments)).total_seconds() if moments else 0.0
-
-
-def passed(found: Mapping[str, Any]) -> bool:
-    """Return whether a soak gave what was promised."""
-    done = found["exit_code"] == 0 and found["rounds_done"] == found["rounds_planned"]
-    return bool(done and found["every_round_once"] and found["equal_where_it_must_be"] and not found["left_running"])
 
 
 def command_of(federation: Federation, out: Path, settings: Sequence[str]) -> list[str]:
@@ -255,6 +191,11 @@ def job_of(settings: Sequence[str]) -> JobConfig:
     return JobConfig().with_overrides([item for item in settings if not item.startswith("workflow.")])
 
 
+def states_of(federation: RunningFederation, site: str, experiment: str = "soak") -> Path:
+    """Return where a site keeps the local states of an experiment, a folder per run."""
+    return federation.directory / "sites" / site / "state" / experiment
+
+
 def _world(workspace: Path, n_sites: int) -> tuple[dict[str, Path], Path]:
     """Write cohorts and a checkpoint."""
     names = [f"hospital-{number}" for number in range(n_sites)]
@@ -275,12 +216,14 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     faults = plan_faults(options.seed, options.rounds, options.faults, list(cohorts))
     federation = RunningFederation(up(plan), workspace)
     out = workspace / "campaign"
+    watcher = Watcher({site: states_of(federation, site) for site in cohorts})
     try:
-        code = soak(federation, faults, command_of(federation.federation, out, settings), out, options.cut)
+        with watcher.watching():
+            code = soak(federation, faults, command_of(federation.federation, out, settings), out, options.cut)
         working = len(federation.job_processes())
     finally:
         down(federation.federation, polite=False)
-    found = judged(out, job_of(settings), fresh_sites(cohorts, checkpoint, workspace / "replay"), code)
+    found = judged(out, job_of(settings), fresh_sites(cohorts, checkpoint, workspace / "replay"), code, watcher.saved)
     found |= {"left_running": working + len(processes.members(federation.federation.identity))}
     asked = {"sites": options.sites, "rounds": options.rounds, "seed": options.seed, "cut_s": options.cut}
     return {**asked, "faults": [dataclasses.asdict(fault) for fault in faults], **found, "passed": passed(found)}
@@ -291,8 +234,9 @@ def shown(found: Mapping[str, Any]) -> Table:
     table = Table("what", "found")
     for fault in found["faults"]:
         table.add_row(f"fault after round {fault['after'] + 1}", f"{fault['kind']} {fault['site']}")
-    names = ("seconds", "jobs", "rounds_done", "every_round_once", "rounds_with_all_sites_first")
-    for name in (*names, "rounds_compared", "rounds_equal", "equal_where_it_must_be", "left_running", "passed"):
+    names = ["seconds", "jobs", "rounds_done", "every_round_once", "rounds_without_a_site", "rounds_trained_in_vain"]
+    names += ["rounds_compared", "rounds_equal", "replay_equal", "can_be_reported", "left_running", "passed"]
+    for name in names:
         table.add_row(name.replace("_", " "), str(found[name]))
     return table
 

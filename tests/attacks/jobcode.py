@@ -55,7 +55,9 @@ def with_meta(shareable: Shareable) -> Shareable:
 def with_pixels(shareable: Shareable) -> Shareable:
     data = shareable["DXO"]["data"]
     name = next(iter(data))
-    data[name] = np.resize(PIXELS, data[name].shape)
+    value = data[name]
+    packed = type(value) is bytes
+    data[name] = np.resize(PIXELS, len(value) // 4).tobytes() if packed else np.resize(PIXELS, value.shape)
     return shareable
 
 

@@ -13,6 +13,9 @@ import numpy as np
 from med_duallora.adapter.geometric import Pairs, Tensors, geometric_median
 from med_duallora.settings.config import AGGREGATION_NAMES
 
+CHUNK = 2**15
+"""Numbers of a sum that are worked on together: they fit into the processor's cache."""
+
 
 class CompensatedSum:
     """A running sum of arrays in double-double precision, so that the rounded result forgets the order of terms.
@@ -26,14 +29,21 @@ class CompensatedSum:
 
     def add(self, term: np.ndarray) -> None:
         """Add one term (any float dtype, the sum's shape)."""
-        total = self._high + term
-        part = total - self._high
-        self._low += (self._high - (total - part)) + (term - part)
-        self._high = total
+        high, low, terms = self._high.reshape(-1), self._low.reshape(-1), term.reshape(-1)
+        for start in range(0, len(high), CHUNK):  # so that no array as large as the sum is made, only to be thrown away
+            part = slice(start, start + CHUNK)
+            _add_two(high[part], low[part], terms[part])
 
     def value(self) -> np.ndarray:
         """Return the sum as float64."""
         return self._high + self._low
+
+
+def _add_two(high: np.ndarray, low: np.ndarray, term: np.ndarray) -> None:
+    total = high + term
+    part = total - high
+    low += (high - (total - part)) + (term - part)
+    high[:] = total
 
 
 class Collected(Protocol):

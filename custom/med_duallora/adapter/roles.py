@@ -49,7 +49,10 @@ class Start(str, Enum):
             bound = shape[-1] ** -0.5
             return torch.empty(shape).uniform_(-bound, bound, generator=generator)
         if self is Start.CONTRASTS:
-            return torch.cat([torch.eye(shape[1]), -torch.ones(1, shape[1])])
+            # a table that is filled in: on the meta device, torch.eye and torch.cat make torch load its compiler
+            table = torch.zeros(shape[1] + 1, shape[1]).fill_diagonal_(1)
+            table[-1] = -1
+            return table
         return torch.zeros(shape)
 
 

@@ -13,14 +13,14 @@ import contextlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from med_duallora.campaign.state import Campaign
 from med_duallora.errors import ArtifactError, FederationError, InputError
 from med_duallora.server.resume import SavedRound
-from med_duallora.server.rundir import ADAPTERS, ROUNDS_FILE, add_round, read_rounds
+from med_duallora.server.rundir import ADAPTERS, JOB_FILE, ROUNDS_FILE, add_round, read_rounds
 from med_duallora.support.files import (
     PARTIAL,
     canonical_json,
@@ -32,7 +32,7 @@ from med_duallora.support.files import (
 )
 from med_duallora.support.locks import locked
 
-STATE, EVENTS, LOCK = "campaign.json", "events.jsonl", ".lock"
+STATE, EVENTS, LOCK, RESULTS = "campaign.json", "events.jsonl", ".lock", "results"
 LAST = f"{ADAPTERS['last']}.safetensors"
 ROUND = re.compile(r"round-(\d+)")
 N_KEPT = 2
@@ -127,16 +127,31 @@ class Journal:
             if record["round"] not in known:
                 add_round(result, record)
 
-    def finish(self, server: Path | None) -> Path:
-        """Put the result of the whole training together: what the last job left, all rounds, the last adapter."""
-        result = self.folder / "result"
+    def left_by(self, job_ids: Iterable[str]) -> Path | None:
+        """Return what the server of the last of some jobs left, of those that were downloaded; None where none was."""
+        places = (place for job_id in job_ids for place in (self.folder / RESULTS / job_id).glob("workspace/app_*"))
+        found = [place for place in places if place.is_dir()]
+        return found[-1] if found else None
+
+    def finish(self, job_ids: Sequence[str]) -> Path:
+        """Put the result of the whole training together from what is in this folder.
+
+        What the last downloaded job left is the ground; all rounds, the last adapter and the settings that trained it
+        are the campaign's own. So a job that died with its server, of which nothing can be downloaded, takes no more
+        along than its scores.
+
+        Args:
+            job_ids: of the campaign's jobs, in order.
+        """
+        result, server, found = self.folder / "result", self.left_by(job_ids), self.adapter()
         result.mkdir(exist_ok=True)
         for path in server.iterdir() if server else ():
             if path.is_file() and path.name != ROUNDS_FILE:
                 shutil.copy2(path, result / path.name)
-        found = self.adapter()
         for path in found[1].parent.iterdir() if found else ():
             shutil.copy2(path, result / path.name)
+        if found:
+            write_json(result / JOB_FILE, SavedRound.read(found[1]).job.to_dict())
         return result
 
     def _kept(self) -> list[tuple[int, Path]]:

@@ -229,13 +229,14 @@ class Machine:
 
     def _collect(self, look: Look, now: float) -> Order | None:
         waited = self._timers.lasting("collecting", True, now) or 0.0
-        copied = self.campaign.round_index >= self.campaign.first_round and not self.complete
-        archived = look.job.ended
-        if not archived and (self._orphaned(look) or waited >= (COPIED_S if copied else ARCHIVE_S)):
+        copied = self.campaign.round_index >= self.campaign.first_round or look.job.ended
+        limit = COPIED_S if copied and not self.complete else ARCHIVE_S
+        if waited >= limit or (self._orphaned(look) and not look.job.ended):
             self.collected(look, evaluated=False)
             return None
-        # a job whose status says that it runs may have been archived, too: a late RUNNING replaces the end
-        return Collect(self.campaign.job_id) if archived or self._timers.every("collect", COLLECT_S, now) else None
+        # whatever the status says: a job that is said to run may be archived, as a late RUNNING replaces the end; and
+        # the download of one that ended may fail, as when the connection is lost at this moment
+        return Collect(self.campaign.job_id) if self._timers.every("collect", COLLECT_S, now) else None
 
     def _orphaned(self, look: Look) -> bool:
         """Return whether the server that ran the job is gone: FLARE 2.9 archives nothing of it."""

@@ -12,7 +12,7 @@ AGAIN_S = 30.0
 COLLECT_S = 5.0
 """Between two tries to fetch what a job left."""
 COPIED_S = 20.0
-"""How long an archive is waited for whose rounds are here already."""
+"""How long an archive is waited for whose rounds are here already, or that FLARE says is there."""
 ARCHIVE_S = 720.0
 """How long an archive is waited for else: FLARE 2.9 waits 600 s, and one minute more, for a site that vanished."""
 BACK_OFF_S = 5.0

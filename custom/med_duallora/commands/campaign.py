@@ -122,8 +122,10 @@ def _run(
     finally:
         gate.close()
     print(f"{campaign.round_index + 1} of {planned.n_rounds} rounds in {len(campaign.jobs)} jobs: {journal.folder}")
-    if done:
+    if done and campaign.evaluated:
         print(f"report: med-duallora report {journal.folder / 'result'}")
+    elif done:
+        print(f"no report: the last job ended before the evaluation; the adapter is in {journal.folder / 'result'}")
     return 0 if done else GAVE_UP
 
 

@@ -2,6 +2,7 @@
 
 wire/              what site and server say to each other
   job              what a job carries: its configuration, and the egress contract that follows from it
+  packing          tensors of a reply as bytes
   payload          the two kinds of replies a site may give, as FLARE Shareables
   receipts         ledger entries of what passed
   running_adapter  the last adapter of a job that still runs, over FLARE's console

@@ -46,10 +46,7 @@ class RoundAccumulator:
         self._weights: dict[str, float] = {}
         shapes = {name: spec.shape for name, spec in contract.tensors.items()}
         self._collected = rule.begin(shapes, contract.pairs)
-        self._products = {
-            pair: CompensatedSum((contract.tensors[pair[0]].shape[0], contract.tensors[pair[1]].shape[1]))
-            for pair in contract.pairs
-        }
+        self._products: dict[tuple[str, str], CompensatedSum] = {}
 
     @property
     def n_sites(self) -> int:
@@ -84,9 +81,12 @@ class RoundAccumulator:
         """Take a contribution that ``checked`` returned."""
         self._weights[site] = weight
         self._collected.take(weight, checked)
-        for pair, total in self._products.items():
+        for pair in self.contract.pairs:
             b, a = (checked[name].astype(np.float64) for name in pair)
-            total.add(weight * (b @ a))
+            product = b @ a
+            product *= weight
+            # made with the first contribution that is taken: what only checks needs no room for the sums
+            self._products.setdefault(pair, CompensatedSum(product.shape)).add(product)
 
     def result(self, previous: Mapping[str, np.ndarray]) -> AggregationResult:
         """Return the next global state, or ``previous`` unchanged where nobody contributed."""

@@ -16,6 +16,7 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from med_duallora.errors import FederationError
 from med_duallora.flare.local import processes
+from med_duallora.flare.wire.running_adapter import AFTER, TOPIC
 from tests.integration.harness import PATIENCE_S, SITES, RunningFederation
 
 pytestmark = pytest.mark.flare
@@ -115,6 +116,16 @@ def test_only_the_submitter_and_the_project_admin_download(
     with pytest.raises(AuthorizationError):
         person.download_job_result(ended_job, str(tmp_path))
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("role", ["member", "org_admin", "lead", "project_admin"])
+def test_whoever_may_download_the_result_asks_the_running_job_for_its_adapter(
+    role: str, login: Login, ended_job: str
+) -> None:
+    """A job that is over answers nothing; what is refused is the question."""
+    refusal = JobNotRunning if role in ("lead", "project_admin") else AuthorizationError
+    with pytest.raises(refusal):
+        login(role).do_app_command(ended_job, TOPIC, {AFTER: -1})
 
 
 @pytest.mark.parametrize("role", ["member", "org_admin", "lead"])

@@ -3,7 +3,6 @@
 The server's parent process also hears of a site's registration and of its heartbeats; docs/privacy.md names them.
 """
 
-import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from nvflare.apis.dxo import DataKind
 from nvflare.apis.shareable import Shareable
 from nvflare.fuel.utils import fobs
 
@@ -24,8 +24,6 @@ from tests.integration.words import words_of
 pytestmark = pytest.mark.flare
 
 RESULT, SCALAR = ("server_command", "submit_update"), ("aux_communication", "fed.event")
-PULLED = ("return_only", "download_service__:download_service__download")
-"""A site's answer when the server fetches the arrays of a result; FLARE sends no array within the result itself."""
 ASKED = ("server_command", "get_task")
 QUESTIONS = {
     ASKED,
@@ -35,7 +33,10 @@ QUESTIONS = {
 }
 """Messages that ask for a task, or say that the site is there."""
 TRANSPORT = {
-    ("download_service__", "download_service__download"),  # the site fetches the arrays of a task
+    (
+        "download_service__",
+        "download_service__download",
+    ),  # a site fetches the arrays of a task; the server, none
     ("return_only", "aux_communication:__end_run__"),
 }
 
@@ -46,8 +47,8 @@ def of(captured: Captured, *kinds: tuple[str, str]) -> list[Blob]:
 
 def test_every_message_is_of_a_known_kind(captured: Captured) -> None:
     kinds = {(blob.channel, blob.topic) for blob in captured.blobs()}
-    assert {RESULT, SCALAR, PULLED, ASKED} <= kinds, "the others come when they come"
-    assert kinds <= {RESULT, SCALAR, PULLED, *QUESTIONS, *TRANSPORT}
+    assert {RESULT, SCALAR, ASKED} <= kinds, "the others come when they come"
+    assert kinds <= {RESULT, SCALAR, *QUESTIONS, *TRANSPORT}
 
 
 def test_questions_hold_the_public_context_and_nothing_else(captured: Captured) -> None:
@@ -69,39 +70,23 @@ def test_what_fetches_arrays_names_a_reference(captured: Captured) -> None:
         assert len(blob.data) < 512, blob.topic
 
 
-def pulled(captured: Captured, site: str) -> list[bytes]:
-    """The arrays that the server fetched from a site, each as the bytes of one npz file."""
-    answers = [fobs.loads(blob.data) for blob in of(captured, PULLED) if blob.site == site]
-    for answer in answers:
-        known = {"status", "state", "data", "cancel_capable", "confirm_expected", "confirm_nonce"}
-        assert set(answer) <= known and set(answer.get("state") or {}) <= {"start", "count"}
-    return [item for answer in answers for item in answer.get("data", [])]
-
-
 @pytest.mark.parametrize("site", SITES)
-def test_the_arrays_that_the_server_fetches_are_the_contract_s_byte_for_byte(site: str, captured: Captured) -> None:
-    expected: list[bytes] = []
-    for sender, _data, result in captured.results("train"):
-        if sender == site:
-            for index, name in enumerate(captured.contract.tensors):
-                expected.append(npz(f"T{index}", result["DXO"]["data"][name]))
-    assert len(expected) == captured.contract.n_rounds * len(captured.contract.tensors)
-    assert Counter(pulled(captured, site)) == Counter(expected)
+def test_the_tensors_that_arrive_are_the_contract_s_byte_for_byte(site: str, captured: Captured) -> None:
+    arrived = [fobs.loads(blob.data) for blob in of(captured, RESULT) if blob.site == site]
+    trained = [result["DXO"]["data"] for result in arrived if result["DXO"]["kind"] == DataKind.WEIGHTS]
+    expected = [result["DXO"]["data"] for sender, _data, result in captured.results("train") if sender == site]
+    assert len(expected) == captured.contract.n_rounds
+    assert all(type(value) is bytes for data in expected for value in data.values())
+    assert sorted(map(repr, trained)) == sorted(map(repr, expected))
 
 
-def npz(name: str, value: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **{name: value})
-    return stream.getvalue()
-
-
-def test_a_result_without_its_arrays_is_names_and_numbers(captured: Captured) -> None:
+def test_a_result_beside_its_tensors_is_names_and_numbers(captured: Captured) -> None:
     results = of(captured, RESULT)
     n_expected = len(list(captured.results("train"))) + len(list(captured.results("validate")))
     assert len(results) == n_expected
     longest = sum(len(name) + 128 for name in [*captured.contract.tensors, *captured.contract.metrics]) + 2048
     for blob in results:
-        assert len(blob.data) < longest
+        assert len(blob.data) < captured.contract.tensor_bytes + longest
 
 
 @pytest.mark.parametrize("site", SITES)

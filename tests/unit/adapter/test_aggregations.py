@@ -1,9 +1,11 @@
 """The rules of aggregation as computations; what they share with the contract is in tests/unit/server."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from med_duallora.adapter.aggregations import AGGREGATIONS, BestOfProducts, SideBySide, best_factors
+from med_duallora.adapter.aggregations import AGGREGATIONS, BestOfProducts, CompensatedSum, SideBySide, best_factors
 
 SHAPES = {"b": (9, 3), "a": (3, 7), "bias": (2,)}
 PAIRS = (("b", "a"),)
@@ -104,3 +106,16 @@ def test_averaging_in_turns_is_exact_and_keeps_the_resting_factor_to_the_bit():
     assert found["a"].astype(np.float32).tobytes() == a.tobytes()
     products = np.average([b.astype(float) @ a.astype(float) for b in bs], axis=0, weights=weights)
     np.testing.assert_allclose(found["b"] @ found["a"], products, rtol=0, atol=1e-12)
+
+
+def test_adding_to_a_sum_needs_little_room_beside_it() -> None:
+    """Arrays as large as a layer, made and thrown away at every contribution, leave a server's memory in pieces."""
+    total, term = CompensatedSum((1024, 1024)), np.ones((1024, 1024))
+    tracemalloc.start()
+    try:
+        total.add(term)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.25 * term.nbytes
+    assert np.array_equal(total.value(), term)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -86,3 +89,21 @@ def test_a_declaration_reaches_only_its_own_module():
 def test_wrong_declarations_are_refused(model, message, reason):
     with pytest.raises(ValueError, match=message):
         declarations(model)
+
+
+def test_contrasts_set_every_class_against_the_last_one():
+    table = Start.CONTRASTS.first_value((3, 2), torch.Generator())
+    assert torch.equal(table, torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
+
+
+def test_names_and_shapes_of_a_model_are_found_without_the_compiler():
+    """Every process of a federation asks for them, and torch's compiler takes longer to import than all else."""
+    code = """
+import sys
+from med_duallora.adapter.model import skeleton
+from med_duallora.settings.config import JobConfig
+skeleton(JobConfig(backbone="cinema-tiny"))
+print(sorted({"torch._dynamo", "sympy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -5,12 +5,14 @@ import pytest
 
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
-from med_duallora.campaign.journal import EVENTS, LAST, N_KEPT, STATE, Journal
+from med_duallora.campaign.journal import EVENTS, LAST, N_KEPT, RESULTS, STATE, Journal
 from med_duallora.campaign.state import Campaign
 from med_duallora.errors import ArtifactError, FederationError, InputError
+from med_duallora.report.collect import find_server_directory
 from med_duallora.server.artifact import adapter_manifest, save_adapter
-from med_duallora.server.rundir import read_rounds
+from med_duallora.server.rundir import JOB_FILE, read_rounds
 from med_duallora.settings.config import JobConfig
+from med_duallora.support.files import read_object
 from tests.unit.tiny import random_payload
 
 
@@ -109,12 +111,30 @@ def test_records_of_all_jobs_come_together_once(journal: Journal) -> None:
     ]
 
 
+def left_by(journal: Journal, job_id: str, **files: object) -> None:
+    """Files that the server of a job left, as they are downloaded."""
+    server = journal.folder / RESULTS / job_id / "workspace" / "app_server"
+    server.mkdir(parents=True)
+    for name, values in files.items():
+        (server / f"{name}.json").write_text(json.dumps(values))
+
+
 def test_the_result_holds_what_the_last_job_left(journal: Journal, tiny_job: JobConfig, tmp_path: Path) -> None:
-    server = tmp_path / "app_server"
-    server.mkdir()
-    (server / "evaluation.json").write_text(json.dumps({"round": 1}))
+    left_by(journal, "first", evaluation={"round": 0})
+    left_by(journal, "second", evaluation={"round": 1})
     tensors, manifest = adapter_of(tiny_job, 1, tmp_path)
     journal.keep(tensors, manifest)
-    result = journal.finish(server)
+    result = journal.finish(["first", "second", "died with its server"])
     assert (result / LAST).read_bytes() == tensors
-    assert (result / "evaluation.json").is_file()
+    assert read_object(result / "evaluation.json") == {"round": 1}
+
+
+def test_the_result_names_its_job_although_no_job_could_be_downloaded(
+    journal: Journal, tiny_job: JobConfig, tmp_path: Path
+) -> None:
+    """A server that dies archives nothing; the adapter that was copied before knows its settings."""
+    journal.keep(*adapter_of(tiny_job, 1, tmp_path))
+    journal.add_rounds([{"round": 0, "sites": {}}, {"round": 1, "sites": {}}])
+    result = journal.finish(["died with its server"])
+    assert find_server_directory(journal.folder) == result
+    assert JobConfig.from_dict(read_object(result / JOB_FILE)) == tiny_job

@@ -115,8 +115,20 @@ def acquire(signal: Array, field: Array, look: Appearance, spacing: float, rng: 
     blurred = gaussian_filter1d(gaussian_filter1d(signal, sigma, axis=1, truncate=3), sigma, axis=2, truncate=3)
     blurred *= field
     noise_sd = np.float32(1 / look.snr)
-    real = blurred + noise_sd * rng.standard_normal(signal.shape, dtype=np.float32)
-    imaginary = noise_sd * rng.standard_normal(signal.shape, dtype=np.float32)
-    magnitude = np.sqrt(real * real + imaginary * imaginary)
-    stored: Array = np.clip(np.rint(magnitude * np.float32(look.blood_level)), 0, MAX_GREY).astype(np.int16)
+    stored: Array = np.empty(signal.shape, np.int16)
+    real = np.asarray(rng.standard_normal(signal.shape, dtype=np.float32))
+    for k, still in enumerate(blurred):  # one by one: a slice fits into the processor's cache
+        imaginary = np.asarray(rng.standard_normal(still.shape, dtype=np.float32))
+        stored[k] = _magnitude(still, noise_sd * real[k], noise_sd * imaginary, np.float32(look.blood_level))
     return stored
+
+
+def _magnitude(still: Array, real: Array, imaginary: Array, level: np.float32) -> Array:
+    """Return grey values of a slice with noise in both channels; the noise is overwritten."""
+    real += still
+    real *= real
+    imaginary *= imaginary
+    real += imaginary
+    np.sqrt(real, out=real)
+    real *= level
+    return np.rint(real, out=real).clip(np.float32(0), np.float32(MAX_GREY), out=real)

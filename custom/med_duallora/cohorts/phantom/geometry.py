@@ -6,7 +6,7 @@ RV cavity (a crescent over the septum), RV wall.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -122,6 +122,7 @@ def closed(endo: Array, thickness: Array, level: Array, span: float) -> Array:
     return radius
 
 
+@lru_cache(maxsize=16)  # like those below that depend on the angle alone: they are asked for at many heights
 def outline(anatomy: Anatomy, flattening: float) -> Array:
     """Return the endocardium's relative radius by angle, (1, angles): oval, with the septum pushed in."""
     theta = angles()
@@ -134,34 +135,52 @@ def outline(anatomy: Anatomy, flattening: float) -> Array:
 
 def motion(anatomy: Anatomy, level: Array) -> Array:
     """Return relative contraction, (levels, angles): 1 is normal, 0 is akinetic."""
+    share: Array = _motion_by_angle(anatomy) * (1 - anatomy.akinesia * infarct(anatomy, level))
+    return share
+
+
+@lru_cache(maxsize=8)
+def _motion_by_angle(anatomy: Anatomy) -> Array:
     theta = angles()
     a, b, c, d = anatomy.waves[2:6]
     uneven = 0.05 * (a * np.cos(theta) + b * np.sin(theta)) + 0.04 * (c * np.cos(2 * theta) + d * np.sin(2 * theta))
-    share: Array = (1 + uneven) * (1 - anatomy.akinesia * infarct(anatomy, level))
+    share: Array = 1 + uneven
     return share
 
 
 def infarct(anatomy: Anatomy, level: Array) -> Array:
     """Return how much of each place belongs to the subject's coronary territory, (levels, angles), 0 to 1."""
-    centre, half_width, low, high = TERRITORIES[anatomy.territory]
-    around = 1 / (1 + np.exp((np.abs(wrapped(angles() - centre)) - half_width) / 0.12))
+    _, _, low, high = TERRITORIES[anatomy.territory]
     along = 1 / (1 + np.exp((low - level) / 0.05)) / (1 + np.exp((level - high) / 0.05))
-    weight: Array = along * around[None]
+    weight: Array = along * _territory_by_angle(anatomy.territory)[None]
     return weight
+
+
+@lru_cache(maxsize=8)
+def _territory_by_angle(territory: str) -> Array:
+    centre, half_width, _, _ = TERRITORIES[territory]
+    around: Array = 1 / (1 + np.exp((np.abs(wrapped(angles() - centre)) - half_width) / 0.12))
+    return around
 
 
 def wall_shape(anatomy: Anatomy, level: Array) -> Array:
     """Return the wall's relative thickness at ED, (levels, angles)."""
+    uneven, septal = _wall_by_angle(anatomy)
+    along = 0.72 + 0.28 * np.clip(level / 0.5, 0, 1)
+    septal = septal * np.exp(-(((level - anatomy.asymmetry_level) / 0.4) ** 2) / 2)
+    thinned = 1 - anatomy.thinning * infarct(anatomy, level)
+    thickness: Array = np.clip(along * (uneven + septal) * thinned, 0.25, None)
+    return thickness
+
+
+@lru_cache(maxsize=8)
+def _wall_by_angle(anatomy: Anatomy) -> tuple[Array, Array]:
+    """Return what multiplies the wall's thickness everywhere, and what is added to it where the septum is thick."""
     theta = angles()
     a, b, c, d, e, f = anatomy.waves[6:12]
     uneven = 0.1 * (a * np.cos(theta) + b * np.sin(theta)) + 0.08 * (c * np.cos(2 * theta) + d * np.sin(2 * theta))
     uneven = uneven + 0.04 * (e * np.cos(3 * theta) + f * np.sin(3 * theta))
-    along = 0.72 + 0.28 * np.clip(level / 0.5, 0, 1)
-    septal = anatomy.asymmetry * _bump(theta, anatomy.asymmetry_angle, 0.9)
-    septal = septal * np.exp(-(((level - anatomy.asymmetry_level) / 0.4) ** 2) / 2)
-    thinned = 1 - anatomy.thinning * infarct(anatomy, level)
-    thickness: Array = np.clip(along * (1 + uneven + septal) * thinned, 0.25, None)
-    return thickness
+    return 1 + uneven, anatomy.asymmetry * _bump(theta, anatomy.asymmetry_angle, 0.9)
 
 
 def unit_crescent(anatomy: Anatomy, level: Array) -> Array:
@@ -170,6 +189,8 @@ def unit_crescent(anatomy: Anatomy, level: Array) -> Array:
     clipped = np.clip(level, 1e-6, 1)
     width = (0.75 + 0.5 * clipped**0.7) * (1 + 0.12 * np.clip(anatomy.rv_edv / anatomy.lv_edv - 1.15, -0.5, 0.9))
     x = wrapped(angles()[None] - anatomy.rv_angle) / width
-    arch = np.clip(1 - np.abs(x) ** 2.4, 0, None) ** 0.6 * (1 - anatomy.rv_skew * x)
+    arch, under = np.zeros_like(x), np.abs(x) < 1  # powers take long, and most angles are not under the arch
+    x = x[under]
+    arch[under] = np.clip(1 - np.abs(x) ** 2.4, 0, None) ** 0.6 * (1 - anatomy.rv_skew * x)
     height = clipped**0.55 * (1 - 0.12 * clipped**3)
     return np.where(inside, height * arch, 0.0)

@@ -50,25 +50,38 @@ class HeartBox:
     def parts(self, reach: Array) -> Iterator["HeartBox"]:
         """Give every slice's part within ``reach`` (slices,) mm of the axis; ``window`` is then that of this box."""
         for k, far in enumerate(reach):
-            window = (slice(k, k + 1), *self.around(k, 0.0, 0.0, float(far)))
-            u, v, radius, index = self.u[window], self.v[window], self.radius[window], self.index[window]
-            texture = (self.blood[window], self.muscle[window], self.swell[window])
-            yield HeartBox(window, u, v, self.z[window[0]], radius, index, *texture, self.spacing)
+            yield self.part((slice(k, k + 1), *self.around(k, 0.0, 0.0, float(far))))
+
+    def part(self, window: tuple[slice, slice, slice]) -> "HeartBox":
+        """Return a part, whose ``window`` is then that of this box."""
+        u, v, radius, index = self.u[window], self.v[window], self.radius[window], self.index[window]
+        texture = (self.blood[window], self.muscle[window], self.swell[window])
+        return HeartBox(window, u, v, self.z[window[0]], radius, index, *texture, self.spacing)
 
 
 def heart_box(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> HeartBox:
     """Return where the heart is in ``scene``; its textures come from ``rng``."""
     middle = scene.heights - np.float32(45)
-    u, v = scene.u - np.float32(anatomy.slant[0]) * middle, scene.v - np.float32(anatomy.slant[1]) * middle
-    near = ((u > BOX_MM[0]) & (u < BOX_MM[1]) & (np.abs(v) < BOX_MM[2])).any(axis=0)
+    shift_u, shift_v = np.float32(anatomy.slant[0]) * middle, np.float32(anatomy.slant[1]) * middle
+    near = np.zeros(scene.u.shape[1:], bool)
+    for k in range(len(middle)):  # one by one: a slice fits into the processor's cache
+        u, v = scene.u[k] - shift_u[k], scene.v[k] - shift_v[k]
+        near |= (u > BOX_MM[0]) & (u < BOX_MM[1]) & (np.abs(v) < BOX_MM[2])
     x, y = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     window = (slice(None), slice(int(x[0]), int(x[-1]) + 1), slice(int(y[0]), int(y[-1]) + 1))
-    u, v = u[window], v[window]
-    turn = np.arctan2(v, u) * np.float32(N_ANGLES / (2 * np.pi))
-    index = np.rint(turn).astype(np.int32) % N_ANGLES + N_ANGLES * np.arange(len(u), dtype=np.int32)[:, None, None]
+    u, v = scene.u[window] - shift_u, scene.v[window] - shift_v
+    index = np.stack([_angle_index(*still) + k * N_ANGLES for k, still in enumerate(zip(u, v, strict=True))])
     fine, coarse = (smooth_noise(rng, u.shape, cell, scene.spacing) for cell in (6.0, 18.0))
     blood, muscle = 1 + 0.05 * coarse + 0.03 * fine, 1 + 0.06 * coarse + 0.07 * fine
     return HeartBox(window, u, v, scene.z, np.sqrt(u * u + v * v), index, blood, muscle, coarse, scene.spacing)
+
+
+def _angle_index(u: Array, v: Array) -> Array:
+    """Return the numbers of the tabulated angles that are closest to places in a slice."""
+    turn = np.rint(np.arctan2(v, u) * np.float32(N_ANGLES / (2 * np.pi))).astype(np.int32)
+    turn[turn < 0] += N_ANGLES
+    index: Array = turn.astype(np.intp)
+    return index
 
 
 def base_planes(box: HeartBox, phase: Phase) -> tuple[Array, Array]:
@@ -88,9 +101,7 @@ def label_heart(box: HeartBox, phase: Phase) -> Array:
     for part in box.parts(np.max(tables, axis=(0, 2))):
         endo, epi, rv = (table.take(part.index) for table in tables)
         in_lv, in_rv = (part.z[:, None, None] <= plane for plane in base_planes(part, phase))
-        seen = labels[part.window]
-        seen[(part.radius < rv) & in_rv] = RV
-        seen[part.radius < epi] = 0
-        seen[(part.radius < epi) & in_lv] = MYOCARDIUM
-        seen[(part.radius < endo) & in_lv] = LV
+        in_wall = part.radius < epi
+        lv = np.uint8(MYOCARDIUM) * (in_wall & in_lv) - np.uint8(MYOCARDIUM - LV) * ((part.radius < endo) & in_lv)
+        labels[part.window] = lv + np.uint8(RV) * ((part.radius < rv) & in_rv & ~in_wall)
     return labels

@@ -9,6 +9,7 @@ import numpy as np
 from med_duallora.cohorts.nifti import write_nifti
 from med_duallora.cohorts.phantom.plan import Entry
 from med_duallora.cohorts.phantom.subject import Phantom, Rendering
+from med_duallora.cohorts.phantom.texture import Array
 from med_duallora.support.files import PARTIAL
 
 # shares of the way from ED to ES of the stored frames
@@ -66,10 +67,10 @@ def _write_acdc(folder: Path, entry: Entry, phantom: Phantom, rendering: Renderi
     ed, es = shares.index(0.0) + 1, shares.index(1.0) + 1
     for frame in (ed, es):
         stem = f"{entry.name}_frame{frame:02d}"
-        write_nifti(folder / f"{stem}.nii.gz", rendering.frames[frame - 1], affine, mode=None)
+        _write_image(folder / f"{stem}.nii.gz", rendering.frames[frame - 1], affine)
         write_nifti(folder / f"{stem}_gt.nii.gz", ACDC_NUMBERS[rendering.labels[frame - 1]], affine, mode=None)
     if len(shares) > 2:
-        write_nifti(folder / f"{entry.name}_4d.nii.gz", np.moveaxis(rendering.frames, 0, -1), affine, mode=None)
+        _write_image(folder / f"{entry.name}_4d.nii.gz", np.moveaxis(rendering.frames, 0, -1), affine)
     _, _, height, weight = phantom.body.person
     info = {
         "ED": ed,
@@ -88,8 +89,12 @@ def _write_mnms(folder: Path, entry: Entry, rendering: Rendering, shares: tuple[
     for k, share in enumerate(shares):
         if share not in (0.0, 1.0):
             labels[k] = 0
-    write_nifti(folder / f"{entry.name}_sa.nii.gz", np.moveaxis(rendering.frames, 0, -1), rendering.affine, mode=None)
+    _write_image(folder / f"{entry.name}_sa.nii.gz", np.moveaxis(rendering.frames, 0, -1), rendering.affine)
     write_nifti(folder / f"{entry.name}_sa_gt.nii.gz", np.moveaxis(labels, 0, -1), rendering.affine, mode=None)
+
+
+def _write_image(path: Path, voxels: Array, affine: Array) -> None:
+    write_nifti(path, voxels, affine, mode=None, noisy=True)
 
 
 def mnms_row(number: int, entry: Entry, phantom: Phantom) -> dict[str, object]:

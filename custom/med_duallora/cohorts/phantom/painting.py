@@ -9,11 +9,13 @@ import numpy as np
 from med_duallora.cohorts.phantom.appearance import Appearance
 from med_duallora.cohorts.phantom.geometry import N_ANGLES, Phase, angles
 from med_duallora.cohorts.phantom.heart import HeartBox, base_planes
+from med_duallora.cohorts.phantom.surroundings import part_over
 from med_duallora.cohorts.phantom.texture import Array, blend, darken, soft
 
 # two samples across a slice's thickness, with the variance of a uniform profile
 SUB_SLICES = (-0.289, 0.289)
 PAPILLARY_ANGLES = (-0.75, 1.45)
+FAR = np.float32(-1e6)  # a radius in mm so far away that a line along it leaves no trace
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Pen:
 
 
 class Tables(NamedTuple):
-    """Radii in mm as seen in the image, each (slices, angles).
+    """What is looked up by slice and angle, each (slices, angles): radii in mm as seen in the image, and shares.
 
     Args:
         compact: where trabeculae end.
@@ -36,7 +38,11 @@ class Tables(NamedTuple):
         rv: RV cavity.
         outer: everything.
         sac: the pericardium.
-        depth: of the RV cavity, no radius.
+        has_lv: 1 where there is an endocardium.
+        has_rv: 0 to 1, how much of an RV cavity there is.
+        has_fat: 0 to 1, how much fat there is within the sac.
+        outer_line: ``outer`` where a dark line is drawn along it, else far away.
+        sac_line: the same of ``sac``.
     """
 
     compact: Array
@@ -45,7 +51,11 @@ class Tables(NamedTuple):
     rv: Array
     outer: Array
     sac: Array
-    depth: Array
+    has_lv: Array
+    has_rv: Array
+    has_fat: Array
+    outer_line: Array
+    sac_line: Array
 
 
 def paint_heart(body: Array, box: HeartBox, phase: Phase, look: Appearance, thickness: float) -> Array:
@@ -65,33 +75,53 @@ def _paint_at(signal: Array, pen: Pen) -> Array:
     for k in np.flatnonzero(tables.outer.max(axis=1) > 0).tolist():
         _paint_sac(signal[k], pen, k, tables)
     _paint_great_vessels(signal, pen)
+    for k in np.flatnonzero(tables.has_rv.max(axis=1) > 0).tolist():
+        part = box.part((slice(k, k + 1), *_rv_window(pen, k, tables)))
+        _paint_rv(signal[part.window], replace(pen, box=part), tables)
     muscles = tuple(_papillary_muscles(pen.phase, box.z))
-    reach = np.max([tables.compact, tables.endo, tables.epi, tables.rv, tables.outer], axis=(0, 2)) + pen.edge
+    reach = np.max([tables.compact, tables.endo, tables.epi], axis=(0, 2)) + pen.edge
     for k, part in enumerate(box.parts(reach)):
-        _paint_ventricles(
-            signal[part.window], replace(pen, box=part), tables, [(u[k], v[k], r[k]) for u, v, r in muscles]
-        )
+        _paint_lv(signal[part.window], replace(pen, box=part), tables, [(u[k], v[k], r[k]) for u, v, r in muscles])
     return signal
 
 
-def _paint_ventricles(signal: Array, pen: Pen, tables: Tables, muscles: Sequence[tuple[float, float, float]]) -> None:
-    """Paint both ventricles of a part of the box, with papillary muscles (u, v, radius) in mm."""
+def _rv_window(pen: Pen, k: int, tables: Tables) -> tuple[slice, slice]:
+    """Return the part of slice ``k`` that holds all angles at which there is an RV, from the axis outwards."""
+    seen = np.flatnonzero(tables.has_rv[k] > 0)
+    far = np.maximum(tables.rv[k], tables.outer[k])[seen] + pen.edge + 1
+    corners = np.stack([far * np.cos(angles()[seen]), far * np.sin(angles()[seen])], axis=1)
+    return part_over(pen.box.u[k], pen.box.v[k], pen.box.spacing, np.concatenate([corners, np.zeros((1, 2))]))
+
+
+def _paint_rv(signal: Array, pen: Pen, tables: Tables) -> None:
+    """Paint the right ventricle in a part of the box."""
+    box = pen.box
+    _, tricuspid = base_planes(box, pen.phase)
+    below = soft(tricuspid - box.z[:, None, None], 3.0)
+    if not below.any():
+        return
+    below *= tables.has_rv.take(box.index)
+    blend(signal, pen.look.myocardium * box.muscle, soft(tables.outer.take(box.index) - box.radius, pen.edge) * below)
+    blend(signal, _rv_blood(pen), soft(tables.rv.take(box.index) - box.radius, pen.edge) * below)
+
+
+def _paint_lv(signal: Array, pen: Pen, tables: Tables, muscles: Sequence[tuple[float, float, float]]) -> None:
+    """Paint the left ventricle in a part of the box, with papillary muscles (u, v, radius) in mm."""
     box, edge, muscle = pen.box, pen.edge, pen.look.myocardium * pen.box.muscle
-    compact, endo, epi, rv, outer, _, depth = (table.take(box.index) for table in tables)
-    mitral, tricuspid = base_planes(box, pen.phase)
-    in_rv = soft(tricuspid - box.z[:, None, None], 3.0) * np.minimum(depth / 2, np.float32(1))
-    blend(signal, muscle, soft(outer - box.radius, edge) * in_rv)
-    blend(signal, _rv_blood(pen), soft(rv - box.radius, edge) * in_rv)
+    mitral, _ = base_planes(box, pen.phase)
     in_lv = soft(mitral - box.z[:, None, None], 3.0)
-    blend(signal, muscle, soft(epi - box.radius, edge) * in_lv)
+    if not in_lv.any():
+        return
+    blend(signal, muscle, soft(tables.epi.take(box.index) - box.radius, edge) * in_lv)
     cavity = signal.copy()
-    blend(cavity, 0.5 * (box.blood + muscle), soft(endo - box.radius, edge))
-    blend(cavity, box.blood, soft(compact - box.radius, edge))
+    blend(cavity, 0.5 * (box.blood + muscle), soft(tables.endo.take(box.index) - box.radius, edge))
+    blend(cavity, box.blood, soft(tables.compact.take(box.index) - box.radius, edge))
     for u, v, radius in muscles:
         if radius > 0.5:
-            du, dv = box.u - np.float32(u), box.v - np.float32(v)
-            blend(cavity, muscle, soft(np.float32(radius) - np.sqrt(du * du + dv * dv), edge))
-    blend(signal, cavity, in_lv * (endo > 0))
+            window = (slice(None), *box.around(0, u, v, radius + edge))
+            du, dv = box.u[window] - np.float32(u), box.v[window] - np.float32(v)
+            blend(cavity[window], muscle[window], soft(np.float32(radius) - np.sqrt(du * du + dv * dv), edge))
+    blend(signal, cavity, in_lv * tables.has_lv.take(box.index))
 
 
 def _rv_blood(pen: Pen) -> Array:
@@ -105,14 +135,38 @@ def _rv_blood(pen: Pen) -> Array:
 
 def _tables(phase: Phase, z: Array) -> Tables:
     layers, theta = phase.layers(z), angles()[None]
-    at_base = phase.layers(np.minimum(z, min(phase.base, phase.rv_base) - 1.0))
-    above = np.maximum(z - phase.base, 0)[:, None]
-    fade = np.sqrt(np.clip(1 - (above / 18) ** 2, 0, 1)) * (above > 0)
-    outer = np.maximum(layers.outer, 0.95 * at_base.outer * fade)
     rough, depth = _roughness(phase, z, theta), layers.rv - layers.epi
     trabeculae, rv = layers.endo * (1 - rough), layers.epi + depth * (1 - 0.5 * rough)
-    seen = (trabeculae, layers.endo, layers.epi, rv, outer, outer + _fat(phase, z, theta) * (outer > 0), depth)
-    return Tables(*(table.astype(np.float32) for table in seen))
+    outer: Array = layers.outer
+    _close_above(outer, phase, z)
+    sac = outer + _fat(phase, z, theta) * (outer > 0)
+    radii = (trabeculae, layers.endo, layers.epi, rv, outer, sac)
+    compact, endo, epi, seen_rv, outer, sac = (radius.astype(np.float32) for radius in radii)
+    has_rv, has_fat = depth.astype(np.float32) / 2, (sac - outer) / 1.5
+    drawn = outer > 1
+    return Tables(
+        compact,
+        endo,
+        epi,
+        seen_rv,
+        outer,
+        sac,
+        has_lv=(endo > 0).astype(np.float32),
+        has_rv=np.minimum(has_rv, np.float32(1)),
+        has_fat=np.clip(has_fat, 0, 1),
+        outer_line=np.where(drawn, outer, FAR),
+        sac_line=np.where(drawn, sac, FAR),
+    )
+
+
+def _close_above(outer: Array, phase: Phase, z: Array) -> None:
+    """Let the outline of the base fade out above the mitral plane, in place."""
+    above = z > phase.base
+    if above.any():
+        at_base = phase.layers(np.array([min(phase.base, phase.rv_base) - 1.0], z.dtype)).outer
+        height = (z[above] - phase.base)[:, None]
+        fade = np.sqrt(np.clip(1 - (height / 18) ** 2, 0, 1))
+        outer[above] = np.maximum(outer[above], 0.95 * at_base * fade)
 
 
 def _fat(phase: Phase, z: Array, theta: Array) -> Array:
@@ -140,30 +194,47 @@ def _roughness(phase: Phase, z: Array, theta: Array) -> Array:
 
 def _paint_sac(signal: Array, pen: Pen, k: int, tables: Tables) -> None:
     """Epicardial fat inside a thin dark pericardium, in slice ``k``."""
-    outer, sac = (table.take(pen.box.index[k]) for table in (tables.outer, tables.sac))
-    radius, nowhere = pen.box.radius[k], np.float32(99)
-    darken(signal, np.where(outer > 1, radius - sac - np.float32(1.0), nowhere), 0.55, 1.2)
-    present = np.clip((sac - outer) / 1.5, 0, 1)
-    blend(signal, 0.8 * pen.look.fat * pen.box.muscle[k], soft(sac - radius, pen.edge) * present)
+    box, index, radius = pen.box, pen.box.index[k], pen.box.radius[k]
+    line = radius - tables.sac_line.take(index)
+    line -= np.float32(1.0)
+    darken(signal, line, 0.55, 1.2)
+    window = box.around(k, 0.0, 0.0, float(tables.sac[k].max()) + pen.edge)
+    inside, index = tables.sac.take(index[window]) - radius[window], index[window]
+    fat = 0.8 * pen.look.fat * box.muscle[k][window]
+    blend(signal[window], fat, soft(inside, pen.edge) * tables.has_fat.take(index))
     if pen.look.ink:
-        darken(signal, np.where(outer > 1, radius - outer, nowhere), pen.look.ink, 1.0)
+        darken(signal, radius - tables.outer_line.take(box.index[k]), pen.look.ink, 1.0)
 
 
 def _paint_great_vessels(signal: Array, pen: Pen) -> None:
     """Atria, aortic root and pulmonary trunk above the valve planes: fat around them all, then thin-walled blood."""
-    box, fat = pen.box, 0.7 * pen.look.fat * pen.box.muscle
-    shapes = []
+    box, shapes = pen.box, []
     for u, v, height, across, along, tall in _chambers(pen.phase):
         squeeze = np.sqrt(np.clip(1 - ((box.z - height) / tall) ** 2, 0, 1)).astype(np.float32)
-        for k in np.flatnonzero(squeeze):
-            du, dv = (box.u[k] - np.float32(u)) / np.float32(across), (box.v[k] - np.float32(v)) / np.float32(along)
-            distance = np.float32(min(across, along)) * (squeeze[k] - np.sqrt(du * du + dv * dv))
-            distance += 2.5 * box.swell[k]
-            blend(signal[k], fat[k], soft(distance + np.float32(3.0), 2 * pen.edge))
-            shapes.append((k, distance))
-    for k, distance in shapes:
-        blend(signal[k], 0.95 * box.blood[k], soft(distance, pen.edge))
-        darken(signal[k], distance + np.float32(0.3), 0.65, 0.9)
+        for k in np.flatnonzero(squeeze).tolist():
+            distance = _depth_in_chamber(box, k, (u, v, across, along), squeeze[k])
+            reach = float(squeeze[k]) + (3.0 + 2 * pen.edge + 2.5 * float(box.swell[k].max())) / min(across, along)
+            window = (k, *box.around(k, u, v, reach * max(across, along)))
+            fat, inside = 0.7 * pen.look.fat * box.muscle[window], distance[window[1:]]
+            blend(signal[window], fat, soft(inside + np.float32(3.0), 2 * pen.edge))
+            shapes.append((window, distance))
+    for window, distance in shapes:
+        blend(signal[window], 0.95 * box.blood[window], soft(distance[window[1:]], pen.edge))
+        darken(signal[window[0]], distance + np.float32(0.3), 0.65, 0.9)
+
+
+def _depth_in_chamber(box: HeartBox, k: int, ellipse: tuple[float, float, float, float], squeeze: np.float32) -> Array:
+    """Return how deep in mm voxels of slice ``k`` lie in an uneven ellipse (u, v, two radii) shrunk to ``squeeze``."""
+    u, v, across, along = ellipse
+    du, dv = box.u[k] - np.float32(u), box.v[k] - np.float32(v)
+    du /= np.float32(across)
+    dv /= np.float32(along)
+    du *= du
+    dv *= dv
+    du += dv
+    depth: Array = (squeeze - np.sqrt(du, out=du)) * np.float32(min(across, along))
+    depth += 2.5 * box.swell[k]
+    return depth
 
 
 def _chambers(phase: Phase) -> tuple[tuple[float, float, float, float, float, float], ...]:

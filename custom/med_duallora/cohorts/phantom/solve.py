@@ -1,6 +1,7 @@
 """Fit the shapes of ``geometry`` to a subject's latent volumes, and measure them."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
@@ -27,8 +28,12 @@ def solve_phases(anatomy: Anatomy, shares: tuple[float, ...] = (0.0, 1.0)) -> tu
 
     Cavity, myocardial and RV volumes are met to about 1e-4; between ED and ES they change linearly.
     """
-    ed = _solve_ed(anatomy)
-    return tuple(_solve_at(anatomy, ed, share) if share else ed for share in shares)
+    return tuple(_phase_at(anatomy, share) for share in shares)
+
+
+@lru_cache(maxsize=8)  # images and table of a subject want the same phases
+def _phase_at(anatomy: Anatomy, share: float) -> Phase:
+    return _solve_at(anatomy, _phase_at(anatomy, 0.0), share) if share else _solve_ed(anatomy)
 
 
 def _solve_ed(anatomy: Anatomy) -> Phase:

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from med_duallora.campaign.hooks import Hooks
-from med_duallora.campaign.journal import Journal
+from med_duallora.campaign.hooks import LAST_S, Hooks, Messenger
+from med_duallora.campaign.journal import RESULTS, Journal
 from med_duallora.campaign.look import Abort, Collect, Look, Order, Submit
 from med_duallora.campaign.machine import Machine
 from med_duallora.campaign.rules import Rules
@@ -50,25 +49,33 @@ class Loop:
         say: Say,
     ) -> None:
         self._campaign, self._wanted, self._gate, self._journal = campaign, wanted, gate, journal
-        self._hooks, self._say = hooks, say
+        self._messenger, self._say = Messenger(hooks), say
         self._machine = Machine(campaign, rules, self._tell)
         self._written: dict[str, Any] = {}
-        self._last_result: Path | None = None
 
     def run(self) -> bool:
         """Go on until nothing is left to do; return whether all rounds are done."""
-        self._begin()
-        while not self._machine.over:
-            look = self._gate.look(self._campaign.job_id)
-            self._copy(look)
-            order = self._machine.step(look, time.monotonic())
-            self._write()
-            if order is not None:
-                self._carry_out(order, look)
-                self._write()
-            time.sleep(POLL_S)
-        self._end()
+        patience = 0.0  # of somebody who interrupts it
+        try:
+            self._begin()
+            while not self._machine.over:
+                self._step()
+                time.sleep(POLL_S)
+            self._end()
+            patience = LAST_S
+        finally:
+            self._note_failures(self._messenger.finish(patience))
         return self._campaign.phase is Phase.DONE
+
+    def _step(self) -> None:
+        look = self._gate.look(self._campaign.job_id)
+        self._copy(look)
+        order = self._machine.step(look, time.monotonic())
+        self._write()
+        if order is not None:
+            self._carry_out(order, look)
+            self._write()
+        self._note_failures(self._messenger.failures())
 
     def _begin(self) -> None:
         """Say where it goes on from; what lies on the disk counts more than what the state says of it."""
@@ -126,27 +133,28 @@ class Loop:
             self._machine.submitted(job_id)
 
     def _collect(self, job_id: str, look: Look) -> None:
-        place = self._gate.download(job_id, self._journal.folder / "results")
+        place = self._gate.download(job_id, self._journal.folder / RESULTS)
         for server in sorted(place.glob("workspace/app_*")) if place else ():
             adapter = server / "adapter_last.safetensors"
             # a job that ended before its first round has none, and a file of one that died may be damaged
             with contextlib.suppress(OSError, ValueError, ArtifactError):
                 self._keep(adapter.read_bytes(), adapter.with_suffix(".json").read_bytes(), read_rounds(server))
-            self._last_result = server
-        if place is None and not look.job.ended:
-            return  # not archived yet
-        evaluated = self._last_result is not None and (self._last_result / EVALUATION_FILE).is_file()
-        self._machine.collected(look, evaluated)
+        left = self._journal.left_by([job_id]) if place else None
+        if left is not None:  # else it is tried again
+            self._machine.collected(look, (left / EVALUATION_FILE).is_file())
 
     def _tell(self, kind: str, text: str, **facts: object) -> None:
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        event = {"time": now, "campaign": self._campaign.identity, "event": kind, "text": text, **facts}
+        event = {"time": _now(), "campaign": self._campaign.identity, "event": kind, "text": text, **facts}
         event.setdefault("job", self._campaign.job_id)
         self._journal.note(event)
         self._say(f"{datetime.now():%H:%M:%S}  {kind:<13} {text}")
-        for failure in self._hooks.tell(event):
-            self._journal.note({"time": now, "campaign": self._campaign.identity, "event": "hook", "text": failure})
-            self._say(f"{datetime.now():%H:%M:%S}  hook          {failure}")
+        self._messenger.tell(event)
+
+    def _note_failures(self, failures: Iterable[str]) -> None:
+        """Write down what the hooks failed at; nobody else is told of it."""
+        for failure in failures:
+            self._journal.note({"time": _now(), "campaign": self._campaign.identity, "event": "hook", "text": failure})
+            self._say(f"{datetime.now():%H:%M:%S}  {'hook':<13} {failure}")
 
     def _write(self) -> None:
         values = self._campaign.to_dict()
@@ -155,11 +163,15 @@ class Loop:
             self._written = values
 
     def _end(self) -> None:
-        self._journal.finish(self._last_result)
+        self._journal.finish([job.job_id for job in self._campaign.jobs])
         write_json(self._journal.folder / "summary.json", summary(self._campaign))
         if self._campaign.phase is Phase.DONE:
             scores = "" if self._campaign.evaluated else "; the last job ended before the evaluation"
             self._tell("done", f"all {self._campaign.round_index + 1} rounds are done{scores}")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def name_prefix(campaign: Campaign) -> str:

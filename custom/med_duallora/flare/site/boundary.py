@@ -22,12 +22,13 @@ from med_duallora.boundary.told import ToldNumbers
 from med_duallora.errors import ConfigError, EgressViolation, LedgerError, MedDualLoRAError
 from med_duallora.flare.site.learner import DualLoRALearner
 from med_duallora.flare.wire.job import FederatedJob, job_of
-from med_duallora.flare.wire.payload import Failure, Scores, TrainReply, read_reply
+from med_duallora.flare.wire.payload import Failure, Scores, TrainReply, leaving, read_reply
 from med_duallora.flare.wire.receipts import blocked_entry, error_entry, metrics_entry, statistics_entry, train_entry
 from med_duallora.measures import MEASURES, STATEMENTS, Kind, Place, Subjects, may_stand
 from med_duallora.settings.config import TRAIN, JobConfig, SiteConfig
 from med_duallora.site.offer import EVALUATES_ONLY
 from med_duallora.site.runtime import SiteRuntime
+from med_duallora.support.digest import content_digest
 
 NOTED = "__med_duallora_noted__"
 """Property of a task's context: the ledger has a line of what is answered."""
@@ -43,11 +44,13 @@ class Release:
         reply: fresh.
         entry: its line in the ledger.
         numbers: metrics that it holds.
+        adapter: digest of the tensors that it holds; empty where there are none.
     """
 
     reply: Shareable
     entry: Entry
     numbers: Mapping[str, float]
+    adapter: str = ""
 
 
 class Boundary:
@@ -109,7 +112,8 @@ class Boundary:
             check_against_site(answer, runtime)
         numbers = {**answer.metrics, **(answer.initial_metrics or {})}
         self._check_reported(numbers, runtime)
-        return Release(answer.to_shareable(), train_entry(self.job_id, self.site, answer), numbers)
+        entry = train_entry(self.job_id, self.site, answer)
+        return Release(leaving(answer), entry, numbers, content_digest(answer.tensors, {}))
 
     def _checked_runtime(self, strict: bool) -> SiteRuntime | None:
         if self._refusal and (strict or self.config):

@@ -28,7 +28,6 @@ from med_duallora.flare.site.public_context import framework_headers, hide_forei
 from med_duallora.flare.wire.payload import read_scalar
 from med_duallora.flare.wire.receipts import event_entry
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT
-from med_duallora.support.digest import content_digest
 
 OUR_VOICES = ("DualLoRALearner", "EgressFilter", "EgressGuard")
 """Components whose log texts name settings, tensors and limits only; the console may read these."""
@@ -106,17 +105,16 @@ class EgressGuard(FLComponent):
             raise EgressViolation("the task came before the run began, when any site could have sent it")
         boundary = boundary_of(fl_ctx)
         released = boundary.release(fl_ctx.get_prop(FLContextKey.TASK_NAME), result, strict=True)
-        self._check_once(released.entry, released.reply)
+        self._check_once(released.entry, released.adapter)
         boundary.record(released.entry, released.numbers)
         replace_content(result, released.reply)
         self._checked = Checked(result, fl_ctx.get_prop(FLContextKey.TASK_ID), released.entry)
 
-    def _check_once(self, entry: Entry, fresh: Shareable) -> None:
+    def _check_once(self, entry: Entry, adapter: str) -> None:
         """Refuse a second answer to a round: a server could ask again and again, from adapters of its choice."""
         if entry.kind != "tensors":
             return
-        digest = content_digest(fresh["DXO"]["data"], {})
-        if self._answered.setdefault(entry.round_index, digest) != digest:
+        if self._answered.setdefault(entry.round_index, adapter) != adapter:
             raise EgressViolation(f"round {entry.round_index} was already answered with another adapter")
 
     def _drop_result(self, fl_ctx: FLContext, reason: str) -> None:

@@ -117,9 +117,10 @@ class DualLoRALearner(Learner):
             update = runtime.train_round(state, index, _stopped(abort_signal), self._on_step)
             self._now(**runtime.contract.check_metrics(update.metrics))
             stream_from_site(self, runtime.contract, update.metrics, index, fl_ctx)
-            reply = TrainReply(update.tensors, update.weight, index, update.metrics).to_shareable()
-            self._now(**runtime.allowed_metrics({"payload_bytes": len(fobs.dumps(reply))}))
-            return reply
+            reply = TrainReply(update.tensors, update.weight, index, update.metrics)
+            n_bytes = len(fobs.dumps(reply.to_shareable(pack=True)))
+            self._now(**runtime.allowed_metrics({"payload_bytes": n_bytes}))
+            return reply.to_shareable()
 
         return self._answer("training", trained, data, fl_ctx)
 

@@ -18,6 +18,7 @@ from nvflare.app_common.app_constant import AppConstants
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import EgressViolation
+from med_duallora.flare.wire.packing import packed, unpacked
 from med_duallora.measures import Place
 from med_duallora.settings.workflow import ADAPTER_KINDS
 
@@ -56,12 +57,17 @@ class TrainReply:
     metrics: dict[str, float]
     initial_metrics: dict[str, float] | None = None
 
-    def to_shareable(self) -> Shareable:
-        """Return a fresh Shareable that holds these values and nothing else."""
+    def to_shareable(self, pack: bool = False) -> Shareable:
+        """Return a fresh Shareable that holds these values and nothing else.
+
+        Args:
+            pack: as it leaves a site, with the small tensors as bytes; filters of FLARE's before that want arrays.
+        """
         meta: dict[str, Any] = {WEIGHT: self.weight, ROUND: self.round_index, METRICS: dict(self.metrics)}
         if self.initial_metrics is not None:
             meta[INITIAL_METRICS] = dict(self.initial_metrics)
-        return DXO(DataKind.WEIGHTS, data=dict(self.tensors), meta=meta).to_shareable()
+        data = packed(self.tensors) if pack else dict(self.tensors)
+        return DXO(DataKind.WEIGHTS, data=data, meta=meta).to_shareable()
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,12 @@ def evaluates_only(reply: Shareable) -> bool:
 
 def rebuilt(task: object, reply: Shareable, contract: EgressContract) -> Shareable:
     """Return a fresh reply that holds what the contract allows of ``reply``; EgressViolation: see ``read_reply``."""
-    return read_reply(task, reply, contract).to_shareable()
+    return leaving(read_reply(task, reply, contract))
+
+
+def leaving(answer: TrainReply | Scores | Failure) -> Shareable:
+    """Return a reply as it leaves a site."""
+    return answer.to_shareable(pack=True) if isinstance(answer, TrainReply) else answer.to_shareable()
 
 
 def read_train_reply(contract: EgressContract, reply: Shareable) -> TrainReply:
@@ -138,7 +149,7 @@ def read_train_reply(contract: EgressContract, reply: Shareable) -> TrainReply:
     _only_keys(dxo.meta, {WEIGHT, ROUND, METRICS}, {INITIAL_METRICS}, "meta entry")
     initial = dxo.meta.get(INITIAL_METRICS)
     return TrainReply(
-        tensors=contract.check_tensors(dxo.data),
+        tensors=contract.check_tensors(unpacked(contract, dxo.data)),
         weight=contract.check_weight(dxo.meta[WEIGHT]),
         round_index=contract.check_round(dxo.meta[ROUND]),
         metrics=contract.check_metrics(dxo.meta[METRICS], Place.TRAIN_REPLY),

@@ -81,13 +81,13 @@ def _round(payload: object) -> int | None:
 
 
 def _arrays(payload: object) -> list[tuple[str, np.ndarray]]:
-    """Return the plain numeric arrays of a DXO-like payload; nothing of the payload is called."""
+    """Return the plain numeric arrays of a DXO-like payload, bytes as such; nothing of the payload is called."""
     data = _inside(payload, "data")
     if not isinstance(data, dict):
         return []
-    found = [
-        (str.__str__(name)[:120], value)
+    plain = [
+        (str.__str__(name)[:120], np.frombuffer(value, np.uint8) if type(value) is bytes else value)
         for name, value in dict.items(data)
-        if type(name) is str and type(value) is np.ndarray and value.dtype.kind in "fiub"
+        if type(name) is str and type(value) in (np.ndarray, bytes)
     ]
-    return found[:MAX_DESCRIBED]
+    return [(name, value) for name, value in plain if value.dtype.kind in "fiub"][:MAX_DESCRIBED]

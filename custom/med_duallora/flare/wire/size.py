@@ -19,4 +19,4 @@ def payload_bytes(job: JobConfig) -> int:
     tensors = {name: np.zeros(spec.shape, spec.dtype) for name, spec in contract.tensors.items()}
     numpy_decomposers.register()  # FLARE's processes have done so when they begin
     metrics = dict.fromkeys(contract.metric_names(Place.TRAIN_REPLY), 1.0)
-    return len(fobs.dumps(TrainReply(tensors, 1.0, 0, metrics).to_shareable()))
+    return len(fobs.dumps(TrainReply(tensors, 1.0, 0, metrics).to_shareable(pack=True)))

@@ -4,12 +4,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from med_duallora.cohorts.phantom import Identity, draw_subject
+from med_duallora.cohorts.phantom import Identity, draw_subject, heart, painting, surroundings
 from med_duallora.cohorts.phantom.heart import LV, MYOCARDIUM, RV, heart_box, label_heart
 from med_duallora.cohorts.phantom.painting import paint_heart
 from med_duallora.cohorts.phantom.solve import solve_phases
 from med_duallora.cohorts.phantom.subject import scene_of
 from med_duallora.cohorts.phantom.surroundings import paint_body
+from tests.unit.cohorts.phantom.conftest import coarse
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,27 @@ def test_the_body_has_air_fat_and_lung(painted) -> None:
     assert body.min() == 0
     assert (body < 0.2).mean() > 0.3  # lung and air
     assert ((body > 0.8 * look.fat) & (body < 1.3 * look.fat)).mean() > 0.03
+
+
+@pytest.mark.parametrize(("vendor", "ink"), [("siemens", 0.0), ("philips", 0.7)])
+def test_painting_only_where_something_is_leaves_nothing_out(vendor: str, ink: float, monkeypatch) -> None:
+    """The parts of a slice that are painted change no voxel: whole slices give the same to the bit."""
+    parts = _rendered(vendor, ink)
+    everywhere = (slice(None), slice(None))
+    for module, name in ((surroundings, "part_around"), (heart, "part_around"), (painting, "part_over")):
+        monkeypatch.setattr(module, name, lambda *_: everywhere)
+    monkeypatch.setattr(surroundings, "parts_around", lambda _u, _v, _mm, centres, _reach: [everywhere] * len(centres))
+    monkeypatch.setattr(surroundings, "_box_of", lambda _: (slice(None), *everywhere))
+    monkeypatch.setattr(surroundings, "_certain", lambda inside, *_: (np.zeros_like(inside, bool),) * 2)
+    assert np.array_equal(parts, _rendered(vendor, ink))
+
+
+def _rendered(vendor: str, ink: float) -> Any:
+    """The signal of a heart at ES in its body, before the scanner."""
+    phantom = coarse(draw_subject(Identity(3, 0, 1, vendor, "DCM")))
+    look, scene = replace(phantom.look, ink=ink), scene_of(phantom.pose)
+    texture = phantom.identity.stream("texture")
+    body = paint_body(scene, phantom.body, look, texture)
+    box = heart_box(scene, phantom.anatomy, texture)
+    (es,) = solve_phases(phantom.anatomy, (1.0,))
+    return paint_heart(body, box, es, look, phantom.pose.slice_thickness)

@@ -42,7 +42,7 @@ def test_a_round_reports_to_the_console(site: Site, contract: EgressContract) ->
     assert statistics["steps_per_second"] > 0
     assert statistics["peak_memory_mb"] > 50, "torch alone takes more"
     # LearnerExecutor adds the validation metrics to what the learner serialised
-    assert 0 < len(fobs.dumps(reply)) - statistics["payload_bytes"] < 1024
+    assert 0 < len(fobs.dumps(metrics.to_shareable(pack=True))) - statistics["payload_bytes"] < 1024
     assert contract.allowed_statistics(statistics) == statistics, "nothing that the contract does not name"
 
 

@@ -22,6 +22,8 @@ from med_duallora.flare.wire.payload import (
     read_train_reply,
     task_tensors,
 )
+from med_duallora.flare.wire.size import payload_bytes
+from med_duallora.settings.config import JobConfig
 from tests.unit.tiny import random_payload, same
 
 Change = Callable[[Shareable], Any]
@@ -145,3 +147,9 @@ def test_headers_that_are_no_dict_are_a_violation_and_not_an_accident(
     dict.update(shareable, {"__headers__": headers})
     with pytest.raises(EgressViolation, match="the headers come as"):
         read_reply(task, shareable, contract)
+
+
+def test_a_reply_that_leaves_weighs_hardly_more_than_its_values() -> None:
+    for backbone in ("cinema-mini", "cinema-base"):
+        job = JobConfig(backbone=backbone)
+        assert payload_bytes(job) <= 1.02 * EgressContract.for_job(job).tensor_bytes, backbone
