@@ -78,6 +78,7 @@ def _repetition(cohorts: list[PreparedCohort], job: JobConfig, options: argparse
             for metric in METRICS
         }
         for variant in VARIANTS
+        if all(score_name(variant, metric) in site for site in evaluation.values() for metric in METRICS)
     }
     scores["gain"] = {metric: scores["both"][metric] - scores["backbone"][metric] for metric in METRICS}
     return scores
@@ -102,7 +103,7 @@ def _resplit(cohort: PreparedCohort, target: Path, n_train: int, seed: int) -> N
 def _show(found: list[Scores], options: argparse.Namespace) -> None:
     print(f"{options.n_train} training subjects per vendor, {len(found)} repetitions: mean (sd) [lowest, highest]")
     print(f"| | {' | '.join(METRICS.values())} |\n|---{'|---' * len(METRICS)}|")
-    for name in (*VARIANTS, "gain"):
+    for name in found[0]:
         cells = []
         for metric in METRICS:
             values = np.array([scores[name][metric] for scores in found])

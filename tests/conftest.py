@@ -164,7 +164,14 @@ def tiny_cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def tiny_job() -> JobConfig:
     """A job of two rounds on the tiny backbone."""
     return JobConfig(backbone="cinema-tiny").with_overrides(
-        ["experiment=test", "train.n_rounds=2", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1"]
+        [
+            "experiment=test",
+            "train.n_rounds=2",
+            "train.local_epochs=1",
+            "train.batch_size=4",
+            "train.n_views=1",
+            "train.compare_alone=false",
+        ]
     )
 
 

@@ -125,8 +125,7 @@ class Variant:
     Args:
         heading: what people read.
         short: likewise, where there is little room.
-        adapters: whether the global and the local adapter are switched on; None: the frozen backbone, with a head
-            that is fitted to the site's training subjects.
+        adapters: whether the global and the local adapter of the trained model are switched on; None: another model.
     """
 
     heading: str
@@ -136,11 +135,18 @@ class Variant:
 
 VARIANTS = {
     "backbone": Variant("backbone + head", "backbone", None),
+    "alone": Variant("trained alone", "alone", None),
     "global": Variant("global adapter only", "global only", (True, False)),
     "local": Variant("local adapter only", "local only", (False, True)),
     "both": Variant("both adapters", "both", (True, True)),
+    "chosen": Variant("what the site uses", "chosen", None),
 }
-"""By name, from no adapter to both: the order of every table."""
+"""By name, from no adapter to both: the order of every table. ``backbone`` is frozen, with a head fitted to the site's
+training subjects; ``alone`` is a training of the site by itself, see ``site.alone``; ``chosen`` is one of them."""
+FEDERATED = "both"
+"""The variant that a job trains for."""
+CHOICES = (FEDERATED, "global", "alone", "backbone")
+"""What a site may use, see ``site.choice``; a place in this list leaves it as ``choice``."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +173,7 @@ class Score:
 
 
 SCORES = {
-    "balanced_accuracy": Score(
-        "balanced accuracy", "mean of sensitivity and specificity; 0.5 is chance", leading=True
-    ),
+    "balanced_accuracy": Score("balanced accuracy", "mean of sensitivity and specificity; 0.5 is chance", leading=True),
     "sensitivity": Score("sensitivity", "share of diseased subjects that were found"),
     "specificity": Score("specificity", "share of normal (NOR) subjects that were recognised"),
     "auroc": Score(
@@ -233,8 +237,11 @@ _ENTRIES = (
     Measure("n_test_subjects", 0, 1e9, Subjects.TEST, Kind.COUNT, EVALUATED, "test subjects", tag="test/subjects"),
     Measure("n_positive", 0, 1e9, Subjects.TEST, Kind.COUNT, EVALUATED, "diseased test subjects",
             tag="test/n_positive"),
-    Measure("n_negative", 0, 1e9, Subjects.TEST, Kind.COUNT, EVALUATED, "normal test subjects",
-            tag="test/n_negative"),
+    Measure("n_negative", 0, 1e9, Subjects.TEST, Kind.COUNT, EVALUATED, "normal test subjects", tag="test/n_negative"),
+    Measure("choice", 0, len(CHOICES) - 1, Subjects.VALIDATION, Kind.COUNT, EVALUATED, "what the site uses",
+            tag="test/choice"),
+    Measure("joining_helped", 0, 1, Subjects.TEST, Kind.SCORE, EVALUATED, "probability that joining helped",
+            tag="test/joining_helped"),
     Measure("n_contributions", 0, 1e9, Subjects.NONE, Kind.COUNT, SUMMARY, "contributions",
             tag="round/contributions", server_word="contributions"),
     Measure("n_refused", 0, 1e9, Subjects.NONE, Kind.COUNT, SUMMARY, "refusals", tag="round/refusals"),

@@ -49,6 +49,7 @@ def attacked_job() -> JobConfig:
     settings = [
         "experiment=attack",
         "train.n_rounds=3",
+        "train.compare_alone=false",
         "train.local_epochs=1",
         "train.batch_size=4",
         "train.n_views=0",

@@ -86,7 +86,9 @@ def cosine(one: Update, other: Update) -> float:
 
 @pytest.fixture
 def job() -> JobConfig:
-    return JobConfig(backbone="cinema-tiny").with_overrides(["experiment=poison", "train.n_rounds=2"])
+    return JobConfig(backbone="cinema-tiny").with_overrides(
+        ["experiment=poison", "train.n_rounds=2", "train.compare_alone=false"]
+    )
 
 
 @pytest.fixture

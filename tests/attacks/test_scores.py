@@ -235,7 +235,7 @@ def test_one_adapter_of_each_kind_is_scored(start: Start, site_files) -> None:
 def test_nothing_is_computed_for_a_refused_evaluation(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     site = start()
     site.evaluate(1)
-    monkeypatch.setattr(SiteRuntime, "_variants", lambda *_: pytest.fail("it was computed"))
+    monkeypatch.setattr(SiteRuntime, "_compared", lambda *_: pytest.fail("it was computed"))
     assert site.evaluate(2) == REFUSED
 
 

@@ -36,6 +36,7 @@ SETTINGS = (
     "train.local_epochs=1",
     "train.batch_size=4",
     "train.n_views=1",
+    "train.compare_alone=false",
 )
 SITE_SETTINGS = (
     "device=cpu",

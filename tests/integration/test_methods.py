@@ -23,7 +23,14 @@ from tests.integration.programs import med_duallora, output_of, repeated
 pytestmark = pytest.mark.flare
 
 SITES = ("canon", "ge")
-SETTINGS = ("backbone=cinema-tiny", "train.n_rounds=2", "train.local_epochs=2", "train.batch_size=4", "train.n_views=1")
+SETTINGS = (
+    "backbone=cinema-tiny",
+    "train.n_rounds=2",
+    "train.local_epochs=2",
+    "train.batch_size=4",
+    "train.n_views=1",
+    "train.compare_alone=false",
+)
 USUAL = JobConfig()
 
 

@@ -27,7 +27,14 @@ from tests.unit.tiny import same
 
 SIZES = {"small": (4, 2, 2), "large": (8, 2, 2)}
 """Subjects by split: a uniform mean is another one than the weighted."""
-SETTINGS = ("backbone=cinema-tiny", "train.n_rounds=4", "train.local_epochs=4", "train.batch_size=4", "train.n_views=0")
+SETTINGS = (
+    "backbone=cinema-tiny",
+    "train.n_rounds=4",
+    "train.local_epochs=4",
+    "train.batch_size=4",
+    "train.n_views=0",
+    "train.compare_alone=false",
+)
 Values = Mapping[str, np.ndarray]
 
 

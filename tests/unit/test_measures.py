@@ -37,6 +37,7 @@ from med_duallora.server.monitoring import round_summary
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import ClassSizes, SitePolicy
 from tests.unit.report.conftest import evaluation, finished_run, round_record
+from tests.unit.tiny_site import JOB as TINY_JOB
 from tests.unit.tiny_site import START, runtime_of
 
 JOB = JobConfig(backbone="cinema-tiny")
@@ -113,7 +114,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 def test_a_site_computes_what_the_table_lists_for_each_reply(
     tiny_sites: dict[str, SiteConfig], computed: set[str]
 ) -> None:
-    runtime = runtime_of(tiny_sites["siemens"])
+    runtime = runtime_of(tiny_sites["siemens"], TINY_JOB.with_overrides(["train.compare_alone=true"]))
     for place, step in (
         (Place.INITIAL, lambda: runtime.validate(START, 0)),
         (Place.TRAIN_REPLY, lambda: runtime.train_round(START, 0)),

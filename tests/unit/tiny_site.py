@@ -7,7 +7,14 @@ from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.site.runtime import SiteRuntime
 
 JOB = JobConfig(backbone="cinema-tiny").with_overrides(
-    ["experiment=test", "train.n_rounds=3", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1"]
+    [
+        "experiment=test",
+        "train.n_rounds=3",
+        "train.local_epochs=1",
+        "train.batch_size=4",
+        "train.n_views=1",
+        "train.compare_alone=false",
+    ]
 )
 START = initial_global_state(JOB)
 

@@ -208,6 +208,8 @@ METHODS = {
     )
 }
 METHOD_NAMES.stand_in(METHODS)
+ALONE = "local-lora"
+"""What joining is compared with."""
 
 
 def method_of(job: JobConfig) -> Method:
@@ -228,6 +230,11 @@ def as_published(job: JobConfig, method: str) -> JobConfig:
     """Return a job with another method, for a comparison: no peer has a slower part that stays, or our schedules."""
     whole = replace(job.train, local_lr_factor=1.0, local_weight_decay_factor=1.0, schedule="joint")
     return replace(job, method=method, train=whole)
+
+
+def alone(job: JobConfig) -> JobConfig:
+    """Return the job of a site that trains by itself, as ``ALONE`` does, with all other settings the same."""
+    return replace(as_published(job, ALONE), aggregation="")  # the rule may need what nobody sends
 
 
 def plan_of(job: JobConfig) -> AdapterPlan:

@@ -134,20 +134,29 @@ class DualLoRAModel(nn.Module):
                 raise ValueError(f"{name} has shape {values[name].shape}, expected {tuple(parameter.shape)}")
             parameter.data.copy_(torch.from_numpy(np.array(values[name])))
 
+    def switch(self, global_adapter: bool, local_adapter: bool) -> None:
+        """Switch adapters of the blocks on or off from now on, see ``using``."""
+        layers, norms = self._switched()
+        for layer in layers:
+            layer.global_active, layer.local_active = global_adapter, local_adapter
+        for norm in norms:
+            norm.active = local_adapter
+
+    def _switched(self) -> tuple[list[DualLoRALinear], list[PrivateNorm]]:
+        modules = list(self.modules())
+        layers = [module for module in modules if isinstance(module, DualLoRALinear)]
+        return layers, [module for module in modules if isinstance(module, PrivateNorm)]
+
     @contextmanager
     def using(self, global_adapter: bool, local_adapter: bool) -> Iterator[None]:
         """Evaluate with some adapters of the blocks switched off inside the block; heads always act.
 
         Norms that a site corrects for itself act with the local adapter.
         """
-        layers = [module for module in self.modules() if isinstance(module, DualLoRALinear)]
-        norms = [module for module in self.modules() if isinstance(module, PrivateNorm)]
+        layers, norms = self._switched()
         before = [(layer.global_active, layer.local_active) for layer in layers]
         norms_before = [norm.active for norm in norms]
-        for layer in layers:
-            layer.global_active, layer.local_active = global_adapter, local_adapter
-        for norm in norms:
-            norm.active = local_adapter
+        self.switch(global_adapter, local_adapter)
         try:
             yield
         finally:

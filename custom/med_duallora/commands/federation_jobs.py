@@ -14,7 +14,7 @@ from med_duallora.flare.local.rehearsal.progress import shown
 from med_duallora.flare.local.rehearsal.record import Federation
 from med_duallora.flare.local.rehearsal.verdict import COMPLETED, job_failed
 from med_duallora.report import read_run, write_report
-from med_duallora.report.content import headline
+from med_duallora.report.headline import headline
 from med_duallora.server.rundir import ADAPTERS
 
 

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 def _of_server(directory: Path, out: Path, floors: "ReleaseFloors", *, pictures: bool) -> bool:
     """Write the report of a federation; return whether its release gate passed."""
     from med_duallora.report import read_run, write_report
-    from med_duallora.report.content import headline
+    from med_duallora.report.headline import headline
     from med_duallora.report.release import gate_of_run
 
     found = read_run(directory, pictures=pictures)

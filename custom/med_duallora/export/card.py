@@ -141,7 +141,9 @@ def _site_scores(kept: KeptCalibration) -> dict[str, Any]:
         for name, (right, n) in parts.items()
         if n
     }
-    return {"site": kept.site, "threshold": kept.calibration.threshold, "interval_level": INTERVAL, **shares}
+    chosen = {"uses": VARIANTS[kept.chosen.variant].heading, "why": kept.chosen.why}
+    about = {"site": kept.site, **chosen, "threshold": kept.calibration.threshold}
+    return {**about, "interval_level": INTERVAL, **shares}
 
 
 def _hashes(manifest: Mapping[str, Any], run: Run | None) -> dict[str, Any]:

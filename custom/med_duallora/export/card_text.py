@@ -95,7 +95,8 @@ def _site_scores(found: Values) -> list[str]:
     if not rows:
         return []
     text = f"Test subjects of {found['site']} at its own threshold, {found['threshold']:.3f}; this card stays there."
-    return [text, _table(["score", "right", "share (95 % interval)"], rows)]
+    why = [found["why"]] if found["why"] else []
+    return [text, *why, _table(["score", "right", "share (95 % interval)"], rows)]
 
 
 def _share(values: Values) -> str:

@@ -126,6 +126,9 @@ def _check_is_a_sum(job: JobConfig, network: DualLoRAModel) -> None:
     other = "does not add its adapters up, as PEFT does" if plan.mix != WHOLE else ""
     if not plan.lora.rank_global:
         other = "has no global adapter"
+    layers = [module for module in network.modules() if isinstance(module, DualLoRALinear)]
+    if not all(layer.global_active and layer.local_active for layer in layers):
+        other = "is used with an adapter switched off at this site"
     if Role.NORM in plan.trained:
         other = "also trains the norms of the adapted blocks, which a PEFT adapter does not hold"
     if other:

@@ -4,8 +4,8 @@
     prediction = model.predict("cine.nii.gz")
     print(prediction.probability, prediction.decision, prediction.against_trust)
 
-It predicts what the evaluation at the end of its training would have said of the scan (variant ``both``). Research use,
-not for diagnosis.
+It predicts what the evaluation at the end of its training would have said of the scan, by the model that the site chose
+there (variant ``chosen``). Research use, not for diagnosis.
 """
 
 from collections.abc import Sequence
@@ -87,6 +87,7 @@ class TrainedModel:
             self.network.load_values(plan.sent, saved.state.sent)
             self.network.load_values(plan.kept, saved.state.kept)
             self.network.head_norm.use(saved.state.statistics)
+            self.network.switch(*saved.acts)
         except ValueError as error:
             raise ArtifactError(f"the saved model does not fit its own job's settings: {error}") from error
 

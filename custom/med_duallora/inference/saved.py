@@ -19,19 +19,21 @@ from med_duallora import __version__
 from med_duallora.boundary.lineage import RUN_ID, Lineage
 from med_duallora.errors import ArtifactError, ConfigError, StateError, shown
 from med_duallora.inference.gate import Gate, gate_of_kept
+from med_duallora.measures import FEDERATED
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.calibration import Calibration
+from med_duallora.site.deployed import ACTS, BOTH_ACT, CHOSEN_FOLDER
 from med_duallora.site.kept_calibration import PREDICTIONS_FILE, KeptCalibration, read_kept
 from med_duallora.site.model import identity_of
-from med_duallora.site.state import MODEL_FILE, STATE_FILE, SiteState, read_state
+from med_duallora.site.state import MODEL_FILE, STATE_FILE, SiteState, read_state, state_checksum
 from med_duallora.support.digest import content_digest
 from med_duallora.support.files import atomic_path, parsed_object, read_object
 from med_duallora.support.private import LINK, open_own
 from med_duallora.support.tensors import read_tensors
 
 RESEARCH_USE = "Research use only, not for diagnosis."
-MODEL_VERSION = "1"
+MODEL_VERSION = "2"
 FACTS, CHECKSUM = "med_duallora_model", "checksum"
 """Entries of a model file's metadata: what it is as JSON text, and the digest of its tensors and of that text."""
 PARTS = ("kept", "sent", "statistics", "reference")
@@ -53,6 +55,7 @@ class SavedModel:
         program: version of med-duallora that wrote it.
         evaluation: what the last evaluation at the site left; None: there was none.
         is_evaluated: whether it is this state that was evaluated.
+        acts: whether the global and the local adapter act in a prediction.
         remark: what a reader of its predictions must know besides; empty for a model of a site.
     """
 
@@ -64,6 +67,7 @@ class SavedModel:
     program: str = __version__
     evaluation: KeptCalibration | None = None
     is_evaluated: bool = False
+    acts: tuple[bool, bool] = BOTH_ACT
     remark: str = ""
 
     @property
@@ -83,7 +87,7 @@ class SavedModel:
     @property
     def sha256(self) -> str:
         """Return the digest of everything that decides a prediction."""
-        facts = {"job": self.job.to_dict(), "backbone": self.backbone_sha256, **self._fitted()}
+        facts = {"job": self.job.to_dict(), "backbone": self.backbone_sha256, **self._fitted(), **self._acting()}
         return content_digest(_tensors(self.state), facts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,8 +104,12 @@ class SavedModel:
             **self._fitted(),
             "released": self.gate.passed,
             "gate": self.gate.sentence,
+            "chosen": self.evaluation.chosen.variant if self.evaluation and self.is_evaluated else FEDERATED,
             "remark": self.remark,
         }
+
+    def _acting(self) -> dict[str, Any]:
+        return {} if self.acts == BOTH_ACT else {ACTS: list(self.acts)}
 
     def _fitted(self) -> dict[str, float]:
         return {"threshold": self.calibration.threshold, "temperature": self.calibration.temperature}
@@ -148,6 +156,7 @@ def save_model(saved: SavedModel, target: Path) -> Path:
         "round": saved.state.round_index,
         "cohort": saved.state.cohort,
         "evaluation": saved.evaluation.to_dict() if saved.evaluation and saved.is_evaluated else None,
+        ACTS: list(saved.acts),
         "versions": {
             "med_duallora": saved.program,
             "python": platform.python_version(),
@@ -183,6 +192,22 @@ def _run_folder(folder: Path) -> Path:
 
 
 def _of_run(path: Path) -> SavedModel:
+    """Return the model that a site uses of a run: the one of its state, or another one that it chose."""
+    found, kept = _of_state(path), read_kept(path.parent)
+    if kept is None:
+        return found
+    if not kept.is_of(path) or not kept.chosen.state:
+        return replace(found, evaluation=kept, is_evaluated=kept.is_of(path))
+    place = path.parent / CHOSEN_FOLDER / STATE_FILE
+    if state_checksum(place) != kept.chosen.state:
+        raise ArtifactError(
+            f"{place} is not the model that the site chose in its last evaluation, which was interrupted or changed "
+            "since: evaluate the model again"
+        )
+    return replace(_of_state(place), evaluation=kept, is_evaluated=True)
+
+
+def _of_state(path: Path) -> SavedModel:
     folder = path.parent
     try:
         owner, state = read_state(path)
@@ -199,8 +224,8 @@ def _of_run(path: Path) -> SavedModel:
             "the state back into the folder that it is from"
         )
     program = str(facts.get("med_duallora", ""))
-    kept = read_kept(folder)
-    return SavedModel(site, job, owner.backbone, lineage, state, program, kept, kept is not None and kept.is_of(path))
+    acts = _acts(facts, folder / MODEL_FILE)
+    return SavedModel(site, job, owner.backbone, lineage, state, program, acts=acts)
 
 
 def _job_beside(folder: Path) -> dict[str, Any]:
@@ -223,7 +248,7 @@ def _of_file(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, np.n
         raise ArtifactError(f"model file {path} is damaged: {error}") from error
     if metadata.get(CHECKSUM) != content_digest(tensors, {FACTS: text}):
         raise ArtifactError(f"model file {path} is damaged: its bytes are not those that were written")
-    if facts.get("model_version") != MODEL_VERSION:
+    if facts.get("model_version") not in (MODEL_VERSION, "1"):  # in which both adapters always act
         raise ArtifactError(
             f"model file {path} was written by another version of med-duallora (model_version is "
             f"{facts.get('model_version')!r}, this one reads {MODEL_VERSION!r}): use the version that wrote it"
@@ -234,7 +259,8 @@ def _of_file(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, np.n
     parts = {part: _under(f"{part}/", tensors) for part in PARTS}
     state = SiteState(_of_type(facts, "round", int, path), moments={}, cohort=names["cohort"], **parts)
     program = str(_of_type(facts, "versions", dict, path).get("med_duallora"))
-    return SavedModel(names["site"], job, names["backbone_sha256"], lineage, state, program, kept, kept is not None)
+    facts_of_model = (names["site"], job, names["backbone_sha256"], lineage, state, program)
+    return SavedModel(*facts_of_model, kept, kept is not None, _acts(facts, path))
 
 
 def _evaluation(facts: Mapping[str, Any], path: Path) -> KeptCalibration | None:
@@ -250,6 +276,14 @@ def _of_type(facts: Mapping[str, Any], name: str, kind: type, path: Path) -> Any
     if type(facts.get(name)) is not kind:
         raise ArtifactError(f"model file {path} is damaged: {name} is {shown(facts.get(name))}")
     return facts[name]
+
+
+def _acts(facts: Mapping[str, Any], place: Path) -> tuple[bool, bool]:
+    """Return which adapters act; all do where nothing is said."""
+    found = facts.get(ACTS, list(BOTH_ACT))
+    if not (isinstance(found, list) and [type(item) for item in found] == [bool, bool]):
+        raise ArtifactError(f"{place} is damaged: {ACTS} is {shown(found)}")
+    return found[0], found[1]
 
 
 def _under(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,19 +1,17 @@
 """Puts a run's report in order: what is said first, and how each number is explained."""
 
-from dataclasses import replace
-
 from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.plan import AdapterPlan
 from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.cohorts.origin import CITATIONS, Origin
 from med_duallora.measures import SCORES
-from med_duallora.report import drawing, plots, tables
-from med_duallora.report.comparison import compare
+from med_duallora.report import drawing, joining, plots, tables
 from med_duallora.report.document import Block, Document, KeyNumber, Paragraph, Picture, Section, Table
 from med_duallora.report.examples import examples_picture
-from med_duallora.report.finished import Evaluation, Run
+from med_duallora.report.finished import Run
+from med_duallora.report.headline import headline, with_both
 from med_duallora.report.release import RunGate, gate_of_run, release_blocks
-from med_duallora.report.summary import by_site, macro, pooled_counts
+from med_duallora.report.summary import macro
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.release import ReleaseFloors
 
@@ -29,7 +27,9 @@ TERMS = (
     ("backbone + head", "the frozen backbone, with a logistic head fitted to the site's own training subjects"),
     ("global adapter", "low-rank matrices that every site trains, sends and receives back averaged"),
     ("local adapter", "low-rank matrices that a site trains beside the global ones and never sends"),
-    ("global / local adapter only", "the trained model with the other adapter switched off; its head stays on"),
+    ("trained alone", "a training of the site's own, as method local-lora: same settings and passes, nothing sent"),
+    ("global / local adapter only", "the trained model with the other adapter switched off; no training of its own"),
+    ("what the site uses", "of these the one that its validation subjects chose; both adapters unless one is better"),
     ("payload", "what a site sends in a round, as it is serialised; its tensors alone are a little smaller"),
     ("round", "one training task at every site, then one aggregation; counted from 1 here, from 0 in FLARE's logs"),
 )  # fmt: skip
@@ -63,66 +63,8 @@ def banner(origin: Origin | None) -> str:
     return {"all": SYNTHETIC, "some": MIXED, "none": REAL}[origin.phantoms] + " " + NOT_FOR_DIAGNOSIS
 
 
-def headline(run: Run) -> str:
-    """Say whether both adapters are shown to be better than the start, on how many subjects, and what was missed."""
-    both, start = (macro(_with_both(run), variant, "balanced_accuracy") for variant in ("both", "backbone"))
-    size = _size(run)
-    if both is None or start is None:
-        return (
-            f"Balanced accuracy cannot be compared ({size}): no site gave one with both adapters and with the "
-            "backbone; it takes a site that trains, and a test split with enough subjects of both classes."
-        )
-    n_sites, n_scored = len(run.evaluation.sites), len(by_site(run.evaluation, "both", "balanced_accuracy"))
-    scored = "the sites" if n_scored == n_sites else f"the {n_scored} of {n_sites} sites that gave one"
-    means = (
-        f"mean balanced accuracy over {scored} {both:.2f} with both adapters, {start:.2f} with the frozen backbone "
-        "and a fitted head"
-    )
-    found = compare(run, "both", "backbone")
-    if found is None:
-        return f"{means[0].upper()}{means[1:]}. {size[0].upper()}{size[1:]}."
-    verdict = f"{found.word[0].upper()}{found.word[1:]}: {found.gain:+.2f}, 95 % interval {found.between}"
-    return " ".join(
-        [f"{verdict} ({means}).", *_mistakes(run), *_better_alone(run, both), f"{size[0].upper()}{size[1:]}."]
-    )
-
-
-def _with_both(run: Run) -> Evaluation:
-    """Return the evaluation of the sites with both adapters: a site that only evaluates would change one mean alone."""
-    scored = by_site(run.evaluation, "both", "balanced_accuracy")
-    return replace(run.evaluation, sites={site: run.evaluation.sites[site] for site in scored})
-
-
-def _size(run: Run) -> str:
-    n_sites, subjects = len(run.evaluation.sites), _n_subjects(run)
-    return ("1 site" if n_sites == 1 else f"{n_sites} sites") + (f", {subjects} test subjects" if subjects else "")
-
-
-def _mistakes(run: Run) -> list[str]:
-    scored = _with_both(run)
-    found = pooled_counts(scored, "both")
-    if found is None:
-        return []
-    missed, alarms = found.n_positive - found.hits, found.n_negative - found.rejections
-    there = "" if len(scored.sites) == len(run.evaluation.sites) else " there"
-    return [
-        f"{missed} of {found.n_positive} diseased test subjects were missed{there}, {alarms} of {found.n_negative} "
-        "normal ones taken for diseased."
-    ]
-
-
-def _better_alone(run: Run, both: float) -> list[str]:
-    """Say which adapter did better without the other one."""
-    means = {name: macro(_with_both(run), name, "balanced_accuracy") for name in ("global", "local")}
-    better = [
-        f"the {name} adapter alone {mean:.2f}" for name, mean in means.items() if mean is not None and mean > both
-    ]
-    text = " and ".join(better)
-    return [f"{text[0].upper()}{text[1:]}: better than both."] if text else []
-
-
 def _key_numbers(run: Run) -> list[KeyNumber]:
-    both, start = (macro(_with_both(run), variant, "balanced_accuracy") for variant in ("both", "backbone"))
+    both, start = (macro(with_both(run), variant, "balanced_accuracy") for variant in ("both", "backbone"))
     payloads = [site.payload_bytes for item in run.rounds for site in item.sites.values()]
     seconds = sum(item.seconds for item in run.rounds)
     largest = f"{tables.kib(max(payloads))} KiB" if payloads else tables.NONE
@@ -171,8 +113,7 @@ def _examples(run: Run) -> list[Section]:
 
 
 def _comparison(run: Run) -> list[Block]:
-    table = tables.comparison_table(run)
-    return [table] if table else []
+    return [table for table in (joining.comparison_table(run), joining.choice_table(run)) if table]
 
 
 def _limits(run: Run) -> list[Block]:
@@ -273,12 +214,6 @@ def _failures(run: Run) -> list[Block]:
     failed = run.evaluation.failed
     reasons = "; ".join(f"{site}: {reason}" for site, reason in failed.items())
     return [Paragraph(f"Without a result, and not included in any number here: {reasons}.")] if failed else []
-
-
-def _n_subjects(run: Run) -> int:
-    """Return the number of test subjects; 0 where a site did not tell its own. Older runs have another name for it."""
-    told = [scores.get("n_test_subjects", scores.get("n_subjects")) for scores in run.evaluation.sites.values()]
-    return int(sum(n for n in told if n is not None)) if None not in told else 0
 
 
 def _glossary() -> list[Block]:

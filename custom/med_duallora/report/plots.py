@@ -21,9 +21,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 2)))
 VARIANT_STYLES: tuple[dict[str, Any], ...] = (
     {"marker": "x", "color": "#5A5A5A"},
+    {"marker": "D", "color": "#AA4499"},
     {"marker": "s", "color": "#0072B2"},
     {"marker": "^", "color": "#D55E00"},
     {"marker": "o", "color": "#111111"},
+    {"marker": "*", "color": "#009E73"},
 )
 """In the order of ``VARIANTS``."""
 WIDTH = 4.6

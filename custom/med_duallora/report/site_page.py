@@ -33,6 +33,7 @@ def build(found: SiteRun) -> Document:
         headline=found.gate.sentence,
         key_numbers=_key_numbers(found),
         sections=[
+            *([Section("Which model the site uses", [Paragraph(kept.chosen.why)])] if kept.chosen.why else []),
             Section("Release gate", _gate_blocks(found)),
             Section("At the site's threshold", [_confusion_table(found), Paragraph(_about_threshold(found))]),
             Section("Can a probability be taken at its word?", _reliability_blocks(found)),

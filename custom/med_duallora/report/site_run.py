@@ -16,9 +16,6 @@ from med_duallora.site.state import STATE_FILE
 from med_duallora.support.files import read_object
 from med_duallora.support.private import open_own
 
-DEPLOYED = "both"
-"""The variant that a site predicts with."""
-
 
 @dataclass(frozen=True)
 class SiteRun:
@@ -28,7 +25,7 @@ class SiteRun:
         kept: calibration, floors and counts.
         is_current: whether the newest state of the run is the one that was evaluated.
         labels: (n_test,) 0 or 1.
-        chances: (n_test,) probability of disease with both adapters.
+        chances: (n_test,) probability of disease by the model that the site uses.
     """
 
     kept: KeptCalibration
@@ -63,7 +60,7 @@ def read_site_run(directory: Path, floors: ReleaseFloors | None = None) -> SiteR
     path = directory / PREDICTIONS_FILE
     try:
         rows = read_object(path, open_own)["predictions"]
-        labels, chances = _columns(rows)
+        labels, chances = _columns(rows, kept.chosen.variant)
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror or error}; evaluate the model again") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -78,9 +75,9 @@ def read_site_run(directory: Path, floors: ReleaseFloors | None = None) -> SiteR
     return SiteRun(kept, kept.is_of(directory / STATE_FILE), labels, chances)
 
 
-def _columns(rows: Any) -> tuple[Labels, Values]:
+def _columns(rows: Any, variant: str) -> tuple[Labels, Values]:
     """Return labels and probabilities of a list of predictions (ValueError, KeyError or TypeError: it is none)."""
-    labels, chances = [row["label"] for row in rows], [row[DEPLOYED] for row in rows]
+    labels, chances = [row["label"] for row in rows], [row[variant] for row in rows]
     if any(type(label) is not int or label not in (0, 1) for label in labels):
         raise ValueError("a label is neither 0 nor 1")
     if not all(is_finite_number(chance) and 0 <= chance <= 1 for chance in chances):

@@ -6,7 +6,6 @@ from statistics import median
 
 from med_duallora.cohorts.origin import Origin
 from med_duallora.measures import SCORES, VARIANTS, score_name
-from med_duallora.report.comparison import compare, compare_at
 from med_duallora.report.document import Table
 from med_duallora.report.finished import Evaluation, Round, Run
 from med_duallora.report.summary import by_site, counts, extent, macro, pooled, pooled_counts
@@ -115,34 +114,6 @@ def adapters_table(run: Run) -> Table:
         note="Best: highest validation score of an incoming global adapter. The sites' local adapters are those after "
         "the last round, so only the last global adapter is the one that they were trained with.",
         strong_rows=[0],
-    )
-
-
-def comparison_table(run: Run) -> Table | None:
-    """Return what the whole model is worth against its rivals, per site and on average; None where nobody can tell."""
-    rivals = [name for name in ("backbone", "local", "global") if name in variants(run.evaluation)]
-    rows, is_paired = [], True
-    for name in (*run.evaluation.sites, "mean over sites"):
-        found = [
-            compare_at(run, name, "both", rival) if name in run.evaluation.sites else compare(run, "both", rival)
-            for rival in rivals
-        ]
-        rows.append([name, *(f"{item.text} {item.word}" if item else NONE for item in found)])
-        is_paired = is_paired and all(item.is_paired for item in found if item)
-    if "both" not in variants(run.evaluation) or all(cell == NONE for row in rows for cell in row[1:]):
-        return None
-    source = (
-        "from each subject's answers by both models"
-        if is_paired
-        else "from the counts alone: wider than with each subject's answers, which stay at the sites"
-    )
-    return Table(
-        caption="Is joining worth it here? Test balanced accuracy of both adapters minus that of",
-        header=["site", *(VARIANTS[rival].heading for rival in rivals)],
-        rows=rows,
-        note=f"95 % intervals (Newcombe), {source}. An adapter alone is the same training with the other adapter "
-        "switched off, not a training of its own.",
-        strong_rows=[len(rows) - 1],
     )
 
 

@@ -129,6 +129,9 @@ class TrainConfig:
         n_views: augmented views per subject in the feature cache besides view 0, which is unaugmented.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (bf16 where a CUDA device has it, else fp32).
         feature_dtype: how trunk features are kept: float32, or float16 for half the space.
+        compare_alone: whether each site, when the last adapter is evaluated, also trains by itself what ``local-lora``
+            would, in as many passes as all rounds had, and scores it: about the computing of all rounds once more, on
+            cached features, at every site. Nothing of that training leaves but its test scores.
         drop_path: probability that an adapted block is skipped in a training step (stochastic depth).
         seed: random seed of the whole experiment; every random stream derives from it.
     """
@@ -153,6 +156,7 @@ class TrainConfig:
     n_views: int = limited(4, between(0, 256))
     precision: str = limited("auto", one_of("auto", "fp32", "bf16", "fp16"))
     feature_dtype: str = limited("float32", one_of("float32", "float16"))
+    compare_alone: bool = True
     drop_path: float = limited(0.0, below(0, 1))
     seed: int = limited(0, between(0, 2**31 - 1))
 

@@ -8,7 +8,8 @@ from med_duallora.settings.limits import Limit, between, check_limits, limited
 from med_duallora.settings.screening import ScreeningConfig
 
 MAX_SITES = 10_000
-ADAPTER_KINDS = ("best", "last")
+LAST = "last"
+ADAPTER_KINDS = ("best", LAST)
 """The adapters of a job that are evaluated: the one with the best validation score, and that of the last round."""
 MONTH_S = 31 * 24 * 3600
 

@@ -6,35 +6,37 @@ the statistics of the train split.
 """
 
 from collections.abc import Callable
-
-import numpy as np
+from dataclasses import replace
+from functools import partial
 
 from med_duallora.settings.config import TRAIN, JobConfig, SiteConfig
-from med_duallora.site.baseline import backbone_probabilities
+from med_duallora.site.evaluated import EvaluatedSite
 from med_duallora.site.head import fit_head, summaries_of
 from med_duallora.site.model import State
 from med_duallora.site.runtime import SiteRuntime
+from med_duallora.site.variants import Split, backbone_said
 
 
 class EvaluatingSite(SiteRuntime):
     """A site at work that only evaluates: variants ``backbone`` and ``global``; see ``SiteRuntime``."""
 
-    def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:
+    def _compared(self, global_state: State, split: Split, kind: str, should_stop: Callable[[], bool]) -> EvaluatedSite:
+        del kind  # of every adapter, all that this site can say is said
         self.model.start_from(global_state)  # also where this site trained before it changed its role
-        network, source, settings = self.model.network, self.model.source, self.job.train
-        train, test = self.train_subjects, self.cohort.split("test")
-        found = {"backbone": backbone_probabilities(network, source, train, test, settings, should_stop=should_stop)}
+        network, source, precision = self.model.network, self.model.source, self.job.train.precision
+        tested = replace(split, val=())  # it keeps no model, so that there is nothing to choose
+        found = {"backbone": backbone_said(self.model, tested, should_stop)}
         with network.using(True, False):
             if network.plan.lora.head_policy == "local":
                 views = [
-                    summaries_of(network, source, train, view, precision=settings.precision, should_stop=should_stop)
-                    for view in range(settings.n_views + 1)
+                    summaries_of(network, source, split.train, view, precision=precision, should_stop=should_stop)
+                    for view in range(self.job.train.n_views + 1)
                 ]
-                fit_head(network, views, [subject.label for subject in train])
+                fit_head(network, views, [subject.label for subject in split.train])
             else:
-                self.model.fit_head(train, should_stop)
-            found["global"] = self.model.predict(test, should_stop)
-        return found
+                self.model.fit_head(split.train, should_stop)
+            found["global"] = tested.said(partial(self.model.predict, should_stop=should_stop))
+        return EvaluatedSite(tested, found)
 
 
 def site_at_work(site: str, job: JobConfig, config: SiteConfig) -> SiteRuntime:

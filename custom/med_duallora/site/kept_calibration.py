@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from med_duallora.errors import ArtifactError, ConfigError, StateError
+from med_duallora.measures import CHOICES, FEDERATED
 from med_duallora.settings.limits import between, check_limits, limited, one_of
 from med_duallora.settings.reading import built
 from med_duallora.settings.release import ReleaseFloors
@@ -51,6 +52,27 @@ class KeptCounts:
 
 
 @dataclass(frozen=True)
+class KeptChoice:
+    """Which model the site uses, see ``site.choice``.
+
+    Args:
+        variant: one of ``measures.CHOICES``.
+        why: a sentence for people; empty where nothing was chosen.
+        state: checksum of the state in the folder ``chosen``; empty where the one with both adapters is used.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+
+    variant: str = limited(FEDERATED, one_of(*CHOICES))
+    why: str = ""
+    state: str = ""
+
+    def __post_init__(self) -> None:
+        check_limits(self, "chosen.")
+
+
+@dataclass(frozen=True)
 class KeptCalibration:
     """What an evaluation at a site leaves beside the state that it evaluated.
 
@@ -59,9 +81,10 @@ class KeptCalibration:
         experiment: name of the experiment.
         phantoms: whether the cohort holds synthetic phantoms.
         state: checksum of the evaluated state; empty where the site had none.
-        calibration: fitted to the validation subjects.
+        calibration: of the chosen model, fitted to the validation subjects.
         release: the site's floors at that time.
         test: the test subjects at the calibration's threshold.
+        chosen: which model is used.
         format: of the file.
         not_for_diagnosis: always true.
 
@@ -76,6 +99,7 @@ class KeptCalibration:
     calibration: Calibration
     release: ReleaseFloors = field(default_factory=ReleaseFloors)
     test: KeptCounts = field(default_factory=KeptCounts)
+    chosen: KeptChoice = field(default_factory=KeptChoice)
     format: str = limited(FORMAT, one_of(FORMAT))
     not_for_diagnosis: bool = True
 

@@ -54,9 +54,10 @@ class SiteModel:
 
     def __init__(self, site: str, job: JobConfig, config: SiteConfig) -> None:
         self.job = job
-        checkpoint = config.backbone_checkpoint or packaged_checkpoint(job.backbone)
-        self.backbone_sha256 = checkpoint_sha256(checkpoint)
-        self.network = network_of(job, checkpoint, config.device)
+        self._checkpoint = config.backbone_checkpoint or packaged_checkpoint(job.backbone)
+        self._device = config.device
+        self.backbone_sha256 = checkpoint_sha256(self._checkpoint)
+        self.network = self.network_for(job)
         self.cache = FeatureCache(config.cache_dir, config.cache_budget_mb * 2**20, site_secret(config.state_dir))
         self.source = FeatureSource(self.network, job, self.backbone_sha256, self.cache)
         self.site = site
@@ -67,6 +68,10 @@ class SiteModel:
         self._start = self.kept_state()
         private_folder(self._experiment)  # not after hours of training
         self.follow(ALONE)
+
+    def network_for(self, job: JobConfig) -> DualLoRAModel:
+        """Return the network of another job on the same backbone and device, as its training begins."""
+        return network_of(job, self._checkpoint, self._device)
 
     def join(self, lineage: Lineage) -> None:
         """Take part in the run that a task names; a job is one run, so that a new name gives no new answers.
@@ -216,8 +221,9 @@ def network_of(job: JobConfig, checkpoint: Path, device: str) -> DualLoRAModel:
 
 
 def identity_of(site: str, job: JobConfig) -> str:
-    """Return what a saved state must agree with; the length of the federation may change."""
+    """Return what a saved state must agree with; the length of the federation may change, and what is compared."""
     settings = job.to_dict()
-    settings["train"].pop("n_rounds")
+    for name in ("n_rounds", "compare_alone"):
+        settings["train"].pop(name)
     settings.pop("backbone_sha256")  # the store checks the checkpoint itself, pinned or not
     return sha256_of_json({"site": site, "job": settings})

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -12,20 +13,24 @@ from med_duallora.cohorts.classes import class_sizes
 from med_duallora.cohorts.prepared import COHORT_TABLE, SPLITS, PreparedCohort, PreparedSubject
 from med_duallora.cohorts.provenance import is_synthetic
 from med_duallora.errors import EgressViolation
-from med_duallora.measures import VARIANTS, score_name
+from med_duallora.measures import FEDERATED
 from med_duallora.settings.config import TRAIN, JobConfig, SiteConfig
 from med_duallora.settings.policy import ClassSizes
-from med_duallora.site.baseline import backbone_probabilities
+from med_duallora.settings.workflow import LAST
+from med_duallora.site.alone import train_alone
 from med_duallora.site.budget import AnswerBudget, Question
 from med_duallora.site.calibration import calibrate
+from med_duallora.site.deployed import keep_chosen
+from med_duallora.site.evaluated import EvaluatedSite
 from med_duallora.site.fitness import check
-from med_duallora.site.kept_calibration import KeptCalibration, KeptCounts, keep, keep_predictions
+from med_duallora.site.kept_calibration import KeptCalibration, KeptChoice, KeptCounts, keep, keep_predictions
 from med_duallora.site.model import SiteModel, State
 from med_duallora.site.offer import EVALUATES_ONLY, Offer, SiteUpdate
 from med_duallora.site.prediction import balanced_loss
 from med_duallora.site.scores import scores
 from med_duallora.site.state import STATE_FILE, SiteState, state_checksum
 from med_duallora.site.training import class_weights, train_round
+from med_duallora.site.variants import Split, adapters_said, backbone_said
 from med_duallora.support.digest import content_digest
 from med_duallora.support.files import sha256_of_file
 
@@ -202,19 +207,19 @@ class SiteRuntime:
         return SiteUpdate(tensors, weight, allowed)
 
     def evaluate(
-        self, global_state: State, should_stop: Callable[[], bool] = lambda: False, *, kind: str = "last"
+        self, global_state: State, should_stop: Callable[[], bool] = lambda: False, *, kind: str = LAST
     ) -> dict[str, float]:
         """Score a global adapter on the test split with the site's own local state, in every variant.
 
-        ``backbone`` is the frozen backbone with a head fitted to this site's training subjects; ``global``, ``local``
-        and ``both`` are the trained model with these adapters. Predictions stay at the site (predictions.json).
+        The variants are those of ``measures.VARIANTS``; ``alone`` and ``chosen`` are there for the last adapter of a
+        job only. Predictions stay at the site (predictions.json).
 
         Returns:
             ``<variant>.<metric>`` where defined, and ``n_test_subjects``, ``n_positive``, ``n_negative``, as far as the
             site's policy lets them out.
 
-        The state then also holds this global adapter and the head's statistics for it: whoever predicts later uses the
-        model that was evaluated here.
+        The state then also holds this global adapter and the head's statistics for it; where the site chose another
+        model, that one is kept beside it: whoever predicts later uses what was evaluated and chosen here.
 
         Args:
             global_state: the adapter.
@@ -228,51 +233,44 @@ class SiteRuntime:
                 evaluations is spent; nothing was computed.
         """
         with self.model.store.locked():
-            return self._answered(kind, global_state, lambda: self._evaluated(global_state, should_stop))
+            return self._answered(kind, global_state, lambda: self._evaluated(global_state, kind, should_stop))
 
-    def _evaluated(self, global_state: State, should_stop: Callable[[], bool]) -> Offer:
-        subjects = self.cohort.split("test")
-        labels = np.array([subject.label for subject in subjects], dtype=int)
-        probabilities = self._variants(global_state, should_stop)
-        metrics = {"n_test_subjects": len(labels), "n_positive": labels.sum(), "n_negative": (1 - labels).sum()}
-        for variant, chances in probabilities.items():
-            metrics |= {score_name(variant, name): value for name, value in scores(labels, chances).items()}
-        rows = [
-            {
-                "subject": subject.subject,
-                "label": subject.label,
-                **{name: float(values[row]) for name, values in probabilities.items()},
-            }
-            for row, subject in enumerate(subjects)
-        ]
-        keep_predictions(self.model.directory, rows)
-        if "both" in probabilities:  # the model that stays
-            self._keep_calibration(labels, probabilities["both"], should_stop)
-        return Offer(self.allowed_metrics({name: float(value) for name, value in metrics.items()}))
+    def _evaluated(self, global_state: State, kind: str, should_stop: Callable[[], bool]) -> Offer:
+        split = Split(self.train_subjects, self.cohort.split("val"), self.cohort.split("test"))
+        found = self._compared(global_state, split, kind, should_stop)
+        keep_predictions(self.model.directory, found.rows())
+        if FEDERATED in found.said:  # else there is no model that stays
+            self._keep_deployed(found, should_stop)
+        return Offer(self.allowed_metrics(found.metrics()))
 
-    def _keep_calibration(self, labels: np.ndarray, chances: np.ndarray, should_stop: Callable[[], bool]) -> None:
-        """Fit temperature and threshold to the validation subjects, for both adapters; nothing of it leaves."""
-        subjects, place, floors = self.cohort.split("val"), self.model.directory, self._config.release
-        state = state_checksum(place / STATE_FILE)
-        fitted = calibrate([item.label for item in subjects], self._predictions(subjects, should_stop), floors)
-        facts = (self.site, self.job.experiment, is_synthetic(self._config.data_dir), state)
-        keep(place, KeptCalibration(*facts, fitted, floors, KeptCounts(**vars(fitted.counts(labels, chances)))))
-
-    def _variants(self, global_state: State, should_stop: Callable[[], bool]) -> dict[str, np.ndarray]:
+    def _compared(self, global_state: State, split: Split, kind: str, should_stop: Callable[[], bool]) -> EvaluatedSite:
+        """Ask every variant, train alone where the job says so, and choose; keep the state of the federation."""
         state = self._restored(global_state, None)
-        state = self.model.finish(state, global_state, self.train_subjects, should_stop)
-        network, source, settings = self.model.network, self.model.source, self.job.train
-        train, test = self.train_subjects, self.cohort.split("test")
-        found = {"backbone": backbone_probabilities(network, source, train, test, settings, should_stop=should_stop)}
-        for name, variant in VARIANTS.items():
-            if variant.adapters:
-                with network.using(*variant.adapters):
-                    found[name] = self._predictions(test, should_stop)
+        state = self.model.finish(state, global_state, split.train, should_stop)
+        said = {"backbone": backbone_said(self.model, split, should_stop)}
+        said |= adapters_said(self.model, split, should_stop)
         if state:
-            self.model.fit_head(train, should_stop)
-            self.model.fit_reference(train, should_stop)
+            self.model.fit_head(split.train, should_stop)
+            self.model.fit_reference(split.train, should_stop)
             self.model.remember(state)
-        return found
+        if kind != LAST:
+            return EvaluatedSite(split, said, state)
+        alone = train_alone(self.model, split.train, should_stop) if self.job.train.compare_alone else None
+        said |= {"alone": split.said(partial(alone.predict, should_stop=should_stop))} if alone else {}
+        return EvaluatedSite(split, said, state, alone).chosen(self.policy.min_subjects)
+
+    def _keep_deployed(self, found: EvaluatedSite, should_stop: Callable[[], bool]) -> None:
+        """Keep the model that the site uses, with temperature and threshold for it; nothing of it leaves."""
+        floors, model = self._config.release, self.model
+        variant, state = found.variant, found.state
+        kept_as = keep_chosen(model, variant, state, found.split.train, found.alone, should_stop) if state else ""
+        checksum = state_checksum(model.directory / STATE_FILE)
+        facts = (self.site, self.job.experiment, is_synthetic(self._config.data_dir), checksum)
+        labels, said = found.labels, found.said[variant]
+        fitted = calibrate(labels.val, said.val, floors)
+        counted = KeptCounts(**vars(fitted.counts(labels.test, said.test)))
+        chosen = KeptChoice(variant, found.choice.why if found.choice else "", kept_as)
+        keep(model.directory, KeptCalibration(*facts, fitted, floors, counted, chosen))
 
     def _class_weights(self) -> tuple[float, float]:
         return class_weights([s.label for s in self.train_subjects], self.job.train.class_weight_threshold)

@@ -174,7 +174,9 @@ def specs(
 def _of_arm(job: JobConfig, arm: Arm) -> JobConfig:
     """Return the settings of an arm: no other method than the reference has a slower part that stays at a site."""
     method = arm.method or REFERENCE
-    return replace(job if method == REFERENCE else as_published(job, method), method=method, experiment="study")
+    own = job if method == REFERENCE else as_published(job, method)
+    # the study has an arm of its own for what a site reaches alone
+    return replace(own, method=method, experiment="study", train=replace(own.train, compare_alone=False))
 
 
 @contextmanager

@@ -5,9 +5,11 @@ import pytest
 
 from med_duallora.report import read_run
 from med_duallora.report.comparison import Comparison, compare, compare_at
-from med_duallora.report.content import build, headline
+from med_duallora.report.content import build
 from med_duallora.report.finished import Evaluation, Run, SitePredictions
-from med_duallora.report.tables import comparison_table, result_tables
+from med_duallora.report.headline import headline
+from med_duallora.report.joining import choice_table, comparison_table
+from med_duallora.report.tables import result_tables
 from med_duallora.support.proportions import difference_interval, mean_interval, wilson_interval
 from tests.unit.report.conftest import scores, site_evaluation
 
@@ -112,8 +114,8 @@ def test_an_adapter_that_did_better_alone_is_named(run: Run) -> None:
     said = headline(of(run, ge=better))
     assert said.startswith("No gain shown: +0.12, 95 % interval -0.")
     assert "1 of 4 diseased test subjects were missed, 2 of 4 normal ones taken for diseased." in said
-    assert "The local adapter alone 0.88: better than both." in said
-    assert "global adapter alone" not in said
+    assert "The local adapter with the other one switched off 0.88: better than both." in said
+    assert "global adapter with" not in said
 
 
 def test_a_site_that_only_evaluates_changes_no_mean_that_is_compared(run: Run) -> None:
@@ -124,7 +126,7 @@ def test_a_site_that_only_evaluates_changes_no_mean_that_is_compared(run: Run) -
     before, after = (headline(item).partition("(")[2].partition(")")[0] for item in (of(run, **sites), joined))
     assert after == before.replace("over the sites", "over the 2 of 3 sites that gave one")
     assert compare(joined, "both", "backbone") == compare(run, "both", "backbone")
-    assert "The global adapter alone" not in headline(joined)
+    assert "The global adapter with" not in headline(joined)
     assert [item.value for item in build(joined).key_numbers[:2]] == [item.value for item in build(run).key_numbers[:2]]
     notes = [table.note for table in result_tables(joined)]
     assert all(note.endswith("one that only evaluates has no local adapter.") for note in notes)
@@ -146,3 +148,33 @@ def test_without_a_site_that_trains_there_is_nothing_to_compare(run: Run) -> Non
     said = headline(of(run, west=west))
     assert said.startswith("Balanced accuracy cannot be compared (1 site, 8 test subjects): no site gave one with both")
     assert "it takes a site that trains" in said
+
+
+def test_training_alone_is_a_rival_of_its_own(run: Run) -> None:
+    one = site_evaluation((40, 40), backbone=scores(0.5, 0.5, 0.5), both=scores(0.75, 0.5, 0.7), local=scores(0, 0, 0))
+    assert "trained alone" not in headline(of(run, ge=one))
+    for alone, said in (
+        (scores(1.0, 0.75, 0.9), "(0.88, which was better): loss shown, -0.25, 95 % interval -0."),
+        (scores(0.75, 0.5, 0.7), "(0.62): no gain shown, +0.00, 95 % interval -0."),
+        (scores(0.25, 0.25, 0.7), "(0.25): gain shown, +0.38, 95 % interval +0."),
+    ):
+        told = of(run, ge=one | site_evaluation((40, 40), alone=alone))
+        assert f"Against what each site trained alone {said}" in headline(told)
+        table = comparison_table(told)
+        assert table is not None
+        assert table.header == ["site", "backbone + head", "trained alone", "local adapter only"]
+        assert "a training of the site's own. One adapter only: the federated model with the other" in table.note
+
+
+def test_what_each_site_uses_stands_beside_how_likely_joining_helped_it(run: Run) -> None:
+    assert choice_table(run) is None, "an earlier version's run has neither"
+    ge = site_evaluation((4, 4), both=scores(0.5, 0.5, 0.5), chosen=scores(1.0, 0.5, 0.9))
+    sites = {"ge": {**ge, "choice": 2.0, "joining_helped": 0.061}, "canon": {**ge, "joining_helped": 0.5}, "west": {}}
+    table = choice_table(of(run, **sites))
+    assert table is not None
+    assert table.rows == [
+        ["ge", "trained alone", "0.06", "0.75"],
+        ["canon", "–", "0.50", "0.75"],
+        ["west", "–", "–", "–"],
+    ]
+    assert "chosen by its validation subjects" in table.caption

@@ -6,7 +6,7 @@ import pytest
 
 from med_duallora.report import read_run
 from med_duallora.report.comparison import compare
-from med_duallora.report.tables import comparison_table
+from med_duallora.report.joining import comparison_table
 from tests.unit.report.conftest import finished_run, rewrite
 
 RUN_ID = "ab" * 16

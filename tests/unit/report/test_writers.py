@@ -8,9 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from med_duallora.report import read_run, write_report
-from med_duallora.report.content import MIXED, NOT_FOR_DIAGNOSIS, REAL, SYNTHETIC, build, headline
+from med_duallora.report.content import MIXED, NOT_FOR_DIAGNOSIS, REAL, SYNTHETIC, build
 from med_duallora.report.document import Document, KeyNumber, Paragraph, Picture, Section, Table
 from med_duallora.report.drawing import boundary
+from med_duallora.report.headline import headline
 from med_duallora.report.html import to_html
 from med_duallora.report.markdown import to_markdown
 from med_duallora.report.tables import NONE, interval_table

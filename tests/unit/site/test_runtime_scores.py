@@ -97,8 +97,9 @@ def test_evaluation_scores_every_variant_and_keeps_predictions_private(config):
     update = runtime.train_round(START, 0)
     found = runtime.evaluate(update.tensors)
     metrics = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc")
-    expected = {f"{variant}.{metric}" for variant in ("backbone", "global", "local", "both") for metric in metrics}
-    assert set(found) == expected | {"n_test_subjects", "n_positive", "n_negative"}
+    variants = ("backbone", "global", "local", "both", "chosen")
+    expected = {f"{variant}.{metric}" for variant in variants for metric in metrics}
+    assert set(found) == expected | {"n_test_subjects", "n_positive", "n_negative", "choice", "joining_helped"}
     assert (found["n_test_subjects"], found["n_positive"], found["n_negative"]) == (2, 1, 1)
     assert runtime.contract.check_metrics(found) == found
     path = runtime.model.directory / "predictions.json"
@@ -108,7 +109,7 @@ def test_evaluation_scores_every_variant_and_keeps_predictions_private(config):
     assert stored["not_for_diagnosis"] is True
     subjects = runtime.cohort.split("test")
     assert [row["subject"] for row in stored["predictions"]] == [subject.subject for subject in subjects]
-    assert all(set(row) == {"subject", "label", "backbone", "global", "local", "both"} for row in stored["predictions"])
+    assert all(set(row) == {"subject", "label", *variants} for row in stored["predictions"])
 
 
 def test_variants_are_the_trained_model_with_adapters_switched_off(config):
@@ -145,7 +146,7 @@ def test_evaluation_without_test_subjects_counts_none(config, tmp_path):
     folder = write_tiny_cohort(tmp_path / "cohort", "siemens", 0)
     cohort_with(folder, lambda row: {**row, "split": "val" if row["split"] == "test" else row["split"]})
     found = runtime_of(replace(config, data_dir=folder)).evaluate(START)
-    assert found == {"n_test_subjects": 0.0, "n_positive": 0.0, "n_negative": 0.0}
+    assert found == {"n_test_subjects": 0.0, "n_positive": 0.0, "n_negative": 0.0, "choice": 0.0}
 
 
 def test_fedavg_keeps_nothing_but_the_optimizer(config):

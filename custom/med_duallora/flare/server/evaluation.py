@@ -1,6 +1,8 @@
 """The workflow after the last round: every site scores the trained adapters on its own test subjects."""
 
+import math
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,10 @@ from med_duallora.flare.wire.job import job_of
 from med_duallora.flare.wire.payload import read_failure, read_metrics_reply, set_adapter_kind, set_lineage
 from med_duallora.flare.wire.receipts import metrics_entry
 from med_duallora.server.artifact import load_adapter
-from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE
+from med_duallora.server.rundir import ADAPTERS, EVALUATION_FILE, read_rounds
+from med_duallora.settings.config import JobConfig
 from med_duallora.settings.limits import some_of
-from med_duallora.settings.workflow import WorkflowConfig
+from med_duallora.settings.workflow import LAST, WorkflowConfig
 from med_duallora.support.files import write_json
 
 
@@ -38,8 +41,9 @@ class AdapterEvaluation(Controller):
     Args:
         models: which adapters are evaluated, of ``best`` and ``last``, in this order; the last one is the headline.
         min_sites: answers that are waited for without limit.
-        wait_s: seconds that slower sites get after that.
-        timeout_s: seconds after which an evaluation ends in any case; 0: no limit.
+        wait_s: seconds that slower sites get after that; where each site also trains alone, they get as long as all
+            rounds take besides, because that is what the slowest site may need.
+        timeout_s: seconds after which an evaluation ends in any case, likewise; 0: no limit.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -102,6 +106,7 @@ class AdapterEvaluation(Controller):
             self.system_panic(f"the trained adapter cannot be evaluated: {error}", fl_ctx)
             return None
         self._scores, self._failed = {}, {}
+        longer = _alone_s(job_of(fl_ctx).settings, model, path.parent)
         data = DXO(DataKind.WEIGHTS, data=_plain(tensors)).to_shareable()
         set_lineage(data, lineage)
         set_adapter_kind(data, model)
@@ -109,12 +114,12 @@ class AdapterEvaluation(Controller):
             task=Task(
                 name=AppConstants.TASK_VALIDATION,
                 data=data,
-                timeout=self.timeout_s,
+                timeout=self.timeout_s and self.timeout_s + longer,
                 result_received_cb=self._received,
             ),
             fl_ctx=fl_ctx,
             min_responses=self.min_sites,
-            wait_time_after_min_received=self.wait_s,
+            wait_time_after_min_received=self.wait_s + longer,
             abort_signal=abort_signal,
         )
         scores = {site: self._scores[site] for site in sorted(self._scores)}
@@ -136,6 +141,12 @@ class AdapterEvaluation(Controller):
         if failure:
             raise EgressViolation(f"the site answered {failure.code}")
         return read_metrics_reply(job_of(fl_ctx).contract, reply)
+
+
+def _alone_s(job: JobConfig, model: str, directory: Path) -> int:
+    """Return how many seconds longer an evaluation may take, because each site also trains alone; 0: it does not."""
+    rounds = read_rounds(directory) if job.train.compare_alone and model == LAST else []
+    return math.ceil(fmean(record["seconds"] for record in rounds) * job.train.n_rounds) if rounds else 0
 
 
 def _plain(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

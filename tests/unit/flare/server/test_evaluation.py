@@ -15,6 +15,8 @@ from med_duallora.boundary.lineage import Lineage
 from med_duallora.flare.server.evaluation import AdapterEvaluation
 from med_duallora.flare.wire.payload import metrics_reply, task_adapter_kind, task_lineage, task_tensors
 from med_duallora.server.artifact import save_adapter
+from med_duallora.server.rundir import add_round
+from med_duallora.settings.config import JobConfig
 from tests.unit.flare.standin import Engine, client, failure
 from tests.unit.refused import refused
 from tests.unit.tiny import random_payload, same
@@ -31,9 +33,11 @@ class Transport:
     def __init__(self, replies: Replies) -> None:
         self.replies = replies
         self.tasks: list[Task] = []
+        self.waits: list[float] = []
 
-    def broadcast_and_wait(self, task: Task, fl_ctx: FLContext, *_: Any) -> None:
+    def broadcast_and_wait(self, task: Task, fl_ctx: FLContext, *others: Any) -> None:
         self.tasks.append(task)
+        self.waits.append(others[2])
         for site, reply in self.replies.items():
             client_task = ClientTask(client(site), task)
             client_task.result = reply
@@ -77,6 +81,16 @@ def test_both_adapters_are_scored_by_every_site(
     assert (found["model"], found["round"], found["failed"]) == ("last", 1, {})
     assert found["sites"] == {site: {"both.auroc": 0.5, "n_test_subjects": 4.0} for site in ("ge", "philips")}
     assert found["models"]["best"] == {"round": 0, "sites": found["sites"], "failed": {}}
+
+
+def test_sites_that_also_train_alone_get_the_time_for_it(
+    adapters: dict[str, Any], tiny_job: JobConfig, tmp_path: Path
+) -> None:
+    for index, seconds in enumerate((30.0, 20.0)):
+        add_round(tmp_path, {"round": index, "seconds": seconds})
+    job = tiny_job.with_overrides(["train.compare_alone=true", "train.n_rounds=7"])
+    waits = evaluated(Engine(job, tmp_path), {"ge": metrics_reply({})}).waits
+    assert waits == [600, 600 + 25 * 7], "as long as all rounds, and for the last adapter alone"
 
 
 def test_a_site_that_fails_or_says_too_much_is_named(adapters: dict[str, Any], engine: Engine, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from med_duallora.flare.site.learner import loggable
 from med_duallora.flare.wire.payload import read_train_reply
 from med_duallora.flare.wire.tracking import FEDERATION_EVENT
 from med_duallora.measures import Place, standing_in
+from med_duallora.settings.config import JobConfig
 from med_duallora.settings.policy import ClassSizes, SitePolicy
 from med_duallora.site.runtime import SiteRuntime
 from tests.unit.flare.learning import Site
-from tests.unit.flare.standin import answered
+from tests.unit.flare.standin import Engine, answered
 
 
 def test_a_round_reports_to_tensorboard(site: Site, contract: EgressContract) -> None:
@@ -45,7 +46,12 @@ def test_a_round_reports_to_the_console(site: Site, contract: EgressContract) ->
     assert contract.allowed_statistics(statistics) == statistics, "nothing that the contract does not name"
 
 
-def test_every_number_that_the_learner_tells_has_an_entry(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("configured")
+def test_every_number_that_the_learner_tells_has_an_entry(
+    tiny_job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tiny_job.with_overrides(["train.compare_alone=true"])
+    site = Site(Engine(job, tmp_path), job)
     computed: set[str] = set()
     whole = SitePolicy.allowed_metrics
 
