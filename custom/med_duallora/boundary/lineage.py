@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MAX_RUNS = 64
+MAX_RUNS = 1024
+"""A training of weeks whose sites come and go is resumed every few rounds."""
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -64,8 +65,16 @@ class Lineage:
         return cls((Run(secrets.token_hex(16), 0),))
 
     def continued(self, first_round: int) -> "Lineage":
-        """Return the lineage of a new run that goes on from this one with round ``first_round`` (else ValueError)."""
+        """Return the lineage of a new run that goes on from this one with round ``first_round`` (else ValueError).
+
+        Where ``full``, there is none.
+        """
         return Lineage((*self.runs, Run(secrets.token_hex(16), first_round)))
+
+    @property
+    def full(self) -> bool:
+        """Return whether no further run can be added."""
+        return len(self.runs) >= MAX_RUNS
 
     @classmethod
     def from_list(cls, values: object) -> "Lineage":

@@ -84,6 +84,11 @@ class SavedRound:
                 f"adapter {self.name} is of round {self.next_round} of train.n_rounds = {job.train.n_rounds}: no round "
                 "is left. To train longer, set train.n_rounds to the new total"
             )
+        if self.lineage.full:
+            raise ArtifactError(
+                f"adapter {self.name} is of a training that was resumed {len(self.lineage.runs) - 1} times, and a "
+                "lineage holds no more. A new experiment can begin with it: workflow.initial_adapter"
+            )
         try:
             EgressContract.for_job(job).check_tensors(dict(self.tensors))
         except EgressViolation as violation:

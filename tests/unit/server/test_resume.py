@@ -8,7 +8,7 @@ import pytest
 
 from med_duallora.backbone import agreed_sha256
 from med_duallora.boundary.contract import EgressContract
-from med_duallora.boundary.lineage import Lineage
+from med_duallora.boundary.lineage import MAX_RUNS, Lineage
 from med_duallora.engine import run_federation
 from med_duallora.errors import ArtifactError
 from med_duallora.server.artifact import adapter_manifest, save_adapter
@@ -175,3 +175,13 @@ def test_a_missing_entry_is_named(job, tmp_path):
     path = written(tmp_path, job, {}, lineage=Lineage.begin().to_list())
     with pytest.raises(ArtifactError, match=r"belongs to \('round'\)"):
         SavedRound.read(path)
+
+
+def test_a_long_training_is_resumed_as_often_as_it_takes_and_the_limit_is_said(job, tmp_path):
+    """A fault every three rounds of five hundred is more than a hundred jobs."""
+    long = job.with_overrides(["train.n_rounds=5000"])
+    tensors = random_payload(EgressContract.for_job(long))
+    runs = [[f"{index:032x}", index] for index in range(MAX_RUNS)]
+    saved(tmp_path, long, tensors, round=2000, lineage=runs[:200]).check(long)
+    with pytest.raises(ArtifactError, match="resumed 1023 times"):
+        saved(tmp_path, long, tensors, round=2000, lineage=runs).check(long)
