@@ -45,8 +45,9 @@ test: $(INSTALLED)
 	@$(MAKE) --no-print-directory --jobs=2 lint pytest
 	@echo "make test: ruff, mypy and pytest passed; $$($(BIN)/python -c "import json; print(json.load(open('$(COVERAGE)'))['summary']['percent_covered_display'])") % of the lines ran in the tests' own processes ($(COVERAGE))"
 
+# with bytecode kept, whatever the caller's shell says: workers and the processes of federations read it from each other
 pytest: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m slipcover --source custom/med_duallora --json --out $(COVERAGE) \
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m slipcover --source custom/med_duallora --json --out $(COVERAGE) \
 		-m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 format: $(INSTALLED)
