@@ -43,6 +43,8 @@ class Hooks:
     command: str = ""
     address: str = ""
     _running: list["subprocess.Popen[bytes]"] = field(default_factory=list, init=False, repr=False, compare=False)
+    _starting: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _closed: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.command:
@@ -54,35 +56,39 @@ class Hooks:
         """Pass an event on; return what went wrong, one sentence each."""
         text = json.dumps(dict(event))
         failures = [self._run(text, str(event.get("event", ""))) if self.command else ""]
-        failures.append(self._post(text) if self.address else "")
+        failures.append(self._post(text) if self.address and not self._closed.is_set() else "")
         return [failure for failure in failures if failure]
 
     def _run(self, text: str, kind: str) -> str:
         words = shlex.split(self.command)
         where: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         try:
-            # a session of its own: what it started in turn ends with it, and Ctrl-C is the campaign's alone
-            program = subprocess.Popen(
-                words, env={**os.environ, "MED_DUALLORA_EVENT": kind}, start_new_session=True, **where
-            )
+            with self._starting:  # so that none begins behind the back of ``close``
+                if self._closed.is_set():
+                    return ""
+                # a session of its own: what it started in turn ends with it, and Ctrl-C is the campaign's alone
+                program = subprocess.Popen(
+                    words, env={**os.environ, "MED_DUALLORA_EVENT": kind}, start_new_session=True, **where
+                )
+                self._running.append(program)
         except OSError as error:
             return f"--on-event {words[0]}: {error.strerror or error}"
-        self._running.append(program)
         try:
             program.communicate(text.encode(), COMMAND_S)
         except subprocess.TimeoutExpired:
-            self.stop()
+            _kill(program)
             program.communicate()
             return f"--on-event {words[0]} did not end in {COMMAND_S:.0f} s and was killed"
         finally:
             self._running.remove(program)
         return f"--on-event {words[0]} ended with exit code {program.returncode}" if program.returncode else ""
 
-    def stop(self) -> None:
-        """Kill the program that is being told, with everything that it started."""
-        for program in tuple(self._running):
-            with contextlib.suppress(OSError):
-                os.killpg(program.pid, signal.SIGKILL)
+    def close(self) -> None:
+        """Kill the program that is being told, with everything that it started, and start no other one."""
+        with self._starting:
+            self._closed.set()
+            for program in tuple(self._running):
+                _kill(program)
 
     def _post(self, text: str) -> str:
         kind = {"Content-Type": "application/json"}
@@ -92,6 +98,11 @@ class Hooks:
                 return ""
         except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's own errors are of the first kind
             return f"--webhook: {error!r}" if isinstance(error, http.client.HTTPException) else f"--webhook: {error}"
+
+
+def _kill(program: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(program.pid, signal.SIGKILL)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -170,7 +181,7 @@ class Messenger:
         with self._told:
             all_told = self._told.wait_for(lambda: self._n_waiting == 0, seconds)
             left = self._n_waiting
-        self._hooks.stop()
+        self._hooks.close()
         return self.failures() + ([] if all_told else [f"{left} events are not told: the hooks are too slow"])
 
     def _work(self) -> None:
