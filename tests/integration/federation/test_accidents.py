@@ -152,7 +152,12 @@ def third(federation: RunningFederation, second: Second, tmp_path_factory: pytes
     new_folder = wishing_a_gpu(federation.job(*EXPERIMENT, "train.n_rounds=2", ALONE, name="accidents-new"))
     resumed, new = federation.submit(folder), federation.submit(new_folder)
     waiting = federation.submit(wishing_a_gpu(federation.job(*EXPERIMENT, name="accidents-waits")))
-    with console(federation.federation) as lead, federation.held_in_training(SAFE, jobs=(resumed, new)):
+    # the new job has two rounds only, so that it is waited for first and never let go meanwhile
+    with (
+        console(federation.federation) as lead,
+        federation.held_in_training(SAFE, jobs=(new,)),
+        federation.held_in_training(SAFE, jobs=(resumed,)),
+    ):
         statuses = [str(lead.job(job_id)["status"]) for job_id in (resumed, new)]
     begun = federation.wait_for_record(resumed, everybody)["round"]
     with federation.held_in_training(UNLUCKY, jobs=(resumed,)):  # no round ends meanwhile
