@@ -205,7 +205,7 @@ def test_the_server_receives_the_contract_s_tensors_and_no_other(
         assert type(reply) is Shareable
         assert set(reply) == {ReservedHeaderKey.HEADERS, "DXO"}
         assert set(reply["DXO"]["data"]) == set(contract.tensors)
-        assert sum(value.size for value in arrays(reply)) == contract.n_parameters
+        assert sum(value.nbytes for value in arrays(reply)) == contract.tensor_bytes
         assert set(reply[ReservedHeaderKey.HEADERS]) <= FRAMEWORK_HEADERS
 
 
