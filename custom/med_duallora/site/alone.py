@@ -1,6 +1,6 @@
 """What a site reaches by itself: the true rival of joining, trained from the start as if there were no federation.
 
-A federated model with its global adapter switched off is none: its local adapter and head were trained beside that one.
+A federated model with its global adapter switched off is not one: its local adapter and head were trained beside it.
 """
 
 import logging
