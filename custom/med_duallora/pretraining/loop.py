@@ -17,6 +17,7 @@ from med_duallora.backbone.config import BackboneConfig
 from med_duallora.errors import ConfigError
 from med_duallora.pretraining.mae import DECODERS
 from med_duallora.pretraining.state import RunState, load_state, save_state
+from med_duallora.support.adamw import AdamW
 from med_duallora.support.progress import track
 from med_duallora.support.seeds import generator
 
@@ -125,7 +126,7 @@ def optimizer_of(model: torch.nn.Module, config: Recipe) -> torch.optim.AdamW:
     decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith("_token")]
     rest = [p for name, p in model.named_parameters() if p.ndim <= 1 or name.endswith("_token")]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95))
+    return AdamW(groups, lr=config.lr, betas=(0.9, 0.95))
 
 
 def do_step(trainer: Trainer, step: int) -> float:

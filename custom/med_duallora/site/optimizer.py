@@ -8,6 +8,7 @@ from torch import nn
 
 from med_duallora.adapter.model import DualLoRAModel
 from med_duallora.settings.config import TrainConfig
+from med_duallora.support.adamw import AdamW
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 SCALER = ("scale", "_growth_tracker")
@@ -23,7 +24,7 @@ def optimizer_of(model: DualLoRAModel, moments: Mapping[str, np.ndarray], settin
     sent = [parameter for name, parameter in parameters.items() if name not in kept]
     stays = [parameter for name, parameter in parameters.items() if name in kept]
     rate, decay = (settings.local_lr_factor, settings.local_weight_decay_factor) if sent else (1.0, 1.0)
-    optimizer = torch.optim.AdamW(
+    optimizer = AdamW(
         [
             {"params": sent, "factor": 1.0},
             {"params": stays, "factor": rate, "weight_decay": settings.weight_decay * decay},
