@@ -4,6 +4,7 @@ import contextlib
 import csv
 import ctypes
 import functools
+import gc
 import gzip
 import logging
 import os
@@ -39,6 +40,16 @@ COLUMNS = (  # noqa: SIM905
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of the shared federation begin first, see ``OneFederation``; nothing that takes long begins last."""
     items.sort(key=lambda item: [not item.nodeid.startswith(place) for place in (FEDERATED, *EARLY)])
+
+
+def pytest_configure() -> None:
+    """What is loaded while tests are collected stays: looking for garbage in it took a fifth of the time."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -10,6 +10,7 @@ from med_duallora.errors import UnfitError
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site.features import FeatureSource
 from med_duallora.site.training import class_weights, learning_rate
+from med_duallora.support.adamw import AdamW
 from tests.unit.tiny import TRAINED, digest, shake
 from tests.unit.trainee import JOB, predicted, trainee
 
@@ -203,8 +204,7 @@ def test_training_uses_stochastic_depth_where_the_job_asks_for_it(subjects):
 
 def test_the_optimizer_is_adamw_with_the_jobs_settings(subjects, monkeypatch):
     made = []
-    plain = torch.optim.AdamW
-    monkeypatch.setattr(torch.optim, "AdamW", lambda *args, **kw: made.append(kw) or plain(*args, **kw))
+    monkeypatch.setattr("med_duallora.site.optimizer.AdamW", lambda *args, **kw: made.append(kw) or AdamW(*args, **kw))
     trainee("train.weight_decay=0.3", "train.betas=[0.8,0.9]").train(subjects)
     assert made == [{"lr": 5e-3, "betas": (0.8, 0.9), "weight_decay": 0.3}]
 
