@@ -215,8 +215,9 @@ def test_memory_does_not_grow_with_the_number_of_sites(rule: str, monkeypatch: p
         tracemalloc.stop()
         return found
 
-    # a few numbers of each site are kept; their tensors would be 57 times these bytes
-    assert peak(60) < peak(3) + 5 * CONTRACT.tensor_bytes
+    # a few numbers of each site are kept; their tensors would be 57 times these bytes. Least of three: the first one
+    # also holds what is loaded once, and coverage's probes of lines that ran for the first time
+    assert min(peak(60) for _ in range(3)) < min(peak(3) for _ in range(3)) + 5 * CONTRACT.tensor_bytes
 
 
 def test_a_full_disk_refuses_the_contribution_not_the_round(monkeypatch: pytest.MonkeyPatch):
