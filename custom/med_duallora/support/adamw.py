@@ -12,7 +12,7 @@ def _bare(method: Any) -> Any:
 
 
 class AdamW(torch.optim.AdamW):
-    """``torch.optim.AdamW``, step by step and bit by bit, 1.4 seconds of processor time earlier.
+    """``torch.optim.AdamW``, step by step and bit by bit, more than a second of processor time earlier.
 
     torch 2.13 marks these methods as not to be compiled, and the first call of a marked method imports the compiler
     (``torch._dynamo``, with sympy): in every process of every site, for a mark that matters to ``torch.compile`` only.
