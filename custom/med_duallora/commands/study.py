@@ -43,6 +43,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="folder that holds one prepared cohort per site; repeatable, one federation each",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        metavar="FILE",
+        help="true values of the phantoms (the truth.csv that `phantom` wrote): adds latent-ceiling, what could be "
+        "told from them without an image",
+    )
     _add_design_arguments(parser)
     add_settings_argument(parser)
     parser.add_argument(
@@ -109,6 +116,8 @@ def run(options: argparse.Namespace) -> int:
     if options.backbone_checkpoint is not None:
         check_checkpoint(options.backbone_checkpoint)
     cohorts = _cohorts(options.data)
+    if options.truth is not None:
+        _check_truth(options.truth, cohorts)
     n_processes = len(os.sched_getaffinity(0)) if options.processes is None else options.processes
     check_writable(options.out)
     with alone_in(options.out):
@@ -136,6 +145,15 @@ def _cohorts(folders: list[Path]) -> "list[Cohort]":
     return found
 
 
+def _check_truth(path: Path, cohorts: "list[Cohort]") -> None:
+    """Refuse, before anything runs, a table that does not have every subject."""
+    from med_duallora.cohorts.phantom.truth import read_values
+    from med_duallora.study.splits import rows_of
+
+    for cohort in cohorts:
+        read_values(path, [row["subject"] for folder in cohort.sites.values() for row in rows_of(folder)])
+
+
 def _specs(options: argparse.Namespace, cohorts: "list[Cohort]") -> "list[RunSpec]":
     from med_duallora.settings.config import JobConfig
     from med_duallora.study.arms import chosen
@@ -145,7 +163,8 @@ def _specs(options: argparse.Namespace, cohorts: "list[Cohort]") -> "list[RunSpe
     names = [recipe.name for recipe in recipes]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"--recipe-set: two are called {twice}")
-    arms, job = chosen(options.methods), JobConfig().with_overrides(options.assignments)
+    arms = chosen(options.methods, truth=options.truth is not None)
+    job = JobConfig().with_overrides(options.assignments)
     return specs(
         arms,
         recipes,
@@ -157,4 +176,5 @@ def _specs(options: argparse.Namespace, cohorts: "list[Cohort]") -> "list[RunSpe
         n_train=options.n_train,
         n_test=options.n_test,
         out=options.out.resolve(),
+        truth=options.truth,
     )

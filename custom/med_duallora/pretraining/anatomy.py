@@ -5,13 +5,12 @@ as they are, each of mean 0 and standard deviation 1 over the subjects that are 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -21,7 +20,7 @@ from med_duallora.backbone.classifier import Backbone
 from med_duallora.backbone.config import BackboneConfig
 from med_duallora.backbone.inputs import Volume, fit_length
 from med_duallora.backbone.layers import initialise
-from med_duallora.cohorts.csvfile import read_rows
+from med_duallora.cohorts.phantom.truth import TARGETS, Values, read_values
 from med_duallora.errors import CohortError
 from med_duallora.pretraining.appearance import AppearanceConfig, random_view
 from med_duallora.pretraining.data import GREY_LEVELS, find_cohorts, pooled_volume
@@ -32,26 +31,12 @@ from med_duallora.support.files import sha256_of_json
 from med_duallora.support.progress import track
 from med_duallora.support.seeds import derived_seed, generator
 
-TARGETS = {
-    "lv_edv": "log",
-    "lv_esv": "log",
-    "rv_edv": "log",
-    "rv_esv": "log",
-    "lv_ef": "plain",
-    "rv_ef": "plain",
-    "mass_g": "log",
-    "wall_mean_ed": "log",
-    "wall_max_ed": "log",
-}
-"""Columns of the table of true values, and the scale on which they are regressed."""
 HEAD = "anatomy_head"
 MARGIN = 1.5  # the square root of 2 and a little: a turned view still lies in the image
 HELD_OUT_EVERY = 20
 MIN_HELD_OUT = 4
 MAX_HELD_OUT = 80
 MIN_SUBJECTS = 4
-
-Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,38 +97,6 @@ class AnatomyPool:
         every = max(2, min(HELD_OUT_EVERY, n_subjects // MIN_HELD_OUT), math.ceil(n_subjects / MAX_HELD_OUT))
         held_out = list(range(every - 1, n_subjects, every))
         return sorted(set(range(n_subjects)) - set(held_out)), held_out
-
-
-def read_values(path: Path, names: Sequence[str]) -> Values:
-    """Return the values (n_subjects, n_targets) of subjects by a table that ``med-duallora phantom`` wrote.
-
-    Raises:
-        CohortError: the table is missing or lacks a column, a subject is not in it or is twice, or a value is not a
-            number above 0; the message names the row or the subject.
-    """
-    hint = "`med-duallora phantom` writes it as truth.csv"
-    rows: dict[str, tuple[int, dict[str, str]]] = {}
-    for number, row in read_rows(path, ("subject", *TARGETS), hint=hint):
-        if row["subject"] in rows:
-            raise CohortError(f"{path}, row {number}: subject {row['subject']} appears twice")
-        rows[row["subject"]] = (number, row)
-    missing = [name for name in names if name not in rows]
-    if missing:
-        raise CohortError(f"{path} has no row for {len(missing)} of {len(names)} subjects, such as {missing[0]}")
-    return np.array([_values(path, *rows[name]) for name in names], np.float32)
-
-
-def _values(path: Path, number: int, row: dict[str, str]) -> list[float]:
-    values = []
-    for column, scale in TARGETS.items():
-        try:
-            value = float(row[column])
-        except ValueError:
-            value = math.nan
-        if not 0 < value < math.inf:
-            raise CohortError(f"{path}, row {number}: {column} is {row[column]!r}; it must be a number above 0")
-        values.append(math.log(value) if scale == "log" else value)
-    return values
 
 
 def _wide(volume: Volume, size: tuple[int, ...]) -> Volume:

@@ -15,6 +15,7 @@ class Way(Enum):
     POOLED = "all sites' training subjects in one place, which no federation may have"
     OWN_HEAD = "no adapter; each site fits a head to frozen features of its own subjects"
     SHARED_HEAD = "no adapter; one head fitted to frozen features of all sites, each standardised by itself"
+    TRUTH = "no image; a forest on the true values of all sites' training phantoms"
     NEW_SITE = "every site in turn takes no part in the training, and then has a few labelled subjects"
 
 
@@ -51,6 +52,7 @@ _REFERENCES = (
     Arm("central-lora", "one adapter, trained on all sites' subjects in one place", Way.POOLED, "fedavg-lora"),
     Arm("own-head", "frozen backbone, each site's own head", Way.OWN_HEAD),
     Arm("shared-head", "frozen backbone, one head of all sites", Way.SHARED_HEAD),
+    Arm("latent-ceiling", "control: what the phantoms' true volumes and walls tell; needs --truth", Way.TRUTH),
     Arm("permuted-labels", "control: nothing can be learnt", Way.FEDERATED, REFERENCE, permuted=True, few_seeds=True),
     Arm("random-weights", "control: no pre-training", Way.FEDERATED, REFERENCE, random_weights=True, few_seeds=True),
     Arm("new-site", "each site in turn joins after the training", Way.NEW_SITE, REFERENCE, few_seeds=True),
@@ -63,19 +65,25 @@ def arms() -> Mapping[str, Arm]:
     return federated | {arm.name: arm for arm in _REFERENCES}
 
 
-def chosen(names: str | None) -> list[Arm]:
-    """Return the arms of a comma-separated list, or all of them.
+def chosen(names: str | None, *, truth: bool = False) -> list[Arm]:
+    """Return the arms of a comma-separated list, or all of them that can be run.
+
+    Args:
+        names: the list; None: all.
+        truth: whether the true values of the subjects are known.
 
     Raises:
-        ConfigError: a name is unknown, or given twice.
+        ConfigError: a name is unknown, given twice, or needs true values that are not known.
     """
     known = arms()
     if names is None:
-        return list(known.values())
+        return [arm for arm in known.values() if truth or arm.way is not Way.TRUTH]
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in known:
             raise ConfigError(f"--methods: there is no {name!r}; there are {', '.join(known)}")
         if wanted.count(name) > 1:
             raise ConfigError(f"--methods names {name} twice")
+        if known[name].way is Way.TRUTH and not truth:
+            raise ConfigError(f"--methods: {name} needs --truth, the truth.csv that `med-duallora phantom` wrote")
     return [known[name] for name in wanted]

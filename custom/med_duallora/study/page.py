@@ -15,6 +15,12 @@ from med_duallora.study.words import PAPER, difference, verdict, with_interval
 SYNTHETIC_LABEL, SOME_LABEL = "synthetic phantoms", "some sites: synthetic phantoms"
 RIVALS = {"own-head": "a head of the site's own on the frozen backbone", ALONE: "training alone"}
 
+TOGETHER = (
+    "{n} federations were cut from the same subjects. Their runs are taken together: every pair of a federation and a "
+    "seed is a split of these subjects, and the bootstrap draws a subject once, within its class, with all its answers "
+    "in all federations. A site's name means other subjects in each of them."
+)
+
 
 def page_of(planned: Sequence[RunSpec], found: Sequence[Comparison], codes: Sequence[str]) -> Document:
     """Return the page.
@@ -24,13 +30,12 @@ def page_of(planned: Sequence[RunSpec], found: Sequence[Comparison], codes: Sequ
         found: one comparison per cohort and recipe, in the order in which they shall stand.
         codes: the versions of the code that the runs were made with.
     """
-    synthetic = {spec.cohort.name: spec.cohort.is_synthetic for spec in planned}
     n_done = sum(len(runs) for one in found for runs in one.runs.values())
-    sections = [_section(one, index, synthetic[one.cohort]) for index, one in enumerate(found, start=1)]
+    sections = [_section(one, index) for index, one in enumerate(found, start=1)]
     return Document(
         title="Med-DualLoRA: study",
-        banner=_banner(set(synthetic.values())),
-        headline=" ".join(_headline(one, synthetic[one.cohort]) for one in found) or "No run is finished yet.",
+        banner=_banner({spec.cohort.is_synthetic for spec in planned}),
+        headline=" ".join(_headline(one) for one in found) or "No run is finished yet.",
         key_numbers=_key_numbers(planned, n_done),
         sections=[*sections, _how(planned, codes)],
     )
@@ -45,9 +50,9 @@ def _name(found: Comparison) -> str:
     return f"{found.cohort}, recipe {found.recipe}"
 
 
-def _headline(found: Comparison, synthetic: bool | None) -> str:
+def _headline(found: Comparison) -> str:
     """Say whether the reference is shown to be better than what a site has without it."""
-    kind = {True: "synthetic phantoms", False: "real patients", None: "phantoms and patients"}[synthetic]
+    kind = {True: "synthetic phantoms", False: "real patients", None: "phantoms and patients"}[found.synthetic]
     if REFERENCE not in found.scored:
         return f"{_name(found)} ({kind}): {REFERENCE} was not run."
     mean = with_interval(found.scored[REFERENCE].estimate(MACRO))
@@ -68,13 +73,16 @@ def _key_numbers(planned: Sequence[RunSpec], n_done: int) -> list[KeyNumber]:
     ]
 
 
-def _section(found: Comparison, index: int, synthetic: bool | None) -> Section:
-    label = {True: SYNTHETIC_LABEL, False: "", None: SOME_LABEL}[synthetic]
+def _section(found: Comparison, index: int) -> Section:
+    label = {True: SYNTHETIC_LABEL, False: "", None: SOME_LABEL}[found.synthetic]
     blocks: list[Block] = [Paragraph(f"These subjects are {label}.")] if label else []
+    if len(found.cohorts) > 1:
+        blocks.append(Paragraph(TOGETHER.format(n=len(found.cohorts))))
     if found.scored:
         blocks += [tables.main_table(found), *pictures(found, f"study-{index}", label), tables.site_table(found)]
         blocks.append(Paragraph(PAPER))
     optional: list[Table | None] = [
+        tables.cohort_table(found),
         tables.against_table(found),
         tables.joining_table(found),
         tables.attribution_table(found),
@@ -91,7 +99,7 @@ def _how(planned: Sequence[RunSpec], codes: Sequence[str]) -> Section:
     words = [
         f"Every seed deals each site's subjects out anew: {first.n_train} to train on, stratified by class, {n_test} "
         "to test. Nothing is chosen on test subjects: the scores are those after the last round, at threshold 0.5.",
-        "A value is the mean over seeds. Its 95 % interval is a bootstrap over test subjects within site and class; a "
+        "A value is the mean over splits. Its 95 % interval is a bootstrap over test subjects within site and class; a "
         "subject is drawn with all its answers, and the same draws serve every method. It does not hold what other "
         "training subjects or other sites would change.",
         f"Code: {', '.join(codes) or 'none yet'}." + (" More than one version made these runs!" if codes[1:] else ""),

@@ -49,7 +49,7 @@ def _by_site(found: Comparison, name: str, label: str) -> Picture:
     axes.set_yticks(range(len(arms)), arms)
     axes.grid(visible=False, axis="y")
     figure.legend(loc="outside upper center", ncols=4, columnspacing=1.1, handletextpad=0.2)
-    caption = "Mean over seeds: a mark per site; the bar is the mean over sites with its 95 % interval."
+    caption = "Mean over splits: a mark per site; the bar is the mean over sites with its 95 % interval."
     return png(figure, name, "Test balanced accuracy of each method by site and on average.", caption, label)
 
 

@@ -13,7 +13,7 @@ from med_duallora.cohorts.prepared import COHORT_TABLE
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.recipes import RECIPES
-from med_duallora.study.arms import REFERENCE, Arm
+from med_duallora.study.arms import REFERENCE, Arm, Way
 from med_duallora.support.files import atomic_path, sha256_of_file, sha256_of_json
 from med_duallora.support.locks import locked
 
@@ -85,6 +85,7 @@ class RunSpec:
         n_train: training subjects per site.
         n_test: test subjects per site; None: all others.
         out: folder of the study.
+        truth: table of the true values of phantoms, for the arm that reads them.
     """
 
     arm: Arm
@@ -95,6 +96,7 @@ class RunSpec:
     n_train: int
     n_test: int | None
     out: Path
+    truth: Path | None = None
 
     @property
     def seed(self) -> int:
@@ -104,7 +106,9 @@ class RunSpec:
     def decides(self) -> dict[str, Any]:
         """Return everything that decides the numbers on one machine, as plain JSON values."""
         arm = {"way": self.arm.way.name, "permuted": self.arm.permuted, "random_weights": self.arm.random_weights}
+        truth = {"truth": sha256_of_file(self.truth)} if self.truth else {}
         return {
+            **truth,
             "format": FORMAT,
             "arm": arm,
             "job": self.job.to_dict(),
@@ -138,6 +142,7 @@ def specs(
     n_train: int,
     n_test: int | None,
     out: Path,
+    truth: Path | None = None,
 ) -> list[RunSpec]:
     """Return all runs, seed by seed, so that a study that is broken off has every method in whole seeds.
 
@@ -152,6 +157,7 @@ def specs(
         n_train: training subjects per site.
         n_test: test subjects per site; None: all others.
         out: folder of the study.
+        truth: table of the true values of phantoms.
 
     Raises:
         ConfigError: a setting is unknown or does not fit.
@@ -167,7 +173,8 @@ def specs(
                 for arm in here:
                     weights = random_weights(settings.backbone, out) if arm.random_weights else trained
                     own = replace(_of_arm(settings, arm), backbone_sha256=checkpoint_sha256(weights))
-                    found.append(RunSpec(arm, recipe.name, cohort, own, weights, n_train, n_test, out))
+                    values = truth if arm.way is Way.TRUTH else None
+                    found.append(RunSpec(arm, recipe.name, cohort, own, weights, n_train, n_test, out, values))
     return found
 
 

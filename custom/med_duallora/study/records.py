@@ -7,7 +7,7 @@ from typing import Any
 from med_duallora.cohorts.csvfile import table_text
 from med_duallora.errors import ArtifactError
 from med_duallora.study.plan import RunSpec
-from med_duallora.study.statistics import SCORES, Answers, Resampling, Scored
+from med_duallora.study.statistics import SCORES, Answers, Resampling, Scored, Split
 from med_duallora.study.ways import BOTH
 from med_duallora.support.files import read_object
 from med_duallora.support.private import open_own
@@ -67,9 +67,9 @@ def finished(specs: Iterable[RunSpec]) -> list[Run]:
     return found
 
 
-def series_of(runs: Sequence[Run], variant: str = BOTH) -> dict[int, dict[str, Answers]]:
-    """Return the answers of runs of one arm by seed and site; a run without this variant is left out."""
-    return {run.spec.seed: answers for run in runs if (answers := run.answers(variant))}
+def series_of(runs: Sequence[Run], variant: str = BOTH) -> dict[Split, dict[str, Answers]]:
+    """Return the answers of runs of one arm by split and site; a run without this variant is left out."""
+    return {(run.spec.cohort.name, run.spec.seed): said for run in runs if (said := run.answers(variant))}
 
 
 def result_rows(runs: Sequence[Run], payload_bytes: Sequence[int]) -> list[dict[str, Any]]:
@@ -82,10 +82,10 @@ def result_rows(runs: Sequence[Run], payload_bytes: Sequence[int]) -> list[dict[
     rows = []
     for run, n_bytes in zip(runs, payload_bytes, strict=True):
         for variant in run.variants:
-            series = {run.spec.seed: run.answers(variant)}
+            series = series_of([run], variant)
             scored = Scored(series, Resampling.of([series], 0))
-            for (seed, site), found in scored.units.items():
-                answers = series[seed][site]
+            for (split, site), found in scored.units.items():
+                answers = series[split][site]
                 rows.append(
                     {
                         "cohort": run.spec.cohort.name,
@@ -93,7 +93,7 @@ def result_rows(runs: Sequence[Run], payload_bytes: Sequence[int]) -> list[dict[
                         "recipe": run.spec.recipe,
                         "arm": run.spec.arm.name,
                         "variant": variant,
-                        "seed": seed,
+                        "seed": run.spec.seed,
                         "site": site,
                         "n_train": run.record["sites"][site]["n_train"],
                         "n_test": len(answers.labels),

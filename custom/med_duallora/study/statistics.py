@@ -19,6 +19,8 @@ Values = NDArray[np.float64]
 """(1 + n_draws,): the value of the subjects as they are, then of every bootstrap draw."""
 SCORES = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "brier")
 MACRO, POOLED, WORST = "macro", "pooled", "worst site"
+ANYWHERE = ""
+"""Where subjects are who belong to no site in particular; no site has this name."""
 LIMITS = (2.5, 97.5)
 
 
@@ -44,8 +46,10 @@ class Answers:
             raise ValueError("there must be as many labels and probabilities as subjects")
 
 
-Series = Mapping[int, Mapping[str, Answers]]
-"""The answers of one method by seed and site."""
+Split = int | tuple[str, int]
+"""What dealt the subjects out: a seed, or a cohort with a seed."""
+Series = Mapping[Split, Mapping[str, Answers]]
+"""The answers of one method by split and site."""
 
 
 @dataclass(frozen=True)
@@ -76,34 +80,42 @@ class Resampling:
         labels: by site, the label of every subject that is ever tested.
         n_draws: number of draws.
         seed: of the draws; they depend on the site's name, the class and the order of the names, on nothing else.
+        moving: whether a name means one subject wherever it is, because several federations were cut from the same
+            subjects: it is then drawn once for all sites, within its class alone.
+
+    Raises:
+        ValueError: a subject that moves has one label here and another one there.
     """
 
-    def __init__(self, labels: Mapping[str, Mapping[str, int]], n_draws: int, seed: int) -> None:
-        self.n_draws = n_draws
+    def __init__(
+        self, labels: Mapping[str, Mapping[str, int]], n_draws: int, seed: int, *, moving: bool = False
+    ) -> None:
+        self.n_draws, self._moving = n_draws, moving
+        if moving:
+            labels = {ANYWHERE: _labels_of(labels.values())}
         self._places = {site: {name: row for row, name in enumerate(sorted(found))} for site, found in labels.items()}
         self._weights = {site: self._drawn(site, found, seed) for site, found in labels.items()}
 
     @classmethod
-    def of(cls, series: Iterable[Series], n_draws: int, seed: int = 0) -> "Resampling":
+    def of(cls, series: Iterable[Series], n_draws: int, seed: int = 0, *, moving: bool = False) -> "Resampling":
         """Return the draws for several methods, over all subjects that any of them ever tested.
 
         Raises:
             ValueError: a subject has one label here and another one there.
         """
-        labels: dict[str, dict[str, int]] = {}
+        said: dict[str, list[dict[str, int]]] = {}
         for one in series:
             for sites in one.values():
                 for site, answers in sites.items():
-                    known = labels.setdefault(site, {})
-                    for name, label in zip(answers.subjects, answers.labels, strict=True):
-                        if known.setdefault(name, label) != label:
-                            raise ValueError(f"a subject of {site} has two labels")
-        return cls(labels, n_draws, seed)
+                    said.setdefault(site, []).append(dict(zip(answers.subjects, answers.labels, strict=True)))
+        labels = {site: _labels_of(found) for site, found in said.items()}
+        return cls(labels, n_draws, seed, moving=moving)
 
     def weights(self, site: str, subjects: Sequence[str]) -> NDArray[np.float64]:
         """Return the weights (1 + n_draws, n_subjects) of some of a site's subjects."""
-        places = self._places[site]
-        return self._weights[site][:, [places[name] for name in subjects]]
+        place = ANYWHERE if self._moving else site
+        rows = self._places[place]
+        return self._weights[place][:, [rows[name] for name in subjects]]
 
     def _drawn(self, site: str, labels: Mapping[str, int], seed: int) -> NDArray[np.float64]:
         names = sorted(labels)
@@ -115,6 +127,16 @@ class Resampling:
                 share = np.full(len(columns), 1 / len(columns))
                 found[1:, columns] = stream.multinomial(len(columns), share, size=self.n_draws)
         return found
+
+
+def _labels_of(said: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the label of every subject, of which several tables may tell (ValueError: they contradict each other)."""
+    known: dict[str, int] = {}
+    for one in said:
+        for name, label in one.items():
+            if known.setdefault(name, label) != label:
+                raise ValueError("a subject has two labels")
+    return known
 
 
 def weighted_scores(
@@ -148,11 +170,11 @@ def weighted_scores(
 class Scored:
     """The scores of one method: at each site, on average over sites, over all subjects together, at the worst site.
 
-    A site's value is the mean over seeds; ``macro`` is the mean over sites, ``worst site`` the lowest site's (the
-    highest for the Brier score), ``pooled`` scores all sites' subjects of a seed together.
+    A site's value is the mean over splits; ``macro`` is the mean over sites, ``worst site`` the lowest site's (the
+    highest for the Brier score), ``pooled`` scores all sites' subjects of a split together.
 
     Args:
-        series: the answers by seed and site.
+        series: the answers by split and site.
         resampling: the draws.
     """
 
@@ -162,8 +184,8 @@ class Scored:
         self.sites = sorted({site for sites in series.values() for site in sites})
 
     @cached_property
-    def units(self) -> dict[tuple[int, str], dict[str, Values]]:
-        """Return the scores by seed and site."""
+    def units(self) -> dict[tuple[Split, str], dict[str, Values]]:
+        """Return the scores by split and site."""
         return {
             (seed, site): weighted_scores(
                 answers.labels, answers.chances, self.resampling.weights(site, answers.subjects)
@@ -198,7 +220,7 @@ class Scored:
         return Estimate.of(self.values(level, score))
 
     def spread(self, score: str = "balanced_accuracy") -> float:
-        """Return the standard deviation over seeds of the mean over sites; NaN with one seed."""
+        """Return the standard deviation over splits of the mean over sites; NaN with one split."""
         units = self.unit_values(score)
         means = [np.mean([value for (of, _), value in units.items() if of == seed]) for seed in self.series]
         return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
@@ -207,8 +229,8 @@ class Scored:
         """Return by how much this is above another method on the same subjects, with the interval of the pairs."""
         return Estimate.of(self.values(level, score) - other.values(level, score))
 
-    def unit_values(self, score: str = "balanced_accuracy") -> dict[tuple[int, str], float]:
-        """Return the plain score by seed and site."""
+    def unit_values(self, score: str = "balanced_accuracy") -> dict[tuple[Split, str], float]:
+        """Return the plain score by split and site."""
         return {unit: float(found[score][0]) for unit, found in self.units.items()}
 
 
@@ -236,11 +258,11 @@ class PairedTest:
     p: float
 
 
-def paired_test(ours: Mapping[tuple[int, str], float], theirs: Mapping[tuple[int, str], float]) -> PairedTest:
+def paired_test(ours: Mapping[tuple[Split, str], float], theirs: Mapping[tuple[Split, str], float]) -> PairedTest:
     """Test whether one method is better than another one in the units that both have."""
     from scipy.stats import wilcoxon  # here, because it takes longer to load than the rest of a study's page
 
-    units = sorted(unit for unit in ours.keys() & theirs.keys() if np.isfinite([ours[unit], theirs[unit]]).all())
+    units = [unit for unit in ours if unit in theirs and np.isfinite([ours[unit], theirs[unit]]).all()]
     differences = np.round([ours[unit] - theirs[unit] for unit in units], 12)  # so that ties are ties
     if not differences.any():
         return PairedTest(len(units), 0, 1.0)

@@ -32,12 +32,12 @@ def main_table(found: Comparison) -> Table:
         )
     scores = ["sensitivity", "specificity", "AUROC", "MCC", "Brier score"]
     return Table(
-        caption="Test scores by method: mean over seeds and, where no other is named, over sites",
+        caption="Test scores by method: mean over splits and, where no other is named, over sites",
         header=[
             "method",
-            "seeds",
+            "splits",
             "balanced accuracy (95 %)",
-            "sd of seeds",
+            "sd of splits",
             "pooled",
             "worst site",
             *scores,
@@ -58,8 +58,24 @@ def site_table(found: Comparison) -> Table:
         for arm, scored in found.scored.items()
     ]
     return Table(
-        caption="Test balanced accuracy by site, mean over seeds (95 %)",
+        caption="Test balanced accuracy by site, mean over splits (95 %)",
         header=["method", *found.sites],
+        rows=rows,
+        strong_rows=[row for row, cells in enumerate(rows) if cells[0] == REFERENCE],
+    )
+
+
+def cohort_table(found: Comparison) -> Table | None:
+    """Return the macro balanced accuracy of every arm on each of several cohorts; None where there is one cohort."""
+    if len(found.cohorts) < 2:
+        return None
+    rows = []
+    for arm in found.scored:
+        scored = [found.of_cohort(arm, cohort) for cohort in found.cohorts]
+        rows.append([arm, *(number(one.estimate(MACRO).value) if one else NONE for one in scored)])
+    return Table(
+        caption="Test balanced accuracy by federation, mean over its splits and sites",
+        header=["method", *found.cohorts],
         rows=rows,
         strong_rows=[row for row, cells in enumerate(rows) if cells[0] == REFERENCE],
     )

@@ -12,6 +12,7 @@ import numpy as np
 from med_duallora.adapter.lora import DualLoRALinear
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
+from med_duallora.cohorts.phantom.truth import read_values
 from med_duallora.cohorts.prepared import PreparedCohort, PreparedSubject
 from med_duallora.engine import FederationResult, run_federation
 from med_duallora.settings.config import JobConfig, SiteConfig
@@ -32,6 +33,7 @@ from med_duallora.support.seeds import generator
 Chances = dict[str, dict[str, float]]
 """Probability of disease by variant and subject."""
 CACHE_MB = 65_536
+N_TREES = 500
 SHOTS = (4, 8, 16)
 """Labelled subjects of a new site, half of each class."""
 BOTH = "both"
@@ -162,6 +164,24 @@ def shared_head(place: Place) -> Outcome:
     return Outcome({site: {BOTH: _by_name(test, head.predict_proba(x)[:, 1])} for site, (test, x) in tested.items()})
 
 
+def truth(place: Place) -> Outcome:
+    """Fit a forest to the true values of all sites' training phantoms: what is in the labels, without an image."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    if place.spec.truth is None:
+        raise ValueError("the run was planned without a table of true values")
+    rows = [row for part in place.dealt.values() for row in part.rows if row["split"] == "train"]
+    forest = RandomForestClassifier(N_TREES, class_weight="balanced", random_state=place.spec.seed)
+    names, labels = [row["subject"] for row in rows], [int(row["label"]) for row in rows]
+    forest.fit(read_values(place.spec.truth, names), labels)
+    chances: dict[str, Chances] = {}
+    for site, part in place.dealt.items():
+        test = part.named("test")
+        said = forest.predict_proba(read_values(place.spec.truth, test))[:, 1]
+        chances[site] = {BOTH: dict(zip(test, map(float, said), strict=True))}
+    return Outcome(chances)
+
+
 def new_site(place: Place) -> Outcome:
     """Leave every site out of the training once; it then has no labelled subject, or a few of them."""
     sites, job = place.sites(), place.spec.job
@@ -188,6 +208,7 @@ WAYS: Mapping[Way, Callable[[Place], Outcome]] = {
     Way.POOLED: pooled,
     Way.OWN_HEAD: own_head,
     Way.SHARED_HEAD: shared_head,
+    Way.TRUTH: truth,
     Way.NEW_SITE: new_site,
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from med_duallora.report.html import to_html
 from med_duallora.report.markdown import to_markdown
 from med_duallora.study.comparison import Comparison
+from med_duallora.study.families import families
 from med_duallora.study.page import page_of
 from med_duallora.study.plan import RunSpec
 from med_duallora.study.records import Run, csv_of, finished, result_rows
@@ -36,10 +37,13 @@ def write_study(planned: Sequence[RunSpec], out: Path, n_draws: int) -> Path:
 
 
 def comparisons(runs: Sequence[Run], n_draws: int) -> list[Comparison]:
-    """Return one comparison per cohort and recipe."""
+    """Return one comparison per recipe and cohort, or per recipe and all cohorts of the same subjects together."""
+    cohorts = {run.spec.cohort.name: run.spec.cohort for run in runs}
+    together = {name: ", ".join(names) for names in families(cohorts.values()) for name in names}
     groups: dict[tuple[str, str], dict[str, list[Run]]] = {}
     for run in runs:
-        arms = groups.setdefault((run.spec.cohort.name, run.spec.recipe), {})
+        name = run.spec.cohort.name
+        arms = groups.setdefault((together.get(name, name), run.spec.recipe), {})
         arms.setdefault(run.spec.arm.name, []).append(run)
     return [
         Comparison(*names, arms, {arm: _payload(found[0]) for arm, found in arms.items()}, n_draws)

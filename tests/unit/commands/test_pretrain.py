@@ -86,8 +86,8 @@ def test_other_suffix_is_refused(parse, words):
 @pytest.fixture
 def truth(tiny_cohorts, tmp_path):
     """A table of true values of the tiny cohort's subjects, outside the folder that the command writes to."""
+    from med_duallora.cohorts.phantom.truth import TARGETS
     from med_duallora.cohorts.prepared import PreparedCohort
-    from med_duallora.pretraining.anatomy import TARGETS
 
     subjects = PreparedCohort.read(tiny_cohorts["siemens"]).subjects
     rows: list[list[object]] = [["subject", *TARGETS]]

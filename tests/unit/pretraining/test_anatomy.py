@@ -7,21 +7,21 @@ import torch
 from safetensors.torch import load_file
 
 from med_duallora.backbone import BackboneConfig, build_classifier, load_classifier
+from med_duallora.cohorts.phantom.truth import TARGETS
 from med_duallora.errors import ArtifactError, CheckpointError, CohortError
 from med_duallora.pretraining import loop
 from med_duallora.pretraining.anatomy import (
     MARGIN,
-    TARGETS,
     AnatomyConfig,
     AnatomyPool,
     AnatomyRegressor,
     AnatomyTrainer,
     learn_anatomy,
-    read_values,
 )
 from med_duallora.pretraining.appearance import AppearanceConfig
 from med_duallora.pretraining.export import export
 from med_duallora.pretraining.run import PretrainConfig, pretrain
+from tests.unit.truths import truth_table
 
 SMALL = BackboneConfig.preset("cinema-tiny")
 TINY = AnatomyConfig(preset="cinema-tiny", n_steps=6, batch_size=4, lr=3e-3)
@@ -48,54 +48,14 @@ def discs() -> AnatomyPool:
     return AnatomyPool(tuple(volumes), np.array(values, np.float32), "0" * 64)
 
 
-def table(path, rows):
-    header = ["subject", *TARGETS]
-    path.write_text("\n".join([",".join(header), *(",".join(map(str, row)) for row in rows)]) + "\n")
-    return path
-
-
-def test_values_are_taken_by_name_and_volumes_as_logarithms(tmp_path):
-    numbers = [[100.0 * row + column + 1 for column in range(len(TARGETS))] for row in range(3)]
-    path = table(tmp_path / "truth.csv", [[f"s{row}", *numbers[row]] for row in range(3)])
-    values = read_values(path, ["s2", "s0"])
-    for column, scale in enumerate(TARGETS.values()):
-        for found, row in zip(values[:, column], (2, 0), strict=True):
-            number = numbers[row][column]
-            assert found == pytest.approx(np.log(number) if scale == "log" else number)
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "", "many"])
-def test_an_impossible_value_names_its_row(tmp_path, value):
-    path = table(tmp_path / "truth.csv", [["a", *[1.0] * len(TARGETS)], ["b", value, *[1.0] * (len(TARGETS) - 1)]])
-    with pytest.raises(CohortError, match=r"row 3: lv_edv is .* must be a number above 0"):
-        read_values(path, ["a", "b"])
-
-
-def test_a_subject_without_or_with_two_rows_is_refused(tmp_path):
-    row = ["a", *[1.0] * len(TARGETS)]
-    with pytest.raises(CohortError, match="no row for 1 of 2 subjects, such as b"):
-        read_values(table(tmp_path / "truth.csv", [row]), ["a", "b"])
-    with pytest.raises(CohortError, match="row 3: subject a appears twice"):
-        read_values(table(tmp_path / "truth.csv", [row, row]), ["a"])
-
-
-def test_another_table_is_refused(tmp_path):
-    path = tmp_path / "cohort.csv"
-    path.write_text("subject,label\na,0\n")
-    with pytest.raises(CohortError, match="lv_edv"):
-        read_values(path, ["a"])
-    with pytest.raises(CohortError, match="phantom` writes it"):
-        read_values(tmp_path / "nowhere.csv", ["a"])
-
-
 def test_the_pool_keeps_a_margin_around_the_backbones_image(tiny_cohorts, tmp_path):
     from med_duallora.cohorts.prepared import PreparedCohort
 
     subjects = PreparedCohort.read(tiny_cohorts["siemens"]).subjects
-    path = table(tmp_path / "truth.csv", [[subject.subject, *[1.0] * len(TARGETS)] for subject in subjects])
+    path = truth_table(tmp_path / "truth.csv", [[subject.subject, *[1.0] * len(TARGETS)] for subject in subjects])
     pool = AnatomyPool.load(tiny_cohorts["siemens"], path, SMALL)
     assert {volume.shape[:3] for volume in pool.volumes} == {(2, *(int(MARGIN * n) for n in SMALL.image_size[:2]))}
-    again = table(tmp_path / "truth.csv", [[subject.subject, *[2.0] * len(TARGETS)] for subject in subjects])
+    again = truth_table(tmp_path / "truth.csv", [[subject.subject, *[2.0] * len(TARGETS)] for subject in subjects])
     assert AnatomyPool.load(tiny_cohorts["siemens"], again, SMALL).content != pool.content
 
 
@@ -104,7 +64,7 @@ def test_an_unchanged_view_is_what_the_classifier_reads(tiny_cohorts, tmp_path):
     from med_duallora.cohorts.prepared import PreparedCohort, load_volume
 
     subjects = PreparedCohort.read(tiny_cohorts["siemens"]).subjects
-    path = table(tmp_path / "truth.csv", [[subject.subject, *[1.0] * len(TARGETS)] for subject in subjects])
+    path = truth_table(tmp_path / "truth.csv", [[subject.subject, *[1.0] * len(TARGETS)] for subject in subjects])
     pool = AnatomyPool.load(tiny_cohorts["siemens"], path, SMALL)
     trainer = AnatomyTrainer(dataclasses.replace(TINY, appearance=NO_CHANGE), pool)
     view = trainer.view(0, np.random.default_rng(0)).numpy()

@@ -2,10 +2,13 @@ from pathlib import Path
 
 import pytest
 
+from med_duallora.cohorts.phantom.truth import TARGETS
 from med_duallora.settings.config import JobConfig
 from med_duallora.study.arms import arms
 from med_duallora.study.plan import Cohort, Recipe, RunSpec, specs
 from med_duallora.study.running import run_one
+from med_duallora.study.splits import rows_of
+from tests.unit.truths import truth_table
 
 SETTINGS = ("train.n_rounds=1", "train.local_epochs=1", "train.batch_size=4", "train.n_views=1")
 
@@ -26,6 +29,9 @@ def job() -> JobConfig:
 def spec_of(cohort, job, tiny_checkpoint, tmp_path_factory):
     """Makes the run of an arm in the session's study, whose feature cache all of them share."""
     shared = tmp_path_factory.mktemp("study")
+    rows = [row for folder in cohort.sites.values() for row in rows_of(folder)]
+    values = [[row["subject"], *[100 * (1 + int(row["label"]))] * len(TARGETS)] for row in rows]
+    truth = truth_table(tmp_path_factory.mktemp("truth") / "truth.csv", values)
 
     def make(name: str, seed: int = 0, out: Path = shared, **changes) -> RunSpec:
         return specs(
@@ -38,6 +44,7 @@ def spec_of(cohort, job, tiny_checkpoint, tmp_path_factory):
             n_train=6,
             n_test=None,
             out=out,
+            truth=changes.pop("truth", truth),
             **changes,
         )[0]
 

@@ -118,6 +118,26 @@ def test_a_study_of_patients_says_so(runs):
     assert page_of(planned, [], []).banner.startswith("Real patients, research use.")
 
 
+def test_federations_of_the_same_subjects_are_one_section(runs, monkeypatch):
+    """A subject is drawn once for all of them, and the page says so; every federation keeps a column of its own."""
+    from dataclasses import replace
+
+    cohorts = {name: replace(runs[0].spec.cohort, name=name) for name in ("cut-0", "cut-1")}
+    both = [Run(replace(run.spec, cohort=cohort), run.record) for cohort in cohorts.values() for run in runs]
+    (found,) = comparisons(both, 200)
+    assert (found.cohort, found.cohorts, found.synthetic) == ("cut-0, cut-1", ["cut-0", "cut-1"], True)
+    assert len(found.scored["med-duallora"].series) == 8
+    (alone,) = comparisons(runs, 200)
+    values = [one.scored["med-duallora"].values("macro", "auroc")[0] for one in (found, alone)]
+    assert values[0] == pytest.approx(values[1])
+    page = page_of([run.spec for run in both], [found], ["1"])
+    assert "2 federations were cut from the same subjects" in to_markdown(page)
+    by_federation = tables(page)["Test balanced accuracy by federation, mean over its splits and sites"]
+    assert by_federation[0][1] == by_federation[0][2] == "0.900"
+    monkeypatch.setattr("med_duallora.study.write.families", lambda _: [])
+    assert len(comparisons(both, 200)) == 2
+
+
 def test_the_table_of_results_names_no_subject_and_reads_back(runs):
     rows = result_rows(runs[:2], [4096, 4096])
     read = list(csv.DictReader(io.StringIO(csv_of(rows))))

@@ -5,13 +5,17 @@ import pytest
 from med_duallora.errors import ConfigError
 from med_duallora.study.arms import arms, chosen
 from med_duallora.study.plan import Recipe, specs
+from tests.unit.truths import truth_table
 
 
 def test_every_method_of_the_package_can_be_compared():
     from med_duallora.adapter.methods import METHODS
 
     assert set(METHODS) <= set(arms())
-    assert [arm.name for arm in chosen(None)] == list(arms())
+    assert [arm.name for arm in chosen(None, truth=True)] == list(arms())
+    assert [arm.name for arm in chosen(None)] == [name for name in arms() if name != "latent-ceiling"]
+    with pytest.raises(ConfigError, match="latent-ceiling needs --truth"):
+        chosen("latent-ceiling")
     assert [arm.name for arm in chosen("own-head, fedavg-lora")] == ["own-head", "fedavg-lora"]
     with pytest.raises(ConfigError, match="there is no 'fedavg'; there are med-duallora"):
         chosen("fedavg")
@@ -72,6 +76,8 @@ def test_whatever_changes_the_numbers_changes_the_key(spec_of, job, cohort, tmp_
         spec_of("fedavg-lora"),
         spec_of("permuted-labels"),
         spec_of("random-weights"),
+        spec_of("latent-ceiling", truth=truth_table(tmp_path / "truth.csv", [])),
+        spec_of("latent-ceiling"),
         replace(spec, n_train=7),
         replace(spec, n_test=2),
         replace(spec, cohort=replace(cohort, tables=table)),

@@ -61,6 +61,12 @@ def test_adapters_are_measured(done):
         assert 0 < found["angle"] <= 90 and math.isfinite(found["angle"])
 
 
+def test_the_ceiling_is_what_the_true_values_tell(done):
+    """They tell the label of these subjects outright, which no image of theirs does."""
+    for site in read_object(done("latent-ceiling"))["sites"].values():
+        assert [chance > 0.5 for chance in site["chances"][BOTH]] == [label == 1 for label in site["labels"]]
+
+
 def test_only_what_is_sent_is_counted(done):
     assert read_object(done("local-lora"))["tensor_bytes"] == 0
     assert read_object(done("med-duallora"))["tensor_bytes"] > 0

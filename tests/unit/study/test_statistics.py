@@ -14,6 +14,8 @@ from med_duallora.study.statistics import (
     Answers,
     Resampling,
     Scored,
+    Series,
+    Split,
     holm,
     paired_test,
     weighted_scores,
@@ -105,7 +107,7 @@ def test_seeds_that_test_the_same_subjects_do_not_narrow_the_interval():
 
 def test_a_difference_is_paired():
     """Two models with the same answers differ by nothing in every draw; independent draws would say otherwise."""
-    series = {0: {"a": answers()}}
+    series: Series = {0: {"a": answers()}}
     draws = Resampling.of([series, series], 300)
     found = Scored(series, draws).difference(Scored(series, draws), "a")
     assert (found.value, found.low, found.high) == (0, 0, 0)
@@ -122,7 +124,7 @@ def test_draws_do_not_depend_on_the_order_of_seeds_sites_or_subjects():
 
 
 def test_every_site_and_class_keeps_its_size_in_every_draw():
-    series = {0: {"a": answers(), "b": answers(labels=(1, 0, 0), chances=(0.5, 0.5, 0.5))}}
+    series: Series = {0: {"a": answers(), "b": answers(labels=(1, 0, 0), chances=(0.5, 0.5, 0.5))}}
     weights = Resampling.of([series], 50).weights("b", ("s0", "s1", "s2"))
     assert weights[:, 0].tolist() == [1] * 51
     assert set(weights[:, 1:].sum(1)) == {2}
@@ -130,8 +132,8 @@ def test_every_site_and_class_keeps_its_size_in_every_draw():
 
 def test_golden_p_values():
     """Six pairs that all are better: the exact two-sided p is 2 / 2**6."""
-    ours = {(seed, "a"): 0.8 + 0.01 * seed for seed in range(6)}
-    theirs = {(seed, "a"): 0.7 - 0.01 * seed for seed in range(6)}
+    ours: dict[tuple[Split, str], float] = {(seed, "a"): 0.8 + 0.01 * seed for seed in range(6)}
+    theirs: dict[tuple[Split, str], float] = {(seed, "a"): 0.7 - 0.01 * seed for seed in range(6)}
     found = paired_test(ours, {**theirs, (9, "b"): 0.1})
     assert (found.n_pairs, found.n_better) == (6, 6)
     assert found.p == pytest.approx(2 / 64)
@@ -157,3 +159,26 @@ def test_a_subject_with_two_labels_is_refused():
     """In another seed, or with another method: then the subjects are not the same ones."""
     with pytest.raises(ValueError, match="two labels"):
         Resampling.of([{0: {"a": answers()}}, {1: {"a": answers(labels=LABELS[::-1])}}], 10)
+
+
+def test_a_subject_that_moves_between_sites_is_drawn_once_for_all_of_them():
+    """Two federations cut from the same subjects: the sites of one are not those of the other."""
+    labels, names = (0, 0, 1, 1), ("a", "b", "c", "d")
+    first = {"x": Answers(names[::2], labels[::2], (0.1, 0.9)), "y": Answers(names[1::2], labels[1::2], (0.1, 0.9))}
+    second = {"x": Answers(names[1::2], labels[1::2], (0.1, 0.9)), "y": Answers(names[::2], labels[::2], (0.1, 0.9))}
+    series: Series = {("one", 0): first, ("two", 0): second}
+    draws = Resampling.of([series], 50, moving=True)
+    assert np.array_equal(draws.weights("x", ["a", "d"]), draws.weights("y", ["a", "d"]))
+    assert set(draws.weights("x", ["a", "b"])[1:].sum(1)) == {2}, "within its class"
+    apart = Resampling.of([series], 50)
+    assert not np.array_equal(apart.weights("x", ["a", "b"]), apart.weights("y", ["a", "b"]))
+    with pytest.raises(ValueError, match="two labels"):
+        Resampling.of([{0: {"x": Answers(("a",), (0,), (0.1,)), "y": Answers(("a",), (1,), (0.1,))}}], 5, moving=True)
+
+
+def test_several_federations_of_the_same_subjects_do_not_narrow_the_interval():
+    """Five times the same answers under other cohorts' names are no more subjects."""
+    one: Series = {("first", 0): {"a": answers()}}
+    five: Series = {(f"cohort-{number}", 0): {"a": answers()} for number in range(5)}
+    found = [Scored(series, Resampling.of([series], 300, moving=True)).estimate("a") for series in (one, five)]
+    assert found[0] == found[1]
