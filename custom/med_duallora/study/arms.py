@@ -49,6 +49,7 @@ ALONE = "local-lora"
 """What joining is compared with."""
 _REFERENCES = (
     Arm("central-lora", "one adapter, trained on all sites' subjects in one place", Way.POOLED, "fedavg-lora"),
+    Arm("central-full", "whole weights, trained on all sites' subjects in one place", Way.POOLED, "fedavg-full"),
     Arm("own-head", "frozen backbone, each site's own head", Way.OWN_HEAD),
     Arm("shared-head", "frozen backbone, one head of all sites", Way.SHARED_HEAD),
     Arm("permuted-labels", "control: nothing can be learnt", Way.FEDERATED, REFERENCE, permuted=True, few_seeds=True),
