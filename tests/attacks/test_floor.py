@@ -28,6 +28,12 @@ def with_policy(path: Path, **changes: Any) -> None:
 DEMANDS = [
     ("the classification head", ["lora.head_policy=global"], {}, "policy.head_leaves"),
     ("the head's weights as a part of the adapter", [], {"head_leaves": "none"}, "policy.head_leaves"),
+    (
+        "whole weights under a rank that the site accepts",
+        ["method=fedavg-full", "lora.rank_global=2"],
+        {"max_rank": 16, "head_leaves": "all"},
+        "policy.max_rank",
+    ),
     ("a method that sends the head", ["method=fedavg-lora"], {}, "policy.head_leaves"),
     ("a rank above the site's", ["lora.rank_global=32"], {"max_rank": 16}, "policy.max_rank"),
     ("more blocks", ["lora.n_blocks=2"], {"max_blocks": 1}, "policy.max_blocks"),

@@ -36,6 +36,7 @@ USUAL = JobConfig()
 
 METHODS_IN_FLARE = {
     "fedbn-lora": "head sent beside the pairs; norms stay",
+    "fedavg-full": "whole weights and norms, no factor at all",
     "fedsa-lora": "one factor of each pair sent",
     "ditto-lora": "two phases, of which one acts without what is sent",
     "feddpa": "two phases, and a mix in predictions",

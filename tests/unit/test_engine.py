@@ -9,6 +9,7 @@ from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.engine import run_federation
 from med_duallora.errors import ConfigError, EgressViolation
+from med_duallora.site.model import SiteModel
 from med_duallora.site.runtime import SiteRuntime
 
 from .tiny import same
@@ -29,7 +30,7 @@ def moved(sites, folder):
     }
 
 
-@pytest.mark.parametrize("method", ["med-duallora", "fedavg-lora"])
+@pytest.mark.parametrize("method", ["med-duallora", "fedavg-lora", "fedavg-full"])
 def test_a_federation_runs_and_repeats_bit_for_bit(tiny_job, sites, tmp_path, method):
     job = tiny_job.with_overrides([f"method={method}"])
     seen = []
@@ -41,6 +42,11 @@ def test_a_federation_runs_and_repeats_bit_for_bit(tiny_job, sites, tmp_path, me
     again = run_federation(job, dict(reversed(moved(sites, tmp_path / "again").items())))
     assert same(again.global_state, result.global_state), "whatever the order of the sites"
     assert again.evaluation == result.evaluation
+    for site, config in sites.items():
+        restored = SiteModel(site, job, config)
+        restored.follow(result.lineage)
+        restored.recall()
+        assert same(restored.network.values(restored.network.plan.sent), result.global_state), "the mean, at every site"
 
 
 def test_payloads_of_half_the_bytes_give_nearly_the_same_adapter(tiny_job, sites, tmp_path):

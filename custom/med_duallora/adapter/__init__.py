@@ -1,1 +1,1 @@
-"""The low-rank adapters on the frozen backbone: layers, roles, model, head statistics, methods, aggregation rules."""
+"""The adapters on the frozen backbone: layers, roles, model, head statistics, methods, aggregation rules."""

@@ -24,12 +24,13 @@ class Adapters(Enum):
     GLOBAL = "the global one alone"
     LOCAL = "the local one alone, of the global one's rank and scale"
     TWINS = "both, the local one of the global one's rank and scale"
+    NONE = "none, because whole weights train"
 
     def of(self, lora: LoRAConfig) -> LoRAConfig:
         """Return the adapter configuration as the method uses it."""
         if self is Adapters.BOTH:
             return lora
-        if self is Adapters.GLOBAL:
+        if self in (Adapters.GLOBAL, Adapters.NONE):  # a configuration has a rank, also where nothing reads it
             return replace(lora, rank_local=0)
         twin = replace(lora, rank_local=lora.rank_global, alpha_local=lora.alpha_global)
         return replace(twin, rank_global=0) if self is Adapters.LOCAL else twin
@@ -47,7 +48,9 @@ class Method:
         global_a: what is done with the A factors of the global adapter.
         global_b: likewise with its B factors; a head that is sent trains in the same phases.
         local: likewise with both factors of the local adapter.
-        norms: likewise with corrections of scale and shift in the norms of the adapted blocks.
+        weights: likewise with whole weights and biases of all linear layers of the adapted blocks, whatever
+            ``lora.targets`` says.
+        norms: likewise with scale and shift of the norms of the adapted blocks.
         phases: of a round, in their order.
         loss_terms: made from the job, and added to the classification loss.
         aggregation: the rule that is used where the job names none.
@@ -63,6 +66,7 @@ class Method:
     global_a: Treatment = SENT
     global_b: Treatment = SENT
     local: Treatment = KEPT
+    weights: Treatment = FIXED
     norms: Treatment = FIXED
     phases: tuple[Phase, ...] = (Phase(),)
     loss_terms: tuple[Callable[[JobConfig], LossTerm], ...] = ()
@@ -95,6 +99,7 @@ class Method:
             Role.GLOBAL_B: self.global_b,
             Role.LOCAL_A: self.local,
             Role.LOCAL_B: self.local,
+            Role.WEIGHTS: self.weights,
             Role.NORM: self.norms,
             Role.HEAD: sent_head if lora.head_policy == "global" else replace(KEPT, phases=() if self.after else None),
         }
@@ -109,7 +114,8 @@ class Method:
         if name not in AGGREGATIONS:
             raise ConfigError.of("aggregation", name, AGGREGATION_NAMES.text)
         if AGGREGATIONS[name].needs_pairs and not (self.global_a.sent and self.global_b.sent):
-            limit = f"a rule that does without pairs, because method {self.name} sends one factor of each"
+            sends = "whole weights and no factors" if self.weights.sent else "one factor of each"
+            limit = f"a rule that does without pairs, because method {self.name} sends {sends}"
             raise ConfigError.of("aggregation", name, limit)
         return AGGREGATIONS[name]
 
@@ -139,6 +145,18 @@ METHODS = {
             "one adapter and the head, both sent and averaged (FedIT)",
             Adapters.GLOBAL,
             head_policy="global",
+        ),
+        Method(
+            "fedavg-full",
+            "no adapter: whole weights of the last lora.n_blocks transformer blocks and the head, all sent and "
+            "averaged (FedAvg); the stem and the blocks before these stay frozen",
+            Adapters.NONE,
+            head_policy="global",
+            global_a=FIXED,
+            global_b=FIXED,
+            local=FIXED,
+            weights=SENT,
+            norms=SENT,
         ),
         Method(
             "fedprox-lora",
@@ -221,7 +239,10 @@ def method_of(job: JobConfig) -> Method:
     if job.method not in METHODS:
         raise ConfigError.of("method", job.method, METHOD_NAMES.text)
     if job.lora.rank_global == 0:
-        limit = f"above 0 for method {job.method}, whose adapter has this rank"
+        whose = "whose adapter has this rank"
+        if METHODS[job.method].adapters is Adapters.NONE:
+            whose = "because training alone, which a site compares with, has an adapter of this rank"
+        limit = f"above 0 for method {job.method}, {whose}"
         raise ConfigError.of("lora.rank_global", 0, limit)
     return METHODS[job.method]
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from med_duallora.adapter.changed import ChangedLinear, ChangedNorm
 from med_duallora.adapter.head_norm import HeadNorm
 from med_duallora.adapter.lora import DualLoRALinear, SharedHead
 from med_duallora.adapter.methods import plan_of
 from med_duallora.adapter.plan import AdapterPlan
-from med_duallora.adapter.private_norm import PrivateNorm
 from med_duallora.adapter.roles import Declared, Role, Start, declarations, pairs, twins
 from med_duallora.backbone import BackboneConfig, CineMAClassifier
 from med_duallora.errors import ConfigError
@@ -23,7 +23,7 @@ N_CLASSES = 2
 NORMS = ("norm1", "norm2")
 """The norms of a transformer block."""
 OWNERS = {"q": "attn", "kv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
-"""Which part of a transformer block holds each target."""
+"""Which part of a transformer block holds each target; these are all of its linear layers."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TrunkFeatures:
 
 
 class DualLoRAModel(nn.Module):
-    """The CineMA classifier with dual-LoRA layers in its last blocks.
+    """The CineMA classifier with dual-LoRA layers in its last blocks, or with changes of their whole weights.
 
     Everything is frozen except what the plan trains. The first values of adapters and heads depend only on the seed and
     the parameter's name, so every site starts from the same point. Heads start at zero, because a random head is noise
@@ -134,36 +134,42 @@ class DualLoRAModel(nn.Module):
                 raise ValueError(f"{name} has shape {values[name].shape}, expected {tuple(parameter.shape)}")
             parameter.data.copy_(torch.from_numpy(np.array(values[name])))
 
+    def sent_rank(self) -> int:
+        """Return the highest rank that a layer's update can have in a payload, the head aside."""
+        if Role.WEIGHTS not in self.plan.sent:
+            return self.plan.lora.rank_global
+        return max(min(value.shape) for value in self.of_roles([Role.WEIGHTS]).values() if value.ndim > 1)
+
     def switch(self, global_adapter: bool, local_adapter: bool) -> None:
         """Switch adapters of the blocks on or off from now on, see ``using``."""
-        layers, norms = self._switched()
+        layers, changed = self._switched()
         for layer in layers:
             layer.global_active, layer.local_active = global_adapter, local_adapter
-        for norm in norms:
-            norm.active = local_adapter
+        for part in changed:
+            part.active = global_adapter if part.role in self.plan.sent else local_adapter
 
-    def _switched(self) -> tuple[list[DualLoRALinear], list[PrivateNorm]]:
+    def _switched(self) -> tuple[list[DualLoRALinear], list[ChangedLinear | ChangedNorm]]:
         modules = list(self.modules())
         layers = [module for module in modules if isinstance(module, DualLoRALinear)]
-        return layers, [module for module in modules if isinstance(module, PrivateNorm)]
+        return layers, [module for module in modules if isinstance(module, ChangedLinear | ChangedNorm)]
 
     @contextmanager
     def using(self, global_adapter: bool, local_adapter: bool) -> Iterator[None]:
         """Evaluate with some adapters of the blocks switched off inside the block; heads always act.
 
-        Norms that a site corrects for itself act with the local adapter.
+        Changes of whole parameters act with the global adapter where they are sent, else with the local one.
         """
-        layers, norms = self._switched()
+        layers, changed = self._switched()
         before = [(layer.global_active, layer.local_active) for layer in layers]
-        norms_before = [norm.active for norm in norms]
+        changed_before = [part.active for part in changed]
         self.switch(global_adapter, local_adapter)
         try:
             yield
         finally:
             for layer, active in zip(layers, before, strict=True):
                 layer.global_active, layer.local_active = active
-            for norm, was_active in zip(norms, norms_before, strict=True):
-                norm.active = was_active
+            for part, was_active in zip(changed, changed_before, strict=True):
+                part.active = was_active
 
     @torch.no_grad()
     def trunk(self, x: Tensor) -> TrunkFeatures:
@@ -203,18 +209,17 @@ class DualLoRAModel(nn.Module):
 
 
 def _adapt(block: nn.Module, plan: AdapterPlan) -> None:
-    lora = plan.lora
-    for target in lora.targets:
+    lora, whole = plan.lora, Role.WEIGHTS in plan.trained
+    for target in OWNERS if whole else lora.targets:
         parent = block.get_submodule(OWNERS[target])
         base = getattr(parent, target)
         if not isinstance(base, nn.Linear):
             raise TypeError(f"{OWNERS[target]}.{target} is a {type(base).__name__}, expected an unadapted nn.Linear")
         ranks = (lora.rank_global, lora.alpha_global, lora.rank_local, lora.alpha_local)
-        adapted = DualLoRALinear(base, *ranks, mix=plan.mix)
-        setattr(parent, target, adapted)
+        setattr(parent, target, ChangedLinear(base) if whole else DualLoRALinear(base, *ranks, mix=plan.mix))
     if Role.NORM in plan.trained:
         for name in NORMS:
-            setattr(block, name, PrivateNorm(getattr(block, name)))
+            setattr(block, name, ChangedNorm(getattr(block, name)))
 
 
 def skeleton(job: JobConfig) -> DualLoRAModel:

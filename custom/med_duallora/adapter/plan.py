@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from med_duallora.adapter.aggregations import Aggregation
-from med_duallora.adapter.roles import GLOBAL, Role, Start
+from med_duallora.adapter.roles import GLOBAL, LOCAL, Role, Start
 from med_duallora.settings.config import LoRAConfig
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class AdapterPlan:
             raise ValueError("a share of a plan's mix is not from 0 to 1")
         if not math.isclose(sum(phase.share for phase in self.phases), 1.0):
             raise ValueError("the shares of a plan's phases do not sum to 1")
+        if Role.WEIGHTS in self.trained and self.trained & (GLOBAL | LOCAL):
+            raise ValueError("whole weights train, so that factors beside them in the same layers have nothing to add")
         for role, treatment in self.treatments.items():
             if treatment.sent and not treatment.trains:
                 raise ValueError(f"{role.value} does not train, so that sending it says nothing")

@@ -22,6 +22,8 @@ class Role(str, Enum):
     LOCAL_A = "A of the local adapter"
     LOCAL_B = "B of the local adapter"
     HEAD = "classification head"
+    WEIGHTS = "weights of the adapted blocks"
+    """Of their linear layers, as they are instead of as factors."""
     NORM = "norms of the adapted blocks"
     FROZEN = "backbone"
     """Neither trained nor sent, by any method."""

@@ -59,7 +59,8 @@ class EgressContract:
     def for_job(cls, job: JobConfig) -> "EgressContract":
         """Derive the contract from the job configuration alone, the same at every site and at the server."""
         metrics = {name: measure.limits for name, measure in standing_in(*REPLIES).items()}
-        return cls(*_derived(job), metrics, job.train.n_rounds)
+        tensors, pairs, _ = _derived(job)
+        return cls(tensors, pairs, metrics, job.train.n_rounds)
 
     @property
     def n_parameters(self) -> int:
@@ -185,12 +186,12 @@ class EgressContract:
 
 
 @lru_cache(maxsize=32)
-def _derived(job: JobConfig) -> tuple[dict[str, TensorSpec], tuple[tuple[str, str], ...]]:
-    """Return the tensors and pairs of a job; building the model's skeleton takes a moment."""
+def _derived(job: JobConfig) -> tuple[dict[str, TensorSpec], tuple[tuple[str, str], ...], int]:
+    """Return the tensors, pairs and rank of a job; building the model's skeleton takes a moment."""
     model = skeleton(job)
     sent = model.of_roles(model.plan.sent)
     tensors = {name: TensorSpec(tuple(value.shape), job.payload_dtype) for name, value in sent.items()}
-    return tensors, model.sent_pairs()
+    return tensors, model.sent_pairs(), model.sent_rank()
 
 
 def _checked_tensor(name: str, spec: TensorSpec, tensors: Mapping[str, object]) -> np.ndarray:
@@ -222,7 +223,7 @@ def demands_of(job: JobConfig, contract: EgressContract, trains: bool = True) ->
     lora = plan_of(job).lora
     head = {"local": "none", "shared": "shared", "global": "all"}[lora.head_policy]
     return {
-        "rank": lora.rank_global,
+        "rank": _derived(job)[2],
         "n_blocks": lora.n_blocks,
         "head": head if trains else "none",
         "contract_sha256": contract.sha256,

@@ -100,7 +100,7 @@ def metadata(job: JobConfig, card: Mapping[str, Any]) -> dict[str, Any]:
         "required_packages_version": {"med-duallora": __version__, **installed},
         "name": card["name"],
         "task": "Disease detection in short-axis cine cardiac MRI",
-        "description": f"{card['banner']} A CineMA classifier with federated low-rank adapters in its weights.",
+        "description": f"{card['banner']} A CineMA classifier with federated adapters in its weights.",
         "authors": "the sites of the federation that trained it",
         "copyright": "see docs/README.md, Licence",
         "data_type": "nibabel, dicom",

@@ -30,7 +30,7 @@ LIMITS = (
     "cine MRI; no other view, sequence or question.",
     "Scores were measured on the sites of this training, on few subjects each; they say nothing about other sites.",
     "The decision threshold is 0.5 unless a site chose its own on its own validation subjects.",
-    "A low-rank adapter can carry information about the subjects it was trained on; there is no differential privacy.",
+    "An adapter can carry information about the subjects it was trained on; there is no differential privacy.",
 )
 LICENCE = {
     "code": "Apache-2.0 (med-duallora)",

@@ -1,7 +1,7 @@
 """A CineMA classifier with everything that was trained folded into its weights, in CineMA's own file format.
 
-Both adapters are sums of products, and the statistics before the head are a shift and a scale: all of it is linear, so
-that a plain CineMA classifier with other numbers computes the same logits.
+Both adapters are sums of products, changes of whole weights are sums, and the statistics before the head are a shift
+and a scale: all of it is linear, so that a plain CineMA classifier with other numbers computes the same logits.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from med_duallora.adapter.changed import ChangedLinear, ChangedNorm
 from med_duallora.adapter.lora import DualLoRALinear, SharedHead
 from med_duallora.adapter.model import DualLoRAModel
-from med_duallora.adapter.private_norm import PrivateNorm
 from med_duallora.backbone.checkpoint import POSITION
 from med_duallora.backbone.classifier import VIEW
 from med_duallora.support.files import atomic_path
@@ -25,7 +25,7 @@ FUSION_BIAS = f"enc_fusion_dict.{VIEW}.down_convs.0.bias"
 """Added to the patch tokens between the two norms."""
 
 
-Adapted = DualLoRALinear | PrivateNorm
+Adapted = DualLoRALinear | ChangedLinear | ChangedNorm
 
 
 def merged_tensors(network: DualLoRAModel) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ def merged_tensors(network: DualLoRAModel) -> dict[str, Tensor]:
     """
     classifier = network.classifier
     adapted: dict[str, Adapted] = {
-        name: module for name, module in classifier.named_modules() if isinstance(module, DualLoRALinear | PrivateNorm)
+        name: module for name, module in classifier.named_modules() if isinstance(module, Adapted)
     }
     found = {
         name.replace(".base.", ".") if _owner(name, adapted) else name: value.detach().cpu().float().clone()
@@ -43,10 +43,10 @@ def merged_tensors(network: DualLoRAModel) -> dict[str, Tensor]:
         if not name.startswith("pred_head_dict.") and not _is_factor(name, adapted)
     }
     for name, layer in adapted.items():
-        if isinstance(layer, PrivateNorm):
-            found[f"{name}.weight"], found[f"{name}.bias"] = (part.detach().cpu().float() for part in layer.affine())
-        else:
+        if isinstance(layer, DualLoRALinear):
             found[f"{name}.weight"] = _summed(layer)
+        else:
+            found[f"{name}.weight"], found[f"{name}.bias"] = (part.detach().cpu().float() for part in layer.affine())
     found[POSITION] = classifier.token_embedding.pos_embed.detach().cpu().float().clone()
     offsets = _centre(found, network)
     return {**found, **head_tensors(network, offsets)}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from med_duallora.adapter.lora import DualLoRALinear
 from med_duallora.adapter.model import DualLoRAModel, skeleton
-from med_duallora.adapter.plan import WHOLE
+from med_duallora.adapter.plan import WHOLE, AdapterPlan
 from med_duallora.adapter.roles import GLOBAL, Role
 from med_duallora.errors import ArtifactError
 from med_duallora.export.merged import head_tensors
@@ -56,10 +56,11 @@ def global_pairs(job: JobConfig, tensors: Mapping[str, Any]) -> Pairs:
         tensors: what the sites sent, averaged, by parameter name.
 
     Raises:
-        ArtifactError: the tensors are not of this job, or a part of the adapter stays at the sites.
+        ArtifactError: the tensors are not of this job or no low-rank adapter, or a part of it stays at the sites.
     """
     model = skeleton(job)
     plan = model.plan
+    _check_is_low_rank(job, plan)
     hidden = [role for role in GLOBAL if role in plan.kept]
     if hidden:
         raise ArtifactError(
@@ -71,6 +72,14 @@ def global_pairs(job: JobConfig, tensors: Mapping[str, Any]) -> Pairs:
     values = {**fixed, **{name: torch.from_numpy(value.copy()) for name, value in tensors.items()}}
     layers = [name for name, layer in model.classifier.named_modules() if isinstance(layer, DualLoRALinear)]
     return {name: (values[f"classifier.{name}.global_a"], values[f"classifier.{name}.global_b"]) for name in layers}
+
+
+def _check_is_low_rank(job: JobConfig, plan: AdapterPlan) -> None:
+    if Role.WEIGHTS in plan.trained:
+        raise ArtifactError(
+            f"method {job.method} trains whole weights, which a PEFT adapter does not hold; at a site, export the "
+            "model as a checkpoint instead"
+        )
 
 
 def _check(tensors: Mapping[str, Any], model: DualLoRAModel) -> None:
@@ -123,6 +132,7 @@ def write_site(folder: Path, job: JobConfig, network: DualLoRAModel, about: str)
 def _check_is_a_sum(job: JobConfig, network: DualLoRAModel) -> None:
     """Refuse a model that adapters which add up do not make; a merged checkpoint can hold any."""
     plan = network.plan
+    _check_is_low_rank(job, plan)
     other = "does not add its adapters up, as PEFT does" if plan.mix != WHOLE else ""
     if not plan.lora.rank_global:
         other = "has no global adapter"

@@ -32,6 +32,17 @@ PEERS = (
     "both. In every table of scores `both` is the model that the method predicts with: of `ditto-lora` the personal "
     "adapter, of `feddpa` half of each. With the default settings:"
 )
+FULL = (
+    "`fedavg-full` is the full-rank counterpart of `fedavg-lora`: the same blocks, the same frozen and cached trunk "
+    "before them, but all weights, biases and norms of these blocks instead of low-rank factors. With `lora.n_blocks` "
+    "as large as the backbone has blocks, all blocks train; the stem stays frozen. What trains and is sent are "
+    "differences to the frozen weights, which start at zero: a difference's gradient is that of the weight, and "
+    "weight decay draws back to the frozen backbone, not to zero. `lora.targets` and alpha do nothing; the rank is "
+    "only that of training alone, which a site compares with. The `train.lr` that is best for factors need not be the "
+    "best for whole weights: tune it for each. A payload can carry far more about single patients than one of low "
+    "rank, so a site that accepts such a job sets `policy.max_rank` to at least the width in the table of backbones, "
+    "and `policy.head_leaves` to `all`."
+)
 AGGREGATION = "The rules. " + " ".join(f"`{name}`: {rule.summary}." for name, rule in AGGREGATIONS.items())
 RANK = (
     "The rank decides how much the global adapter can express, how many bytes leave a site in each round, and how "

@@ -23,9 +23,9 @@ KEEP = "This page shows images of patients: it must not leave this machine."
 
 TERMS = (
     ("site", "a client of the federation; here, one hospital or the scanners of one vendor"),
-    ("backbone", "the frozen foundation model; it is the same at every site and is never trained here"),
+    ("backbone", "the frozen foundation model; it is the same at every site, and what is trained is added to it"),
     ("backbone + head", "the frozen backbone, with a logistic head fitted to the site's own training subjects"),
-    ("global adapter", "low-rank matrices that every site trains, sends and receives back averaged"),
+    ("global adapter", "low-rank matrices (of fedavg-full whole ones) that all sites train, send and get averaged"),
     ("local adapter", "low-rank matrices that a site trains beside the global ones and never sends"),
     ("trained alone", "a training of the site's own, as method local-lora: same settings and passes, nothing sent"),
     ("global / local adapter only", "the trained model with the other adapter switched off; no training of its own"),
@@ -153,6 +153,8 @@ def _sent(plan: AdapterPlan) -> str:
     """Return in words what leaves by a method's plan."""
     factors = plan.sent & GLOBAL
     adapter = "global adapter" if factors == GLOBAL else " and ".join(sorted(role.value for role in factors))
+    if Role.WEIGHTS in plan.sent:
+        adapter = Role.WEIGHTS.value  # those of their norms among them
     with_head = " with the head's weights" if plan.lora.head_policy == "shared" else ""
     return adapter + with_head + (" and head" if Role.HEAD in plan.sent else "")
 

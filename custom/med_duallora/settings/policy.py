@@ -12,6 +12,8 @@ from med_duallora.settings.job_limits import ANY, TEXT, Numbers, are_limits, bey
 from med_duallora.settings.limits import SHA256, Limit, between, check_limits, limited, one_of, sha256_or_empty
 
 MAX_ANSWERS = 1_000_000
+MAX_RANK = 4096
+"""Above the width of any backbone, which is the rank of a job that sends whole weights."""
 HEAD_PARTS = ("none", "shared", "all")
 """What may leave of the classification head, each more than the one before."""
 OF_A_BOOL = {False: "none", True: "all"}
@@ -42,7 +44,8 @@ class SitePolicy:
             the file stays here; it holds the local adapter and the head.
         head_leaves: what of the classification head a job may ask for. ``none``: nothing; ``shared``: its weights as
             one more low-rank pair of the global adapter, without the bias; ``all``: the whole head alongside it.
-        max_rank: highest rank of the global adapter that a job may ask for.
+        max_rank: highest rank of the global adapter that a job may ask for. A job that sends whole weights
+            (``fedavg-full``) asks for the width of the backbone's tokens.
         max_blocks: largest number of adapted blocks that a job may ask for.
         backbone_sha256: hash of the only backbone checkpoint that this site trains with; empty: any.
         contract_sha256: hashes of the egress contracts that this site agreed to; empty: any within the limits above.
@@ -64,7 +67,7 @@ class SitePolicy:
     metric_decimals: int = limited(3, between(0, 6))
     model_leaves: bool = False
     head_leaves: str = limited("shared", one_of(*HEAD_PARTS))
-    max_rank: int = limited(16, between(1, 256))
+    max_rank: int = limited(16, between(1, MAX_RANK))
     max_blocks: int = limited(4, between(1, 64))
     backbone_sha256: str = limited("", sha256_or_empty())
     contract_sha256: tuple[str, ...] = limited(
@@ -93,7 +96,7 @@ class SitePolicy:
             min_train_subjects=1,
             metric_decimals=6,
             head_leaves="all",
-            max_rank=256,
+            max_rank=MAX_RANK,
             max_blocks=64,
             job_limits=(ANY,),
             max_test_evaluations=MAX_ANSWERS,
@@ -108,7 +111,7 @@ class SitePolicy:
         """Refuse a job that asks for more than this site gives; called before anything is loaded or trained.
 
         Args:
-            rank: of the global adapter.
+            rank: the highest that a layer's update can have.
             n_blocks: number of adapted blocks.
             head: what the job sends of the classification head, as ``head_leaves`` names it.
             contract_sha256: of the egress contract that follows from the job.

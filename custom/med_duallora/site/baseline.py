@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from med_duallora.adapter.model import DualLoRAModel
-from med_duallora.adapter.roles import GLOBAL, LOCAL, Role
+from med_duallora.adapter.roles import Role
 from med_duallora.cohorts.prepared import PreparedSubject
 from med_duallora.settings.config import TrainConfig
 from med_duallora.site.features import FeatureSource
@@ -85,10 +85,9 @@ def pooled_features(
 def _digest_of_tail(model: DualLoRAModel) -> str:
     """Return a hash of what acts behind the trunk without adapters and heads, whatever a method may have trained."""
     before = {id(value) for block in list(model.classifier.blocks)[: model.cut] for value in block.parameters()}
-    apart = model.of_roles(GLOBAL | LOCAL | {Role.HEAD})
     acting = {
         name: value.detach().cpu().numpy()
-        for name, value in model.named_parameters()
-        if name not in apart and id(value) not in before
+        for name, value in model.of_roles([Role.FROZEN]).items()
+        if id(value) not in before
     }
     return content_digest(acting, {})

@@ -50,6 +50,7 @@ ALONE = "local-lora"
 """What joining is compared with."""
 _REFERENCES = (
     Arm("central-lora", "one adapter, trained on all sites' subjects in one place", Way.POOLED, "fedavg-lora"),
+    Arm("central-full", "whole weights, trained on all sites' subjects in one place", Way.POOLED, "fedavg-full"),
     Arm("own-head", "frozen backbone, each site's own head", Way.OWN_HEAD),
     Arm("shared-head", "frozen backbone, one head of all sites", Way.SHARED_HEAD),
     Arm("latent-ceiling", "control: what the phantoms' true volumes and walls tell; needs --truth", Way.TRUTH),

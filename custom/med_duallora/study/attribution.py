@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
+from med_duallora.adapter.changed import ChangedLinear
 from med_duallora.adapter.lora import DualLoRALinear
 
 
@@ -14,7 +16,8 @@ class Attribution:
     """The adapters of one site's model, over all adapted layers.
 
     Args:
-        norm_global: Frobenius norm of the global adapter's weight update, scale included.
+        norm_global: Frobenius norm of the global adapter's weight update, scale included, or of the change of whole
+            weights; biases and norms are not in it.
         norm_local: likewise of the local one.
         angle: mean of the principal angles between what the two updates can put out (their column spaces), in degrees:
             90 where neither repeats the other, 0 where the smaller one lies within the larger; NaN without both.
@@ -25,11 +28,15 @@ class Attribution:
     angle: float
 
 
-def attribution(layers: Iterable[DualLoRALinear]) -> Attribution:
-    """Return norms and angles of adapted layers."""
+def attribution(modules: Iterable[nn.Module]) -> Attribution:
+    """Return norms and angles of the adapted linear layers among modules."""
     square_global = square_local = 0.0
     angles: list[float] = []
-    for layer in layers:
+    for layer in modules:
+        if isinstance(layer, ChangedLinear):
+            square_global += float(layer.weight_change.detach().double().square().sum())
+        if not isinstance(layer, DualLoRALinear):
+            continue
         ours = update(layer.global_b, layer.global_a, layer.scale_global)
         own = update(layer.local_b, layer.local_a, layer.scale_local)
         square_global += 0.0 if ours is None else float((ours**2).sum())

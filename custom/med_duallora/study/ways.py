@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from med_duallora.adapter.lora import DualLoRALinear
 from med_duallora.boundary.contract import EgressContract
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.cohorts.phantom.truth import read_values
@@ -263,8 +262,8 @@ def _attribution(site: str, job: JobConfig, config: SiteConfig, lineage: Lineage
     model = SiteModel(site, job, config)
     model.follow(lineage)
     model.recall()
-    layers = [module for module in model.network.modules() if isinstance(module, DualLoRALinear)]
-    return {name: value for name, value in vars(attribution(layers)).items() if np.isfinite(value)}
+    found = attribution(model.network.modules())
+    return {name: value for name, value in vars(found).items() if np.isfinite(value)}
 
 
 def _rounds(result: FederationResult) -> list[dict[str, float | None]]:

@@ -12,6 +12,7 @@ from tests.unit.refused import refused
 from tests.unit.tiny import TINY, build_classifier
 
 HEAD = frozenset({Role.HEAD})
+WHOLE = frozenset({Role.WEIGHTS, Role.NORM})
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,7 @@ HEAD = frozenset({Role.HEAD})
         ("med-duallora", "global", GLOBAL | HEAD, LOCAL, "the job may share the head"),
         ("fedavg-lora", "local", GLOBAL | HEAD, LOCAL, "FedIT shares the head whatever the policy says"),
         ("fedavg-lora", "global", GLOBAL | HEAD, LOCAL, "likewise"),
+        ("fedavg-full", "local", WHOLE | HEAD, frozenset(), "nothing of a model whose weights are averaged stays"),
         ("fedprox-lora", "local", GLOBAL | HEAD, LOCAL, "FedProx differs from FedAvg in the loss alone"),
         ("fedper-lora", "global", GLOBAL, LOCAL | HEAD, "FedPer's last layer is personal whatever the job says"),
         ("fedper-lora", "shared", GLOBAL, LOCAL | HEAD, "likewise, also where it would be a pair of factors"),
@@ -91,6 +93,20 @@ def test_a_rule_that_needs_pairs_is_refused_where_one_factor_is_sent(monkeypatch
     assert method_of(JobConfig()).plan(JobConfig(aggregation="pairs")).aggregation is pairs_only
 
 
+@pytest.mark.parametrize("rule", [name for name, rule in AGGREGATIONS.items() if rule.needs_pairs])
+def test_a_rule_that_needs_pairs_is_refused_where_whole_weights_are_sent(rule):
+    limit = "a rule that does without pairs, because method fedavg-full sends whole weights and no factors"
+    with refused("aggregation", rule, limit):
+        plan_of(JobConfig(method="fedavg-full", aggregation=rule))
+
+
+def test_whole_weights_need_the_rank_of_training_alone():
+    """A site compares with it, and a job that the comparison would fail in must not begin."""
+    limit = "above 0 for method fedavg-full, because training alone, which a site compares with, has an adapter of this"
+    with refused("lora.rank_global", 0, f"{limit} rank"):
+        plan_of(JobConfig(method="fedavg-full", lora=LoRAConfig(rank_global=0)))
+
+
 def test_a_plan_says_how_a_factor_starts():
     method = Method("other", "a local B that starts random", local=Treatment(start=Start.RANDOM))
     job = JobConfig(backbone="cinema-tiny", lora=LoRAConfig(head_policy="local"))
@@ -136,6 +152,11 @@ def test_the_phases_share_a_round():
             {"global_a": Treatment(trains=False, sent=True)},
             "A of the global adapter does not train",
             "sent for nothing",
+        ),
+        (
+            {"weights": Treatment(sent=True)},
+            "whole weights train",
+            "a change of full rank can say all that factors can",
         ),
         ({"local": Treatment(phases=(1,))}, "A of the local adapter trains in a phase", "there is but phase 0"),
     ],

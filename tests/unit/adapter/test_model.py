@@ -264,7 +264,7 @@ def test_the_server_starts_where_every_site_starts(method, policy):
 def test_the_skeleton_has_the_models_names_shapes_and_roles(method):
     job = JobConfig(backbone="cinema-tiny", method=method)
     bones, model = skeleton(job), model_of(job)
-    for roles in (GLOBAL, LOCAL, [Role.HEAD], [Role.FROZEN]):
+    for roles in (GLOBAL, LOCAL, [Role.HEAD], [Role.WEIGHTS], [Role.NORM], [Role.FROZEN]):
         expected = {name: value.shape for name, value in model.of_roles(roles).items()}
         assert {name: value.shape for name, value in bones.of_roles(roles).items()} == expected
     assert bones.sent_pairs() == model.sent_pairs()

@@ -65,6 +65,11 @@ class Text(str):
             2 * 8 * (24 + 24 + 24 + 48) + 2 * (24 * 2 + 2),
             "FedIT sends its head",
         ),
+        (
+            JobConfig(method="fedavg-full"),
+            2 * (12 * 192**2 + (1 + 2 + 1 + 4 + 1) * 192 + 2 * 2 * 192) + 2 * (192 * 2 + 2),
+            "two blocks with weights, biases and norms, and the head",
+        ),
     ],
 )
 def test_number_of_parameters_is_known_before_anything_is_trained(job, n_parameters, reason):
@@ -109,6 +114,7 @@ def test_a_shared_head_leaves_as_a_pair_of_factors_without_its_bias():
         ("lora.head_policy=local", "without the head's weights"),
         ("backbone=cinema-mini", "another backbone"),
         ("method=fedavg-lora", "another method"),
+        ("method=fedavg-full", "whole weights"),
         ("train.n_rounds=13", "more rounds than were agreed"),
     ],
 )

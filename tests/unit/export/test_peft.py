@@ -145,6 +145,7 @@ def test_layers_are_named_whole(tmp_path: Path) -> None:
         (JOBS["med-duallora"], lambda found: found.update(x=next(iter(found.values()))), "not a part of the job's"),
         (JOBS["med-duallora"], lambda found: found.update({next(iter(found)): next(iter(found.values())).T}), "shape"),
         (tiny_job(method="fedsa-lora"), dict.copy, "stays at each site"),
+        (tiny_job(method="fedavg-full"), dict.copy, "trains whole weights, which a PEFT adapter does not hold"),
     ],
 )
 def test_an_adapter_of_another_job_is_refused(job: JobConfig, change: Any, message: str) -> None:

@@ -20,6 +20,7 @@ OTHER_JOBS = {
     "personal": tiny_job(method="ditto-lora"),
     "no global one": tiny_job(method="local-lora"),
     "own norms": tiny_job(method="fedbn-lora"),
+    "whole weights": tiny_job(method="fedavg-full"),
 }
 """Likewise, of models that are more than such a sum."""
 

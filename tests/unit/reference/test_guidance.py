@@ -59,6 +59,12 @@ def test_tables_have_a_cell_for_every_heading() -> None:
             "parts of a round",
         ),
         ("local", "fedsa-lora", ["A of the global adapter", "B of the global adapter, head", "all at once"], "half"),
+        (
+            "local",
+            "fedavg-full",
+            ["head, norms of the adapted blocks, weights of the adapted blocks", "-", "all at once"],
+            "all of what trains",
+        ),
         ("local", "local-lora", ["-", "local adapter, head", "all at once"], "nothing leaves"),
     ],
 )

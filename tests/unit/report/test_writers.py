@@ -236,8 +236,9 @@ def test_refusals_and_failures_are_told(server: Path) -> None:
         ({"method": "fedavg-lora"}, "global adapter and head", set()),
         ({"method": "fedsa-lora"}, "A of the global adapter", {"B of the global adapter", "classification head"}),
         ({"method": "ffa-lora"}, "B of the global adapter and head", set()),
+        ({"method": "fedavg-full"}, "weights of the adapted blocks and head", set()),
     ],
-    ids=["head is shared", "head stays", "head is sent", "no local adapter", "A is sent", "B is sent"],
+    ids=["head is shared", "head stays", "head is sent", "no local adapter", "A is sent", "B is sent", "no adapter"],
 )
 def test_the_boundary_shows_what_this_job_sends(
     server: Path, settings: dict[str, object], payload: str, stays: set[str]

@@ -289,7 +289,7 @@ def test_a_site_is_read_from_its_file(tmp_path: Path) -> None:
         pytest.param({"data_dir": 3}, "data_dir", "a path", id="number as path"),
         pytest.param({"ledger": 3}, "ledger", "a path or null", id="number as path or null"),
         pytest.param({"state_dirs": "x"}, "state_dirs", "", id="misspelt"),
-        pytest.param({"policy": {"max_rank": 0}}, "policy.max_rank", "between 1 and 256", id="inside"),
+        pytest.param({"policy": {"max_rank": 0}}, "policy.max_rank", "between 1 and 4096", id="inside"),
     ],
 )
 def test_a_wrong_site_file_names_the_file_and_the_setting(

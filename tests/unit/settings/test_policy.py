@@ -32,8 +32,8 @@ WHOLE = dataclasses.asdict(SitePolicy())
         ("min_subjects", True, "a whole number"),
         ("metric_decimals", 7, "between 0 and 6"),
         ("metric_decimals", -1, "between 0 and 6"),
-        ("max_rank", 0, "between 1 and 256"),
-        ("max_rank", 257, "between 1 and 256"),
+        ("max_rank", 0, "between 1 and 4096"),
+        ("max_rank", 4097, "between 1 and 4096"),
         ("max_blocks", 0, "between 1 and 64"),
         ("backbone_sha256", "abc", "empty, or 64 lower-case hexadecimal digits"),
         ("backbone_sha256", "A" * 64, "empty, or 64 lower-case hexadecimal digits"),
@@ -60,7 +60,7 @@ def test_a_site_configuration_file_carries_its_policy(tmp_path):
     path.write_text(json.dumps({**paths, "policy": {**WHOLE, "contract_sha256": [A]}}))
     assert SiteConfig.from_file(path).policy == SitePolicy(contract_sha256=(A,))
     path.write_text(json.dumps({**paths, "policy": {**WHOLE, "max_rank": 0}}))
-    with pytest.raises(ConfigError, match=r"site\.json in .*: policy\.max_rank = 0, but it must be between 1 and 256"):
+    with pytest.raises(ConfigError, match=r"site\.json in .*: policy\.max_rank = 0, but it must be between 1 and 4096"):
         SiteConfig.from_file(path)
 
 
@@ -308,6 +308,7 @@ def test_a_site_trains_with_the_pinned_backbone_and_contract_only(tiny_job: JobC
         (["lora.head_policy=global"], "all", 8),
         (["method=fedavg-lora", "lora.rank_global=4"], "all", 4),
         (["method=fedsa-lora"], "none", 8),
+        pytest.param(["method=fedavg-full"], "all", 24, id="whole weights are of the tokens' width, whatever the rank"),
     ],
 )
 def test_what_a_job_asks_for(tiny_job: JobConfig, settings: list, head: str, rank: int):

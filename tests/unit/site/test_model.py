@@ -33,7 +33,9 @@ def without_training_subjects(config: SiteConfig, tmp_path) -> SiteConfig:
     return replace(config, cache_dir=tmp_path / "empty-cache", data_dir=tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("job", [JOB, PLAIN_HEAD, JOB.with_overrides(["method=fedavg-lora"])])
+@pytest.mark.parametrize(
+    "job", [JOB, PLAIN_HEAD, *(JOB.with_overrides([f"method={name}"]) for name in ("fedavg-lora", "fedavg-full"))]
+)
 def test_a_saved_state_predicts_as_the_evaluation_did_without_any_training_subject(
     job: JobConfig, config: SiteConfig, tmp_path
 ) -> None:

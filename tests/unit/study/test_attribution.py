@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from med_duallora.adapter.changed import ChangedLinear
 from med_duallora.adapter.lora import DualLoRALinear
 from med_duallora.study.attribution import attribution, principal_angles
 
@@ -31,6 +32,14 @@ def test_adapters_that_say_nothing_have_no_angle():
     assert math.isnan(found.angle)
     alone = attribution([DualLoRALinear(nn.Linear(2, 3), 1, 2.0, 0, 2.0)])
     assert (alone.norm_global, alone.norm_local) == (0, 0)
+
+
+def test_a_change_of_whole_weights_counts_as_the_global_update():
+    whole = ChangedLinear(nn.Linear(2, 3))
+    whole.weight_change.data = torch.tensor([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])
+    found = attribution([nn.Linear(2, 3), whole])
+    assert (found.norm_global, found.norm_local) == (pytest.approx(5), 0)
+    assert math.isnan(found.angle)
 
 
 def test_principal_angles_of_planes():

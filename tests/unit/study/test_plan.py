@@ -55,7 +55,7 @@ def test_no_peer_is_slowed_down(spec_of, job):
     """What stays learns slowly in our method alone; whoever published another one did not say so."""
     slow = job.with_overrides(["train.local_lr_factor=0.1", "train.lr=0.01"])
     assert spec_of("med-duallora", job=slow).job.train.local_lr_factor == 0.1
-    for name in ("fedavg-lora", "fedsa-lora", "local-lora", "central-lora"):
+    for name in ("fedavg-lora", "fedsa-lora", "local-lora", "central-lora", "central-full"):
         assert spec_of(name, job=slow).job.train.local_lr_factor == 1, name
         assert spec_of(name, job=slow).job.train.lr == 0.01
 
