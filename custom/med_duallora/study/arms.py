@@ -48,6 +48,8 @@ REFERENCE = "med-duallora"
 """What the others are compared with, where it is there."""
 ALONE = "local-lora"
 """What joining is compared with."""
+NEW_SITE = "new-site"
+"""What a site gets that joins later; it has variants by labelled subjects instead of one result."""
 _REFERENCES = (
     Arm("central-lora", "one adapter, trained on all sites' subjects in one place", Way.POOLED, "fedavg-lora"),
     Arm("central-full", "whole weights, trained on all sites' subjects in one place", Way.POOLED, "fedavg-full"),
@@ -56,7 +58,7 @@ _REFERENCES = (
     Arm("latent-ceiling", "control: what the phantoms' true volumes and walls tell; needs --truth", Way.TRUTH),
     Arm("permuted-labels", "control: nothing can be learnt", Way.FEDERATED, REFERENCE, permuted=True, few_seeds=True),
     Arm("random-weights", "control: no pre-training", Way.FEDERATED, REFERENCE, random_weights=True, few_seeds=True),
-    Arm("new-site", "each site in turn joins after the training", Way.NEW_SITE, REFERENCE, few_seeds=True),
+    Arm(NEW_SITE, "each site in turn joins after the training", Way.NEW_SITE, REFERENCE, few_seeds=True),
 )
 
 

@@ -37,7 +37,7 @@ def page_of(planned: Sequence[RunSpec], found: Sequence[Comparison], codes: Sequ
         banner=_banner({spec.cohort.is_synthetic for spec in planned}),
         headline=" ".join(_headline(one) for one in found) or "No run is finished yet.",
         key_numbers=_key_numbers(planned, n_done),
-        sections=[*sections, _how(planned, codes)],
+        sections=[*sections, *_recipes(found), _how(planned, codes)],
     )
 
 
@@ -90,6 +90,13 @@ def _section(found: Comparison, index: int) -> Section:
     ]
     blocks += [table for table in optional if table is not None]
     return Section(_name(found), [*blocks, tables.arms_table(found)])
+
+
+def _recipes(found: Sequence[Comparison]) -> list[Section]:
+    """Return what the recipes change, where there are several."""
+    cohorts = dict.fromkeys(one.cohort for one in found)
+    compared = {cohort: tables.recipe_table([one for one in found if one.cohort == cohort]) for cohort in cohorts}
+    return [Section(f"{cohort}: the recipes", [table]) for cohort, table in compared.items() if table is not None]
 
 
 def _how(planned: Sequence[RunSpec], codes: Sequence[str]) -> Section:

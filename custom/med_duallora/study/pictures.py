@@ -8,15 +8,19 @@ from matplotlib.figure import Figure
 
 from med_duallora.report.document import Picture
 from med_duallora.report.plots import COLOURS, MARKERS, STYLE, WIDTH, png
-from med_duallora.study.arms import REFERENCE
+from med_duallora.study.arms import NEW_SITE, REFERENCE
 from med_duallora.study.comparison import Comparison
 from med_duallora.study.statistics import MACRO, Estimate
+from med_duallora.study.ways import SHOTS, shot_name
 
 CHANCE = 0.5
+STYLES = list(zip(COLOURS, MARKERS, strict=False))
+SHIFT = 0.12
+"""Of the two curves to both sides of their place, so that neither interval hides the other."""
 
 
 def pictures(found: Comparison, prefix: str, label: str) -> list[Picture]:
-    """Return the plots of a comparison: method by site, and accuracy against bytes where something is sent.
+    """Return the plots of a comparison: method by site; accuracy against bytes and what few labels give, where known.
 
     Args:
         found: what is drawn.
@@ -27,6 +31,8 @@ def pictures(found: Comparison, prefix: str, label: str) -> list[Picture]:
         drawn = [_by_site(found, f"{prefix}-sites.png", label)]
         if any(found.payload_bytes[arm] for arm in found.scored):
             drawn.append(_by_bytes(found, f"{prefix}-bytes.png", label))
+        if NEW_SITE in found.runs:
+            drawn.append(_by_shots(found, f"{prefix}-shots.png", label))
         return drawn
 
 
@@ -70,6 +76,26 @@ def _by_bytes(found: Comparison, name: str, label: str) -> Picture:
     figure.legend(loc="outside lower center", ncols=3, columnspacing=1.1, handletextpad=0.2)
     caption = "What is sent, as FLARE serialises it, and what comes of it (95 % intervals; dashed: chance)."
     return png(figure, name, "Balanced accuracy of each method against the bytes that it sends.", caption, label)
+
+
+def _by_shots(found: Comparison, name: str, label: str) -> Picture:
+    """Balanced accuracy at a site that joins later against its labelled subjects, with the adapter and without."""
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    axes = figure.subplots()
+    known = found.variants(NEW_SITE)
+    for frozen, said, colour, mark in ((False, "global adapter", *STYLES[0]), (True, "frozen backbone", *STYLES[1])):
+        names = {k: shot_name(k, frozen) for k in (0, *SHOTS)}
+        scored = {k: found.of(NEW_SITE, name).estimate(MACRO) for k, name in names.items() if name in known}
+        xs = [k + (SHIFT if frozen else -SHIFT) for k in scored]
+        axes.plot(xs, [one.value for one in scored.values()], color=colour, marker=mark, label=said, linewidth=1.1)
+        for x, one in zip(xs, scored.values(), strict=True):
+            axes.plot((x, x), _limits(one), color=colour, linewidth=1.1, alpha=0.7)
+    axes.axhline(CHANCE, color="#777777", linewidth=1, linestyle="dashed")
+    axes.set(xlabel="labelled subjects of the site that joins later", ylabel="balanced accuracy there")
+    axes.set_xticks((0, *SHOTS))
+    figure.legend(loc="outside upper center", ncols=2)
+    caption = "A site that took no part, mean over the sites left out (95 % intervals; dashed: chance)."
+    return png(figure, name, "Balanced accuracy at a new site against its labelled subjects.", caption, label)
 
 
 def _limits(found: Estimate) -> tuple[float, float]:

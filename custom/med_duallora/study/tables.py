@@ -1,13 +1,13 @@
 """The tables of a study's page."""
 
+from collections.abc import Sequence
+
 from med_duallora.report.document import Table
-from med_duallora.study.arms import ALONE, REFERENCE, arms
+from med_duallora.study.arms import ALONE, NEW_SITE, REFERENCE, arms
 from med_duallora.study.comparison import Comparison
 from med_duallora.study.statistics import MACRO, POOLED, WORST, Scored
 from med_duallora.study.ways import FROZEN, SHOTS, shot_name
 from med_duallora.study.words import NONE, UNITS, difference, joining, number, p_value, verdict, with_interval
-
-NEW_SITE = "new-site"
 
 
 def main_table(found: Comparison) -> Table:
@@ -160,6 +160,33 @@ def shots_table(found: Comparison) -> Table | None:
         note="A head is fitted to that many labelled subjects of the site, half of each class. With none, the sites' "
         "shared head is used, where there is one, on features standardised with the site's training subjects, whose "
         f"labels are not looked at. '{NONE}': not defined.{_lacking(found, known)}",
+    )
+
+
+def recipe_table(found: Sequence[Comparison]) -> Table | None:
+    """Return what each recipe changes, for every arm that was run under several, on the same subjects.
+
+    Args:
+        found: of one cohort, a comparison per recipe; the first one is what the others are held against.
+    """
+    if len(found) < 2:
+        return None
+    first, *others = found
+    rows = []
+    for arm, ours in first.scored.items():
+        for other in others:
+            if arm in other.scored and other.scored[arm].series.keys() == ours.series.keys():
+                theirs = other.scored[arm]
+                gain = theirs.difference(ours, MACRO)
+                cells = [with_interval(one.estimate(MACRO)) for one in (ours, theirs)]
+                rows.append([arm, other.recipe, *cells, difference(gain), verdict(gain)])
+    if not rows:
+        return None
+    return Table(
+        caption=f"Macro balanced accuracy under other recipes than {first.recipe}",
+        header=["method", "recipe", first.recipe, "under the recipe", "difference (95 %)", f"than {first.recipe}"],
+        rows=rows,
+        note="Only what was run on the same splits under both.",
     )
 
 

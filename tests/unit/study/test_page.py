@@ -103,7 +103,11 @@ def test_the_tables_hold_what_the_records_hold(page):
 
 
 def test_every_plot_and_both_formats_say_that_these_are_phantoms(page):
-    assert [picture.name for picture in page.pictures] == ["study-1-sites.png", "study-1-bytes.png"]
+    assert [picture.name for picture in page.pictures] == [
+        "study-1-sites.png",
+        "study-1-bytes.png",
+        "study-1-shots.png",
+    ]
     html, text = to_html(page), to_markdown(page)
     for written in (html, text):
         assert "not comparable" in written and ".768" in written and ".612" in written
@@ -116,6 +120,22 @@ def test_a_study_of_patients_says_so(runs):
 
     planned = [replace(run.spec, cohort=replace(run.spec.cohort, is_synthetic=False)) for run in runs]
     assert page_of(planned, [], []).banner.startswith("Real patients, research use.")
+
+
+def test_a_recipe_is_held_against_the_first_one_on_the_same_splits(runs):
+    from dataclasses import replace
+
+    def under(name: str, run: Run) -> Run:
+        return Run(replace(run.spec, recipe=name), run.record)
+
+    ours, rest = [run for run in runs if run.spec.arm.name == "med-duallora"], [run for run in runs if run.spec.seed]
+    weaker = [under("all-blocks", made_up(run.spec, {"both": 32})) for run in ours]
+    found = comparisons([*runs, *weaker, *(under("one-seed-less", run) for run in rest)], 200)
+    page = page_of([run.spec for run in runs], found, ["1"])
+    (table,) = [rows for caption, rows in tables(page).items() if "other recipes than" in caption]
+    (row,) = table
+    assert row[:2] == ["med-duallora", "all-blocks"], "what lacks a seed is not compared"
+    assert (row[2].split()[0], row[3].split()[0], row[4].split()[0], row[5]) == ("0.900", "0.800", "-0.100", "worse")
 
 
 def test_federations_of_the_same_subjects_are_one_section(runs, monkeypatch):
