@@ -85,6 +85,11 @@ class Aggregation:
     weigh: Callable[[Sequence[Tensors], Sequence[float], Pairs], list[float]] | None = None
     in_turns: bool = False
 
+    @property
+    def of_products(self) -> bool:
+        """Return whether the result is formed from products B A, its components in the order of their strength."""
+        return self.needs_pairs and not self.in_turns
+
 
 class MeanOfFactors:
     """The weighted mean of every tensor (the paper's FedAvg), the same to the bit in whatever order sites are taken."""

@@ -52,6 +52,7 @@ class DualLoRALinear(nn.Module):
         self.scale_local = alpha_local / rank_local if rank_local else 0.0
         self._add_pair("global", rank_global)
         self._add_pair("local", rank_local)
+        self._held: tuple[Tensor, Tensor] | None = None
 
     def _add_pair(self, adapter: str, rank: int) -> None:
         like = self.base.weight
@@ -72,6 +73,30 @@ class DualLoRALinear(nn.Module):
         }
         return {name: said for name, said in declared.items() if getattr(self, name) is not None}
 
+    def hold(self, n_first: int) -> None:
+        """Let only the first components of the global adapter train; the others act on as they are, until ``release``.
+
+        They are kept beside the parameters, which are zero there in both factors. Where B and A are both zero, so are
+        their gradients: neither training nor decay moves them, and clipping does not see them.
+
+        Args:
+            n_first: how many components train; those of a pair that has no more than these all do.
+        """
+        a, b = self.global_a, self.global_b
+        if a is None or b is None or n_first >= len(a):
+            return
+        self._held = (a.detach()[n_first:].clone(), b.detach()[:, n_first:].clone())
+        a.data[n_first:] = 0
+        b.data[:, n_first:] = 0
+
+    def release(self) -> None:
+        """Put what ``hold`` kept back into the parameters, unchanged."""
+        if self._held is None or self.global_a is None or self.global_b is None:
+            return
+        n_held = len(self._held[0])
+        self.global_a.data[-n_held:], self.global_b.data[:, -n_held:] = self._held
+        self._held = None
+
     def scales(self) -> tuple[float, float]:
         """Return by what the products of the global and of the local path are multiplied now; 0: it does not act."""
         scale_global = self.scale_global if self.global_active else 0.0
@@ -85,6 +110,8 @@ class DualLoRALinear(nn.Module):
         pairs: list[tuple[Tensor, Tensor]] = []
         if scale_global and self.global_a is not None and self.global_b is not None:
             pairs.append((self.global_a, self.global_b * scale_global))
+            if self._held is not None:
+                pairs.append((self._held[0], self._held[1] * scale_global))
         if scale_local and self.local_a is not None and self.local_b is not None:
             pairs.append((self.local_a, self.local_b * scale_local))
         if not pairs:

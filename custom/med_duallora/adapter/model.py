@@ -171,6 +171,24 @@ class DualLoRAModel(nn.Module):
             for part, was_active in zip(changed, changed_before, strict=True):
                 part.active = was_active
 
+    @contextmanager
+    def training_first(self, n_components: int) -> Iterator[None]:
+        """Let only the first components of the blocks' global adapters train inside the block; all of them act.
+
+        Afterwards the others are what they were, to the bit. A shared head, whose rank is its own, trains whole.
+
+        Args:
+            n_components: how many; 0, or a rank that is no higher: all of them.
+        """
+        layers, _ = self._switched()
+        try:
+            for layer in layers if n_components else ():
+                layer.hold(n_components)
+            yield
+        finally:
+            for layer in layers:
+                layer.release()
+
     @torch.no_grad()
     def trunk(self, x: Tensor) -> TrunkFeatures:
         """Run the frozen part on x (batch, n_frames * in_chans, X, Y, Z), in evaluation mode."""

@@ -44,6 +44,27 @@ FULL = (
     "and `policy.head_leaves` to `all`."
 )
 AGGREGATION = "The rules. " + " ".join(f"`{name}`: {rule.summary}." for name, rule in AGGREGATIONS.items())
+EXACTNESS = (
+    "Averaging the factors drops a part of the mean of the products, which the report shows in every round as the "
+    "aggregation residual ([measured](performance.md#what-averaging-the-factors-loses)). No rule here sends this "
+    "part to the sites as a frozen matrix, as FedEx-LoRA does, which adds it to the frozen weights (Singhal et al. "
+    "2024, arXiv 2410.09432). It would be as exact as `alternate`, but its rank grows in every round until it is as "
+    "large as the layers themselves; every site, every saved adapter and every prediction would have to carry it; "
+    "and it must come down and never go up, while the egress contract that a site agrees to is one list of tensors "
+    "for both directions. Take `alternate` where nothing may be lost, or `svd` where both factors should train in "
+    "every round."
+)
+PART_OF_THE_RANK = (
+    "Sites need not train alike. With `rank_limit` of its own configuration a site trains the first components of "
+    "the global adapter only, for example because it has few subjects. With `svd` and `geometric-median` these are "
+    "the strongest ones; with any other rule they are not, so that a site with a limit below the job's rank refuses "
+    "the job, and so it does with a method that pulls a second adapter towards the whole global one (`ditto-lora`). "
+    "All components act while it trains, and in every score and prediction. What it does not train it sends back as "
+    "it came: its contribution is the incoming adapter with its own changes, and counts as that. Sent as zeros, as "
+    "published schemes pad adapters of a lower rank, these components would fade from the mean in every round, and "
+    "the server's screening would take their absence for an update, many times as long as all others. Scale (`alpha "
+    "/ rank`), payload and contract are the job's at every site: a limit makes no message shorter."
+)
 RANK = (
     "The rank decides how much the global adapter can express, how many bytes leave a site in each round, and how "
     "much it could carry about single patients. Start with the default. Lower it where a site has few training "
@@ -77,6 +98,7 @@ BY_KEY = {
     "lora.alpha_global": RANK,
     "lora.alpha_local": RANK,
     "policy.max_rank": RANK,
+    "rank_limit": PART_OF_THE_RANK,
     "train.n_rounds": ROUNDS,
     "train.local_epochs": ROUNDS,
     "workflow.stop_round": ROUNDS,

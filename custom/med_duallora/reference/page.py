@@ -49,8 +49,10 @@ def _choosing() -> list[str]:
     return [
         "## How to choose",
         f"### Method and rule of aggregation\n\n{_wrapped(guidance.METHOD)}\n\n{_wrapped(guidance.PEERS)}\n\n"
-        f"{table(guidance.method_table())}\n\n{_wrapped(guidance.FULL)}\n\n{_wrapped(guidance.AGGREGATION)}",
-        f"### Rank and scale\n\n{_wrapped(guidance.RANK)}\n\n{_wrapped(about)}\n\n{table(guidance.rank_table())}",
+        f"{table(guidance.method_table())}\n\n{_wrapped(guidance.FULL)}\n\n{_wrapped(guidance.AGGREGATION)}\n\n"
+        f"{_wrapped(guidance.EXACTNESS)}",
+        f"### Rank and scale\n\n{_wrapped(guidance.RANK)}\n\n{_wrapped(about)}\n\n{table(guidance.rank_table())}\n\n"
+        f"{_wrapped(guidance.PART_OF_THE_RANK)}",
         f"### Rounds\n\n{_wrapped(guidance.ROUNDS)}",
         f"### GPU, memory and disk\n\n{_wrapped(guidance.COMPUTE)}\n\n{table(guidance.memory_table())}",
         f"### Backbone weights\n\n{_wrapped(guidance.WEIGHTS)}",

@@ -224,6 +224,8 @@ class SiteConfig:
         ledger: file that records everything that leaves; null: ``egress_ledger.jsonl`` in ``state_dir``.
         release: what a model must reach on this site's test subjects before it is used here.
         role: ``train``: it trains and evaluates; ``predict``: it only evaluates, and no adapter ever leaves it.
+        rank_limit: how many components of the global adapter this site trains, the strongest first; the others go back
+            as they came; 0: all. A limit below the job's rank needs ``aggregation`` ``svd`` or ``geometric-median``.
     """
 
     data_dir: Path
@@ -237,6 +239,7 @@ class SiteConfig:
     ledger: Path | None = None
     release: ReleaseFloors = field(default_factory=ReleaseFloors)
     role: str = limited(TRAIN, one_of(TRAIN, "predict"))
+    rank_limit: int = limited(0, between(0, 256))
 
     def __post_init__(self) -> None:
         check_limits(self, "")

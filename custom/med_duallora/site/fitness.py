@@ -21,7 +21,7 @@ OTHER_CHECKPOINT = "write the path of another one, or null for the shipped one"
 def problems(config: SiteConfig, job: JobConfig | None = None, *, in_flare: bool = True) -> list[Problem]:
     """Return everything that keeps a site from running a job; what keeps it from running any job comes first.
 
-    Where the site's policy refuses the job, nothing of the site is read for it.
+    Where the site's policy or rank limit refuses the job, nothing of the site is read for it.
 
     Args:
         config: the site scope.
@@ -32,7 +32,7 @@ def problems(config: SiteConfig, job: JobConfig | None = None, *, in_flare: bool
         ConfigError: no site at all could run this job.
     """
     found = [*place_problems(config, in_flare), *_device(config.device)]
-    refused = _demands(config, job) if job else []
+    refused = [*_demands(config, job), *_rank(config, job)] if job else []
     if not refused:
         found += [*_subjects(config), *_checkpoint(config.backbone_checkpoint)]
         found += _backbone(config, job) if job else []
@@ -44,8 +44,8 @@ def problems(config: SiteConfig, job: JobConfig | None = None, *, in_flare: bool
 
 
 def job_problems(config: SiteConfig, job: JobConfig) -> list[Problem]:
-    """Return what of a job does not fit the site: its demands by the site's policy, and its backbone."""
-    return _demands(config, job) or list(_backbone(config, job))
+    """Return what of a job does not fit the site: its demands by policy and rank limit, and its backbone."""
+    return [*_demands(config, job), *_rank(config, job)] or list(_backbone(config, job))
 
 
 def check(config: SiteConfig, job: JobConfig | None = None, *, source: Path | None = None) -> None:
@@ -113,6 +113,28 @@ def _demands(config: SiteConfig, job: JobConfig) -> list[Problem]:
 
     demands = demands_of(job, EgressContract.for_job(job), config.role == TRAIN)
     return list(_refused(lambda: config.policy.check_job(**demands)))
+
+
+def _rank(config: SiteConfig, job: JobConfig) -> Iterator[Problem]:
+    """Look whether a site can train a part of the job's components, where it wants to train a part only.
+
+    Only a rule that is built from products puts the strongest components first; the first ones of averaged factors are
+    any. A personal adapter that is pulled towards the global one (Ditto) is pulled towards all of its components.
+    """
+    from med_duallora.adapter.aggregations import AGGREGATIONS
+    from med_duallora.adapter.methods import plan_of
+
+    plan, limit = plan_of(job), config.rank_limit
+    if config.role != TRAIN or not 0 < limit < plan.lora.rank_global:
+        return
+    start = f"rank_limit = {limit}, below the job's rank of {plan.lora.rank_global}, but"
+    if any(treatment.as_twin for treatment in plan.treatments.values()):
+        what = f"{start} method {job.method} pulls a second adapter towards the whole global one"
+        yield Problem("rank_limit", what, "set rank_limit to 0, or train with another method, such as med-duallora")
+    elif not plan.aggregation.of_products:
+        rules = " or ".join(name for name, rule in AGGREGATIONS.items() if rule.of_products)
+        what = f"{start} aggregation {plan.aggregation.name} does not put the strongest components first"
+        yield Problem("rank_limit", what, f"set rank_limit to 0, or have the job say aggregation={rules}")
 
 
 def _backbone(config: SiteConfig, job: JobConfig) -> Iterator[Problem]:

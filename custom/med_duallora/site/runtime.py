@@ -179,17 +179,18 @@ class SiteRuntime:
         n_hits, n_misses = cache.n_hits, cache.n_misses
         state = self._restored(global_state, round_index)
         self._say_what_changed(state, round_index)
-        result = train_round(
-            self.model.network,
-            self.model.source,
-            self.train_subjects,
-            job=self.job,
-            site=self.site,
-            round_index=round_index,
-            moments=state.moments if state else {},
-            should_stop=should_stop,
-            on_progress=on_progress,
-        )
+        with self.model.network.training_first(self._config.rank_limit):
+            result = train_round(
+                self.model.network,
+                self.model.source,
+                self.train_subjects,
+                job=self.job,
+                site=self.site,
+                round_index=round_index,
+                moments=state.moments if state else {},
+                should_stop=should_stop,
+                on_progress=on_progress,
+            )
         of_training = {"cache_hits": float(cache.n_hits - n_hits), "cache_misses": float(cache.n_misses - n_misses)}
         self.model.fit_head(self.train_subjects, should_stop)  # so that the saved state can predict
         self.model.fit_reference(self.train_subjects, should_stop)

@@ -195,3 +195,50 @@ def test_both_paths_share_one_pair_of_products(monkeypatch, rank_global, rank_lo
     assert len(calls) == n_products, reason
     if rank_global:
         assert calls[1] == (rank_global + rank_local, 6), "the first product of the pair has the sum of the ranks"
+
+
+HELD = Spec(6, 5, 4, 8.0, 2, 4.0)
+
+
+def test_components_that_are_held_act_as_before_and_neither_gradient_nor_decay_reaches_them():
+    layer, x = layer_of(HELD), torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    before = {name: value.detach().clone() for name, value in layer.named_parameters()}
+    expected = layer(x)
+    layer.hold(1)
+    assert layer.scales() == HELD.scales, "alpha / r is the job's, whatever trains"
+    assert torch.allclose(layer(x), expected, rtol=0, atol=1e-5)
+    layer.local_active = False
+    assert not torch.equal(layer(x), expected)
+    layer.local_active = True
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        layer(x).square().sum().backward()
+        by_component = [layer.get_parameter("global_a").grad, layer.get_parameter("global_b").grad]
+        assert by_component[0] is not None and by_component[1] is not None
+        for gradient in (by_component[0], by_component[1].T):
+            assert gradient[:1].any() and not gradient[1:].any()
+        optimizer.step()
+    layer.release()
+    assert torch.equal(layer.get_parameter("global_a")[1:], before["global_a"][1:])
+    assert torch.equal(layer.get_parameter("global_b")[:, 1:], before["global_b"][:, 1:])
+    for name in ("global_a", "global_b", "local_a", "local_b"):
+        assert not torch.equal(layer.get_parameter(name), before[name]), f"{name} trains"
+
+
+def test_held_components_are_off_with_their_adapter():
+    layer, x = layer_of(HELD), torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    layer.global_active = False
+    without = layer(x)
+    layer.hold(1)
+    assert torch.equal(layer(x), without)
+
+
+@pytest.mark.parametrize("n_first", [4, 5, 256])
+def test_nothing_is_held_where_all_components_train(n_first):
+    layer, x = layer_of(HELD), torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    expected, before = layer(x), layer.get_parameter("global_a").detach().clone()
+    layer.hold(n_first)
+    assert torch.equal(layer(x), expected) and torch.equal(layer.get_parameter("global_a"), before)
+    layer.release()
+    assert torch.equal(layer(x), expected) and torch.equal(layer.get_parameter("global_a"), before)

@@ -153,6 +153,44 @@ def test_what_a_job_asks_of_the_site_is_compared(
     assert str(caught.value) == str(problem), "a site that starts the job says the same"
 
 
+@pytest.mark.parametrize(
+    ("settings", "limit", "says"),
+    [
+        ([], 4, "aggregation factors does not put the strongest components first: set rank_limit to 0, or have"),
+        (["aggregation=alternate"], 4, "or have the job say aggregation=svd or geometric-median"),
+        (["method=fedsa-lora"], 7, "aggregation factors does not put the strongest components first"),
+        (["method=ditto-lora", "aggregation=svd"], 4, "method ditto-lora pulls a second adapter towards the whole"),
+    ],
+)
+def test_a_site_that_trains_a_part_needs_a_rule_of_products(
+    settings: list[str], limit: int, says: str, fit: tuple[SiteConfig, JobConfig]
+) -> None:
+    config, job = replace(fit[0], rank_limit=limit), fit[1].with_overrides(settings)
+    assert problems(config) == [], "nothing of it stops every job"
+    (problem,) = problems(config, job)
+    assert problem.key == "rank_limit" and says in str(problem)
+    assert f"rank_limit = {limit}, below the job's rank of 8" in problem.what
+    assert job_problems(config, job) == [problem]
+    with pytest.raises(UnfitError) as caught:
+        SiteRuntime("ge", job, config)
+    assert str(caught.value) == str(problem)
+
+
+@pytest.mark.parametrize(
+    ("settings", "change"),
+    [
+        ([], {"rank_limit": 8}),
+        ([], {"rank_limit": 9}),
+        ([], {"rank_limit": 4, "role": "predict"}),
+        (["method=local-lora"], {"rank_limit": 4}),
+        (["aggregation=svd"], {"rank_limit": 4}),
+        (["aggregation=geometric-median"], {"rank_limit": 1}),
+    ],
+)
+def test_a_limit_that_does_not_bind_or_fits_the_rule_stops_nothing(settings, change, fit) -> None:
+    assert problems(replace(fit[0], **change), fit[1].with_overrides(settings)) == []
+
+
 def test_a_job_that_no_site_could_run_is_not_the_sites_fault(config: SiteConfig, tiny_job: JobConfig) -> None:
     with pytest.raises(ConfigError, match=r"lora\.n_blocks = 9"):
         problems(config, tiny_job.with_overrides(["lora.n_blocks=9"]))
