@@ -39,6 +39,11 @@ def rows_of(folder: Path) -> list[Row]:
     return [dict(row) for _, row in rows]
 
 
+def n_trained(n_members: int, n_subjects: int, n_train: int) -> int:
+    """Return how many of a class's ``n_members`` are trained on where ``n_train`` of all ``n_subjects`` are."""
+    return max(round(n_train * (n_members / n_subjects)), MIN_PER_CLASS)
+
+
 def deal(folder: Path, site: str, n_train: int, n_test: int | None, seed: int) -> Dealt:
     """Return a stratified split of a site's subjects: the same seed gives the same, whatever the table's order.
 
@@ -57,7 +62,7 @@ def deal(folder: Path, site: str, n_train: int, n_test: int | None, seed: int) -
     for label, name in enumerate(NAMES):
         members = sorted(row["subject"] for row in rows if row["label"] == str(label))
         share = len(members) / len(rows)
-        n = max(round(n_train * share), MIN_PER_CLASS)
+        n = n_trained(len(members), len(rows), n_train)
         if n >= len(members):
             raise CohortError(
                 f"{folder}: of {len(members)} {name} subjects, {n} would be trained on and none tested; lower --n-train"
