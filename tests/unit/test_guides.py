@@ -23,7 +23,7 @@ WITH_COMMANDS = {
     "README.md",
     *(f"docs/{name}.md" for name in ("architecture", "dicom", "export", "operations", "prediction", "preparation")),
     *(f"docs/{name}.md" for name in ("performance", "pretraining", "privacy", "recipes", "release", "settings")),
-    *(f"docs/{name}.md" for name in ("study", "vocabulary", "your-own-data")),
+    *(f"docs/{name}.md" for name in ("results", "study", "vocabulary", "your-own-data")),
 }
 """Documents besides the guides that hold commands; the others explain."""
 FENCED = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
