@@ -11,7 +11,9 @@ from tests.conftest import REPOSITORY
 
 RESULTS = REPOSITORY / "docs" / "results"
 PAGE = REPOSITORY / "docs" / "results.md"
-ROW = re.compile(r"^\| \**`([a-z-]+)`\** \| (\d+) \| (0\.\d{3}) \([^)]+\) \| (0\.\d{3}) \| (0\.\d{3}) \| (0\.\d{3}) \|", re.M)
+ROW = re.compile(
+    r"^\| \**`([a-z-]+)`\** \| (\d+) \| (0\.\d{3}) \([^)]+\) \| (0\.\d{3}) \| (0\.\d{3}) \| (0\.\d{3}) \|", re.M
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,9 @@ def test_every_row_of_the_page_is_a_mean_of_the_table(table):
 def test_the_generated_page_is_of_the_same_runs(table):
     text = (RESULTS / "phantoms" / "study.md").read_text(encoding="utf-8")
     for name, rows in table.items():
-        assert re.search(rf"^\| \**{name}\** \| \**\d+\** \| \**{macro(rows, 'balanced_accuracy'):.3f} ", text, re.M), name
+        assert re.search(rf"^\| \**{name}\** \| \**\d+\** \| \**{macro(rows, 'balanced_accuracy'):.3f} ", text, re.M), (
+            name
+        )
 
 
 def test_no_subject_is_in_the_table(table):

@@ -9,7 +9,8 @@ from med_duallora.errors import ConfigError, InputError
 DESCRIPTION = """\
 Make a model of a federation's global adapter at a site that took no part in the training, or whose state is gone. The
 classification head is fitted to labelled subjects of the site's own prepared cohort (its train split): a strongly
-regularised logistic regression on what the head reads. There is no local adapter. Temperature and threshold are fitted
+regularised logistic regression on what the head reads. Where the federation's sites share their head, it is corrected
+instead of replaced. There is no local adapter. Temperature and threshold are fitted
 to the validation subjects, and the test subjects are counted for the release gate.
 
 OUT is a model file that `predict` and `export` take, for this account only: it was fitted to patients of the site and
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     n = len(saved.state.reference["distances"])
     print(f"head fitted to {n} training subjects, global adapter of round {received.round_index + 1}")
     if received.head_policy != "local":
-        print("The federation shared its head; this model has the fitted one instead.")
+        print("The federation shared its head; this model has it, corrected by these subjects.")
     if saved.evaluation:
         counts = saved.evaluation.test
         print(

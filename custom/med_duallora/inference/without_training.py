@@ -1,7 +1,7 @@
 """Models of a site that did not train: the global adapter of a federation, with a head from elsewhere.
 
-``fitted`` fits one to labelled subjects of the site; ``shared`` takes the one that the sites learnt together, where
-there is one, and needs no label.
+``fitted`` fits one to labelled subjects of the site, or corrects by them the one that the sites share; ``shared`` takes
+the one that the sites learnt together, where there is one, and needs no label.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from med_duallora.inference.scan import ScanSource
 from med_duallora.settings.release import ReleaseFloors
 from med_duallora.site.calibration import calibrate
 from med_duallora.site.features import FeatureSource
-from med_duallora.site.head import few, fit_head, summaries_of
+from med_duallora.site.head import correct_head, few, fit_head, summaries_of
 from med_duallora.site.kept_calibration import KeptCalibration, KeptCounts
 from med_duallora.site.prediction import predict, summaries_of_volume, trunk_summaries
 from med_duallora.site.received import ReceivedAdapter
@@ -47,7 +47,7 @@ def fitted(
     device: str = "auto",
     floors: ReleaseFloors | None = None,
 ) -> SavedModel:
-    """Return a model with a head that was fitted to the cohort's training split.
+    """Return a model with a head that was fitted to the cohort's training split, or corrected where there was one.
 
     As after a federation's evaluation, temperature and threshold are fitted to the validation subjects and the test
     subjects are counted at that threshold, so that the model has a release gate.
@@ -77,7 +77,8 @@ def fitted(
     ]
     n = len(chosen)
     views = [np.concatenate(rows[view * n : (view + 1) * n]) for view in range(settings.n_views + 1)]
-    fit_head(network, views, [subject.label for subject in chosen])
+    fit = fit_head if received.head_policy == "local" else correct_head
+    fit(network, views, [subject.label for subject in chosen])
     others = [*cohort.split("val"), *cohort.split("test")]
     chances = {
         subject.subject: predict(network, source, [subject], settings)[0]

@@ -157,7 +157,8 @@ def shots_table(found: Comparison) -> Table | None:
         caption="A site that joins after the training: test balanced accuracy there, mean over the sites left out",
         header=["labelled subjects", "global adapter", "frozen backbone", "difference (95 %)"],
         rows=rows,
-        note="A head is fitted to that many labelled subjects of the site, half of each class. With none, the sites' "
+        note="A head is fitted to that many labelled subjects of the site, half of each class; with the global adapter "
+        "it is the sites' shared head, corrected by them, where there is one. With none, the sites' "
         "shared head is used, where there is one, on features standardised with the site's training subjects, whose "
         f"labels are not looked at. '{NONE}': not defined.{_lacking(found, known)}",
     )

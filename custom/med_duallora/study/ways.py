@@ -17,9 +17,9 @@ from med_duallora.engine import FederationResult, run_federation
 from med_duallora.settings.config import JobConfig, SiteConfig
 from med_duallora.settings.policy import SitePolicy
 from med_duallora.site.baseline import backbone_probabilities, logistic_head, pooled_features
-from med_duallora.site.head import fit_head, summaries_of
+from med_duallora.site.head import correct_head, fit_head, summaries_of
 from med_duallora.site.kept_calibration import PREDICTIONS_FILE
-from med_duallora.site.model import SiteModel
+from med_duallora.site.model import SiteModel, State
 from med_duallora.site.secret import SECRET_FILE, site_secret, write_secret
 from med_duallora.study.arms import Way
 from med_duallora.study.attribution import attribution
@@ -198,7 +198,7 @@ def new_site(place: Place) -> Outcome:
         rounds += _rounds(result)
         model = SiteModel(site, job, config)
         model.start_from(result.global_state)
-        chances[site] = _shots(model, PreparedCohort.read(config.data_dir), place.spec)
+        chances[site] = _shots(model, result.global_state, PreparedCohort.read(config.data_dir), place.spec)
     return Outcome(chances, tensor_bytes=EgressContract.for_job(job).tensor_bytes, rounds=rounds)
 
 
@@ -229,7 +229,7 @@ def few_of(subjects: tuple[PreparedSubject, ...], k: int, seed: int) -> tuple[Pr
     return tuple(subject for subject in subjects if subject.subject in names)
 
 
-def _shots(model: SiteModel, cohort: PreparedCohort, spec: RunSpec) -> Chances:
+def _shots(model: SiteModel, received: State, cohort: PreparedCohort, spec: RunSpec) -> Chances:
     """Return what a new site's model says, with the global adapter and with the frozen backbone."""
     train, test = cohort.split("train"), cohort.split("test")
     found: Chances = {}
@@ -240,12 +240,14 @@ def _shots(model: SiteModel, cohort: PreparedCohort, spec: RunSpec) -> Chances:
     for k in SHOTS:
         few = few_of(train, k, spec.seed)
         for adapted in (True, False) if few else ():
+            model.start_from(received)  # the head of another number of subjects is no start
             with model.network.using(adapted, False):
                 views = [
                     summaries_of(model.network, model.source, few, view, precision=spec.job.train.precision)
                     for view in range(spec.job.train.n_views + 1)
                 ]
-                fit_head(model.network, views, [subject.label for subject in few])
+                fit = correct_head if adapted and model.network.plan.lora.head_policy != "local" else fit_head
+                fit(model.network, views, [subject.label for subject in few])
                 found[shot_name(k, frozen=not adapted)] = _by_name(test, model.predict(test))
     return found
 

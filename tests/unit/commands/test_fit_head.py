@@ -78,12 +78,12 @@ def test_it_holds_the_global_adapter_no_local_one_and_the_statistics_of_the_chos
     assert len(saved.state.reference["distances"]) == 6
 
 
-def test_a_shared_head_is_replaced_and_that_is_said(
+def test_a_shared_head_is_corrected_and_that_is_said(
     base: list[str], tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapter = global_adapter(tmp_path / "shared", job_with(tiny_checkpoint))
     assert main([*base, "--adapter", str(adapter)]) == 0
-    assert "The federation shared its head; this model has the fitted one instead." in capsys.readouterr().out
+    assert "The federation shared its head; this model has it, corrected by these subjects." in capsys.readouterr().out
     sent, own = load_file(adapter), read_saved(tmp_path / "out" / "model.safetensors").state.sent
     changed = {name for name in sent if not np.array_equal(sent[name], own[name])}
     assert changed

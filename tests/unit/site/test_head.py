@@ -7,7 +7,7 @@ import torch
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.errors import CohortError
 from med_duallora.site.baseline import backbone_probabilities
-from med_duallora.site.head import few, fit_head, summaries_of
+from med_duallora.site.head import CORRECTION_C, correct_head, few, fit_head, margin_of, summaries_of
 from med_duallora.site.prediction import predict
 from tests.conftest import write_tiny_cohort
 from tests.unit.tiny import shake
@@ -32,6 +32,60 @@ def test_the_network_says_what_the_regression_says(subjects, policy: str, head_n
     expected = regression.predict_proba(seen)[:, 1]
     assert expected.std() > 0.01, "a constant would pass for anything"
     assert predict(model, source, subjects, settings) == pytest.approx(expected, rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("head_norm", ["site", "none"])
+@pytest.mark.parametrize("policy", ["shared", "global"])
+def test_a_correction_is_the_best_head_near_the_present_one(subjects, policy: str, head_norm: str) -> None:
+    """Of the summed loss of balanced classes and the squared change, no head beside the found one has less."""
+    made = trainee(f"lora.head_policy={policy}", f"lora.head_norm={head_norm}")
+    model = made.model
+    shake(model)
+    truth = np.array([subject.label for subject in subjects] * 2) == 1
+    views = [summaries_of(model, made.source, subjects, view, precision="fp32") for view in (0, 1)]
+    weight, bias = margin_of(model)
+    correct_head(model, views, [subject.label for subject in subjects])
+    seen = model.head_norm(torch.from_numpy(np.concatenate(views))).double().numpy()
+
+    def cost(new_weight: np.ndarray, new_bias: float) -> float:
+        signed = np.where(truth, 1, -1) * (seen @ new_weight + new_bias)
+        change = (new_weight - weight) * seen.std(0)
+        shares = np.where(truth, truth.mean(), 1 - truth.mean())
+        return float((np.logaddexp(0, -signed) / (2 * shares)).sum() + change @ change / (2 * CORRECTION_C))
+
+    found = margin_of(model)
+    assert cost(*found) < cost(weight, bias)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        step = 1e-4 * rng.standard_normal(len(weight)) / seen.std(0)
+        assert cost(*found) < cost(found[0] + step, found[1] + 1e-2 * rng.standard_normal())
+
+
+def test_a_strict_correction_moves_the_intercept_alone(subjects, monkeypatch) -> None:
+    monkeypatch.setattr("med_duallora.site.head.CORRECTION_C", 1e-12)
+    made = trainee("lora.head_policy=shared")
+    shake(made.model)
+    views = [summaries_of(made.model, made.source, subjects, view, precision="fp32") for view in (0, 1)]
+    weight, bias = margin_of(made.model)
+    correct_head(made.model, views, [subject.label for subject in subjects])
+    after, new_bias = margin_of(made.model)
+    assert after == pytest.approx(weight, abs=1e-5)
+    assert abs(new_bias - bias) > 1e-3
+
+
+def test_a_correction_of_no_head_is_a_ridge_regression(subjects, monkeypatch) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    monkeypatch.setattr("med_duallora.site.head.CORRECTION_C", 0.1)
+    made = trainee("lora.head_policy=shared")  # fresh: its head is zero
+    labels = [subject.label for subject in subjects]
+    views = [summaries_of(made.model, made.source, subjects, view, precision="fp32") for view in (0, 1)]
+    correct_head(made.model, views, labels)
+    seen = made.model.head_norm(torch.from_numpy(np.concatenate(views))).double().numpy()
+    scaled = (seen - seen.mean(0)) / seen.std(0)
+    ridge = LogisticRegression(C=0.1, class_weight="balanced", tol=1e-8, max_iter=10_000)
+    expected = ridge.fit(scaled, labels * 2).predict_proba(scaled[: len(subjects)])[:, 1]
+    assert predict(made.model, made.source, subjects, made.job.train) == pytest.approx(expected, abs=2e-3)
 
 
 def test_without_an_adapter_it_is_the_baseline_of_the_evaluation(subjects) -> None:
