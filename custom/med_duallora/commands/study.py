@@ -46,7 +46,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--truth",
         type=Path,
-        metavar="FILE",
+        metavar="CSV",
         help="true values of the phantoms (the truth.csv that `phantom` wrote): adds latent-ceiling, what could be "
         "told from them without an image",
     )
