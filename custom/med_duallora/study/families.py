@@ -5,14 +5,16 @@ from collections.abc import Iterable
 from med_duallora.study.plan import Cohort
 from med_duallora.study.splits import rows_of
 
-People = frozenset[tuple[str, str, str]]
+SAME = ("subject", "label", "source_sha256", "remarks")
+People = frozenset[tuple[str, ...]]
 
 
 def families(cohorts: Iterable[Cohort]) -> list[list[str]]:
     """Return groups of two or more cohorts of exactly the same subjects, by name, in their order.
 
-    A subject is the same where its name, its label and the hash of its source are. Cohorts that share only some of
-    their subjects stay apart, and so does one in which two sites use the same name.
+    A subject is the same where its name, its label, the hash of its source and the remarks on its images are: a heart
+    in a simulated scanner, which a remark says, is another image, whose scores are not averaged with the real one's.
+    Cohorts that share only some of their subjects stay apart, and so does one in which two sites use the same name.
     """
     groups: dict[People, list[str]] = {}
     for cohort in cohorts:
@@ -27,4 +29,4 @@ def _people(cohort: Cohort) -> People | None:
     rows = [row for folder in cohort.sites.values() for row in rows_of(folder)]
     if len({row["subject"] for row in rows}) < len(rows):
         return None
-    return frozenset((row["subject"], row["label"], row["source_sha256"]) for row in rows)
+    return frozenset(tuple(row.get(column) or "" for column in SAME) for row in rows)

@@ -36,6 +36,7 @@ def test_cohorts_of_the_same_subjects_belong_together(cut, cohort):
 def test_other_scans_under_the_same_names_are_other_subjects(cut):
     assert families([cut("one", 0), cut("two", 0, source_sha256="f" * 64)]) == []
     assert families([cut("three", 0), cut("four", 0, label="1")]) == []
+    assert families([cut("five", 0), cut("six", 0, remarks="simulated scanner")]) == []
 
 
 def test_a_name_that_two_sites_use_is_not_one_subject(cut):
