@@ -181,7 +181,6 @@ def _assign(
         result.notes += split_notes(site, members, splits)
         if any(is_synthetic(item.ed.path) for item in members):
             result.synthetic.add(site)
-        if options.sites.n_simulated is None:
-            values = site_values(members[0], options.sites)
-            result.told_by[site] = dict(zip(options.sites.columns, values, strict=True))
+        values = site_values(members[0], options.sites)
+        result.told_by[site] = dict(zip(options.sites.columns, values, strict=True))
         result.cohorts[site] = [cohort_row(item, splits[item.subject], prepared[item.subject]) for item in members]

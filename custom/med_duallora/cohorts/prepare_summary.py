@@ -48,9 +48,11 @@ def cohort_lines(result: Preparation) -> list[str]:
 def site_lines(result: Preparation, options: PrepareOptions) -> list[str]:
     """Say what the sites are, where their names alone do not."""
     if options.sites.n_simulated:
+        of_each = f" of each {' and '.join(options.sites.columns)}" if options.sites.columns else ""
+        within = " of one of these" if of_each else ""
         return [
-            f"The {len(result.cohorts)} sites are simulated: the subjects were dealt out at random, alike in class and "
-            "pathology. No hospital is behind a site, and sites differ by chance only."
+            f"The {len(result.cohorts)} sites are simulated: the subjects{of_each} were dealt out at random, alike in "
+            f"class and pathology. No hospital is behind a site, and sites{within} differ by chance only."
         ]
     return [
         f"{site} is {', '.join(f'{column} {value!r}' for column, value in told.items())}"

@@ -60,7 +60,7 @@ class Preparation:
         n_reused: prepared subjects whose volumes were there already.
         notes: what a user should know about the sources and the splits, one sentence each without its full stop.
         synthetic: sites with a phantom among their subjects; pictures and reports of their cohorts say so.
-        told_by: of each site, the values of the columns that make it; none of a simulated one.
+        told_by: of each site, the values of the columns that make it, or that it was dealt from.
     """
 
     n_read: dict[str, int]
@@ -123,7 +123,7 @@ def _provenance(options: PrepareOptions) -> dict[str, Any]:
         "official_splits": options.official_splits,
         "fractions": {} if options.official_splits else dict(options.fractions),
         "rotated_origin_shift": options.rotated_origin_shift,
-        "site_columns": [] if options.sites.n_simulated else list(options.sites.columns),
+        "site_columns": list(options.sites.columns),
         "simulated_sites": options.sites.n_simulated,
         "label_map": options.label_map,
         "versions": {**versions, "numpy": np.__version__, "nibabel": nibabel.__version__},

@@ -25,8 +25,9 @@ class Sites:
     """What makes a site.
 
     Args:
-        columns: of the subjects' table; every combination of their values is a site. Some of ``SITE_COLUMNS``.
-        n_simulated: deal the subjects out to this many made-up sites instead; None: do not.
+        columns: of the subjects' table; every combination of their values is a site. Some of ``SITE_COLUMNS``; none:
+            all subjects together, which takes simulated sites.
+        n_simulated: deal the subjects of each of these out to this many made-up sites; None: do not.
     """
 
     columns: tuple[str, ...] = ("vendor",)
@@ -41,7 +42,7 @@ class Sites:
         unknown = [column for column in self.columns if column not in SITE_COLUMNS]
         if unknown:
             raise ConfigError(f"--site-column {unknown[0]!r} makes no sites; choose from {', '.join(SITE_COLUMNS)}")
-        if not self.columns or len(set(self.columns)) < len(self.columns):
+        if (not self.columns and self.n_simulated is None) or len(set(self.columns)) < len(self.columns):
             raise ConfigError("--site-column must name at least one column, and each only once")
         if self.n_simulated is not None and not 2 <= self.n_simulated <= MAX_SIMULATED:
             raise ConfigError(f"{self.n_simulated} simulated sites, but there must be 2 to {MAX_SIMULATED}")
@@ -66,8 +67,18 @@ def sites_of(subjects: Sequence[RawSubject], sites: Sites, seed: int) -> dict[st
     Raises:
         CohortError: two different values would give one site the same name, or there are fewer subjects than sites.
     """
-    if sites.n_simulated is not None:
-        return _dealt(subjects, sites.n_simulated, seed)
+    told = _told(subjects, sites)
+    if sites.n_simulated is None:
+        return told
+    found: dict[str, str] = {}
+    for name in sorted(set(told.values())):
+        members = [subject for subject in subjects if told[subject.subject] == name]
+        found |= _dealt(members, name or "site", sites.n_simulated, seed)
+    return found
+
+
+def _told(subjects: Sequence[RawSubject], sites: Sites) -> dict[str, str]:
+    """Return what the columns call each subject's site; nothing without columns."""
     names: dict[str, str] = {}
     meant: dict[str, tuple[str, ...]] = {}  # upper and lower case do not make two sites
     for subject in subjects:
@@ -119,16 +130,19 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=key)
 
 
-def _dealt(subjects: Sequence[RawSubject], n_sites: int, seed: int) -> dict[str, str]:
+def _dealt(subjects: Sequence[RawSubject], name: str, n_sites: int, seed: int) -> dict[str, str]:
     """Deal subjects out like cards, by class and pathology and shuffled inside: sites are alike but for chance."""
     if len(subjects) < n_sites:
-        raise CohortError(f"{len(subjects)} subjects cannot be dealt out to {n_sites} simulated sites")
+        raise CohortError(
+            f"{len(subjects)} subjects cannot be dealt out to {n_sites} simulated sites, {name}-1 to {name}-{n_sites}"
+        )
 
     def key(subject: RawSubject) -> tuple[int, str, str]:
         order = hashlib.sha256(f"{seed}:site:{subject.subject}".encode()).hexdigest()
         return subject.label, subject.pathology, order
 
-    return {subject.subject: f"site-{number % n_sites + 1}" for number, subject in enumerate(sorted(subjects, key=key))}
+    ordered = enumerate(sorted(subjects, key=key))
+    return {subject.subject: f"{name}-{number % n_sites + 1}" for number, subject in ordered}
 
 
 def _shortened(name: str) -> str:

@@ -124,19 +124,24 @@ def _add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_site_arguments(parser: argparse.ArgumentParser) -> None:
-    made_by = parser.add_mutually_exclusive_group()
-    made_by.add_argument(
+    parser.add_argument(
         "--site-column",
-        default="vendor",
         metavar="COLUMN[,COLUMN]",
         help="of cohort.csv: one cohort per value or combination; vendor, centre or dataset (default: vendor)",
     )
-    made_by.add_argument(
+    parser.add_argument(
         "--simulated-sites",
         type=int,
         metavar="N",
-        help="deal all subjects out at random to N made-up sites, site-1 to site-N, alike in class and pathology",
+        help="deal all subjects out at random to N made-up sites, site-1 to site-N, alike in class and pathology; with "
+        "--site-column those of each site that the column makes, such as siemens-1 to siemens-N",
     )
+
+
+def _columns(options: argparse.Namespace) -> tuple[str, ...]:
+    if options.site_column is None:
+        return () if options.simulated_sites is not None else ("vendor",)
+    return tuple(column.strip() for column in options.site_column.split(","))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -151,8 +156,7 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.cohorts.site_names import Sites
     from med_duallora.cohorts.split import FRACTIONS
 
-    columns = tuple(column.strip() for column in options.site_column.split(","))
-    sites = Sites(columns, options.simulated_sites)
+    sites = Sites(_columns(options), options.simulated_sites)
     words = _words(options.label_map)
     settings = PrepareOptions(
         seed=options.seed,

@@ -59,14 +59,21 @@ def test_one_cohort_per_combination(raw: Path, tmp_path: Path) -> None:
 
 
 def test_simulated_sites_say_that_they_are(raw: Path, tmp_path: Path) -> None:
-    result = prepare(raw, tmp_path, Sites(n_simulated=3))
+    result = prepare(raw, tmp_path, Sites((), n_simulated=3))
     assert {site: len(rows) for site, rows in result.cohorts.items()} == {"site-1": 3, "site-2": 3, "site-3": 3}
     for place in ("preparation.json", "site-1/preparation.json"):
         said = json.loads((tmp_path / place).read_text())
         assert (said["simulated_sites"], said["site_columns"]) == (3, [])
 
 
-@pytest.mark.parametrize("other", [BY_CENTRE, Sites(("vendor", "dataset")), Sites(n_simulated=4)])
+def test_simulated_sites_of_each_vendor_say_which(raw: Path, tmp_path: Path) -> None:
+    result = prepare(raw, tmp_path, Sites(("dataset",), 2))
+    assert result.told_by["acdc-1"] == result.told_by["acdc-2"] == {"dataset": "acdc"}
+    said = json.loads((tmp_path / "mnms-2" / "preparation.json").read_text())
+    assert (said["site"], said["site_columns"], said["simulated_sites"]) == ({"dataset": "mnms"}, ["dataset"], 2)
+
+
+@pytest.mark.parametrize("other", [BY_CENTRE, Sites(("vendor", "dataset")), Sites((), n_simulated=4)])
 def test_other_sites_in_the_same_folder_leave_nothing_behind_and_prepare_nothing_anew(
     raw: Path, tmp_path: Path, other: Sites
 ) -> None:
@@ -85,9 +92,9 @@ def test_other_sites_in_the_same_folder_leave_nothing_behind_and_prepare_nothing
 
 
 def test_another_seed_of_simulated_sites_moves_subjects(raw: Path, tmp_path: Path) -> None:
-    prepare(raw, tmp_path, Sites(n_simulated=3))
+    prepare(raw, tmp_path, Sites((), n_simulated=3))
     before = layout(tmp_path)
-    assert prepare(raw, tmp_path, Sites(n_simulated=3), seed=4).n_reused == 9
+    assert prepare(raw, tmp_path, Sites((), n_simulated=3), seed=4).n_reused == 9
     assert layout(tmp_path) != before
     for site in layout(tmp_path):
         assert len(PreparedCohort.read(tmp_path / site).subjects) == 3
@@ -136,7 +143,7 @@ def test_sites_are_checked_before_the_work(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="would both be called 'st-olav'"):
         prepare_cohorts(tmp_path / "out", unclear, [], PrepareOptions(sites=BY_CENTRE))
     with pytest.raises(CohortError, match="cannot be dealt out"):
-        prepare(raw, tmp_path / "out", Sites(n_simulated=50))
+        prepare(raw, tmp_path / "out", Sites((), n_simulated=50))
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="'hospital'"):
         Sites(("hospital",))

@@ -105,16 +105,33 @@ def test_wrong_sites_are_refused(wrong: dict[str, object]) -> None:
 def test_simulated_sites_are_alike_and_drawn_by_the_seed() -> None:
     pathologies = ["NOR"] * 10 + ["DCM"] * 9 + ["HCM"] * 7
     subjects = [subject(f"s{number:02d}", pathology=name) for number, name in enumerate(pathologies)]
-    dealt = sites_of(subjects, Sites(n_simulated=4), 0)
+    dealt = sites_of(subjects, Sites((), n_simulated=4), 0)
     assert set(dealt.values()) == {"site-1", "site-2", "site-3", "site-4"}
     assert sorted(Counter(dealt.values()).values()) == [6, 6, 7, 7]
     for name in set(pathologies):
         counts = Counter(dealt[item.subject] for item in subjects if item.pathology == name)
         assert max(counts.values()) - min(counts.values()) <= 1
-    assert sites_of(subjects[::-1], Sites(n_simulated=4), 0) == dealt, "the order of the sources does not matter"
-    assert sites_of(subjects, Sites(n_simulated=4), 1) != dealt
+    assert sites_of(subjects[::-1], Sites((), n_simulated=4), 0) == dealt, "the order of the sources does not matter"
+    assert sites_of(subjects, Sites((), n_simulated=4), 1) != dealt
     with pytest.raises(CohortError, match="3 subjects cannot be dealt out to 4"):
-        sites_of(subjects[:3], Sites(n_simulated=4), 0)
+        sites_of(subjects[:3], Sites((), n_simulated=4), 0)
+
+
+def test_simulated_sites_of_each_vendor_are_alike_and_hold_no_other() -> None:
+    subjects = [
+        subject(f"{vendor}{number:02d}", vendor=vendor, pathology=name)
+        for vendor in ("siemens", "ge")
+        for number, name in enumerate(["NOR"] * 5 + ["DCM"] * 8)
+    ]
+    dealt = sites_of(subjects, Sites(("vendor",), 2), 0)
+    assert set(dealt.values()) == {"siemens-1", "siemens-2", "ge-1", "ge-2"}
+    assert all(site.startswith(name[:-2]) for name, site in dealt.items())
+    for site in set(dealt.values()):
+        here = [item for item in subjects if dealt[item.subject] == site]
+        assert sum(item.pathology == "DCM" for item in here) == 4
+        assert sum(item.pathology == "NOR" for item in here) in (2, 3)
+    with pytest.raises(CohortError, match="1 subjects cannot be dealt out to 2 simulated sites, ge-1 to ge-2"):
+        sites_of(subjects[:14], Sites(("vendor",), 2), 0)
 
 
 def test_tables_name_vendors_first_and_count_numbers() -> None:

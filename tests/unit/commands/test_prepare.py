@@ -116,13 +116,12 @@ def test_sites_are_told_by_a_column_or_simulated(raw: Path, tmp_path: Path, caps
     assert "4 of them unchanged" in text
     assert "The 2 sites are simulated" in text
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["site-1", "site-2"]
-
-
-def test_simulated_sites_exclude_a_column(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        run("--out", "x", "--acdc", "y", "--simulated-sites", "2", "--site-column", "centre")
-    assert stopped.value.code == 2
-    assert "not allowed with" in capsys.readouterr().err
+    assert run(*sources, "--simulated-sites", "2", "--site-column", "dataset") == 0
+    text = capsys.readouterr().out
+    assert "The 4 sites are simulated: the subjects of each dataset were dealt out" in text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [
+        *("acdc-1", "acdc-2", "mnms-1", "mnms-2")
+    ]
 
 
 @pytest.mark.parametrize(
