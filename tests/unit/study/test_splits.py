@@ -48,6 +48,17 @@ def test_permuted_labels_change_training_subjects_alone_and_keep_their_numbers(g
             assert (after["pathology"] == "NOR") == (after["label"] == "0"), "the diagnosis goes with its label"
 
 
+def test_permuted_labels_of_other_subjects_are_dealt_in_another_order(ge):
+    """Else a control over several federations of one cohort would be one permutation, as often right in each."""
+    plain = deal(ge, "ge", 6, None, 0)
+    others = [
+        Dealt(plain.folder, tuple({**row, "subject": f"{name}{row['subject']}"} for row in plain.rows))
+        for name in "abcdef"
+    ]
+    assert permuted(plain, "ge", 0) == permuted(plain, "ge", 0)
+    assert len({tuple(row["label"] for row in permuted(one, "ge", 0).rows) for one in others}) > 1
+
+
 def test_a_written_cohort_points_at_the_same_volumes(ge, tiny_cohorts, tmp_path):
     parts = {site: deal(tiny_cohorts[site], site, 6, None, 1) for site in ("ge", "canon")}
     names = names_in_one_place({**parts, "twin": parts["ge"]})
