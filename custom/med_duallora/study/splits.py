@@ -77,8 +77,8 @@ def deal(folder: Path, site: str, n_train: int, n_test: int | None, seed: int) -
 def permuted(dealt: Dealt, site: str, seed: int) -> Dealt:
     """Return the same subjects with the diagnoses of the training subjects dealt out among them at random.
 
-    Other subjects are dealt another order: tables are sorted by name, names often follow the diagnosis, and one order for
-    all federations that are cut from the same subjects would agree with the truth equally often in each.
+    Other subjects are dealt another order: tables are sorted by name, names often follow the diagnosis, and one order
+    for all federations that are cut from the same subjects would agree with the truth equally often in each.
     """
     train = [row for row in dealt.rows if row["split"] == "train"]
     order = generator(seed, "permuted", site, *(row["subject"] for row in train)).permutation(len(train))
