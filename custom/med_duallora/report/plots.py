@@ -88,7 +88,7 @@ def _variants(run: Run, label: str) -> Picture:
     figure = Figure(figsize=(WIDTH, 1.3 + 0.17 * (len(shown) + 1) * len(rows)), layout="constrained")
     axes = figure.subplots()
     for offset, variant in enumerate(shown):
-        shift = 0.19 * (offset - (len(shown) - 1) / 2)
+        shift = (offset - (len(shown) - 1) / 2) / (len(shown) + 1)  # as far apart as variants are, sites are twice
         points = [(rows.index(name) + shift, value, interval) for name, value, interval in _scores(evaluation, variant)]
         style = styles[variant]
         for y, _, interval in points:
