@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import matplotlib as mpl
@@ -73,11 +73,27 @@ def curves() -> list[tuple[Measure, Curve]]:
 
 def site_styles(run: Run) -> dict[str, dict[str, Any]]:
     """Return colour, marker and dashes by site; a site looks the same in every plot."""
-    styles = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), itertools.cycle(DASHES))
     return {
-        site: {"color": colour, "marker": marker, "linestyle": dashes}
-        for site, (colour, marker, dashes) in zip(run.sites, styles, strict=False)
+        site: {
+            "color": colour,
+            "marker": marker,
+            "linestyle": DASHES[(number + 2 * (number // len(COLOURS))) % len(DASHES)],
+        }
+        for number, (site, (colour, marker)) in enumerate(zip(run.sites, looks(), strict=False))
     }
+
+
+def looks() -> Iterator[tuple[str, str]]:
+    """Return pairs of a colour and a marker, none of them twice until every one was there.
+
+    Neighbours share neither: where the colours begin anew, the markers are one further.
+    """
+    pairs = [
+        (colour, MARKERS[(place + turn) % len(MARKERS)])
+        for turn in range(len(MARKERS))
+        for place, colour in enumerate(COLOURS)
+    ]
+    return itertools.cycle(pairs)
 
 
 def _variants(run: Run, label: str) -> Picture:
@@ -163,6 +179,8 @@ def _site_legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     shown = [_short(text) for text in labels]
     n_columns = 4 if max(map(len, shown), default=0) <= 8 else 2
+    n_rows = -(-len(shown) // n_columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, n_rows - 1))  # the legend takes nothing from the lines
     figure.legend(handles, shown, loc="outside lower center", ncols=n_columns, columnspacing=1.2)
 
 

@@ -1,13 +1,12 @@
 """The plots of a study's page, in the style of the report's."""
 
-import itertools
 import math
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from med_duallora.report.document import Picture
-from med_duallora.report.plots import COLOURS, MARKERS, STYLE, WIDTH, png
+from med_duallora.report.plots import COLOURS, MARKERS, STYLE, WIDTH, looks, png
 from med_duallora.study.arms import NEW_SITE, REFERENCE
 from med_duallora.study.comparison import Comparison
 from med_duallora.study.statistics import MACRO, Estimate
@@ -41,7 +40,7 @@ def _by_site(found: Comparison, name: str, label: str) -> Picture:
     arms = list(found.scored)
     figure = Figure(figsize=(WIDTH, 1.5 + 0.3 * len(arms)), layout="constrained")
     axes = figure.subplots()
-    marks = dict(zip(found.sites, zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS)), strict=False))
+    marks = dict(zip(found.sites, looks(), strict=False))
     for site, (colour, mark) in marks.items():
         points = [(arm.estimate(site).value, row) for row, arm in enumerate(found.scored.values()) if site in arm.sites]
         xs, ys = [x for x, _ in points], [y for _, y in points]
@@ -64,8 +63,7 @@ def _by_bytes(found: Comparison, name: str, label: str) -> Picture:
     figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     axes = figure.subplots()
     sending = {arm: scored for arm, scored in found.scored.items() if found.payload_bytes[arm]}
-    styles = zip(sending.items(), itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
-    for (arm, scored), colour, mark in styles:
+    for (arm, scored), (colour, mark) in zip(sending.items(), looks(), strict=False):
         mean, x = scored.estimate(MACRO), found.payload_bytes[arm] / 1024
         axes.plot((x, x), _limits(mean), color=colour, linewidth=1.1, alpha=0.7)
         size = 7.5 if arm == REFERENCE else 5
