@@ -4,6 +4,7 @@ import math
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from med_duallora.report.document import Picture
 from med_duallora.report.plots import COLOURS, MARKERS, STYLE, WIDTH, looks, png
@@ -70,7 +71,12 @@ def _by_bytes(found: Comparison, name: str, label: str) -> Picture:
         axes.plot([x], [mean.value], linestyle="none", marker=mark, color=colour, label=arm, markersize=size)
     axes.axhline(CHANCE, color="#777777", linewidth=1, linestyle="dashed")
     axes.set(xlabel="KiB that a site sends in a round", ylabel="macro balanced accuracy")
-    axes.set_xlim(0, None)
+    if max(found.payload_bytes[arm] for arm in sending) > 10 * min(found.payload_bytes[arm] for arm in sending):
+        axes.set_xscale("log")  # whole weights beside low rank: all others would be one column
+        axes.set_xlabel("KiB that a site sends in a round (logarithmic)")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+    else:
+        axes.set_xlim(0, None)
     figure.legend(loc="outside lower center", ncols=3, columnspacing=1.1, handletextpad=0.2)
     caption = "What is sent, as FLARE serialises it, and what comes of it (95 % intervals; dashed: chance)."
     return png(figure, name, "Balanced accuracy of each method against the bytes that it sends.", caption, label)
