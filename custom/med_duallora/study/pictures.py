@@ -71,7 +71,8 @@ def _by_bytes(found: Comparison, name: str, label: str) -> Picture:
         axes.plot([x], [mean.value], linestyle="none", marker=mark, color=colour, label=arm, markersize=size)
     axes.axhline(CHANCE, color="#777777", linewidth=1, linestyle="dashed")
     axes.set(xlabel="KiB that a site sends in a round", ylabel="macro balanced accuracy")
-    if max(found.payload_bytes[arm] for arm in sending) > 10 * min(found.payload_bytes[arm] for arm in sending):
+    sizes = [found.payload_bytes[arm] for arm in sending]
+    if max(sizes) > 10 * min(sizes):
         axes.set_xscale("log")  # whole weights beside low rank: all others would be one column
         axes.set_xlabel("KiB that a site sends in a round (logarithmic)")
         axes.xaxis.set_major_formatter(ScalarFormatter())
