@@ -67,7 +67,8 @@ def train_alone(
         return None
     job = alone(model.job)
     network = model.network_for(job)
-    trained = TrainedAlone(network, FeatureSource(network, job, model.backbone_sha256, model.cache), job)
+    source = FeatureSource(network, job, model.backbone_sha256, model.cache, model.source.volumes)
+    trained = TrainedAlone(network, source, job)
     try:
         _train(trained, subjects, model.site, should_stop)
     except TrainingDiverged as error:

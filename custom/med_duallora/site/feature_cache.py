@@ -101,7 +101,7 @@ class FeatureCache:
             return
         try:
             refuse_link(self._path(key).parent)
-            with atomic_path(self._path(key), mode=0o600) as partial:
+            with atomic_path(self._path(key), mode=0o600, durable=False) as partial:  # its seal tells a torn one
                 save_file(tensors, partial, metadata={SEAL: self._seal(key, tensors), CHECKSUM: _checksum(tensors)})
         except (OSError, SafetensorError) as error:
             self._say_full(error)

@@ -4,10 +4,8 @@ They are kept under the hash of everything that decides their content, so a chan
 augmentation can never meet an old entry, and two jobs may share one cache, see ``feature_cache``.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,10 +14,11 @@ from torch import Tensor
 from med_duallora.adapter.model import DualLoRAModel, TrunkFeatures
 from med_duallora.backbone import BackboneConfig
 from med_duallora.backbone.inputs import INPUTS_VERSION, augment, to_input
-from med_duallora.cohorts.prepared import PreparedSubject, load_volume
-from med_duallora.errors import CohortError, ConfigError, TrainingAborted
+from med_duallora.cohorts.prepared import PreparedSubject
+from med_duallora.errors import ConfigError, TrainingAborted
 from med_duallora.settings.config import JobConfig
 from med_duallora.site.feature_cache import FeatureCache
+from med_duallora.site.volumes import Volumes
 from med_duallora.support.files import sha256_of_json
 from med_duallora.support.seeds import generator
 
@@ -37,9 +36,17 @@ class FeatureSource:
         job: augmentation, seed, feature dtype.
         backbone_sha256: hash of the checkpoint behind the trunk.
         cache: where features are kept, or None to compute them each time.
+        volumes: of the subjects, shared with other sources of the same process; None: of its own.
     """
 
-    def __init__(self, model: DualLoRAModel, job: JobConfig, backbone_sha256: str, cache: FeatureCache | None) -> None:
+    def __init__(
+        self,
+        model: DualLoRAModel,
+        job: JobConfig,
+        backbone_sha256: str,
+        cache: FeatureCache | None,
+        volumes: Volumes | None = None,
+    ) -> None:
         self.model = model
         self.job = job
         self.cache = cache
@@ -52,7 +59,7 @@ class FeatureSource:
             "cut": model.cut,
             "dtype": job.train.feature_dtype,
         }
-        self._volume_hashes: dict[Path, str] = {}
+        self.volumes = volumes or Volumes()
 
     @property
     def device(self) -> torch.device:
@@ -98,8 +105,6 @@ class FeatureSource:
             return self.model.summaries(self.batch([subject], [view], should_stop))
         if should_stop():
             raise TrainingAborted("stopped while features were computed")
-        if subject.ed_path not in self._volume_hashes:
-            self._volume(subject)
         key = self._key(subject, view, tail=tail)
         found = self.cache.load(key)
         if found is not None:
@@ -120,31 +125,23 @@ class FeatureSource:
 
     def _one(self, subject: PreparedSubject, view: int) -> dict[str, Tensor]:
         if self.cache is None:
-            return self._compute(self._input(load_volume(subject), subject, view))
-        volume = None if subject.ed_path in self._volume_hashes else self._volume(subject)
+            return self._compute(self._input(subject, view))
         key = self._key(subject, view)
         found = self.cache.load(key)
         if found is None:
-            found = self._compute(self._input(self._volume(subject) if volume is None else volume, subject, view))
+            found = self._compute(self._input(subject, view))
             self.cache.store(key, found)
         return found
-
-    def _volume(self, subject: PreparedSubject) -> np.ndarray:
-        """Load a subject's volume; one that changed while the job runs must not be stored under its old address."""
-        volume = load_volume(subject)
-        digest = _hash_of(volume)
-        if self._volume_hashes.setdefault(subject.ed_path, digest) != digest:
-            raise CohortError(f"{subject.ed_path} or its ES volume changed while the job runs; start the job again")
-        return volume
 
     def _key(self, subject: PreparedSubject, view: int, **more: str) -> str:
         changed = None
         if view:
             # the subject's name picks the random stream, so it is part of an augmented view's content
             changed = [subject.subject, view, self.job.train.seed, asdict(self.job.augment)]
-        return sha256_of_json({**self._common, "volume": self._volume_hashes[subject.ed_path], "view": changed, **more})
+        return sha256_of_json({**self._common, "volume": self.volumes.sha256(subject), "view": changed, **more})
 
-    def _input(self, volume: np.ndarray, subject: PreparedSubject, view: int) -> np.ndarray:
+    def _input(self, subject: PreparedSubject, view: int) -> np.ndarray:
+        volume = self.volumes.of(subject)
         if view:
             stream = generator(self.job.train.seed, "view", subject.subject, view)
             volume = augment(volume, self.job.augment, stream)
@@ -165,8 +162,3 @@ class FeatureSource:
                 limit="float32",
             )
         return found
-
-
-def _hash_of(volume: np.ndarray) -> str:
-    header = f"{volume.dtype}{volume.shape}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(volume).tobytes()).hexdigest()

@@ -44,7 +44,7 @@ ADVICE = {
 
 
 @contextmanager
-def atomic_path(target: Path, mode: int | None = None) -> Iterator[Path]:
+def atomic_path(target: Path, mode: int | None = None, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside ``target`` that replaces it when the block ends without error.
 
     A failed block leaves ``target`` as it was and no temporary file. Where ``target`` is a link, the link is replaced
@@ -54,6 +54,8 @@ def atomic_path(target: Path, mode: int | None = None) -> Iterator[Path]:
     Args:
         target: the file; its missing folders are made, for their owner only where the file is.
         mode: of the file, whatever the umask; 0600 for everything that is of patients. None: as the umask says.
+        durable: wait until the disk has the content, so that a machine that fails leaves no empty file. Without, the
+            file must be one whose reader finds that out and which can be made again.
 
     Raises:
         OSError: the place cannot be written, or is full; names ``target``, whatever the writer said.
@@ -69,8 +71,9 @@ def atomic_path(target: Path, mode: int | None = None) -> Iterator[Path]:
             yield partial
             if mode is not None:
                 partial.chmod(mode)
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
+            if durable:
+                with partial.open("rb") as written:
+                    os.fsync(written.fileno())
             partial.replace(target)
         except BaseException:
             partial.unlink(missing_ok=True)

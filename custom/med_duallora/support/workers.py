@@ -1,8 +1,9 @@
-"""A pool of processes for work of one thread each, which Ctrl-C lets finish what it has begun."""
+"""A pool of processes for work of one thread each; Ctrl-C lets them finish what they have begun."""
 
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -17,13 +18,30 @@ def workers(n_processes: int) -> Iterator[ProcessPoolExecutor]:
     They are spawned, not forked: the caller may hold threads (torch, FLARE) that do not survive a fork.
     """
     context = multiprocessing.get_context("spawn")
-    with _one_thread_per_process(), ProcessPoolExecutor(n_processes, context, _leave_interrupts_to_parent) as pool:
+    with _one_thread_per_process(), ProcessPoolExecutor(n_processes, context, _begin) as pool:
         yield pool
 
 
-def _leave_interrupts_to_parent() -> None:
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, even killed: a pool's processes would wait for ever.
+
+    Nobody takes what it still computes, so that it ends where it is; files that it has not finished are temporary ones.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def _begin() -> None:
     """Let a process finish its task on Ctrl-C; the parent gives it no further one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 @contextmanager

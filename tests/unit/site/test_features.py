@@ -9,6 +9,7 @@ from med_duallora.cohorts.prepared import PreparedCohort, load_volume
 from med_duallora.errors import CohortError, ConfigError, TrainingAborted
 from med_duallora.settings.config import JobConfig
 from med_duallora.site import features as features_module
+from med_duallora.site import volumes as volumes_module
 from med_duallora.site.feature_cache import FeatureCache
 from med_duallora.site.features import FeatureSource
 from med_duallora.support.devices import autocast
@@ -194,15 +195,17 @@ def test_computing_features_stops_between_two_subjects(cache, subjects, allowed)
     assert len(files_of(cache)) == allowed, "what was computed is kept"
 
 
-def test_a_source_reads_each_volume_once_to_know_it(cache, subjects, monkeypatch):
+def test_a_source_reads_each_volume_once_whatever_views_are_asked_for(cache, subjects, monkeypatch):
     reads = []
-    monkeypatch.setattr(features_module, "load_volume", lambda subject: reads.append(1) or load_volume(subject))
+    monkeypatch.setattr(volumes_module, "load_volume", lambda subject: reads.append(1) or load_volume(subject))
     source = source_of(cache)
     source.batch(subjects[:2], [0, 0])
     assert len(reads) == 2
-    for _ in range(3):
-        source.batch(subjects[:2], [0, 0])
-    assert len(reads) == 2, "a hit needs no volume"
+    for view in range(3):
+        source.batch(subjects[:2], [view, view])
+    assert len(reads) == 2, "neither a hit nor another view needs the files again"
+    FeatureSource(source.model, source.job, "1" * 64, cache, source.volumes).batch(subjects[:2], [0, 0])
+    assert len(reads) == 2, "nor does a source that shares the volumes"
 
 
 def test_a_volume_that_changes_while_the_job_runs_is_never_stored_under_its_old_address(cache, tmp_path):

@@ -98,6 +98,18 @@ def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path: Path, full_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_only_what_shall_last_waits_for_the_disk(
+    durable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    with atomic_path(tmp_path / "a.txt", durable=durable) as partial:
+        partial.write_text("content")
+    assert (tmp_path / "a.txt").read_text() == "content"
+    assert len(waited) == durable
+
+
 def test_a_place_below_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for write in (
