@@ -25,7 +25,8 @@ def headline(run: Run) -> str:
     found = compare(run, "both", "backbone")
     if found is None:
         return f"{means[0].upper()}{means[1:]}. {size[0].upper()}{size[1:]}."
-    verdict = f"{found.word[0].upper()}{found.word[1:]}: {found.gain:+.2f}, 95 % interval {found.between}"
+    verdict = f"{found.word[0].upper()}{found.word[1:]} over each site's own head: {found.gain:+.2f}, 95 % interval "
+    verdict += found.between
     return " ".join(
         [
             f"{verdict} ({means}).",

@@ -1,10 +1,11 @@
 """The tables that answer whether joining is worth it: against each rival, and what each site then uses."""
 
-from med_duallora.measures import CHOICES, VARIANTS, score_name
+from med_duallora.measures import CHOICES, FEDERATED, VARIANTS, score_name
 from med_duallora.report.comparison import compare, compare_at
 from med_duallora.report.document import Table
 from med_duallora.report.finished import Run
 from med_duallora.report.tables import NONE, number, variants
+from med_duallora.site.calibration import MIN_PER_CLASS
 
 
 def comparison_table(run: Run) -> Table | None:
@@ -45,10 +46,12 @@ def choice_table(run: Run) -> Table | None:
     if all(cell == NONE for row in rows for cell in row[1:3]):
         return None
     return Table(
-        caption="What each site uses, chosen by its validation subjects",
+        caption="What each site uses",
         header=["site", "uses", "probability that joining helped", "test balanced accuracy of what it uses"],
         rows=rows,
-        note="The probability that the federated model's balanced accuracy is above that of the better one of what the "
-        "site has without joining (by its validation subjects), given its answers to the test subjects: 0.5 says "
-        "nothing. A site that holds back what it chose had too few validation subjects to let it leave.",
+        note=f"A site chooses by its validation subjects, where it has at least {MIN_PER_CLASS} of each class; with "
+        f"fewer, {VARIANTS[FEDERATED].heading} stay without a choice. The probability that the federated model's "
+        "balanced accuracy is above that of the better one of what the site has without joining (by its validation "
+        "subjects), given its answers to the test subjects: 0.5 says nothing. A site that holds back what it chose "
+        "had too few validation subjects to let it leave.",
     )

@@ -60,7 +60,7 @@ def kib(n_bytes: float) -> str:
 
 
 def result_tables(run: Run) -> list[Table]:
-    """Return one table per metric: a row per variant, a column per site, then macro, pooled, worst, spread."""
+    """Return one table per metric: a row per variant; macro, pooled, worst and spread before a column per site."""
     return [_result_table(run.evaluation, name) for name, score in SCORES.items() if score.in_report]
 
 
@@ -69,13 +69,13 @@ def _result_table(evaluation: Evaluation, metric: str) -> Table:
     rows, shown = [], variants(evaluation)
     for variant in shown:
         values, reach = by_site(evaluation, variant, metric), extent(evaluation, variant, metric)
-        row = [VARIANTS[variant].heading, *(number(values.get(site)) for site in sites)]
+        row = [VARIANTS[variant].heading]
         row += [number(macro(evaluation, variant, metric)), number(pooled(evaluation, variant, metric))]
         row += [f"{reach.worst:.2f} ({reach.where})", number(reach.spread)] if reach else [NONE, NONE]
-        rows.append(row)
+        rows.append([*row, *(number(values.get(site)) for site in sites)])
     return Table(
         caption=f"Test {SCORES[metric].heading}",
-        header=["variant", *sites, "macro", "pooled", "worst site", "spread"],
+        header=["variant", "macro", "pooled", "worst site", "spread", *sites],
         rows=rows,
         note=" ".join(filter(None, [SCORES[metric].note, _uneven(evaluation, shown, metric)])),
         strong_rows=[index for index, variant in enumerate(shown) if variant == "both"],

@@ -43,6 +43,11 @@ class Arm:
     random_weights: bool = False
     few_seeds: bool = False
 
+    @property
+    def how(self) -> str:
+        """Return how the subjects come together, in words."""
+        return "every site trains by itself" if self.method == ALONE else self.way.value
+
 
 REFERENCE = "med-duallora"
 """What the others are compared with, where it is there."""

@@ -194,7 +194,7 @@ def recipe_table(found: Sequence[Comparison]) -> Table | None:
 def arms_table(found: Comparison) -> Table:
     """Return what every arm is."""
     known = arms()
-    rows = [[name, known[name].about, known[name].way.value] for name in found.runs]
+    rows = [[name, known[name].about, known[name].how] for name in found.runs]
     return Table(caption="What is compared", header=["method", "what it is", "training"], rows=rows, prose=True)
 
 

@@ -11,7 +11,7 @@ from tests.unit.report.test_site_page import STATE, site_run
 def test_the_report_is_written_beside_the_run_and_named(server: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(server)]) == 0
     headline, place = capsys.readouterr().out.splitlines()
-    assert headline.startswith("Gain shown: +0.38, 95 % interval +0.04 to +0.58")
+    assert headline.startswith("Gain shown over each site's own head: +0.38, 95 % interval +0.04 to +0.58")
     assert place == f"report: {server / 'report' / 'report.html'}"
     assert (server / "report" / "report.md").is_file()
 

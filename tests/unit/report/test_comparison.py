@@ -112,7 +112,7 @@ def test_an_adapter_that_did_better_alone_is_named(run: Run) -> None:
         **{"global": scores(0.5, 0.5, 0.5)},
     )
     said = headline(of(run, ge=better))
-    assert said.startswith("No gain shown: +0.12, 95 % interval -0.")
+    assert said.startswith("No gain shown over each site's own head: +0.12, 95 % interval -0.")
     assert "1 of 4 diseased test subjects were missed, 2 of 4 normal ones taken for diseased." in said
     assert "The local adapter with the other one switched off 0.88: better than both." in said
     assert "global adapter with" not in said
@@ -177,4 +177,4 @@ def test_what_each_site_uses_stands_beside_how_likely_joining_helped_it(run: Run
         ["canon", "–", "0.50", "0.75"],
         ["west", "–", "–", "–"],
     ]
-    assert "chosen by its validation subjects" in table.caption
+    assert "at least 5 of each class; with fewer, both adapters stay without a choice" in table.note

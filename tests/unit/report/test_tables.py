@@ -11,17 +11,17 @@ from tests.unit.report.conftest import rewrite, round_record
 
 def test_result_tables_have_a_row_per_variant_and_a_column_per_site(server: Path) -> None:
     accuracy, sensitivity, _, auroc = tables.result_tables(read_run(server))
-    assert accuracy.header == ["variant", "siemens", "philips", "macro", "pooled", "worst site", "spread"]
+    assert accuracy.header == ["variant", "macro", "pooled", "worst site", "spread", "siemens", "philips"]
     assert [row[0] for row in accuracy.rows] == [
         "backbone + head",
         "global adapter only",
         "local adapter only",
         "both adapters",
     ]
-    assert accuracy.rows[3] == ["both adapters", "1.00", "0.75", "0.88", "0.83", "0.75 (philips)", "0.25"]
+    assert accuracy.rows[3] == ["both adapters", "0.88", "0.83", "0.75 (philips)", "0.25", "1.00", "0.75"]
     assert accuracy.strong_rows == [3]
     assert sensitivity.caption == "Test sensitivity"
-    assert [row[4] for row in auroc.rows] == ["–"] * 4
+    assert [row[2] for row in auroc.rows] == ["–"] * 4
     assert "No pooled AUROC" in auroc.note
 
 

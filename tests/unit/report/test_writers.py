@@ -156,7 +156,8 @@ def test_the_page_says_when_and_how_long(server: Path) -> None:
 
 def test_the_headline_compares_both_adapters_with_the_backbone(server: Path) -> None:
     assert headline(read_run(server)) == (
-        "Gain shown: +0.38, 95 % interval +0.04 to +0.58 (mean balanced accuracy over the sites 0.88 with both "
+        "Gain shown over each site's own head: +0.38, 95 % interval +0.04 to +0.58 "
+        "(mean balanced accuracy over the sites 0.88 with both "
         "adapters, 0.50 with the frozen backbone and a fitted head). 0 of 6 diseased test subjects were missed, 2 of 6 "
         "normal ones taken for diseased. 2 sites, 12 test subjects."
     )
