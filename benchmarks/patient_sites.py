@@ -147,6 +147,11 @@ def cut(options: argparse.Namespace) -> list[dict[str, Any]]:
         CohortError: PATIENTS is not one prepared cohort, or its subjects do not do.
         ConfigError: OUT has content, or there are more sites than simulated scanners.
     """
+    if options.out.is_symlink():
+        raise ConfigError(f"--out {options.out} is a link; give the folder itself")
+    options.out = options.out.resolve()
+    if options.data.resolve() in (options.out, *options.out.parents):
+        raise ConfigError(f"--out {options.out} lies in --data {options.data}; choose another place")
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ConfigError(f"--out {options.out} is not an empty folder; choose another place")
     if options.scanners and options.n_sites > len(VENDORS):

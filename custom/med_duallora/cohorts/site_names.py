@@ -134,7 +134,8 @@ def _dealt(subjects: Sequence[RawSubject], name: str, n_sites: int, seed: int) -
     """Deal subjects out like cards, by class and pathology and shuffled inside: sites are alike but for chance."""
     if len(subjects) < n_sites:
         raise CohortError(
-            f"{len(subjects)} subjects cannot be dealt out to {n_sites} simulated sites, {name}-1 to {name}-{n_sites}"
+            f"{len(subjects)} subjects cannot be dealt out to {n_sites} simulated sites, {name}-1 to {name}-{n_sites}; "
+            "lower --simulated-sites"
         )
 
     def key(subject: RawSubject) -> tuple[int, str, str]:

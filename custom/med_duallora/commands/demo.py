@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from med_duallora.commands.options import add_settings_argument
+from med_duallora.errors import InputError
 
 N_PER_VENDOR = 136
 SITES_PER_VENDOR = 2
@@ -14,6 +15,8 @@ SPLIT = "35/9/56"
 """Hospitals that train on 24 subjects each, at least five of them normal, which is what a closed site kit demands. Most
 of the others are there to judge by. How often one run of a size shows a gain: ``benchmarks/demo_size.py``."""
 TRAIN, _, TEST = SPLIT.split("/")
+LEAST_PER_VENDOR = 16 * SITES_PER_VENDOR
+"""With fewer, a hospital may have no normal subject to train on."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,7 +36,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default=N_PER_VENDOR,
         metavar="N",
         help=f"phantoms per vendor, dealt out to {SITES_PER_VENDOR} hospitals, {TRAIN} of 100 to train and {TEST} to "
-        "test (default: %(default)s; with fewer it is done sooner, and too few subjects are left to see a gain)",
+        f"test (default: %(default)s, at least {LEAST_PER_VENDOR}; with fewer it is done sooner, and too few subjects "
+        "are left to see a gain)",
     )
     add_settings_argument(parser)
     parser.add_argument(
@@ -76,7 +80,15 @@ def run(options: argparse.Namespace) -> int:
         print(f"\n[{number}/{len(todo)}] {what}\n$ med-duallora {shlex.join(arguments)}", flush=True)
         began = time.monotonic()
         step = parser.parse_args(arguments)
-        code = int(step.run(step))
+        try:
+            code = int(step.run(step))
+        except InputError as error:
+            if options.n_per_vendor >= LEAST_PER_VENDOR:
+                raise
+            raise InputError(
+                f"--n-per-vendor {options.n_per_vendor} leaves hospitals without normal subjects to train on; give at "
+                f"least {LEAST_PER_VENDOR}, and another --out"
+            ) from error
         if code:
             print(f"demo: step {number}, {arguments[0]}, failed with exit code {code}", file=sys.stderr)
             return code

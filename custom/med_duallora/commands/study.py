@@ -111,7 +111,6 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.study.plan import alone_in
     from med_duallora.study.pool import run_all
     from med_duallora.study.write import write_study
-    from med_duallora.support.files import check_writable
 
     if options.backbone_checkpoint is not None:
         check_checkpoint(options.backbone_checkpoint)
@@ -119,9 +118,10 @@ def run(options: argparse.Namespace) -> int:
     if options.truth is not None:
         _check_truth(options.truth, cohorts)
     n_processes = len(os.sched_getaffinity(0)) if options.processes is None else options.processes
-    check_writable(options.out)
+    _check_place(options)
+    _check_dealt(options, cohorts)
+    planned = _specs(options, cohorts)
     with alone_in(options.out):
-        planned = _specs(options, cohorts)
         n_done = run_all(planned, n_processes)
         page = write_study(planned, options.out, options.draws)
     print(f"{len(planned)} runs, {n_done} of them new; page: {page}")
@@ -145,25 +145,52 @@ def _cohorts(folders: list[Path]) -> "list[Cohort]":
     return found
 
 
+def _check_dealt(options: argparse.Namespace, cohorts: "list[Cohort]") -> None:
+    """Refuse, before anything runs, a site with too few subjects."""
+    from med_duallora.study.splits import deal
+
+    for cohort in cohorts:
+        for site, folder in cohort.sites.items():
+            deal(folder, site, options.n_train, options.n_test, 0)
+
+
+def _check_place(options: argparse.Namespace) -> None:
+    from med_duallora.support.files import check_writable
+
+    out = options.out.resolve()
+    for data in options.data:
+        if data.resolve() in (out, *out.parents):
+            raise ConfigError(
+                f"--out {options.out} lies in --data {data}, whose folders are sites; choose another place"
+            )
+    check_writable(options.out)
+
+
 def _check_truth(path: Path, cohorts: "list[Cohort]") -> None:
     """Refuse, before anything runs, a table that does not have every subject."""
-    from med_duallora.cohorts.phantom.truth import read_values
+    from med_duallora.cohorts.phantom.truth import check_same, read_values
     from med_duallora.study.splits import rows_of
 
     for cohort in cohorts:
-        read_values(path, [row["subject"] for folder in cohort.sites.values() for row in rows_of(folder)])
+        rows = [row for folder in cohort.sites.values() for row in rows_of(folder)]
+        read_values(path, [row["subject"] for row in rows])
+        check_same(path, {row["subject"]: row["pathology"] for row in rows})
 
 
 def _specs(options: argparse.Namespace, cohorts: "list[Cohort]") -> "list[RunSpec]":
     from med_duallora.settings.config import JobConfig
-    from med_duallora.study.arms import chosen
-    from med_duallora.study.plan import DEFAULT, Recipe, specs
+    from med_duallora.study.arms import NEW_SITE, chosen
+    from med_duallora.study.plan import DEFAULT, Recipe, refuse_own, specs
 
     recipes = [Recipe.read(text) for text in options.recipe_set] or [Recipe(DEFAULT)]
     names = [recipe.name for recipe in recipes]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"--recipe-set: two are called {twice}")
     arms = chosen(options.methods, truth=options.truth is not None)
+    if options.methods is None and any(len(cohort.sites) < 2 for cohort in cohorts):
+        arms = [arm for arm in arms if arm.name != NEW_SITE]
+        print(f"{NEW_SITE} is left out: it needs two sites in every federation")
+    refuse_own(options.assignments)
     job = JobConfig().with_overrides(options.assignments)
     return specs(
         arms,

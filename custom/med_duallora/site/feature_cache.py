@@ -134,7 +134,7 @@ class FeatureCache:
         found = hmac.new(self._secret, key.encode(), "sha256")
         for name, value in sorted(tensors.items()):
             found.update(canonical_json([name, str(value.dtype), list(value.shape)]).encode() + b"\n")
-            found.update(value.contiguous().view(torch.uint8).numpy().data)
+            found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return found.hexdigest()
 
     def _say_foreign(self) -> None:
@@ -206,6 +206,7 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 def _checksum(tensors: dict[str, Tensor]) -> str:
     found = 0
     for name in sorted(tensors):
-        found = zlib.crc32(name.encode(), found)
-        found = zlib.crc32(tensors[name].contiguous().numpy().data, found)
+        value = tensors[name].contiguous()
+        found = zlib.crc32(canonical_json([name, str(value.dtype), list(value.shape)]).encode(), found)
+        found = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"

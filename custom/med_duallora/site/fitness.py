@@ -123,12 +123,16 @@ def _rank(config: SiteConfig, job: JobConfig) -> Iterator[Problem]:
     """
     from med_duallora.adapter.aggregations import AGGREGATIONS
     from med_duallora.adapter.methods import plan_of
+    from med_duallora.adapter.roles import Role
 
     plan, limit = plan_of(job), config.rank_limit
     if config.role != TRAIN or not 0 < limit < plan.lora.rank_global:
         return
     start = f"rank_limit = {limit}, below the job's rank of {plan.lora.rank_global}, but"
-    if any(treatment.as_twin for treatment in plan.treatments.values()):
+    if not {Role.GLOBAL_A, Role.GLOBAL_B} <= plan.sent:
+        what = f"{start} method {job.method} does not send both factors of an adapter"
+        yield Problem("rank_limit", what, "set rank_limit to 0, or train with another method, such as med-duallora")
+    elif any(treatment.as_twin for treatment in plan.treatments.values()):
         what = f"{start} method {job.method} pulls a second adapter towards the whole global one"
         yield Problem("rank_limit", what, "set rank_limit to 0, or train with another method, such as med-duallora")
     elif not plan.aggregation.of_products:

@@ -1,7 +1,7 @@
 """Which runs a study consists of: arms x recipes x cohorts x seeds, each with a key of everything that decides it."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +13,22 @@ from med_duallora.cohorts.prepared import COHORT_TABLE
 from med_duallora.errors import ConfigError
 from med_duallora.settings.config import JobConfig
 from med_duallora.settings.recipes import RECIPES
-from med_duallora.study.arms import REFERENCE, Arm, Way
+from med_duallora.study.arms import NEW_SITE, REFERENCE, Arm, Way
 from med_duallora.support.files import atomic_path, sha256_of_file, sha256_of_json
 from med_duallora.support.locks import locked
 
 FORMAT = 1
 """Of a run's record and of what decides its numbers: one that changes makes other keys."""
 DEFAULT = "default"
-RUNS, CACHE, WORK = "runs", "cache", "work"
+RUNS, CACHE, WORK = "runs", "cache", ".study-at-work"
+"""Folders of a study; the last one is emptied when a study begins, so that nothing else may be called like that."""
+OWN = {
+    "train.seed": "see --seeds",
+    "method": "see --methods",
+    "experiment": "",
+    "train.compare_alone": "see local-lora",
+}
+"""Settings that a study gives every run itself, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,11 @@ def specs(
         ConfigError: a setting is unknown or does not fit.
         CheckpointError: no checkpoint is shipped for the backbone.
     """
+    for cohort in cohorts:
+        if len(cohort.sites) < 2 and any(arm.way is Way.NEW_SITE for arm in arms):
+            raise ConfigError(f"--methods: {NEW_SITE} needs two sites, but {cohort.name} has one; leave it out")
+    for recipe in recipes:
+        refuse_own(recipe.settings)
     trained = checkpoint or packaged_checkpoint(job.backbone)
     found = []
     for index, seed in enumerate(seeds):
@@ -176,6 +189,13 @@ def specs(
                     values = truth if arm.way is Way.TRUTH else None
                     found.append(RunSpec(arm, recipe.name, cohort, own, weights, n_train, n_test, out, values))
     return found
+
+
+def refuse_own(assignments: Iterable[str]) -> None:
+    """Refuse settings that would be given and not act (ConfigError names the first)."""
+    for name in (text.partition("=")[0].strip() for text in assignments):
+        if name in OWN:
+            raise ConfigError(f"{name} cannot be set: a study sets it for every run" + (OWN[name] and f"; {OWN[name]}"))
 
 
 def _of_arm(job: JobConfig, arm: Arm) -> JobConfig:

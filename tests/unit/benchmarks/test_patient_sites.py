@@ -236,3 +236,12 @@ def test_a_table_that_does_not_do_is_said(patients, tmp_path, capsys, cell, opti
     assert main(["--data", str(data), "--out", str(tmp_path / "out"), "--n-train", "6", *options]) == 2
     assert says in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["data"], "a federation is whole or absent"
+
+
+def test_a_link_and_a_place_inside_the_source_are_refused(patients, tmp_path, capsys) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    for out, says in ((link, "is a link"), (patients / "sub", "lies in --data")):
+        assert main(["--data", str(patients), "--out", str(out), "--by", "referral"]) == 2
+        assert says in capsys.readouterr().err
+    assert link.is_symlink() and not (patients / "sub").exists()

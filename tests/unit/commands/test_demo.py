@@ -6,7 +6,7 @@ import pytest
 
 from med_duallora.cli import build_parser, main
 from med_duallora.commands import demo, phantom, prepare, report, simulate
-from med_duallora.errors import CohortError
+from med_duallora.errors import CohortError, InputError
 
 
 @pytest.fixture
@@ -80,3 +80,16 @@ def test_every_printed_command_is_one_that_the_command_line_takes(tmp_path: Path
     )
     for arguments in demo.steps(options).values():
         assert build_parser().parse_args(arguments).command == arguments[0]
+
+
+def test_too_few_phantoms_are_said_by_the_option_that_makes_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unfit(_: Namespace) -> int:
+        raise InputError("canon-1 cannot run this job")
+
+    monkeypatch.setattr(phantom, "run", unfit)
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--n-per-vendor", "20"]) == 2
+    assert "give at least 32, and another --out" in capsys.readouterr().err
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--n-per-vendor", "32"]) == 2
+    assert "canon-1 cannot run this job" in capsys.readouterr().err

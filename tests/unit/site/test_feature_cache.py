@@ -331,3 +331,22 @@ def test_a_file_that_others_can_write_is_not_taken(cache):
 def test_another_secret_takes_nothing(cache):
     cache.store(KEY, entry())
     assert FeatureCache(cache.directory, 2**20, bytes(32)).load(KEY) is None
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_entry_of_another_shape_or_kind_is_not_taken(cache, known):
+    cache.store(KEY, {"tokens": torch.ones(4)})
+    path = files_of(cache)[0]
+    facts, _ = read_tensors(path.open("rb"), "pt")
+    status = path.stat()
+    if known:
+        assert cache.load(KEY) is not None
+        status = path.stat()
+    for planted in (torch.tensor(1.0), torch.ones(4).view(torch.int32), torch.ones(2, 2)):
+        path.unlink(missing_ok=True)
+        save_file({"tokens": planted}, path, metadata=facts)
+        path.chmod(0o600)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        if known:
+            cache._known[KEY] = cache_module._identity(path.stat())
+        assert cache.load(KEY) is None

@@ -158,7 +158,12 @@ def test_what_a_job_asks_of_the_site_is_compared(
     [
         ([], 4, "aggregation factors does not put the strongest components first: set rank_limit to 0, or have"),
         (["aggregation=alternate"], 4, "or have the job say aggregation=svd or geometric-median"),
-        (["method=fedsa-lora"], 7, "aggregation factors does not put the strongest components first"),
+        (
+            ["method=fedsa-lora"],
+            7,
+            "method fedsa-lora does not send both factors of an adapter: set rank_limit to 0, or",
+        ),
+        (["method=fedavg-full"], 4, "method fedavg-full does not send both factors of an adapter: set rank_limit to 0"),
         (["method=ditto-lora", "aggregation=svd"], 4, "method ditto-lora pulls a second adapter towards the whole"),
     ],
 )

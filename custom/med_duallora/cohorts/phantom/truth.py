@@ -1,7 +1,7 @@
 """The read side of the table of true values that is written beside phantoms."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,25 @@ def read_values(path: Path, names: Sequence[str]) -> Values:
     if missing:
         raise CohortError(f"{path} has no row for {len(missing)} of {len(names)} subjects, such as {missing[0]}")
     return np.array([_values(path, *rows[name]) for name in names], np.float32)
+
+
+def check_same(path: Path, pathologies: Mapping[str, str]) -> None:
+    """Refuse a table of other phantoms: cohorts of one seed and different sizes share names, but not hearts.
+
+    Args:
+        path: the table.
+        pathologies: by subject; each has a row.
+
+    Raises:
+        CohortError: a subject has another disease there; says how many.
+    """
+    there = {row["subject"]: row["pathology"] for _, row in read_rows(path, ("subject", "pathology"), hint="")}
+    others = [name for name, pathology in pathologies.items() if there[name] != pathology]
+    if others:
+        raise CohortError(
+            f"{path} is of other phantoms: {len(others)} of {len(pathologies)} subjects have another disease there, "
+            f"such as {others[0]} ({there[others[0]]} instead of {pathologies[others[0]]}); take the cohort's own"
+        )
 
 
 def _values(path: Path, number: int, row: dict[str, str]) -> list[float]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from med_duallora.cohorts.phantom.truth import TARGETS, read_values
+from med_duallora.cohorts.phantom.truth import TARGETS, check_same, read_values
 from med_duallora.errors import CohortError
 from tests.unit.truths import truth_table
 
@@ -42,3 +42,13 @@ def test_another_table_is_refused(tmp_path):
         read_values(path, ["a"])
     with pytest.raises(CohortError, match="phantom` writes it"):
         read_values(tmp_path / "nowhere.csv", ["a"])
+
+
+def test_a_table_of_other_phantoms_under_the_same_names_is_refused(tmp_path):
+    path = tmp_path / "truth.csv"
+    path.write_text("subject,pathology\na,NOR\nb,DCM\nc,HCM\n")
+    check_same(path, {"a": "NOR", "c": "HCM"})
+    with pytest.raises(
+        CohortError, match=r"1 of 2 subjects have another disease there, such as b \(DCM instead of NOR"
+    ):
+        check_same(path, {"a": "NOR", "b": "NOR"})
