@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from med_duallora.commands.options import add_settings_argument
-from med_duallora.errors import InputError
+from med_duallora.errors import InputError, UnfitError
 
 N_PER_VENDOR = 136
 SITES_PER_VENDOR = 2
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         step = parser.parse_args(arguments)
         try:
             code = int(step.run(step))
-        except InputError as error:
+        except UnfitError as error:
             if options.n_per_vendor >= LEAST_PER_VENDOR:
                 raise
             raise InputError(

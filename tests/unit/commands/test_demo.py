@@ -6,7 +6,7 @@ import pytest
 
 from med_duallora.cli import build_parser, main
 from med_duallora.commands import demo, phantom, prepare, report, simulate
-from med_duallora.errors import CohortError, InputError
+from med_duallora.errors import CohortError, UnfitError
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_too_few_phantoms_are_said_by_the_option_that_makes_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unfit(_: Namespace) -> int:
-        raise InputError("canon-1 cannot run this job")
+        raise UnfitError("canon-1 cannot run this job", "canon-1 cannot run this job")
 
     monkeypatch.setattr(phantom, "run", unfit)
     assert main(["demo", "--out", str(tmp_path / "demo"), "--n-per-vendor", "20"]) == 2
