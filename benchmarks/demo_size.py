@@ -11,7 +11,9 @@ sentence of a report tells. Adapters are not trained: hundreds of draws take min
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ import torch
 
 from med_duallora.backbone import packaged_checkpoint
 from med_duallora.backbone.checkpoint import checkpoint_sha256
+from med_duallora.errors import ConfigError, InputError
 from med_duallora.pretraining.data import find_cohorts
 from med_duallora.settings.config import JobConfig
 from med_duallora.site.baseline import logistic_head, pooled_features
@@ -29,6 +32,8 @@ from med_duallora.support.progress import track
 
 SIZES = ("2,24,38", "2,16,61", "3,12,33")
 CERTAIN = 1.96
+LEAST_OF_CLASS = 2
+"""To train on and to test on: one alone has no spread."""
 
 Vendor = tuple[np.ndarray, np.ndarray]
 """Features (n_subjects, n_views, n_features) and labels (n_subjects,)."""
@@ -40,7 +45,7 @@ def main() -> None:
     """Print one line per size."""
     options = _parse()
     torch.set_num_threads(options.threads)
-    cohorts = [_features(folder) for folder in options.data]
+    cohorts = [features_of(folder) for folder in options.data]
     print("sites  train  test  gain    sd of draws  standard error  shown")
     for text in options.size:
         per_vendor, n_train, n_test = map(int, text.split(","))
@@ -59,16 +64,19 @@ def main() -> None:
         )
 
 
-def _features(folder: Path) -> list[Vendor]:
+def features_of(folder: Path) -> list[Vendor]:
+    """Return what the frozen backbone says of every view of a folder's subjects, by prepared cohort."""
     job = JobConfig()
     checkpoint = packaged_checkpoint(job.backbone)
     network = network_of(job, checkpoint, "cpu")
     source = FeatureSource(network, job, checkpoint_sha256(checkpoint), None)
     views, vendors = range(job.train.n_views + 1), []
     for cohort in find_cohorts(folder):
-        subjects = track(cohort.subjects, f"features of {folder.name}/{cohort.subjects[0].vendor}")
-        seen = [np.concatenate([pooled_features(network, source, [s], view) for view in views]) for s in subjects]
-        vendors.append((np.stack(seen), np.array([subject.label for subject in subjects])))
+        seen = [
+            np.concatenate([pooled_features(network, source, [subject], view) for view in views])
+            for subject in track(cohort.subjects, f"features of {folder.name}/{cohort.subjects[0].vendor}")
+        ]
+        vendors.append((np.stack(seen), np.array([subject.label for subject in cohort.subjects])))
     return vendors
 
 
@@ -78,7 +86,7 @@ def dealt(
     """Deal the subjects of each vendor out to its sites, alike in class."""
     for seen, labels in vendors:
         if per_vendor * (n_train + n_test) > len(labels):
-            raise SystemExit(f"{per_vendor} sites of {n_train} + {n_test} subjects, but a vendor has {len(labels)}")
+            raise ConfigError(f"{per_vendor} sites of {n_train} + {n_test} subjects, but a vendor has {len(labels)}")
         parts: list[tuple[list[int], list[int]]] = [([], []) for _ in range(per_vendor)]
         for label in (0, 1):
             order = list(rng.permutation(np.flatnonzero(labels == label)))
@@ -88,6 +96,11 @@ def dealt(
                     part.extend(order[: round(n * share)])
                     order = order[round(n * share) :]
         for train, test in parts:
+            if (
+                min(int((labels[part] == label).sum()) for part, label in product((train, test), (0, 1)))
+                < LEAST_OF_CLASS
+            ):
+                raise ConfigError(f"{n_train} + {n_test} subjects leave a site fewer than {LEAST_OF_CLASS} of a class")
             yield seen[train], labels[train], seen[test][:, 0], labels[test]
 
 
@@ -125,4 +138,8 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"demo_size: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -22,7 +22,7 @@ FORMAT = 1
 DEFAULT = "default"
 RUNS, CACHE, WORK = "runs", "cache", ".study-at-work"
 """Folders of a study; the last one is emptied when a study begins, so that nothing else may be called like that."""
-OWN = {
+SET_BY_STUDY = {
     "train.seed": "see --seeds",
     "method": "see --methods",
     "experiment": "",
@@ -194,8 +194,11 @@ def specs(
 def refuse_own(assignments: Iterable[str]) -> None:
     """Refuse settings that would be given and not act (ConfigError names the first)."""
     for name in (text.partition("=")[0].strip() for text in assignments):
-        if name in OWN:
-            raise ConfigError(f"{name} cannot be set: a study sets it for every run" + (OWN[name] and f"; {OWN[name]}"))
+        if name in SET_BY_STUDY:
+            raise ConfigError(
+                f"{name} cannot be set: a study sets it for every run"
+                + (SET_BY_STUDY[name] and f"; {SET_BY_STUDY[name]}")
+            )
 
 
 def _of_arm(job: JobConfig, arm: Arm) -> JobConfig:

@@ -1,8 +1,13 @@
 """How a federation's size decides whether one training shows that a shared head pays."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from benchmarks.demo_size import dealt, gain_of
+from benchmarks.demo_size import dealt, features_of, gain_of
+
+from med_duallora.cohorts.prepared import PreparedCohort
+from med_duallora.errors import ConfigError
 
 N_FEATURES, N_VIEWS = 24, 2
 
@@ -43,5 +48,15 @@ def test_small_sites_gain_by_a_shared_head_and_random_labels_show_none() -> None
 
 
 def test_too_few_subjects_are_said() -> None:
-    with pytest.raises(SystemExit, match="a vendor has 240"):
-        list(dealt(vendors(1.0), 3, 60, 60, np.random.default_rng(0)))
+    for n, says in ((60, "a vendor has 240"), (4, "leave a site fewer than 2 of a class")):
+        with pytest.raises(ConfigError, match=says):
+            list(dealt(vendors(1.0), 3, n, 60, np.random.default_rng(0)))
+
+
+def test_a_vendors_features_and_labels_are_of_all_its_subjects(tiny_cohorts: dict[str, Path]) -> None:
+    folder = tiny_cohorts["ge"]
+    subjects = PreparedCohort.read(folder).subjects
+    ((seen, labels),) = features_of(folder)
+    assert seen.shape == (len(subjects), 5, 384)
+    assert labels.tolist() == [subject.label for subject in subjects]
+    assert len({tuple(row) for row in seen[0]}) > 1, "views differ"
