@@ -24,9 +24,9 @@ POSITION = f"enc_down_dict.{VIEW}.pos_embed"
 MAX_KEYS_SHOWN = 8
 
 # what a file of either pre-training holds beside the short-axis encoder; anything else in it is unexpected
-_PRETRAINED_MARKS = ("dec_linear.", "anatomy_head.")
+_PRETRAINED_MARKS = ("dec_linear.", "anatomy_head.", "anatomy_maps.")
 _PRETRAINED_DROPPED = re.compile(
-    r"(dec_linear|decoder|dec_embed_dict|pred_head_dict|anatomy_head)\..+|enc_(down|fusion)_dict\.lax_[234]c\..+"
+    r"(dec_linear|decoder|dec_embed_dict|pred_head_dict|anatomy_head|anatomy_maps)\..+|enc_(down|fusion)_dict\.lax_[234]c\..+"
     rf"|{re.escape(POSITION)}"
 )
 

@@ -169,6 +169,11 @@ def load_volume(subject: PreparedSubject) -> Array:
     return volume
 
 
+def label_path(image: Path) -> Path:
+    """Return where the label map of a prepared volume lies, if there is one."""
+    return image.with_name(image.name.removesuffix(".nii.gz") + "_gt.nii.gz")
+
+
 def load_pair(ed_path: Path, es_path: Path) -> Array:
     """Return the prepared ED and ES volumes in two files: uint8 (2, X, Y, Z), 1 x 1 x 10 mm (CohortError, as above)."""
     ed, es = (_load_frame(path) for path in (ed_path, es_path))

@@ -30,8 +30,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="pre-train a backbone",
         description="Pre-train a CineMA backbone as a masked autoencoder (75 % of the patches hidden) on the ED and "
         "ES volumes of prepared cohorts; labels are not used. With --truth, train it to tell the volumes, ejection "
-        "fractions, mass and wall of phantoms from images of randomly changed appearance instead, most "
-        "usefully from a masked autoencoder (--init). Writes a float16 checkpoint that the other "
+        "fractions, mass and wall of phantoms, and their label maps, from images of randomly changed appearance "
+        "instead, most usefully from a masked autoencoder (--init). Writes a float16 checkpoint that the other "
         "commands read, a manifest (.json) and the loss curve (.png) beside it; an existing checkpoint or an "
         "interrupted run is never overwritten. The same arguments give the "
         "same weights on one machine with one thread count; an interrupted run continues with --resume.",
@@ -95,6 +95,11 @@ def _add_anatomy_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="with --truth: checkpoint to start from, such as what a masked autoencoder left (default: random weights)",
+    )
+    parser.add_argument(
+        "--map-weight",
+        type=float,
+        help="with --truth: weight of the label maps beside the values; 0: they are not read (default: 1)",
     )
 
 
@@ -179,9 +184,11 @@ def _config(options: argparse.Namespace, n_steps: int) -> "Config":
         if given:
             wrong = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise InputError(f"{wrong}: of the masked autoencoder, but --truth trains on anatomy; leave one out")
-        return AnatomyConfig(**values, init_sha256=hash_of(options.init, options.backbone))
-    if options.init:
-        raise InputError("--init is where a training on anatomy starts: it needs --truth")
+        weight = {} if options.map_weight is None else {"map_weight": options.map_weight}
+        return AnatomyConfig(**values, **weight, init_sha256=hash_of(options.init, options.backbone))
+    for name in ("init", "map_weight"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} is of a training on anatomy: it needs --truth")
     mae = MAE_OPTIONS | given
     return PretrainConfig(**values, views=ViewConfig(frames=mae.pop("frames")), **mae)
 
@@ -193,11 +200,11 @@ def _chosen(options: argparse.Namespace, name: str) -> float:
 
 
 def _pool(options: argparse.Namespace, config: "Config") -> "Pool":
-    from med_duallora.pretraining.anatomy import AnatomyPool
+    from med_duallora.pretraining.anatomy import AnatomyConfig, AnatomyPool
     from med_duallora.pretraining.data import VolumePool
 
-    if options.truth:
-        return AnatomyPool.load(options.data, options.truth, config.backbone)
+    if isinstance(config, AnatomyConfig):
+        return AnatomyPool.load(options.data, options.truth, config.backbone, with_maps=config.map_weight > 0)
     return VolumePool.load(options.data, config.backbone)
 
 

@@ -45,29 +45,31 @@ class AppearanceConfig:
 
 
 def random_view(
-    volume: torch.Tensor, size: tuple[int, int], config: AppearanceConfig, rng: np.random.Generator
-) -> torch.Tensor:
-    """Return a changed view from the middle of a volume.
+    volume: torch.Tensor, maps: torch.Tensor, size: tuple[int, int], config: AppearanceConfig, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a changed view from the middle of a volume, and maps of the volume that were turned and shifted alike.
 
     Args:
         volume: float32 (frames, X, Y, Z) in [0, 1]; larger in plane than the view, so that turns bring in no black.
+        maps: float32 (maps, X, Y, Z) in [0, 1] on the volume's voxels; their values are not changed.
         size: voxels of the view in plane.
         config: ranges.
         rng: the only source of randomness; the same number of draws is taken whatever happens.
 
     Returns:
-        float32 (frames, *size, Z) in [0, 1].
+        float32 (frames, *size, Z) and (maps, *size, Z), both in [0, 1].
     """
-    slices = volume.permute(0, 3, 1, 2)
+    slices = torch.cat([volume, maps]).permute(0, 3, 1, 2)
     if config.rotation_degrees and rng.random() < 0.5:
         slices = slices.flip(1)
-    view = _moved(slices, size, config, rng)
+    moved = _moved(slices, size, config, rng)
+    view, maps = moved[: len(volume)], moved[len(volume) :]
     view = (view * _field(view.shape, config.field, rng)).clamp(0, 1)
     view = view ** math.exp(config.gamma * rng.standard_normal())
     view = _blurred(view, max(0.0, config.blur * rng.uniform(-1, 1)))
     noise = torch.from_numpy(rng.standard_normal(tuple(view.shape), dtype=np.float32))
     view = view + config.noise * rng.random() * noise
-    return view.clamp(0, 1).permute(0, 2, 3, 1)
+    return view.clamp(0, 1).permute(0, 2, 3, 1), maps.permute(0, 2, 3, 1)
 
 
 def _moved(

@@ -71,6 +71,7 @@ def command_of(config: Config) -> str:
     words = ["med-duallora pretrain --data DATA --out OUT"]
     if isinstance(config, AnatomyConfig):
         words += ["--truth TRUTH", *(["--init INIT"] if config.init_sha256 else [])]
+        words += [f"--map-weight {config.map_weight:g}"]
     words += [f"--backbone {config.preset}", f"--steps {config.n_steps}"]
     words += [f"--batch-size {config.batch_size}", f"--lr {config.lr:g}"]
     if isinstance(config, PretrainConfig):
@@ -82,7 +83,8 @@ def command_of(config: Config) -> str:
 
 def _objective(config: Config) -> str:
     if isinstance(config, AnatomyConfig):
-        return f"regression of anatomy ({', '.join(TARGETS)}), short-axis view"
+        maps = ", label maps of ED and ES" if config.map_weight else ""
+        return f"anatomy ({', '.join(TARGETS)}{maps}), short-axis view"
     return "masked autoencoder (CineMA), short-axis view"
 
 

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from med_duallora.commands import pretrain
-from med_duallora.errors import ArtifactError, ConfigError, InputError
+from med_duallora.errors import ArtifactError, CohortError, ConfigError, InputError
+from tests.unit.truths import with_label_maps
 
 
 @pytest.fixture
@@ -16,9 +17,16 @@ def parse():
 
 
 @pytest.fixture
-def words(tiny_cohorts, tmp_path):
+def bare_words(tiny_cohorts, tmp_path):
+    """A run on a cohort without label maps."""
     common = ["--backbone", "cinema-tiny", "--batch-size", 4, "--threads", 1]
     return ["--data", tiny_cohorts["siemens"], "--out", tmp_path / "w.safetensors", *common]
+
+
+@pytest.fixture
+def words(bare_words, tiny_cohorts, tmp_path_factory):
+    cohort = with_label_maps(tiny_cohorts["siemens"], tmp_path_factory.mktemp("mapped") / "siemens")
+    return ["--data", cohort, *bare_words[2:]]
 
 
 def test_command_writes_checkpoint_manifest_and_curve(parse, words, tmp_path, capsys):
@@ -101,10 +109,17 @@ def truth(tiny_cohorts, tmp_path):
 def test_the_true_values_make_it_a_training_on_anatomy(parse, words, truth, tmp_path, capsys):
     assert pretrain.run(parse(*words, "--epochs", 1, "--truth", truth)) == 0
     manifest = json.loads((tmp_path / "w.json").read_text())
-    assert manifest["objective"].startswith("regression of anatomy")
+    assert manifest["objective"].startswith("anatomy (lv_edv")
     assert manifest["recipe"]["lr"] == pytest.approx(5e-4)
     assert "init" not in manifest
     assert "R2 lv_ef" in capsys.readouterr().out
+
+
+def test_label_maps_are_needed_unless_they_are_left_out(parse, bare_words, truth, tmp_path):
+    with pytest.raises(CohortError, match=r"_ed_gt\.nii\.gz is not there: the subject was prepared without a segm"):
+        pretrain.run(parse(*bare_words, "--steps", 1, "--truth", truth))
+    assert pretrain.run(parse(*bare_words, "--steps", 1, "--truth", truth, "--map-weight", 0)) == 0
+    assert "label maps" not in json.loads((tmp_path / "w.json").read_text())["objective"]
 
 
 def test_anatomy_starts_from_what_a_masked_autoencoder_left(parse, words, truth, tmp_path):
@@ -139,9 +154,10 @@ def test_options_of_the_other_objective_are_refused(option, parse, words, truth,
     assert {path.name for path in tmp_path.iterdir()} == {"raw"}
 
 
-def test_a_start_without_true_values_is_refused(parse, words, tmp_path):
-    with pytest.raises(InputError, match="--init is where a training on anatomy starts: it needs --truth"):
-        pretrain.run(parse(*words, "--init", tmp_path / "x.safetensors"))
+@pytest.mark.parametrize("option", ["--init=x.safetensors", "--map-weight=1"])
+def test_what_is_of_anatomy_is_refused_without_true_values(option, parse, words, tmp_path):
+    with pytest.raises(InputError, match=f"{option.split('=')[0]} is of a training on anatomy: it needs --truth"):
+        pretrain.run(parse(*words, option))
     assert list(tmp_path.iterdir()) == []
 
 

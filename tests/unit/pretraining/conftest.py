@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from med_duallora.backbone import BackboneConfig
 from med_duallora.pretraining.data import VolumePool
 from med_duallora.pretraining.mae import DECODERS, MaskedAutoencoder
+from tests.unit.truths import with_label_maps
 
 TINY = BackboneConfig.preset("cinema-tiny")
 
@@ -30,3 +33,9 @@ def pool() -> VolumePool:
         frames = [np.where(np.hypot(x - cx, y - cy) < radius, 200, 30) for radius in (8, 5)]
         volumes.append(np.stack([np.repeat(f[..., None], 5, 2) for f in frames]).astype(np.uint8))
     return VolumePool(tuple(volumes), TINY.image_size, "0" * 64)
+
+
+@pytest.fixture
+def mapped_cohort(tiny_cohorts, tmp_path) -> Path:
+    """A prepared cohort with label maps beside its volumes."""
+    return with_label_maps(tiny_cohorts["siemens"], tmp_path / "mapped")

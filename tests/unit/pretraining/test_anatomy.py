@@ -20,7 +20,9 @@ from med_duallora.pretraining.anatomy import (
 )
 from med_duallora.pretraining.appearance import AppearanceConfig
 from med_duallora.pretraining.export import export
+from med_duallora.pretraining.label_maps import N_MAPS, START_LOGIT
 from med_duallora.pretraining.run import PretrainConfig, pretrain
+from tests.unit.refused import refused
 from tests.unit.truths import truth_table
 
 SMALL = BackboneConfig.preset("cinema-tiny")
@@ -35,7 +37,7 @@ def silent(line: str) -> None:
 
 @pytest.fixture(scope="module")
 def discs() -> AnatomyPool:
-    """Forty subjects with a bright disc whose radii decide all values."""
+    """Forty subjects with a bright disc, the left ventricle, whose radii decide all values."""
     rng = np.random.default_rng(0)
     width = int(MARGIN * SMALL.image_size[0])
     x, y = np.mgrid[:width, :width] - (width - 1) / 2
@@ -45,32 +47,40 @@ def discs() -> AnatomyPool:
         frames = [np.where(np.hypot(x, y) < radius, 200, 30) for radius in radii]
         volumes.append(np.stack([np.repeat(f[..., None], 5, 2) for f in frames]).astype(np.uint8))
         values.append([np.log(radii[i % 2]) for i in range(len(TARGETS))])
-    return AnatomyPool(tuple(volumes), np.array(values, np.float32), "0" * 64)
+    maps = tuple((3 * (volume > 100)).astype(np.uint8) for volume in volumes)
+    return AnatomyPool(tuple(volumes), np.array(values, np.float32), "0" * 64, maps)
 
 
-def test_the_pool_keeps_a_margin_around_the_backbones_image(tiny_cohorts, tmp_path):
+def test_the_pool_keeps_a_margin_around_the_backbones_image(mapped_cohort, tmp_path):
     from med_duallora.cohorts.prepared import PreparedCohort
 
-    subjects = PreparedCohort.read(tiny_cohorts["siemens"]).subjects
+    subjects = PreparedCohort.read(mapped_cohort).subjects
     path = truth_table(tmp_path / "truth.csv", [[subject.subject, *[1.0] * len(TARGETS)] for subject in subjects])
-    pool = AnatomyPool.load(tiny_cohorts["siemens"], path, SMALL)
+    pool = AnatomyPool.load(mapped_cohort, path, SMALL)
     assert {volume.shape[:3] for volume in pool.volumes} == {(2, *(int(MARGIN * n) for n in SMALL.image_size[:2]))}
     again = truth_table(tmp_path / "truth.csv", [[subject.subject, *[2.0] * len(TARGETS)] for subject in subjects])
-    assert AnatomyPool.load(tiny_cohorts["siemens"], again, SMALL).content != pool.content
+    assert AnatomyPool.load(mapped_cohort, again, SMALL).content != pool.content
+    assert [maps.shape for maps in pool.maps] == [volume.shape for volume in pool.volumes]
+    assert AnatomyPool.load(mapped_cohort, path, SMALL, with_maps=False).maps == ()
 
 
-def test_an_unchanged_view_is_what_the_classifier_reads(tiny_cohorts, tmp_path):
+def test_an_unchanged_view_is_what_the_classifier_reads(mapped_cohort, tmp_path):
     from med_duallora.backbone.inputs import to_input
     from med_duallora.cohorts.prepared import PreparedCohort, load_volume
 
-    subjects = PreparedCohort.read(tiny_cohorts["siemens"]).subjects
+    subjects = PreparedCohort.read(mapped_cohort).subjects
     path = truth_table(tmp_path / "truth.csv", [[subject.subject, *[1.0] * len(TARGETS)] for subject in subjects])
-    pool = AnatomyPool.load(tiny_cohorts["siemens"], path, SMALL)
+    pool = AnatomyPool.load(mapped_cohort, path, SMALL)
     trainer = AnatomyTrainer(dataclasses.replace(TINY, appearance=NO_CHANGE), pool)
-    view = trainer.view(0, np.random.default_rng(0)).numpy()
+    changed, maps = trainer.view(0, np.random.default_rng(0))
+    view = changed.numpy()
     read = to_input(load_volume(subjects[0]), SMALL)
     assert view.shape == read.shape
     assert np.abs(view - read).max() < 0.01
+    assert maps.shape == (N_MAPS, *SMALL.image_size)
+    for frame in range(2):  # what is bright was called heart: the maps lie on their images
+        heart = maps[3 * frame : 3 * frame + 3].sum(0).numpy()
+        assert view[frame][heart > 0.9].mean() > view[frame][heart < 0.1].mean() + 0.3
 
 
 def test_held_out_subjects_are_spread_over_the_pool_and_never_trained_on(discs):
@@ -97,9 +107,28 @@ def test_values_are_standardised_by_those_that_are_trained_on(discs):
 
 
 def test_radii_of_discs_it_never_saw_are_learned(discs, tmp_path):
-    config = dataclasses.replace(TINY, n_steps=60, batch_size=8, appearance=NO_CHANGE)
+    config = dataclasses.replace(TINY, n_steps=60, batch_size=8, appearance=NO_CHANGE, map_weight=0)
     curve = learn_anatomy(config, discs, tmp_path / "run.safetensors", say=silent).curve
     assert curve[-1]["held_out_loss"] < 0.5 * curve[0]["held_out_loss"]
+
+
+def test_maps_of_discs_it_never_saw_are_learned(discs, tmp_path):
+    config = dataclasses.replace(TINY, n_steps=60, batch_size=8, appearance=NO_CHANGE)
+    curve = learn_anatomy(config, discs, tmp_path / "run.safetensors", say=silent).curve
+    assert curve[-1]["maps"] < 0.5 * curve[0]["maps"]
+
+
+def test_without_a_weight_maps_are_neither_needed_nor_predicted(discs, tmp_path):
+    config = dataclasses.replace(TINY, map_weight=0.0)
+    state = learn_anatomy(config, dataclasses.replace(discs, maps=()), tmp_path / "run.safetensors", say=silent)
+    assert not any(name.startswith("anatomy_maps") for name in state.weights)
+    assert "maps" not in state.curve[-1]
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), 1e4])
+def test_an_impossible_weight_is_refused(weight):
+    with refused("pretrain.map_weight", limit="between 0 and 1000"):
+        dataclasses.replace(TINY, map_weight=weight)
 
 
 def test_log_lines_name_the_targets(discs, tmp_path):
@@ -115,7 +144,10 @@ def test_regressor_sees_what_the_classifier_sees():
     with torch.no_grad():
         cls, patches = classifier.features(x)
         expected = regressor.anatomy_head(torch.cat([cls[:, 0], patches.mean(1)], 1))
-        assert torch.allclose(regressor(x), expected, atol=1e-5)
+        values, maps = regressor(x)
+        assert torch.allclose(values, expected, atol=1e-5)
+        assert torch.equal(maps, torch.full_like(maps, START_LOGIT))
+        assert AnatomyRegressor(SMALL, with_maps=False)(x)[1] is None
 
 
 def test_every_weight_is_trained(discs):
@@ -166,7 +198,7 @@ def test_run_of_another_recipe_is_not_resumed(discs, tmp_path, change):
 
 
 def test_three_subjects_are_too_few(discs, tmp_path):
-    few = AnatomyPool(discs.volumes[:3], discs.values[:3], discs.content)
+    few = AnatomyPool(discs.volumes[:3], discs.values[:3], discs.content, discs.maps[:3])
     with pytest.raises(CohortError, match="too few"):
         learn_anatomy(TINY, few, tmp_path / "run.safetensors", say=silent)
 
@@ -197,9 +229,11 @@ def test_checkpoint_and_manifest_say_where_they_come_from(discs, start, tmp_path
     out = tmp_path / "w.safetensors"
     manifest = export(out, config, discs, state, "phantoms of a test", init=start)
     assert json.loads(out.with_suffix(".json").read_text()) == manifest
-    assert "regression of anatomy (lv_edv, " in manifest["objective"]
+    assert manifest["objective"].startswith("anatomy (lv_edv, ")
+    assert "label maps" in manifest["objective"]
     assert manifest["command"].startswith(
-        "med-duallora pretrain --data DATA --out OUT --truth TRUTH --init INIT --backbone cinema-tiny --steps 2"
+        "med-duallora pretrain --data DATA --out OUT --truth TRUTH --init INIT --map-weight 1 --backbone cinema-tiny "
+        "--steps 2"
     )
     origin = json.loads(start.with_suffix(".json").read_text())
     assert manifest["init"] == {key: origin[key] for key in ("objective", "sha256", "command", "data")}

@@ -20,7 +20,9 @@ def disc():
 
 
 def view(volume, seed=0, **changes):
-    return random_view(volume, SIZE, dataclasses.replace(NOTHING, **changes), np.random.default_rng(seed))
+    return random_view(volume, volume[:0], SIZE, dataclasses.replace(NOTHING, **changes), np.random.default_rng(seed))[
+        0
+    ]
 
 
 def area(image):
@@ -32,16 +34,29 @@ def test_without_any_change_the_middle_is_cut_out(disc):
 
 
 def test_the_same_generator_gives_the_same_view(disc):
-    views = [random_view(disc, SIZE, AppearanceConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    views = [random_view(disc, disc, SIZE, AppearanceConfig(), np.random.default_rng(seed))[0] for seed in (1, 1, 2)]
     assert torch.equal(views[0], views[1])
     assert not torch.equal(views[0], views[2])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_maps_are_moved_as_the_volume_is_and_keep_their_values(disc, seed):
+    strong = dataclasses.replace(AppearanceConfig(), blur=0.0, noise=0.0, shift=5.0)
+    for config, same in ((dataclasses.replace(NOTHING, rotation_degrees=180, shift=5), True), (strong, False)):
+        changed, maps = random_view(disc, disc[1:], SIZE, config, np.random.default_rng(seed))
+        plain, _ = random_view(disc, disc[:0], SIZE, config, np.random.default_rng(seed))
+        assert torch.equal(changed, plain)  # no draw is taken for them
+        assert maps.shape == (1, *SIZE, 6)
+        assert torch.equal(maps[0], changed[1]) is same
+        assert float(maps.max()) == pytest.approx(0.8, abs=0.01)
+    inside = changed[1] > changed[1].amax() * 0.6
+    assert float(maps[0][inside].mean()) > float(maps[0][~inside].mean())
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_strongest_change_stays_an_image(disc, seed):
-    changed = random_view(
-        disc, SIZE, AppearanceConfig(shift=30, gamma=3, field=3, noise=1, blur=4), np.random.default_rng(seed)
-    )
+    strongest = AppearanceConfig(shift=30, gamma=3, field=3, noise=1, blur=4)
+    changed, _ = random_view(disc, disc[:0], SIZE, strongest, np.random.default_rng(seed))
     assert changed.shape == (2, *SIZE, 6)
     assert changed.dtype == torch.float32
     assert torch.isfinite(changed).all()

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from med_duallora.cohorts.nifti import Array, read_nifti
-from med_duallora.cohorts.prepared import PREPARED_SPACING, PreparedSubject, load_volume
+from med_duallora.cohorts.prepared import PREPARED_SPACING, PreparedSubject, label_path, load_volume
 from med_duallora.cohorts.volume import LV
 from med_duallora.errors import SubjectRefused
 
@@ -91,7 +91,7 @@ class LabelMaps:
         doubts: list[str] = []
         maps: list[Array | None] = []
         for image in (subject.ed_path, subject.es_path):
-            labels, doubt = _read_labels(image.with_name(image.name.removesuffix(".nii.gz") + "_gt.nii.gz"), shape)
+            labels, doubt = _read_labels(label_path(image), shape)
             maps.append(labels)
             doubts += [doubt] if doubt else []
         if maps[0] is not None and _is_cut(maps[0]):
