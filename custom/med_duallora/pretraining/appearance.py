@@ -14,6 +14,9 @@ from torch.nn import functional as F  # noqa: N812
 from med_duallora.pretraining.loop import check
 
 FIELD_KNOTS = 4
+BEND_KNOTS = 8
+TEXTURE_STEP = 4
+"""Voxels between the knots of the texture: 8 mm with `cinema-mini`, about a papillary muscle's thickness."""
 MAX_BLUR = 4.0
 
 
@@ -28,6 +31,9 @@ class AppearanceConfig:
         field: standard deviation of the logarithm of the smooth multiplicative field.
         noise: largest standard deviation of the noise, where white is 1.
         blur: largest standard deviation of the Gaussian blur in plane, in voxels; half of the draws are not blurred.
+        bend: largest standard deviation of a smooth displacement in plane, in voxels, alike in all slices and frames.
+        texture: largest standard deviation of the logarithm of a fine multiplicative texture, another one in each
+            slice and frame. With ``bend`` it stands for what no phantom has: the ragged inside of a real ventricle.
     """
 
     rotation_degrees: float = 180.0
@@ -36,9 +42,12 @@ class AppearanceConfig:
     field: float = 0.3
     noise: float = 0.06
     blur: float = 1.0
+    bend: float = 1.5
+    texture: float = 0.4
 
     def __post_init__(self) -> None:
-        limits = {"rotation_degrees": 180.0, "shift": 64.0, "gamma": 3.0, "field": 3.0, "noise": 1.0, "blur": MAX_BLUR}
+        limits = {"rotation_degrees": 180.0, "shift": 64.0, "gamma": 3.0, "field": 3.0, "noise": 1.0}
+        limits |= {"blur": MAX_BLUR, "bend": 8.0, "texture": 3.0}
         for name, most in limits.items():
             value = getattr(self, name)
             check(0 <= value <= most, f"appearance.{name}", value, f"between 0 and {most:g}")
@@ -64,6 +73,7 @@ def random_view(
         slices = slices.flip(1)
     moved = _moved(slices, size, config, rng)
     view, maps = moved[: len(volume)], moved[len(volume) :]
+    view = view * _texture(view.shape, config.texture * rng.random(), rng)
     view = (view * _field(view.shape, config.field, rng)).clamp(0, 1)
     view = view ** math.exp(config.gamma * rng.standard_normal())
     view = _blurred(view, max(0.0, config.blur * rng.uniform(-1, 1)))
@@ -75,7 +85,7 @@ def random_view(
 def _moved(
     slices: torch.Tensor, size: tuple[int, int], config: AppearanceConfig, rng: np.random.Generator
 ) -> torch.Tensor:
-    """Turn, mirror and shift (frames, Z, X, Y) in plane; where nothing is drawn, the middle is cut out unchanged."""
+    """Turn, mirror, shift and bend (frames, Z, X, Y) in plane; where nothing is drawn, the middle is cut out."""
     angle = math.radians(config.rotation_degrees * rng.uniform(-1, 1))
     mirror = -1.0 if rng.random() < 0.5 and config.rotation_degrees else 1.0
     shift = config.shift * rng.uniform(-1, 1, 2)
@@ -87,6 +97,9 @@ def _moved(
         [mirror * sin * out_y / nx, cos * out_x / nx, 2 * shift[0] / nx],
     ]
     grid = F.affine_grid(torch.tensor([matrix], dtype=torch.float32), [1, 1, out_x, out_y], align_corners=False)
+    knots = config.bend * rng.random() * rng.standard_normal((1, 2, BEND_KNOTS, BEND_KNOTS))
+    moved_by = torch.from_numpy((knots * np.array([2 / ny, 2 / nx])[:, None, None]).astype(np.float32))
+    grid = grid + F.interpolate(moved_by, size=[out_x, out_y], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     flat = slices.reshape(1, n_frames * n_slices, nx, ny)
     moved = F.grid_sample(flat, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return moved.reshape(n_frames, n_slices, out_x, out_y)
@@ -101,6 +114,14 @@ def _field(shape: torch.Size, deviation: float, rng: np.random.Generator) -> tor
     )
     field = logarithm[0].exp()
     return field / field.mean()
+
+
+def _texture(shape: torch.Size, deviation: float, rng: np.random.Generator) -> torch.Tensor:
+    """Return a fine positive field for (frames, Z, X, Y), drawn anew in every slice."""
+    n_frames, n_slices, nx, ny = shape
+    knots = rng.standard_normal((n_frames, n_slices, nx // TEXTURE_STEP + 1, ny // TEXTURE_STEP + 1), dtype=np.float32)
+    logarithm = F.interpolate(torch.from_numpy(deviation * knots), size=[nx, ny], mode="bilinear", align_corners=True)
+    return logarithm.exp()
 
 
 def _blurred(view: torch.Tensor, deviation: float) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from med_duallora.pretraining.appearance import AppearanceConfig, random_view
 from tests.unit.refused import refused
 
-NOTHING = AppearanceConfig(rotation_degrees=0, shift=0, gamma=0, field=0, noise=0, blur=0)
+NOTHING = AppearanceConfig(rotation_degrees=0, shift=0, gamma=0, field=0, noise=0, blur=0, bend=0, texture=0)
 SIZE = (32, 32)
 
 
@@ -42,7 +42,8 @@ def test_the_same_generator_gives_the_same_view(disc):
 @pytest.mark.parametrize("seed", range(6))
 def test_maps_are_moved_as_the_volume_is_and_keep_their_values(disc, seed):
     strong = dataclasses.replace(AppearanceConfig(), blur=0.0, noise=0.0, shift=5.0)
-    for config, same in ((dataclasses.replace(NOTHING, rotation_degrees=180, shift=5), True), (strong, False)):
+    moves = dataclasses.replace(NOTHING, rotation_degrees=180, shift=5, bend=1.5)
+    for config, same in ((moves, True), (strong, False)):
         changed, maps = random_view(disc, disc[1:], SIZE, config, np.random.default_rng(seed))
         plain, _ = random_view(disc, disc[:0], SIZE, config, np.random.default_rng(seed))
         assert torch.equal(changed, plain)  # no draw is taken for them
@@ -89,12 +90,21 @@ def test_a_shift_is_at_most_as_long_as_asked(disc):
 
 @pytest.mark.parametrize(
     "change",
-    [{"gamma": 0.45}, {"field": 0.3}, {"noise": 0.06}, {"blur": 2.0}, {"shift": 5.0}, {"rotation_degrees": 90.0}],
+    [
+        {"gamma": 0.45},
+        {"field": 0.3},
+        {"noise": 0.06},
+        {"blur": 2.0},
+        {"shift": 5.0},
+        {"rotation_degrees": 90.0},
+        {"bend": 1.5},
+        {"texture": 0.4},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_every_part_changes_something_by_itself(disc, change):
     disc[:, :8] = 0.5
-    assert any(not torch.allclose(view(disc, seed, **change), view(disc, seed), atol=1e-3) for seed in range(3))
+    assert any(not torch.allclose(view(disc, seed, **change), view(disc, seed), atol=1e-3) for seed in range(6))
 
 
 @pytest.mark.parametrize("change", [{"gamma": 1.0}, {"field": 1.0}])
@@ -102,6 +112,25 @@ def test_contrast_and_coil_are_the_same_in_both_frames(disc, change):
     disc[1] = disc[0]
     changed = view(disc, 3, **change)
     assert torch.allclose(changed[0], changed[1])
+
+
+def test_a_bend_is_the_same_in_all_slices_and_frames_and_keeps_areas_roughly(disc):
+    disc[1] = disc[0]
+    changed = view(disc, 3, bend=3.0)
+    assert torch.equal(changed[0], changed[1])
+    assert torch.equal(changed[..., 0], changed[..., 5])
+    assert not torch.allclose(changed, view(disc), atol=0.05)
+    areas = [area(view(disc, seed, bend=1.5)[0]) / area(disc[0]) for seed in range(20)]
+    assert np.mean(areas) == pytest.approx(1, abs=0.03)
+
+
+def test_texture_is_another_one_in_each_slice_and_frame_and_only_fine(disc):
+    disc[:] = 0.5
+    changed = view(disc, 3, texture=0.4)
+    assert not torch.allclose(changed[0], changed[1], atol=0.02)
+    assert not torch.allclose(changed[..., 0], changed[..., 1], atol=0.02)
+    coarse = torch.nn.functional.avg_pool2d(changed.permute(0, 3, 1, 2), 16)
+    assert float(coarse.std()) < 0.5 * float(changed.std())
 
 
 def test_noise_is_another_one_in_each_frame(disc):
@@ -112,7 +141,16 @@ def test_noise_is_another_one_in_each_frame(disc):
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("rotation_degrees", 180), ("shift", 64), ("gamma", 3), ("field", 3), ("noise", 1), ("blur", 4)],
+    [
+        ("rotation_degrees", 180),
+        ("shift", 64),
+        ("gamma", 3),
+        ("field", 3),
+        ("noise", 1),
+        ("blur", 4),
+        ("bend", 8),
+        ("texture", 3),
+    ],
 )
 @pytest.mark.parametrize("value", [-0.1, 1e3, float("nan")])
 def test_an_impossible_range_is_refused(name, most, value):
