@@ -27,6 +27,7 @@ PROVENANCE = (
 )
 """What is shown of an adapter's manifest: the settings have a table of their own, the round stands above."""
 NONE = "–"
+ALL_SITES = "all sites"
 KIB = 1024
 
 
@@ -118,23 +119,36 @@ def adapters_table(run: Run) -> Table:
 
 
 def interval_table(run: Run, variant: str) -> Table:
-    """Return the counts behind sensitivity and specificity with 95 % intervals, per site and pooled."""
-    rows = []
+    """Return the counts behind sensitivity and specificity with 95 % intervals, per site and pooled, and the sizes."""
+    rows, trained_on = [], _trained_on(run)
     for name, found in (
         *((site, counts(scores, variant)) for site, scores in run.evaluation.sites.items()),
-        ("all sites", pooled_counts(run.evaluation, variant)),
+        (ALL_SITES, pooled_counts(run.evaluation, variant)),
     ):
+        size = str(trained_on.get(name, NONE))
         if found is None:
-            rows.append([name, NONE, NONE])
+            rows.append([name, size, NONE, NONE])
         else:
-            rows.append([name, share(found.rejections, found.n_negative), share(found.hits, found.n_positive)])
+            rows.append([name, size, share(found.rejections, found.n_negative), share(found.hits, found.n_positive)])
     return Table(
         caption=f"{VARIANTS[variant].heading.capitalize()}: test subjects classified correctly, with 95 % intervals",
-        header=["site", "NOR recognised (specificity)", "disease found (sensitivity)"],
+        header=["site", "trained on", "NOR recognised (specificity)", "disease found (sensitivity)"],
         rows=rows,
-        note="Wilson score intervals; subjects are independent, sites are not a random sample.",
+        note="Wilson score intervals; subjects are independent, sites are not a random sample. Trained on: subjects of "
+        "the site's training split, in the last round that it took part in, where the site tells.",
         strong_rows=[len(rows) - 1],
     )
+
+
+def _trained_on(run: Run) -> dict[str, int]:
+    """Return how many subjects each site trained on, of those that tell, and their sum as ``all sites``."""
+    told = {
+        name: int(site.metrics["n_subjects"])
+        for item in run.rounds
+        for name, site in item.sites.items()
+        if "n_subjects" in site.metrics
+    }
+    return told | ({ALL_SITES: sum(told.values())} if told else {})
 
 
 def share(n_hits: int, n: int) -> str:

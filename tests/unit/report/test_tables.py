@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,18 +38,29 @@ def test_a_method_without_a_local_adapter_has_fewer_rows(server: Path) -> None:
 
 def test_intervals_show_the_counts(server: Path) -> None:
     table = tables.interval_table(read_run(server), "both")
-    assert table.header[1:] == ["NOR recognised (specificity)", "disease found (sensitivity)"]
-    assert table.rows == [
+    assert table.header[1:] == ["trained on", "NOR recognised (specificity)", "disease found (sensitivity)"]
+    assert [row[:1] + row[2:] for row in table.rows] == [
         ["siemens", "2 of 2  (34–100 %)", "4 of 4  (51–100 %)"],
         ["philips", "2 of 4  (15–85 %)", "2 of 2  (34–100 %)"],
         ["all sites", "4 of 6  (30–90 %)", "6 of 6  (61–100 %)"],
     ]
 
 
+def test_the_sizes_of_training_are_those_that_the_sites_told_last(server: Path) -> None:
+    run = read_run(server)
+    told = {"siemens": [{"n_subjects": 9.0}, {"n_subjects": 24.0}, {}], "philips": [{}, {}, {}]}
+    rounds = [
+        replace(item, sites={name: replace(item.sites[name], metrics=metrics[i]) for name, metrics in told.items()})
+        for i, item in enumerate(run.rounds)
+    ]
+    sizes = [row[1] for row in tables.interval_table(replace(run, rounds=rounds), "both").rows]
+    assert sizes == ["24", "–", "24"]
+
+
 def test_a_class_without_subjects_is_said(server: Path) -> None:
     sites = {"ge": {"both.specificity": 1.0, "n_positive": 0, "n_negative": 2, "n_test_subjects": 2}}
     rewrite(server / "evaluation.json", sites=sites)
-    assert tables.interval_table(read_run(server), "both").rows[0][2] == "no subject"
+    assert tables.interval_table(read_run(server), "both").rows[0][3] == "no subject"
 
 
 def test_payload_stands_beside_its_tensors_alone(server: Path) -> None:
