@@ -48,7 +48,10 @@ def test_intervals_show_the_counts(server: Path) -> None:
 
 def test_the_sizes_of_training_are_those_that_the_sites_told_last(server: Path) -> None:
     run = read_run(server)
-    told = {"siemens": [{"n_subjects": 9.0}, {"n_subjects": 24.0}, {}], "philips": [{}, {}, {}]}
+    told: dict[str, list[dict[str, float]]] = {
+        "siemens": [{"n_subjects": 9.0}, {"n_subjects": 24.0}, {}],
+        "philips": [{}, {}, {}],
+    }
     rounds = [
         replace(item, sites={name: replace(item.sites[name], metrics=metrics[i]) for name, metrics in told.items()})
         for i, item in enumerate(run.rounds)
