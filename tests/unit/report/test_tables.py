@@ -39,7 +39,7 @@ def test_a_method_without_a_local_adapter_has_fewer_rows(server: Path) -> None:
 def test_intervals_show_the_counts(server: Path) -> None:
     table = tables.interval_table(read_run(server), "both")
     assert table.header[1:] == ["trained on", "NOR recognised (specificity)", "disease found (sensitivity)"]
-    assert [row[:1] + row[2:] for row in table.rows] == [
+    assert [[row[0], *row[2:]] for row in table.rows] == [
         ["siemens", "2 of 2  (34–100 %)", "4 of 4  (51–100 %)"],
         ["philips", "2 of 4  (15–85 %)", "2 of 2  (34–100 %)"],
         ["all sites", "4 of 6  (30–90 %)", "6 of 6  (61–100 %)"],
