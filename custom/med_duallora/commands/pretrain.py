@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from med_duallora.commands.options import above_zero, whole_number
 
 if TYPE_CHECKING:
-    from med_duallora.pretraining.anatomy import AnatomyConfig, AnatomyPool
+    from med_duallora.pretraining.anatomy import AnatomyConfig
+    from med_duallora.pretraining.anatomy_pool import AnatomyPool
     from med_duallora.pretraining.data import VolumePool
     from med_duallora.pretraining.loop import Trainer
     from med_duallora.pretraining.run import PretrainConfig
@@ -200,7 +201,8 @@ def _chosen(options: argparse.Namespace, name: str) -> float:
 
 
 def _pool(options: argparse.Namespace, config: "Config") -> "Pool":
-    from med_duallora.pretraining.anatomy import AnatomyConfig, AnatomyPool
+    from med_duallora.pretraining.anatomy import AnatomyConfig
+    from med_duallora.pretraining.anatomy_pool import AnatomyPool
     from med_duallora.pretraining.data import VolumePool
 
     if isinstance(config, AnatomyConfig):
@@ -209,7 +211,8 @@ def _pool(options: argparse.Namespace, config: "Config") -> "Pool":
 
 
 def _trainer(options: argparse.Namespace, config: "Config", pool: "Pool") -> "Trainer":
-    from med_duallora.pretraining.anatomy import AnatomyConfig, AnatomyPool, AnatomyTrainer
+    from med_duallora.pretraining.anatomy import AnatomyConfig, AnatomyTrainer
+    from med_duallora.pretraining.anatomy_pool import AnatomyPool
     from med_duallora.pretraining.data import VolumePool
     from med_duallora.pretraining.run import MaeTrainer
 

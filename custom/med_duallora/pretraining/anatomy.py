@@ -19,34 +19,19 @@ from med_duallora.backbone import CineMAClassifier, load_classifier
 from med_duallora.backbone.checkpoint import check_checkpoint, checkpoint_sha256
 from med_duallora.backbone.classifier import Backbone
 from med_duallora.backbone.config import BackboneConfig
-from med_duallora.backbone.inputs import Volume, fit_length
+from med_duallora.backbone.inputs import fit_length
 from med_duallora.backbone.layers import initialise
-from med_duallora.cohorts.phantom.truth import TARGETS, Values, read_values
-from med_duallora.errors import CohortError
+from med_duallora.cohorts.phantom.truth import TARGETS
+from med_duallora.pretraining.anatomy_pool import AnatomyPool, in_plane
 from med_duallora.pretraining.appearance import AppearanceConfig, random_view
-from med_duallora.pretraining.data import GREY_LEVELS, find_cohorts, pooled_volume
+from med_duallora.pretraining.data import GREY_LEVELS
 from med_duallora.pretraining.depthwise import depthwise_conv
-from med_duallora.pretraining.label_maps import (
-    N_MAPS,
-    entropy_of,
-    in_cells,
-    map_error,
-    map_head,
-    one_hot,
-    small_label_maps,
-)
+from med_duallora.pretraining.label_maps import N_MAPS, entropy_of, in_cells, map_error, map_head, one_hot
 from med_duallora.pretraining.loop import Recipe, check, finish, optimizer_of
+from med_duallora.pretraining.marks import MARKS, standardised, with_marks
 from med_duallora.pretraining.state import RunState
-from med_duallora.support.files import sha256_of_json
-from med_duallora.support.progress import track
 from med_duallora.support.seeds import derived_seed, generator
 
-HEAD = "anatomy_head"
-MARGIN = 1.5  # the square root of 2 and a little: a turned view still lies in the image
-HELD_OUT_EVERY = 20
-MIN_HELD_OUT = 4
-MAX_HELD_OUT = 80
-MIN_SUBJECTS = 4
 MAPS_LOOKED_AT_EVERY = 8  # enough subjects for what is but a scale
 
 
@@ -55,6 +40,8 @@ class AnatomyConfig(Recipe):
     """Recipe of a regression of anatomy.
 
     Args:
+        dropout: share of the features that the head of the values does not see in a step, drawn anew for each subject:
+            what is known shall lie in all features, because a head that is fitted to few subjects finds it there.
         map_weight: of the label maps' error beside that of the values; 0: label maps are not read.
         appearance: random changes of the volumes.
         init_sha256: hash of the checkpoint that the run starts from; empty: random weights.
@@ -65,71 +52,15 @@ class AnatomyConfig(Recipe):
     batch_size: int = 10
     lr: float = 5e-4
     clip_norm: float = 1.0
+    dropout: float = 0.5
     map_weight: float = 1.0
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
     init_sha256: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
         check(0 <= self.map_weight <= 1e3, "map_weight", self.map_weight, f"between 0 and {1e3:g}")
-
-
-@dataclass(frozen=True)
-class AnatomyPool:
-    """Volumes of phantoms with their true values.
-
-    Args:
-        volumes: uint8 (2, X, Y, n_slices) per subject, in plane larger than the backbone's input.
-        values: (n_subjects, n_targets), on the scale of ``TARGETS``, not standardised.
-        content: SHA-256 over the subjects' source hashes and values.
-        maps: label maps on the voxels of ``volumes``, uint8; empty where none are trained on.
-    """
-
-    volumes: tuple[Volume, ...]
-    values: Values
-    content: str
-    maps: tuple[Volume, ...] = ()
-
-    @classmethod
-    def load(cls, directory: Path, truth: Path, config: BackboneConfig, with_maps: bool = True) -> "AnatomyPool":
-        """Read every subject of a prepared cohort, or of all in a folder, and its row of the table of true values.
-
-        Raises:
-            CohortError: no prepared cohort is there, a volume or a label map cannot be read, or a subject has no or
-                impossible values.
-        """
-        subjects = [subject for cohort in find_cohorts(directory) for subject in cohort.subjects]
-        values = read_values(truth, [subject.subject for subject in subjects])
-        size = tuple(math.ceil(MARGIN * n) for n in config.image_size[:2])
-        volumes, maps = [], []
-        for subject in track(subjects, "reading volumes"):
-            volumes.append(_wide(pooled_volume(subject, config), size))
-            if with_maps:
-                maps.append(_wide(small_label_maps(subject, config), size))
-        content = sha256_of_json([[s.source_sha256, *map(float, row)] for s, row in zip(subjects, values, strict=True)])
-        return cls(tuple(volumes), values, content, tuple(maps))
-
-    def split(self) -> tuple[list[int], list[int]]:
-        """Return the subjects to train on and those that are held out: one in 20 (of few: a quarter), over the pool.
-
-        Raises:
-            CohortError: too few subjects.
-        """
-        n_subjects = len(self.volumes)
-        if n_subjects < MIN_SUBJECTS:
-            raise CohortError(f"{n_subjects} subjects are too few to learn anatomy from: at least {MIN_SUBJECTS}")
-        every = max(2, min(HELD_OUT_EVERY, n_subjects // MIN_HELD_OUT), math.ceil(n_subjects / MAX_HELD_OUT))
-        held_out = list(range(every - 1, n_subjects, every))
-        return sorted(set(range(n_subjects)) - set(held_out)), held_out
-
-
-def _wide(volume: Volume, size: tuple[int, ...]) -> Volume:
-    """Crop or zero-pad (2, X, Y, Z) in plane to ``size``, around the centre."""
-    for axis, n in zip((1, 2), size, strict=True):
-        lower = max(0, (n - volume.shape[axis]) // 2)
-        widths = [(lower, 0) if i == axis else (0, 0) for i in range(4)]
-        volume = fit_length(np.pad(volume, widths), axis, n)
-    return volume
 
 
 class AnatomyRegressor(Backbone):
@@ -144,7 +75,7 @@ class AnatomyRegressor(Backbone):
     def __init__(self, config: BackboneConfig, seed: int = 0, with_maps: bool = True) -> None:
         with torch.random.fork_rng(devices=[]):
             super().__init__(config, config.n_input_channels)
-            self.anatomy_head = nn.Linear(2 * config.embed_dim, len(TARGETS))
+            self.anatomy_head = nn.Linear(2 * config.embed_dim, len(TARGETS) * (1 + len(MARKS)))
         initialise(self, seed)
         self.anatomy_maps = map_head(config) if with_maps else None
 
@@ -153,10 +84,16 @@ class AnatomyRegressor(Backbone):
         kept = {name: value for name, value in classifier.state_dict().items() if not name.startswith("pred_head_dict")}
         self.load_state_dict(kept, strict=False)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return standardised values (batch, n_targets) of x (batch, n_input_channels, X, Y, Z), and its label maps.
+    def forward(self, x: torch.Tensor, seen: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return values and label maps of images.
 
-        The maps are logits (batch, n_tokens, cells * N_MAPS), see ``label_maps.in_cells``.
+        Args:
+            x: (batch, n_input_channels, X, Y, Z).
+            seen: (batch, 2 * dim), what the features are multiplied by before the head of the values; None: by 1.
+
+        Returns:
+            Values as ``with_marks`` has them, and logits (batch, n_tokens, cells * N_MAPS), see
+            ``label_maps.in_cells``.
         """
         embedding = self.token_embedding
         # the depth-wise convolution whose backward pass is quick
@@ -165,7 +102,8 @@ class AnatomyRegressor(Backbone):
         for block in self.blocks:
             hidden = block(hidden)
         cls, patches = self.finish(hidden, self.fusion_term(skips))
-        values = self.anatomy_head(torch.cat([cls[:, 0], patches.mean(1)], dim=1))
+        summary = torch.cat([cls[:, 0], patches.mean(1)], dim=1)
+        values = self.anatomy_head(summary if seen is None else summary * seen)
         return values, self.anatomy_maps(patches) if self.anatomy_maps else None
 
 
@@ -181,9 +119,8 @@ class AnatomyTrainer:
     def __init__(self, config: AnatomyConfig, pool: AnatomyPool, init: Path | None = None) -> None:
         self.config, self.pool = config, pool
         self.train, self.kept_out = pool.split()
-        mean, deviation = pool.values[self.train].mean(0), pool.values[self.train].std(0)
-        # targets that do not vary cannot be scaled, and there is nothing to learn of them
-        self.values = torch.from_numpy((pool.values - mean) / np.where(deviation > 0, deviation, 1))
+        marked = with_marks(standardised(pool.values, self.train))
+        self.values = torch.from_numpy(standardised(marked, self.train))
         with_maps = config.map_weight > 0
         self.model = AnatomyRegressor(config.backbone, derived_seed(config.seed, "weights"), with_maps)
         if init:
@@ -195,7 +132,8 @@ class AnatomyTrainer:
         """Return the error of a step's batch: that of the values and, weighted, that of the label maps."""
         subjects = [self.train[i] for i in self.config.subjects_of(step, len(self.train))]
         rng = generator(self.config.seed, "views", step)
-        of_values, of_maps = self._errors(subjects, [self.view(subject, rng) for subject in subjects])
+        views = [self.view(subject, rng) for subject in subjects]
+        of_values, of_maps = self._errors(subjects, views, self.seen(step))
         return of_values.mean() + self.config.map_weight * of_maps.mean() if len(of_maps) else of_values.mean()
 
     def view(self, subject: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -208,23 +146,34 @@ class AnatomyTrainer:
         return view, maps
 
     def _errors(
-        self, subjects: Sequence[int], views: Sequence[tuple[torch.Tensor, torch.Tensor]]
+        self,
+        subjects: Sequence[int],
+        views: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        seen: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the squared error of each value (n_targets,) and the relative error of each map (N_MAPS or 0,)."""
+        """Return the squared error of each value and mark, and the relative error of each map (N_MAPS or 0,)."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            values, logits = self.model(torch.stack([view for view, _ in views]))
+            values, logits = self.model(torch.stack([view for view, _ in views]), seen)
         of_values = (values.float() - self.values[subjects]).square().mean(0)
         if logits is None:
             return of_values, of_values[:0]
         shares = in_cells(torch.stack([maps for _, maps in views]), self.config.backbone)
         return of_values, map_error(logits.float(), shares, self.entropy)
 
+    def seen(self, step: int) -> torch.Tensor | None:
+        """Return by what a step's features (batch_size, 2 * dim) are multiplied: 0, or what keeps their mean."""
+        if not self.config.dropout:
+            return None
+        rng = generator(self.config.seed, "seen", step)
+        kept = rng.random((self.config.batch_size, 2 * self.config.backbone.embed_dim)) >= self.config.dropout
+        return torch.from_numpy(kept.astype(np.float32) / np.float32(1 - self.config.dropout))
+
     def _mean_shares(self) -> torch.Tensor:
         """Return the mean share (N_MAPS,) of each label in the middle of the volumes that are trained on."""
         size = self.config.backbone.image_size
         total = torch.zeros(N_MAPS, dtype=torch.float64)
         for subject in self.train[::MAPS_LOOKED_AT_EVERY]:
-            maps = _wide(self.pool.maps[subject], size[:2])
+            maps = in_plane(self.pool.maps[subject], size[:2])
             total += one_hot(maps).double().sum(dim=(1, 2, 3)) / math.prod(size)
         return total / len(self.train[::MAPS_LOOKED_AT_EVERY])
 

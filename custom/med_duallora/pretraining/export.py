@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from med_duallora import __version__
 from med_duallora.cohorts.phantom.truth import TARGETS
-from med_duallora.pretraining.anatomy import AnatomyConfig, AnatomyPool
+from med_duallora.pretraining.anatomy import AnatomyConfig
+from med_duallora.pretraining.anatomy_pool import AnatomyPool
 from med_duallora.pretraining.data import VolumePool
 from med_duallora.pretraining.run import PretrainConfig
 from med_duallora.pretraining.state import RunState

@@ -10,17 +10,12 @@ from med_duallora.backbone import BackboneConfig, build_classifier, load_classif
 from med_duallora.cohorts.phantom.truth import TARGETS
 from med_duallora.errors import ArtifactError, CheckpointError, CohortError
 from med_duallora.pretraining import loop
-from med_duallora.pretraining.anatomy import (
-    MARGIN,
-    AnatomyConfig,
-    AnatomyPool,
-    AnatomyRegressor,
-    AnatomyTrainer,
-    learn_anatomy,
-)
+from med_duallora.pretraining.anatomy import AnatomyConfig, AnatomyRegressor, AnatomyTrainer, learn_anatomy
+from med_duallora.pretraining.anatomy_pool import MARGIN, AnatomyPool
 from med_duallora.pretraining.appearance import AppearanceConfig
 from med_duallora.pretraining.export import export
 from med_duallora.pretraining.label_maps import N_MAPS, START_LOGIT
+from med_duallora.pretraining.marks import MARKS
 from med_duallora.pretraining.run import PretrainConfig, pretrain
 from tests.unit.refused import refused
 from tests.unit.truths import truth_table
@@ -100,16 +95,20 @@ def test_values_are_standardised_by_those_that_are_trained_on(discs):
     values = np.concatenate([discs.values[:, :-1], np.ones((N, 1), np.float32)], axis=1)
     trainer = AnatomyTrainer(TINY, dataclasses.replace(discs, values=values))
     trained = trainer.values[trainer.train]
-    assert torch.allclose(trained.mean(0), torch.zeros(len(TARGETS)), atol=1e-5)
-    # a value that all subjects share cannot be scaled
-    assert torch.allclose(trained.std(0, unbiased=False)[:-1], torch.ones(len(TARGETS) - 1), atol=1e-4)
-    assert torch.equal(trained[:, -1], torch.zeros(len(trained)))
+    n_targets = len(TARGETS)
+    assert trained.shape[1] == n_targets * (1 + len(MARKS))
+    assert torch.allclose(trained.mean(0), torch.zeros(trained.shape[1]), atol=1e-5)
+    # a value that all subjects share cannot be scaled, and neither can its nearness to marks
+    varying = torch.arange(trained.shape[1]) % n_targets != n_targets - 1
+    assert torch.allclose(trained.std(0, unbiased=False)[varying], torch.ones(int(varying.sum())), atol=1e-4)
+    assert float(trained[:, ~varying].abs().max()) < 1e-5
 
 
 def test_radii_of_discs_it_never_saw_are_learned(discs, tmp_path):
-    config = dataclasses.replace(TINY, n_steps=60, batch_size=8, appearance=NO_CHANGE, map_weight=0)
+    config = dataclasses.replace(TINY, n_steps=120, batch_size=8, appearance=NO_CHANGE, map_weight=0, dropout=0)
     curve = learn_anatomy(config, discs, tmp_path / "run.safetensors", say=silent).curve
-    assert curve[-1]["held_out_loss"] < 0.5 * curve[0]["held_out_loss"]
+    assert curve[-1]["held_out_loss"] < 0.6 * curve[0]["held_out_loss"]
+    assert curve[-1]["R2 lv_edv"] > 0.5
 
 
 def test_maps_of_discs_it_never_saw_are_learned(discs, tmp_path):
@@ -123,6 +122,26 @@ def test_without_a_weight_maps_are_neither_needed_nor_predicted(discs, tmp_path)
     state = learn_anatomy(config, dataclasses.replace(discs, maps=()), tmp_path / "run.safetensors", say=silent)
     assert not any(name.startswith("anatomy_maps") for name in state.weights)
     assert "maps" not in state.curve[-1]
+
+
+def test_features_are_left_out_at_random_and_keep_their_mean(discs):
+    trainer = AnatomyTrainer(dataclasses.replace(TINY, batch_size=100, dropout=0.25), discs)
+    seen = trainer.seen(3)
+    assert seen.shape == (100, 2 * SMALL.embed_dim)
+    assert sorted(set(seen.flatten().tolist())) == pytest.approx([0, 4 / 3])
+    assert float(seen.mean()) == pytest.approx(1, abs=0.05)
+    assert torch.equal(seen, trainer.seen(3))
+    assert not torch.equal(seen, trainer.seen(4))
+    x = torch.rand(100, 2, *SMALL.image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert not torch.allclose(trainer.model(x, seen)[0], trainer.model(x)[0])
+    assert AnatomyTrainer(dataclasses.replace(TINY, dropout=0), discs).seen(0) is None
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
+def test_an_impossible_dropout_is_refused(dropout):
+    with refused("pretrain.dropout", limit="at least 0 and below 1"):
+        dataclasses.replace(TINY, dropout=dropout)
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), 1e4])

@@ -1,0 +1,80 @@
+"""Phantoms to learn anatomy from: volumes, true values and label maps, kept small in memory."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from med_duallora.backbone.config import BackboneConfig
+from med_duallora.backbone.inputs import Volume, fit_length
+from med_duallora.cohorts.phantom.truth import Values, read_values
+from med_duallora.errors import CohortError
+from med_duallora.pretraining.data import find_cohorts, pooled_volume
+from med_duallora.pretraining.label_maps import small_label_maps
+from med_duallora.support.files import sha256_of_json
+from med_duallora.support.progress import track
+
+MARGIN = 1.5  # the square root of 2 and a little: a turned view still lies in the image
+HELD_OUT_EVERY = 20
+MIN_HELD_OUT = 4
+MAX_HELD_OUT = 80
+MIN_SUBJECTS = 4
+
+
+@dataclass(frozen=True)
+class AnatomyPool:
+    """Volumes of phantoms with their true values.
+
+    Args:
+        volumes: uint8 (2, X, Y, n_slices) per subject, in plane larger than the backbone's input.
+        values: (n_subjects, n_targets), on the scale of ``TARGETS``, not standardised.
+        content: SHA-256 over the subjects' source hashes and values.
+        maps: label maps on the voxels of ``volumes``, uint8; empty where none are trained on.
+    """
+
+    volumes: tuple[Volume, ...]
+    values: Values
+    content: str
+    maps: tuple[Volume, ...] = ()
+
+    @classmethod
+    def load(cls, directory: Path, truth: Path, config: BackboneConfig, with_maps: bool = True) -> "AnatomyPool":
+        """Read every subject of a prepared cohort, or of all in a folder, and its row of the table of true values.
+
+        Raises:
+            CohortError: no prepared cohort is there, a volume or a label map cannot be read, or a subject has no or
+                impossible values.
+        """
+        subjects = [subject for cohort in find_cohorts(directory) for subject in cohort.subjects]
+        values = read_values(truth, [subject.subject for subject in subjects])
+        size = tuple(math.ceil(MARGIN * n) for n in config.image_size[:2])
+        volumes, maps = [], []
+        for subject in track(subjects, "reading volumes"):
+            volumes.append(in_plane(pooled_volume(subject, config), size))
+            if with_maps:
+                maps.append(in_plane(small_label_maps(subject, config), size))
+        content = sha256_of_json([[s.source_sha256, *map(float, row)] for s, row in zip(subjects, values, strict=True)])
+        return cls(tuple(volumes), values, content, tuple(maps))
+
+    def split(self) -> tuple[list[int], list[int]]:
+        """Return the subjects to train on and those that are held out: one in 20 (of few: a quarter), over the pool.
+
+        Raises:
+            CohortError: too few subjects.
+        """
+        n_subjects = len(self.volumes)
+        if n_subjects < MIN_SUBJECTS:
+            raise CohortError(f"{n_subjects} subjects are too few to learn anatomy from: at least {MIN_SUBJECTS}")
+        every = max(2, min(HELD_OUT_EVERY, n_subjects // MIN_HELD_OUT), math.ceil(n_subjects / MAX_HELD_OUT))
+        held_out = list(range(every - 1, n_subjects, every))
+        return sorted(set(range(n_subjects)) - set(held_out)), held_out
+
+
+def in_plane(volume: Volume, size: tuple[int, ...]) -> Volume:
+    """Crop or zero-pad (2, X, Y, Z) in plane to ``size``, around the centre."""
+    for axis, n in zip((1, 2), size, strict=True):
+        lower = max(0, (n - volume.shape[axis]) // 2)
+        widths = [(lower, 0) if i == axis else (0, 0) for i in range(4)]
+        volume = fit_length(np.pad(volume, widths), axis, n)
+    return volume
