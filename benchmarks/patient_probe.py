@@ -31,7 +31,10 @@ from med_duallora.backbone import (
     load_classifier,
     packaged_checkpoint,
 )
+from med_duallora.cohorts.prepared import PreparedSubject, label_path, load_pair
 from med_duallora.pretraining.data import find_cohorts
+from med_duallora.pretraining.label_maps import LABELS
+from med_duallora.pretraining.marks import standardised, with_marks
 from med_duallora.pretraining.probe import Features, Labels, pooled_features
 from med_duallora.support.files import sha256_of_file, write_json
 
@@ -81,6 +84,21 @@ def cross_validate(features: Features, labels: Labels, groups: Sequence[str], n_
         wins.append((gap > 0) + 0.5 * (gap == 0))
         right.append((probability > 0.5) == labels)
     return Judged(np.mean(wins, axis=0), np.mean(right, axis=0))
+
+
+def measures_of(subjects: Sequence[PreparedSubject]) -> Features | None:
+    """Return logarithms of what label maps measure (n_subjects, 9); None: a subject has no label map.
+
+    The volumes of RV, wall and LV at ED and at ES, and by how much each of the three changes.
+    """
+    rows = []
+    for subject in subjects:
+        paths = [label_path(path) for path in (subject.ed_path, subject.es_path)]
+        if not all(path.is_file() for path in paths):
+            return None
+        volumes = [[np.log1p((frame == label).sum()) for label in LABELS] for frame in load_pair(*paths)]
+        rows.append([*volumes[0], *volumes[1], *np.subtract(volumes[1], volumes[0])])
+    return np.array(rows, np.float64)
 
 
 def mean_of(parts: Sequence[Judged]) -> Judged:
@@ -155,6 +173,12 @@ def main() -> None:
                 for seed in range(options.random_seeds)
             ]
         )
+    measures = measures_of(subjects)
+    if measures is not None:
+        everyone = range(len(subjects))
+        marked = with_marks(standardised(measures.astype(np.float32), everyone)).astype(np.float64)
+        for name, features in {"measures of label maps": measures, "the same by marks": marked}.items():
+            results[name] = cross_validate(features, labels, groups, options.repeats)
     found = summary(results, labels)
     _show(found, labels)
     if options.out:
