@@ -34,6 +34,8 @@ class AppearanceConfig:
         bend: largest standard deviation of a smooth displacement in plane, in voxels, alike in all slices and frames.
         texture: largest standard deviation of the logarithm of a fine multiplicative texture, another one in each
             slice and frame. With ``bend`` it stands for what no phantom has: the ragged inside of a real ventricle.
+        tissue: standard deviation of the logarithm by which what lies under each map becomes brighter, alike in all
+            frames that show it: what a phantom's renderer paints alike, blood left and right, no scanner does.
     """
 
     rotation_degrees: float = 180.0
@@ -44,10 +46,11 @@ class AppearanceConfig:
     blur: float = 1.0
     bend: float = 1.5
     texture: float = 0.4
+    tissue: float = 0.3
 
     def __post_init__(self) -> None:
         limits = {"rotation_degrees": 180.0, "shift": 64.0, "gamma": 3.0, "field": 3.0, "noise": 1.0}
-        limits |= {"blur": MAX_BLUR, "bend": 8.0, "texture": 3.0}
+        limits |= {"blur": MAX_BLUR, "bend": 8.0, "texture": 3.0, "tissue": 3.0}
         for name, most in limits.items():
             value = getattr(self, name)
             check(0 <= value <= most, f"appearance.{name}", value, f"between 0 and {most:g}")
@@ -60,10 +63,11 @@ def random_view(
 
     Args:
         volume: float32 (frames, X, Y, Z) in [0, 1]; larger in plane than the view, so that turns bring in no black.
-        maps: float32 (maps, X, Y, Z) in [0, 1] on the volume's voxels; their values are not changed.
+        maps: float32 (frames * labels, X, Y, Z) in [0, 1] on the volume's voxels, those of the first frame first; their
+            values are not changed. There may be none.
         size: voxels of the view in plane.
         config: ranges.
-        rng: the only source of randomness; the same number of draws is taken whatever happens.
+        rng: the only source of randomness.
 
     Returns:
         float32 (frames, *size, Z) and (maps, *size, Z), both in [0, 1].
@@ -74,6 +78,8 @@ def random_view(
     moved = _moved(slices, size, config, rng)
     view, maps = moved[: len(volume)], moved[len(volume) :]
     view = view * _texture(view.shape, config.texture * rng.random(), rng)
+    if len(maps):
+        view = view * _brightness(maps, len(view), config.tissue, rng)
     view = (view * _field(view.shape, config.field, rng)).clamp(0, 1)
     view = view ** math.exp(config.gamma * rng.standard_normal())
     view = _blurred(view, max(0.0, config.blur * rng.uniform(-1, 1)))
@@ -122,6 +128,14 @@ def _texture(shape: torch.Size, deviation: float, rng: np.random.Generator) -> t
     knots = rng.standard_normal((n_frames, n_slices, nx // TEXTURE_STEP + 1, ny // TEXTURE_STEP + 1), dtype=np.float32)
     logarithm = F.interpolate(torch.from_numpy(deviation * knots), size=[nx, ny], mode="bilinear", align_corners=True)
     return logarithm.exp()
+
+
+def _brightness(maps: torch.Tensor, n_frames: int, deviation: float, rng: np.random.Generator) -> torch.Tensor:
+    """Return by what (frames, Z, X, Y) are multiplied, from maps (frames * labels, Z, X, Y)."""
+    by_frame = maps.unflatten(0, (n_frames, -1))  # type: ignore[no-untyped-call]
+    logarithm = torch.from_numpy(deviation * rng.standard_normal(by_frame.shape[1])).float()
+    brighter: torch.Tensor = (by_frame * logarithm.reshape(1, -1, 1, 1, 1)).sum(1).exp()
+    return brighter
 
 
 def _blurred(view: torch.Tensor, deviation: float) -> torch.Tensor:

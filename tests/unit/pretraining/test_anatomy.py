@@ -22,7 +22,9 @@ from tests.unit.truths import truth_table
 
 SMALL = BackboneConfig.preset("cinema-tiny")
 TINY = AnatomyConfig(preset="cinema-tiny", n_steps=6, batch_size=4, lr=3e-3)
-NO_CHANGE = AppearanceConfig(rotation_degrees=0, shift=0, gamma=0, field=0, noise=0, blur=0, bend=0, texture=0)
+NO_CHANGE = AppearanceConfig(
+    rotation_degrees=0, shift=0, gamma=0, field=0, noise=0, blur=0, bend=0, texture=0, tissue=0
+)
 N = 40
 
 

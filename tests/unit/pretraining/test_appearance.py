@@ -7,7 +7,7 @@ import torch
 from med_duallora.pretraining.appearance import AppearanceConfig, random_view
 from tests.unit.refused import refused
 
-NOTHING = AppearanceConfig(rotation_degrees=0, shift=0, gamma=0, field=0, noise=0, blur=0, bend=0, texture=0)
+NOTHING = AppearanceConfig(rotation_degrees=0, shift=0, gamma=0, field=0, noise=0, blur=0, bend=0, texture=0, tissue=0)
 SIZE = (32, 32)
 
 
@@ -44,14 +44,26 @@ def test_maps_are_moved_as_the_volume_is_and_keep_their_values(disc, seed):
     strong = dataclasses.replace(AppearanceConfig(), blur=0.0, noise=0.0, shift=5.0)
     moves = dataclasses.replace(NOTHING, rotation_degrees=180, shift=5, bend=1.5)
     for config, same in ((moves, True), (strong, False)):
-        changed, maps = random_view(disc, disc[1:], SIZE, config, np.random.default_rng(seed))
-        plain, _ = random_view(disc, disc[:0], SIZE, config, np.random.default_rng(seed))
-        assert torch.equal(changed, plain)  # no draw is taken for them
-        assert maps.shape == (1, *SIZE, 6)
-        assert torch.equal(maps[0], changed[1]) is same
+        changed, maps = random_view(disc, disc, SIZE, config, np.random.default_rng(seed))
+        assert maps.shape == (2, *SIZE, 6)
+        assert torch.equal(maps, changed) is same
         assert float(maps.max()) == pytest.approx(0.8, abs=0.01)
     inside = changed[1] > changed[1].amax() * 0.6
-    assert float(maps[0][inside].mean()) > float(maps[0][~inside].mean())
+    assert float(maps[1][inside].mean()) > float(maps[1][~inside].mean())
+
+
+def test_each_tissue_has_a_brightness_of_its_own_alike_in_both_frames():
+    volume = torch.full((2, 48, 48, 4), 0.4)
+    maps = torch.zeros(4, 48, 48, 4)  # two labels at each of two frames
+    maps[0, 10:20], maps[1, 24:34], maps[2, 10:20], maps[3, 24:34] = 1, 1, 1, 1
+    config = dataclasses.replace(NOTHING, tissue=0.3)
+    view, _ = random_view(volume, maps, SIZE, config, np.random.default_rng(0))
+    left, right, outside = view[:, 4:10], view[:, 18:24], view[:, 28:]
+    assert torch.allclose(view[0], view[1])
+    assert torch.allclose(outside, torch.tensor(0.4), atol=1e-5)
+    assert float(left.std()) < 1e-5
+    assert float(right.std()) < 1e-5
+    assert len({round(float(part.mean()), 3) for part in (left, right, outside)}) == 3
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -150,6 +162,7 @@ def test_noise_is_another_one_in_each_frame(disc):
         ("blur", 4),
         ("bend", 8),
         ("texture", 3),
+        ("tissue", 3),
     ],
 )
 @pytest.mark.parametrize("value", [-0.1, 1e3, float("nan")])
