@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAE_DEFAULTS = {"batch_size": 16, "lr": 1e-3, "epochs": 100.0}
 MAE_OPTIONS: dict[str, Any] = {"mask_ratio": 0.75, "frames": "pair", "motion_weight": 5.0, "norm_target": False}
-ANATOMY_DEFAULTS = {"batch_size": 10, "lr": 5e-4, "epochs": 6.0}
+ANATOMY_DEFAULTS = {"batch_size": 10, "lr": 5e-4, "epochs": 20.0}
 STATE_SUFFIX = ".run.safetensors"
 
 
@@ -76,7 +76,7 @@ def _add_length_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument(
         "--epochs",
         type=above_zero(1e6),
-        help="length of the run in passes over the subjects (default: 100; with --truth 6)",
+        help="length of the run in passes over the subjects (default: 100; with --truth 20)",
     )
     length.add_argument("--steps", type=whole_number(1, 10**9), help="length of the run in optimizer steps")
     length.add_argument(
