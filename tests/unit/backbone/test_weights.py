@@ -31,17 +31,34 @@ def test_shipped_checkpoint_loads_is_small_and_matches_its_manifest(manifest):
     assert manifest["n_parameters"]["encoder"] == encoder
 
 
-def test_manifest_tells_how_to_repeat_the_run_and_holds_no_path(manifest):
-    assert manifest["command"].startswith("med-duallora pretrain --data DATA --out OUT --backbone cinema-mini")
-    assert "med-duallora phantom --preset pretrain" in manifest["data"]["recipe"]
+def runs_of(manifest):
+    """The runs that led to the checkpoint, the last one first."""
+    runs = [manifest]
+    while "init" in runs[-1]:
+        runs.append(runs[-1]["init"])
+    return runs
+
+
+def test_manifest_tells_how_to_repeat_the_runs_and_holds_no_path(manifest):
+    *anatomy, first = runs_of(manifest)
+    assert len(anatomy) == 2
+    for run in anatomy:
+        assert run["command"].startswith("med-duallora pretrain --data DATA --out OUT --truth TRUTH --init INIT")
+        assert "med-duallora phantom --preset study --seed 501" in run["data"]["recipe"]
+        assert "label maps" in run["objective"]
+    assert first["command"].startswith("med-duallora pretrain --data DATA --out OUT --backbone cinema-mini")
+    assert "med-duallora phantom --preset pretrain" in first["data"]["recipe"]
+    assert "--mask-ratio 0.75" in first["command"]
+    assert manifest["recipe"]["init_sha256"] == manifest["init"]["sha256"]
     assert {"torch", "numpy", "python", "med_duallora"} <= set(manifest["versions"])
     assert not [text for text in ("/tmp", "/home", "/work", "/root") if text in json.dumps(manifest)]
 
 
-def test_shipped_checkpoint_hid_three_quarters_and_learned(manifest):
-    assert manifest["recipe"]["mask_ratio"] == 0.75
-    losses = [point["held_out_loss"] for point in manifest["loss_curve"]]
-    assert losses[-1] < 0.5 * losses[0]
+def test_shipped_checkpoint_learned_anatomy(manifest):
+    first, last = manifest["loss_curve"][0], manifest["loss_curve"][-1]
+    assert last["held_out_loss"] < first["held_out_loss"]
+    assert last["maps"] < 0.3
+    assert min(value for name, value in last.items() if name.startswith("R2")) > 0.6
 
 
 PIN, OTHER = "a" * 64, "b" * 64
