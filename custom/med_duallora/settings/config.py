@@ -79,8 +79,8 @@ class LoRAConfig:
         head_policy: ``shared``: the classification head's weights are part of the global adapter (a pair of factors,
             sent and averaged) and its bias stays; ``local``: all of the head stays at the site; ``global``: all of it
             is sent and averaged alongside the adapter.
-        head_norm: ``site``: the head reads features that are standardised with the site's own statistics; ``none``:
-            it reads them as they are, as CineMA's does.
+        head_norm: ``site``: the head reads features that are standardised with the site's own statistics, in
+            predictions about the middle between its two classes; ``none``: it reads them as they are, as CineMA's does.
     """
 
     rank_global: int = limited(8, between(0, 256).also("above 0 if lora.rank_local is 0", _has_a_rank))

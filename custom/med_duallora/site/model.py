@@ -169,13 +169,22 @@ class SiteModel:
         whole = replace(state, sent=self.sent_state(), statistics=self.statistics(), reference=self.reference)
         self.store.save(whole)
 
-    def fit_head(self, reference: Sequence[PreparedSubject], should_stop: Callable[[], bool] = lambda: False) -> None:
+    def fit_head(
+        self,
+        reference: Sequence[PreparedSubject],
+        should_stop: Callable[[], bool] = lambda: False,
+        *,
+        labelled: bool = True,
+    ) -> None:
         """Fit the head's statistics to subjects, by what the network now holds and its active adapters.
+
+        Without ``labelled`` their labels do not count.
 
         Raises:
             TrainingAborted: ``should_stop`` said so.
         """
-        fit_head_norm(self.network, self.source, reference, self.job.train, should_stop=should_stop)
+        train = self.job.train
+        fit_head_norm(self.network, self.source, reference, train, labelled=labelled, should_stop=should_stop)
 
     def fit_reference(
         self, reference: Sequence[PreparedSubject], should_stop: Callable[[], bool] = lambda: False

@@ -23,6 +23,7 @@ def fit_head_norm(
     reference: Sequence[PreparedSubject],
     settings: TrainConfig,
     *,
+    labelled: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Fit the standardisation before the head to subjects' features of view 0; nothing where the head has none.
@@ -32,6 +33,7 @@ def fit_head_norm(
         source: trunk features of the subjects.
         reference: the site's training subjects.
         settings: batch size and precision.
+        labelled: whether their labels count, see ``HeadNorm.fit``.
         should_stop: asked before every subject and every layer.
 
     Raises:
@@ -40,9 +42,9 @@ def fit_head_norm(
     model.eval()
     if model.head_norm.active:
         summaries = model.summaries
-        model.head_norm.fit(
-            _unaugmented(model, summaries, reference, source=source, settings=settings, should_stop=should_stop)
-        )
+        found = _unaugmented(model, summaries, reference, source=source, settings=settings, should_stop=should_stop)
+        labels = torch.tensor([subject.label for subject in reference], device=found.device)
+        model.head_norm.fit(found, labels if labelled else None)
 
 
 @torch.no_grad()

@@ -235,7 +235,7 @@ def _shots(model: SiteModel, received: State, cohort: PreparedCohort, spec: RunS
     found: Chances = {}
     with model.network.using(True, False):
         if spec.job.lora.head_policy != "local":  # else there is no head before there is a labelled subject
-            model.fit_head(train)  # of the features' statistics alone, which need no label
+            model.fit_head(train, labelled=False)  # a site that has no label has statistics all the same
             found[shot_name(0)] = _by_name(test, model.predict(test))
     for k in SHOTS:
         few = few_of(train, k, spec.seed)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from med_duallora.adapter.head_norm import HeadNorm
 from med_duallora.cohorts.prepared import PreparedCohort
 from med_duallora.settings.config import LoRAConfig
+from med_duallora.site.prediction import fit_head_norm
 from tests.unit.tiny import shake, tiny_images, tiny_model
 from tests.unit.trainee import predicted, trainee
 
@@ -28,6 +31,20 @@ def test_evaluation_uses_the_fitted_statistics(summaries):
     expected = (summaries - summaries[:8].mean(0)) / torch.sqrt(summaries[:8].var(0, correction=0) + 1e-5)
     assert torch.allclose(norm(summaries), expected, atol=1e-4)
     assert torch.equal(norm(summaries[:1]), norm(summaries)[:1]), "a subject's value does not depend on the others"
+
+
+def test_with_labels_zero_lies_between_the_classes_however_many_subjects_each_has(summaries):
+    labels = torch.tensor([1] * (len(summaries) - 3) + [0] * 3)
+    norm = HeadNorm(summaries.shape[1], active=True).eval()
+    norm.fit(summaries, labels)
+    standard = norm(summaries)
+    assert torch.allclose(standard[labels == 0].mean(0), -standard[labels == 1].mean(0), atol=1e-3)
+    plain = HeadNorm(summaries.shape[1], active=True).eval()
+    plain.fit(summaries)
+    assert torch.equal(norm.scale, plain.scale)
+    assert not torch.allclose(norm.mean, plain.mean)
+    norm.fit(summaries, torch.ones(len(summaries)))  # one class alone has no other side
+    assert torch.allclose(norm.mean, plain.mean, atol=1e-6)
 
 
 def test_evaluation_before_a_fit_changes_no_bit(summaries):
@@ -74,6 +91,18 @@ def test_predictions_rest_on_the_reference_alone(tiny_cohorts):
     assert np.allclose(found[:1], alone, atol=1e-6)
     other = predicted(it.model, it.source, test, it.job.train, reference=train[: len(train) // 2])
     assert not np.allclose(found, other), "other training subjects, other statistics"
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_labels_count_where_they_shall(labelled, tiny_cohorts):
+    train = PreparedCohort.read(tiny_cohorts["philips"]).split("train")
+    others = [replace(subject, label=int(row == 0)) for row, subject in enumerate(train)]
+    it, means = trainee(), []
+    shake(it.model)
+    for subjects in (train, others):
+        fit_head_norm(it.model, it.source, subjects, it.job.train, labelled=labelled)
+        means.append(it.model.head_norm.mean.clone())
+    assert torch.equal(means[0], means[1]) is not labelled
 
 
 def test_every_variant_has_statistics_of_its_own(tiny_cohorts):
