@@ -37,7 +37,7 @@ MAPS_LOOKED_AT_EVERY = 8  # enough subjects for what is but a scale
 
 @dataclass(frozen=True, kw_only=True)
 class AnatomyConfig(Recipe):
-    """Recipe of a regression of anatomy.
+    """Recipe of a training on anatomy.
 
     Args:
         dropout: share of the features that the head of the values does not see in a step, drawn anew for each subject:
@@ -200,7 +200,7 @@ def learn_anatomy(
     resume: bool = False,
     say: Callable[[str], None] = print,
 ) -> RunState:
-    """Run a regression of anatomy to its end, see ``loop.finish``; ``init`` is the checkpoint it starts from.
+    """Run a training on anatomy to its end, see ``loop.finish``; ``init`` is the checkpoint it starts from.
 
     Raises:
         ArtifactError: there is no state to resume from, or it belongs to another recipe or other data.

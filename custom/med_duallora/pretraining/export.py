@@ -62,8 +62,7 @@ def export(
     if init:
         manifest["init"] = _origin(init)
     write_json(out.with_suffix(".json"), manifest)
-    error = "on standardised values" if isinstance(config, AnatomyConfig) else "on masked patches"
-    plot_curve(out.with_suffix(".png"), config.preset, state.curve, f"squared error {error}")
+    plot_curve(out.with_suffix(".png"), config.preset, state.curve, _error(config))
     return manifest
 
 
@@ -80,6 +79,13 @@ def command_of(config: Config) -> str:
         words += [f"--frames {config.views.frames}", f"--motion-weight {config.motion_weight:g}"]
     words += [f"--precision {config.precision}", f"--seed {config.seed}"]
     return " ".join(words + (["--norm-target"] if isinstance(config, PretrainConfig) and config.norm_target else []))
+
+
+def _error(config: Config) -> str:
+    """Return what the curves of a run show."""
+    if not isinstance(config, AnatomyConfig):
+        return "squared error on masked patches"
+    return "squared error of values" + (" (training: and label maps)" if config.map_weight else "")
 
 
 def _objective(config: Config) -> str:

@@ -46,7 +46,9 @@ def _load(subject: PreparedSubject) -> Volume:
     paths = [label_path(path) for path in (subject.ed_path, subject.es_path)]
     for path in paths:
         if not path.is_file():
-            raise CohortError(f"{path} is not there: the subject was prepared without a segmentation")
+            raise CohortError(
+                f"{path} is not there: the subject was prepared without a segmentation; --map-weight 0 does without"
+            )
     maps: Volume = load_pair(*paths)
     if maps.shape[3] != subject.n_slices:
         raise CohortError(f"{paths[0]} and {paths[1].name} have {maps.shape[3]} slices, the volume {subject.n_slices}")
