@@ -70,7 +70,7 @@ class FeatureCache:
                 raise ConfigError(message, key="cache_dir", value=directory) from error
             self._say_full(error)
         self._remove_abandoned()
-        self._count()
+        self._n_bytes, self._n_uncounted = 0, budget_bytes  # counted at the first entry that is written, not to read
 
     def load(self, key: str) -> dict[str, Tensor] | None:
         """Return the tensors stored under ``key``, or None; one that is damaged or not this site's is removed."""
