@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from med_duallora.cohorts.csvfile import read_rows
+from med_duallora.cohorts.phantom.layouts import MNMS_PATHOLOGY
 from med_duallora.errors import CohortError
 
 Values = npt.NDArray[np.float32]
@@ -55,7 +56,11 @@ def check_same(path: Path, pathologies: Mapping[str, str]) -> None:
         CohortError: a subject has another disease there; says how many.
     """
     there = {row["subject"]: row["pathology"] for _, row in read_rows(path, ("subject", "pathology"), hint="")}
-    others = [name for name, pathology in pathologies.items() if there[name] != pathology]
+    others = [
+        name
+        for name, pathology in pathologies.items()
+        if pathology not in (there[name], MNMS_PATHOLOGY.get(there[name]))  # what it is called in files like M&Ms
+    ]
     if others:
         raise CohortError(
             f"{path} is of other phantoms: {len(others)} of {len(pathologies)} subjects have another disease there, "

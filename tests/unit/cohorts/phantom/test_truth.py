@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from med_duallora.cohorts.phantom.layouts import MNMS_PATHOLOGY
+from med_duallora.cohorts.phantom.plan import plan_cohort
 from med_duallora.cohorts.phantom.truth import TARGETS, check_same, read_values
+from med_duallora.cohorts.vocabulary import canonical_pathology
 from med_duallora.errors import CohortError
 from tests.unit.truths import truth_table
 
@@ -52,3 +55,17 @@ def test_a_table_of_other_phantoms_under_the_same_names_is_refused(tmp_path):
         CohortError, match=r"1 of 2 subjects have another disease there, such as b \(DCM instead of NOR"
     ):
         check_same(path, {"a": "NOR", "b": "NOR"})
+
+
+def test_a_table_is_that_of_its_own_phantoms_in_whichever_layout_they_were_written(tmp_path):
+    """Files like M&Ms name some diseases otherwise; `study --truth` once refused every cohort with an infarction."""
+    cohort = plan_cohort("study", 21, 8)
+    written = {
+        entry.name: MNMS_PATHOLOGY.get(entry.identity.pathology) if entry.layout == "mnms" else None for entry in cohort
+    }
+    path = tmp_path / "truth.csv"
+    rows = [f"{entry.name},{entry.identity.pathology}\n" for entry in cohort]
+    path.write_text("subject,pathology\n" + "".join(rows))
+    prepared = {entry.name: canonical_pathology(written[entry.name] or entry.identity.pathology) for entry in cohort}
+    assert {"IHD", "MINF", "RV"} <= set(prepared.values())
+    check_same(path, prepared)
