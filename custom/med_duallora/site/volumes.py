@@ -13,7 +13,7 @@ BUDGET_BYTES = 32 * 2**20
 
 FileState = tuple[int, ...]
 HASHES: dict[FileState, str] = {}
-"""What this process knows of files that have not changed since: a study asks for the same volumes in hundreds of runs."""
+"""Of files that have not changed since this process read them: a study asks for the same ones in hundreds of runs."""
 
 
 class Volumes:
