@@ -18,13 +18,25 @@ def truth_table(path: Path, rows: Sequence[Sequence[object]]) -> Path:
     return path
 
 
+def truth_of(cohort: Path, path: Path, first: float = 10.0) -> Path:
+    """Write a table of true values for the subjects of a prepared cohort, and return its path."""
+    rows = ["subject,pathology," + ",".join(TARGETS)]
+    for i, subject in enumerate(PreparedCohort.read(cohort).subjects):
+        values = [first + i + 3 * (i + j) % 7 for j in range(len(TARGETS))]
+        rows.append(",".join(map(str, [subject.subject, subject.pathology, *values])))
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
 def with_label_maps(cohort: Path, copy: Path) -> Path:
-    """Copy a prepared cohort of bright discs and call what is bright the left ventricle, and its left half the wall."""
+    """Copy a prepared cohort of bright discs; their right half is called LV, their left half wall and RV."""
     shutil.copytree(cohort, copy)
     for subject in PreparedCohort.read(copy).subjects:
         for path in (subject.ed_path, subject.es_path):
             image = read_nifti(path)
             labels = np.where(image.data > image.data.max() * 0.6, 3, 0).astype(np.uint8)
             labels[: len(labels) // 2][labels[: len(labels) // 2] == 3] = 2
+            upper = labels[: len(labels) // 2, : labels.shape[1] // 2]
+            upper[upper == 2] = 1
             write_nifti(label_path(path), labels, image.affine)
     return copy

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+MIN_PER_CLASS = 3
+"""Subjects of a class whose mean says where the class is, and not where one person is."""
 EPS = 1e-5
 """Added to variances, so that a constant feature stays finite."""
 STATISTICS = ("mean", "scale")
@@ -47,13 +49,13 @@ class HeadNorm(nn.Module):
         Args:
             summaries: (n_subjects, n_features).
             labels: (n_subjects,), where they are known and shall count: features are then centred between the means of
-                the classes that there are; None: on the mean of all.
+                the classes; None, or fewer than ``MIN_PER_CLASS`` of one: on the mean of all.
         """
         if self.active:
             self.mean, self.scale = _statistics(summaries)
-            if labels is not None:
-                means = [summaries[labels == label].mean(0) for label in sorted(set(labels.tolist()))]
-                self.mean = torch.stack(means).mean(0)
+            classes = [] if labels is None else [summaries[labels == label] for label in (0, 1)]
+            if classes and min(map(len, classes)) >= MIN_PER_CLASS:
+                self.mean = torch.stack([members.mean(0) for members in classes]).mean(0)
 
     def statistics(self) -> dict[str, np.ndarray]:
         """Return copies of the fitted ``mean`` and ``scale`` (n_features,), float32; nothing where it does nothing."""

@@ -80,7 +80,9 @@ def _add_length_arguments(parser: argparse.ArgumentParser) -> None:
     )
     length.add_argument("--steps", type=whole_number(1, 10**9), help="length of the run in optimizer steps")
     length.add_argument(
-        "--minutes", type=above_zero(1e6), help="length of the run in minutes, from a timing of a few steps"
+        "--minutes",
+        type=above_zero(1e6),
+        help="length of the run in minutes, from a timing of a few steps; a resumed run keeps the one it has",
     )
 
 
@@ -158,6 +160,10 @@ def _check_out(options: argparse.Namespace) -> None:
     check_writable(options.out.parent)
     if options.out.exists():
         raise InputError(f"{options.out} exists, and may have cost hours; move it away, or choose another --out")
+    for suffix in (".json", ".png"):
+        beside = options.out.with_suffix(suffix)
+        if beside.exists() and not options.resume:
+            raise InputError(f"{beside} exists, and {options.out.name} would replace it; choose another --out")
     state_file = options.out.with_suffix(STATE_SUFFIX)
     if state_file.exists() and not options.resume:
         raise InputError(
@@ -230,7 +236,7 @@ def _n_steps(options: argparse.Namespace, config: "Config", pool: "Pool", state_
 
     if options.steps is not None:
         return int(options.steps)
-    if options.resume:
+    if options.resume and options.epochs is None:
         planned: int = planned_steps(state_file)
         return planned
     if options.minutes is not None:

@@ -1,6 +1,8 @@
 """Phantoms to learn anatomy from: volumes, true values and label maps, kept small in memory."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +10,10 @@ import numpy as np
 
 from med_duallora.backbone.config import BackboneConfig
 from med_duallora.backbone.inputs import Volume, fit_length
-from med_duallora.cohorts.phantom.truth import Values, read_values
+from med_duallora.cohorts.phantom.truth import Values, check_same, read_values
+from med_duallora.cohorts.prepared import load_volume
 from med_duallora.errors import CohortError
-from med_duallora.pretraining.data import find_cohorts, pooled_volume
+from med_duallora.pretraining.data import find_cohorts, pooled, sha256_of_voxels
 from med_duallora.pretraining.label_maps import small_label_maps
 from med_duallora.support.files import sha256_of_json
 from med_duallora.support.progress import track
@@ -29,7 +32,7 @@ class AnatomyPool:
     Args:
         volumes: uint8 (2, X, Y, n_slices) per subject, in plane larger than the backbone's input.
         values: (n_subjects, n_targets), on the scale of ``TARGETS``, not standardised.
-        content: SHA-256 over the subjects' source hashes and values.
+        content: SHA-256 over all that is learnt from: the subjects' source hashes, values, voxels and label maps.
         maps: label maps on the voxels of ``volumes``, uint8; empty where none are trained on.
     """
 
@@ -43,18 +46,32 @@ class AnatomyPool:
         """Read every subject of a prepared cohort, or of all in a folder, and its row of the table of true values.
 
         Raises:
-            CohortError: no prepared cohort is there, a volume or a label map cannot be read, or a subject has no or
-                impossible values.
+            CohortError: no prepared cohort is there, a volume or a label map cannot be read, a subject has no or
+                impossible values, or the table is of other phantoms.
         """
-        subjects = [subject for cohort in find_cohorts(directory) for subject in cohort.subjects]
+        cohorts = find_cohorts(directory)
+        subjects = [subject for cohort in cohorts for subject in cohort.subjects]
         values = read_values(truth, [subject.subject for subject in subjects])
+        for cohort in cohorts:
+            check_same(truth, {subject.subject: subject.pathology for subject in cohort.subjects})
+        _refuse_twice([subject.subject for subject in subjects], directory)
         size = tuple(math.ceil(MARGIN * n) for n in config.image_size[:2])
         volumes, maps = [], []
         for subject in track(subjects, "reading volumes"):
-            volumes.append(in_plane(pooled_volume(subject, config), size))
+            volume = load_volume(subject)
+            volumes.append(in_plane(pooled(volume, config), size))
             if with_maps:
-                maps.append(in_plane(small_label_maps(subject, config), size))
-        content = sha256_of_json([[s.source_sha256, *map(float, row)] for s, row in zip(subjects, values, strict=True)])
+                maps.append(in_plane(small_label_maps(subject, volume.shape, config), size))
+        content = sha256_of_json(
+            [
+                [
+                    subject.source_sha256,
+                    *map(float, values[row]),
+                    *map(sha256_of_voxels, (volumes[row], *maps[row : row + 1])),
+                ]
+                for row, subject in enumerate(subjects)
+            ]
+        )
         return cls(tuple(volumes), values, content, tuple(maps))
 
     def split(self) -> tuple[list[int], list[int]]:
@@ -69,6 +86,16 @@ class AnatomyPool:
         every = max(2, min(HELD_OUT_EVERY, n_subjects // MIN_HELD_OUT), math.ceil(n_subjects / MAX_HELD_OUT))
         held_out = list(range(every - 1, n_subjects, every))
         return sorted(set(range(n_subjects)) - set(held_out)), held_out
+
+
+def _refuse_twice(names: Sequence[str], directory: Path) -> None:
+    """Refuse a name that two cohorts have: the table has one row for both, and the values of one would be wrong."""
+    twice = sorted(name for name, number in Counter(names).items() if number > 1)
+    if twice:
+        raise CohortError(
+            f"{directory} holds {len(twice)} subjects twice, such as {twice[0]}: cohorts of several `phantom` runs "
+            "share names; train on one of them"
+        )
 
 
 def in_plane(volume: Volume, size: tuple[int, ...]) -> Volume:

@@ -1,5 +1,6 @@
 """Unlabelled volumes for pre-training: kept small in memory, changed cheaply when drawn."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class VolumePool:
     Args:
         volumes: uint8 (2, X, Y, n_slices) per subject, X and Y as the backbone's input has them.
         image_size: the backbone's input size.
-        content: SHA-256 over the subjects' source hashes.
+        content: SHA-256 over the subjects' source hashes and voxels.
     """
 
     volumes: tuple[Volume, ...]
@@ -59,7 +60,9 @@ class VolumePool:
         """
         subjects = [subject for cohort in find_cohorts(directory) for subject in cohort.subjects]
         volumes = [small_volume(subject, config) for subject in track(subjects, "reading volumes")]
-        content = sha256_of_json(sorted(subject.source_sha256 for subject in subjects))
+        content = sha256_of_json(
+            sorted([s.source_sha256, sha256_of_voxels(volume)] for s, volume in zip(subjects, volumes, strict=True))
+        )
         return cls(tuple(volumes), config.image_size, content)
 
     def split(self, n_held_out: int) -> tuple["VolumePool", "VolumePool"]:
@@ -116,10 +119,14 @@ def small_volume(subject: PreparedSubject, config: BackboneConfig) -> Volume:
     return _pooled(fit_length(fit_length(volume, 1, nx * step), 2, ny * step), step)
 
 
-def pooled_volume(subject: PreparedSubject, config: BackboneConfig) -> Volume:
-    """Return all of a subject's ED and ES as uint8 (2, X', Y', n_slices) in the backbone's in-plane spacing."""
+def sha256_of_voxels(volume: Volume) -> str:
+    """Return the hash of a volume's shape and voxels: what a run learns from, whatever a table says of its source."""
+    return hashlib.sha256(str(volume.shape).encode() + np.ascontiguousarray(volume).tobytes()).hexdigest()
+
+
+def pooled(volume: Volume, config: BackboneConfig) -> Volume:
+    """Return all of ED and ES, as ``load_volume`` reads them, as uint8 in the backbone's in-plane spacing."""
     step = int(config.in_plane_mm)
-    volume = load_volume(subject)
     for axis in (1, 2):
         volume = fit_length(volume, axis, -(-volume.shape[axis] // step) * step)
     return _pooled(volume, step)

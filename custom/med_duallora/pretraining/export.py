@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from med_duallora import __version__
 from med_duallora.cohorts.phantom.truth import TARGETS
+from med_duallora.errors import TrainingDiverged
 from med_duallora.pretraining.anatomy import AnatomyConfig
 from med_duallora.pretraining.anatomy_pool import AnatomyPool
 from med_duallora.pretraining.data import VolumePool
@@ -32,6 +33,8 @@ def export(
 ) -> dict[str, Any]:
     """Write ``out``, ``out`` with suffix .json (manifest) and .png (loss curve), each atomically.
 
+    The checkpoint appears last: where it is, the others are, and a run whose export was interrupted can be resumed.
+
     Args:
         out: the checkpoint's path.
         config: recipe of the run.
@@ -42,16 +45,34 @@ def export(
 
     Returns:
         The manifest. It holds no path of this machine.
+
+    Raises:
+        TrainingDiverged: a weight is not finite in float16; nothing was written.
+        OSError: a file cannot be written.
     """
+    weights = {name: tensor.half().contiguous() for name, tensor in state.weights.items()}
+    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+        raise TrainingDiverged("a trained weight is not a finite float16 number: lower the learning rate")
     with atomic_path(out) as partial:
-        save_file({name: tensor.half().contiguous() for name, tensor in state.weights.items()}, partial)
-    manifest = {
+        save_file(weights, partial)
+        manifest = _manifest(sha256_of_file(partial), config, pool, state, recipe)
+        if init:
+            manifest["init"] = _origin(init)
+        plot_curve(out.with_suffix(".png"), config.preset, state.curve, _error(config))
+        write_json(out.with_suffix(".json"), manifest)
+    return manifest
+
+
+def _manifest(
+    sha256: str, config: Config, pool: VolumePool | AnatomyPool, state: RunState, recipe: str
+) -> dict[str, Any]:
+    return {
         "preset": config.preset,
         "architecture": config.backbone.to_dict(),
         "objective": _objective(config),
         "n_parameters": _n_parameters(state.weights),
         "dtype": "float16",
-        "sha256": sha256_of_file(out),
+        "sha256": sha256,
         "command": command_of(config),
         "recipe": config.to_dict(),
         "data": {"recipe": recipe, "n_subjects": len(pool.volumes), "sha256_of_sources": pool.content},
@@ -59,11 +80,6 @@ def export(
         "seconds": round(state.seconds, 1),
         "loss_curve": state.curve,
     }
-    if init:
-        manifest["init"] = _origin(init)
-    write_json(out.with_suffix(".json"), manifest)
-    plot_curve(out.with_suffix(".png"), config.preset, state.curve, _error(config))
-    return manifest
 
 
 def command_of(config: Config) -> str:

@@ -19,6 +19,7 @@ from med_duallora.cohorts.volume import LV, MYO, RV
 from med_duallora.errors import CohortError
 
 LABELS = (RV, MYO, LV)
+NAMES = {RV: "right ventricle", MYO: "wall", LV: "left ventricle"}
 N_FRAMES = 2
 N_MAPS = N_FRAMES * len(LABELS)
 CELL = 2
@@ -27,33 +28,43 @@ START_LOGIT = -3.0
 """What an untrained map says everywhere: five percent, about what a heart takes up of the image."""
 
 
-def small_label_maps(subject: PreparedSubject, config: BackboneConfig) -> Volume:
+def small_label_maps(subject: PreparedSubject, shape: tuple[int, ...], config: BackboneConfig) -> Volume:
     """Return a subject's label maps as uint8 (2, X', Y', n_slices): the nearest label on the backbone's in-plane grid.
 
+    Args:
+        subject: whose maps they are.
+        shape: of its volume (2, X, Y, n_slices).
+        config: the backbone.
+
     Raises:
-        CohortError: it has none, or one is damaged or not on the grid of the volumes; names the file.
+        CohortError: it has none, or one is damaged, not on the grid of the volume or not of a heart; names the file.
     """
     step = int(config.in_plane_mm)
-    maps = _load(subject)
+    maps = _load(subject, shape)
     for axis in (1, 2):
         maps = fit_length(maps, axis, -(-maps.shape[axis] // step) * step)
     nearest: Volume = maps[:, step // 2 :: step, step // 2 :: step].astype(np.uint8)
     return nearest
 
 
-def _load(subject: PreparedSubject) -> Volume:
+def _load(subject: PreparedSubject, shape: tuple[int, ...]) -> Volume:
     """Return a subject's label maps, uint8 (2, X, Y, Z) on 1 mm pixels."""
     paths = [label_path(path) for path in (subject.ed_path, subject.es_path)]
     for path in paths:
-        if not path.is_file():
+        if not (path.exists() or path.is_symlink()):
             raise CohortError(
                 f"{path} is not there: the subject was prepared without a segmentation; --map-weight 0 does without"
             )
     maps: Volume = load_pair(*paths)
-    if maps.shape[3] != subject.n_slices:
-        raise CohortError(f"{paths[0]} and {paths[1].name} have {maps.shape[3]} slices, the volume {subject.n_slices}")
+    if maps.shape != shape:
+        raise CohortError(f"{paths[0]} and {paths[1].name} have the shape {maps.shape[1:]}, their volume {shape[1:]}")
     if maps.max() > max(LABELS):
         raise CohortError(f"{paths[0]} or {paths[1].name} holds the label {maps.max()}; expected 0 to {max(LABELS)}")
+    for path, frame in zip(paths, maps, strict=True):
+        if missing := [NAMES[label] for label in LABELS if not (frame == label).any()]:
+            raise CohortError(f"{path} holds no {' and no '.join(missing)}: it is not the label map of a whole heart")
+    if (maps[1] == LV).sum() > (maps[0] == LV).sum():
+        raise CohortError(f"{paths[1]} holds a larger left ventricle than {paths[0].name}: ED and ES are confused")
     return maps
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from med_duallora.backbone.config import BackboneConfig
-from med_duallora.errors import ConfigError
+from med_duallora.errors import ConfigError, TrainingDiverged
 from med_duallora.pretraining.mae import DECODERS
 from med_duallora.pretraining.state import RunState, load_state, save_state
 from med_duallora.support.adamw import AdamW
@@ -130,13 +130,21 @@ def optimizer_of(model: torch.nn.Module, config: Recipe) -> torch.optim.AdamW:
 
 
 def do_step(trainer: Trainer, step: int) -> float:
-    """Do one optimizer step and return its loss."""
+    """Do one optimizer step and return its loss.
+
+    Raises:
+        TrainingDiverged: the loss or its gradient is not finite; the weights are those of the step before.
+    """
     for group in trainer.optimizer.param_groups:
         group["lr"] = trainer.config.lr_at(step)
     loss = trainer.loss(step)
     trainer.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.config.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.config.clip_norm)
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        raise TrainingDiverged(
+            f"step {step + 1}: the loss or its gradient is not finite; lower the learning rate ({trainer.config.lr:g})"
+        )
     trainer.optimizer.step()
     return loss.item()
 
@@ -167,6 +175,7 @@ def finish(
 
     Raises:
         ArtifactError: there is no state to resume from, or it belongs to another recipe or other data.
+        TrainingDiverged: see ``do_step``; the state that was kept last is as it was.
     """
     state = RunState(0, [], 0.0, trainer.config.to_dict(), data)
     if resume:

@@ -1,6 +1,7 @@
 """A pre-training run on disk: weights, optimizer moments, loss curve, recipe; safetensors, never pickle."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ from med_duallora.support.files import atomic_path, parsed_json
 from med_duallora.support.private import PRIVATE_FILE
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+KEPT: Mapping[str, type | tuple[type, ...]] = {
+    "step": int,
+    "curve": list,
+    "seconds": (int, float),
+    "recipe": dict,
+    "data": str,
+}
+"""What is kept beside the tensors, and its kind."""
 
 
 @dataclass
@@ -63,12 +72,20 @@ def load_state(path: Path, fresh: RunState, model: nn.Module, optimizer: torch.o
         ArtifactError: the file is missing or damaged, or holds a run of another recipe or other data.
     """
     kept, tensors = _read(path)
-    for name, now in (("recipe", fresh.recipe), ("data", fresh.data)):
-        if kept[name] != now:
-            raise ArtifactError(
-                f"{path} holds a run with another {name}: {kept[name]}, now {now}; start without resume"
-            )
-    _restore(tensors, kept["step"], model, optimizer)
+    if kept["recipe"] != fresh.recipe:
+        differs = ", ".join(_differences(kept["recipe"], fresh.recipe))
+        raise ArtifactError(f"{path} holds a run with another recipe: {differs}; give the same one, or start anew")
+    if kept["data"] != fresh.data:
+        raise ArtifactError(
+            f"{path} holds a run on other data: other subjects, volumes, values or label maps; give the same ones, or "
+            "start anew"
+        )
+    if not 0 <= kept["step"] <= kept["recipe"]["n_steps"]:
+        raise _damaged(path, f"step {kept['step']} of {kept['recipe']['n_steps']}")
+    try:
+        _restore(tensors, kept["step"], model, optimizer)
+    except (KeyError, RuntimeError) as error:
+        raise _damaged(path, str(error)) from error
     return RunState(kept["step"], kept["curve"], kept["seconds"], fresh.recipe, fresh.data)
 
 
@@ -83,11 +100,27 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as stream:
             kept = parsed_json((stream.metadata() or {})["run"])
-            return kept, {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ArtifactError(
-            f"{path} is not a pre-training run or is damaged ({error}); start without resume"
-        ) from error
+        raise _damaged(path, str(error)) from error
+    if not isinstance(kept, dict) or any(not isinstance(kept.get(name), kind) for name, kind in KEPT.items()):
+        raise _damaged(path, "it does not say what it is of")
+    if not isinstance(kept["recipe"].get("n_steps"), int):
+        raise _damaged(path, "its recipe has no length")
+    return kept, tensors
+
+
+def _damaged(path: Path, why: str) -> ArtifactError:
+    return ArtifactError(f"{path} is not a pre-training run or is damaged ({why}); start without resume")
+
+
+def _differences(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two recipes, such as "lr 0.001, now 0.002"."""
+    return [
+        f"{name} {kept.get(name, 'not given')}, now {now.get(name, 'not given')}"
+        for name in sorted(kept.keys() | now.keys())
+        if kept.get(name) != now.get(name)
+    ]
 
 
 def _restore(tensors: dict[str, torch.Tensor], step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -2,7 +2,8 @@
 
 Its local adapter stays at the start, where its product is zero, and it keeps no state. Where the job's head stays at
 the sites, this site fits one to its own train split (``head``); a head that the sites share is used as it comes, with
-the statistics of the train split.
+the statistics of the train split. The labels do not count in these: they are what a site without a training of its own
+would use this model with.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ class EvaluatingSite(SiteRuntime):
                 ]
                 fit_head(network, views, [subject.label for subject in split.train])
             else:
-                self.model.fit_head(split.train, should_stop)
+                self.model.fit_head(split.train, should_stop, labelled=False)
             found["global"] = tested.said(partial(self.model.predict, should_stop=should_stop))
         return EvaluatedSite(tested, found)
 

@@ -75,12 +75,15 @@ class Volumes:
 
 
 def _state_of(subject: PreparedSubject) -> FileState:
-    """Return what changes with a subject's files; nothing where one is missing, which reading it says better."""
+    """Return what changes with a subject's files; nothing where one is missing, which reading it says better.
+
+    The table's number of slices is a part of it, because reading checks it.
+    """
     try:
         found = [path.stat() for path in (subject.ed_path, subject.es_path)]
     except OSError:
         return ()
-    return tuple(
+    return subject.n_slices, *(
         value
         for status in found
         for value in (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -148,14 +148,19 @@ def own_head(place: Place) -> Outcome:
 
 
 def shared_head(place: Place) -> Outcome:
-    """Fit one head to the frozen features of all sites, each standardised with its own training subjects."""
+    """Fit one head to the frozen features of all sites, each standardised with its own training subjects.
+
+    They are centred between the classes' means, as those of the federated methods are in predictions.
+    """
     seen, labels, tested = [], [], {}
     for site, config in place.sites().items():
         model, cohort = SiteModel(site, place.spec.job, config), PreparedCohort.read(config.data_dir)
         train, test = cohort.split("train"), cohort.split("test")
         views = range(place.spec.job.train.n_views + 1)
         found = [pooled_features(model.network, model.source, train, view) for view in views]
-        mean, spread = found[0].mean(0), found[0].std(0) + 1e-6
+        diseased = np.array([subject.label for subject in train]) == 1
+        mean = (found[0][diseased].mean(0) + found[0][~diseased].mean(0)) / 2
+        spread = found[0].std(0) + 1e-6
         seen += [(view - mean) / spread for view in found]
         labels += [subject.label for subject in train] * len(found)
         tested[site] = test, (pooled_features(model.network, model.source, test, 0) - mean) / spread

@@ -93,6 +93,17 @@ def test_predictions_rest_on_the_reference_alone(tiny_cohorts):
     assert not np.allclose(found, other), "other training subjects, other statistics"
 
 
+@pytest.mark.parametrize(("n_normal", "counts"), [(2, False), (3, True)])
+def test_a_class_of_one_or_two_people_moves_nothing(summaries, n_normal, counts):
+    """Half of the centre would be what one person looks like."""
+    labels = torch.ones(len(summaries), dtype=torch.long)
+    labels[:n_normal] = 0
+    plain, centred = HeadNorm(summaries.shape[1], active=True), HeadNorm(summaries.shape[1], active=True)
+    plain.fit(summaries)
+    centred.fit(summaries, labels)
+    assert torch.equal(plain.mean, centred.mean) is not counts
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_labels_count_where_they_shall(labelled, tiny_cohorts):
     train = PreparedCohort.read(tiny_cohorts["philips"]).split("train")

@@ -1,10 +1,14 @@
 import json
+import shutil
 
 import pytest
 
+from med_duallora.cohorts.nifti import read_nifti, write_nifti
+from med_duallora.cohorts.prepared import PreparedCohort, label_path
 from med_duallora.commands import pretrain
 from med_duallora.errors import ArtifactError, CohortError, ConfigError, InputError
-from tests.unit.truths import with_label_maps
+from med_duallora.support.files import sha256_of_file
+from tests.unit.truths import truth_of, with_label_maps
 
 
 @pytest.fixture
@@ -65,6 +69,39 @@ def test_what_cost_hours_is_never_overwritten(parse, words, tmp_path):
     assert (tmp_path / "w.run.safetensors").read_text() == "weights"
 
 
+@pytest.mark.parametrize("name", ["w.json", "w.png"])
+def test_what_lies_beside_the_checkpoint_is_not_overwritten_either(parse, words, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"{name} exists, and w\.safetensors would replace it"):
+        pretrain.run(parse(*words, "--steps", 1))
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_an_export_that_was_interrupted_leaves_no_checkpoint_and_can_be_resumed(parse, words, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("med_duallora.pretraining.export.write_json", interrupt)
+        pretrain.run(parse(*words, "--steps", 2))
+    assert {path.name for path in tmp_path.iterdir()} == {"w.png", "w.run.safetensors"}
+    assert pretrain.run(parse(*words, "--steps", 2, "--resume")) == 0
+    manifest = json.loads((tmp_path / "w.json").read_text())
+    assert manifest["sha256"] == sha256_of_file(tmp_path / "w.safetensors")
+
+
+def test_a_resumed_run_of_another_length_is_refused_and_the_difference_named(parse, words, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("med_duallora.pretraining.export.export", interrupt)
+        pretrain.run(parse(*words, "--epochs", 1))
+    with pytest.raises(ArtifactError, match=r"another recipe: n_steps 3, now 5; give the same one"):
+        pretrain.run(parse(*words, "--epochs", 2, "--resume"))
+    assert pretrain.run(parse(*words, "--epochs", 1, "--resume")) == 0
+
+
 @pytest.mark.parametrize("text", ["nan", "1e400", "-1", "0", "soon", "9" * 400])
 @pytest.mark.parametrize("option", ["--epochs", "--minutes", "--steps"])
 def test_a_length_that_is_none_is_bad_usage(option, text, parse, words, capsys):
@@ -94,16 +131,8 @@ def test_other_suffix_is_refused(parse, words):
 @pytest.fixture
 def truth(tiny_cohorts, tmp_path):
     """A table of true values of the tiny cohort's subjects, outside the folder that the command writes to."""
-    from med_duallora.cohorts.phantom.truth import TARGETS
-    from med_duallora.cohorts.prepared import PreparedCohort
-
-    subjects = PreparedCohort.read(tiny_cohorts["siemens"]).subjects
-    rows: list[list[object]] = [["subject", *TARGETS]]
-    rows += [[s.subject, *(10 + i + 3 * (i + j) % 7 for j in range(len(TARGETS)))] for i, s in enumerate(subjects)]
     (tmp_path / "raw").mkdir()
-    path = tmp_path / "raw" / "truth.csv"
-    path.write_text("\n".join(",".join(str(cell) for cell in row) for row in rows))
-    return path
+    return truth_of(tiny_cohorts["siemens"], tmp_path / "raw" / "truth.csv")
 
 
 def test_the_true_values_make_it_a_training_on_anatomy(parse, words, truth, tmp_path, capsys):
@@ -120,6 +149,40 @@ def test_label_maps_are_needed_unless_they_are_left_out(parse, bare_words, truth
         pretrain.run(parse(*bare_words, "--steps", 1, "--truth", truth))
     assert pretrain.run(parse(*bare_words, "--steps", 1, "--truth", truth, "--map-weight", 0)) == 0
     assert "label maps" not in json.loads((tmp_path / "w.json").read_text())["objective"]
+
+
+def test_the_table_of_other_phantoms_is_refused(parse, words, truth, tmp_path):
+    truth.write_text(truth.read_text().replace(",NOR,", ",HCM,"))
+    with pytest.raises(CohortError, match="is of other phantoms: 5 of 10 subjects have another disease there"):
+        pretrain.run(parse(*words, "--steps", 1, "--truth", truth))
+    assert {path.name for path in tmp_path.iterdir()} == {"raw"}
+
+
+def test_phantoms_that_share_names_are_refused(parse, words, truth, tmp_path):
+    """Two runs of `phantom` name their subjects alike, and the table's row can be that of one of them only."""
+    for name in ("a", "b"):
+        shutil.copytree(words[1], tmp_path / "raw" / name)
+    with pytest.raises(CohortError, match="holds 10 subjects twice"):
+        pretrain.run(parse("--data", tmp_path / "raw", *words[2:], "--steps", 1, "--truth", truth))
+
+
+@pytest.mark.parametrize("which", ["image", "label map"])
+def test_a_run_is_not_resumed_on_other_voxels(parse, words, truth, monkeypatch, which):
+    """The table's hash of the source says nothing of a map or volume that was changed since."""
+    given = [*words, "--truth", truth, "--steps", 2]
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("med_duallora.pretraining.export.export", interrupt)
+        pretrain.run(parse(*given))
+    subject = PreparedCohort.read(words[1]).subjects[0]
+    path = subject.ed_path if which == "image" else label_path(subject.ed_path)
+    image = read_nifti(path)
+    write_nifti(path, image.data[::-1], image.affine)
+    with pytest.raises(ArtifactError, match="a run on other data: other subjects, volumes, values or label maps"):
+        pretrain.run(parse(*given, "--resume"))
 
 
 def test_anatomy_starts_from_what_a_masked_autoencoder_left(parse, words, truth, tmp_path):

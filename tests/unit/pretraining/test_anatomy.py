@@ -18,7 +18,7 @@ from med_duallora.pretraining.label_maps import N_MAPS, START_LOGIT
 from med_duallora.pretraining.marks import MARKS
 from med_duallora.pretraining.run import PretrainConfig, pretrain
 from tests.unit.refused import refused
-from tests.unit.truths import truth_table
+from tests.unit.truths import truth_of
 
 SMALL = BackboneConfig.preset("cinema-tiny")
 TINY = AnatomyConfig(preset="cinema-tiny", n_steps=6, batch_size=4, lr=3e-3)
@@ -49,13 +49,10 @@ def discs() -> AnatomyPool:
 
 
 def test_the_pool_keeps_a_margin_around_the_backbones_image(mapped_cohort, tmp_path):
-    from med_duallora.cohorts.prepared import PreparedCohort
-
-    subjects = PreparedCohort.read(mapped_cohort).subjects
-    path = truth_table(tmp_path / "truth.csv", [[subject.subject, *[1.0] * len(TARGETS)] for subject in subjects])
+    path = truth_of(mapped_cohort, tmp_path / "truth.csv")
     pool = AnatomyPool.load(mapped_cohort, path, SMALL)
     assert {volume.shape[:3] for volume in pool.volumes} == {(2, *(int(MARGIN * n) for n in SMALL.image_size[:2]))}
-    again = truth_table(tmp_path / "truth.csv", [[subject.subject, *[2.0] * len(TARGETS)] for subject in subjects])
+    again = truth_of(mapped_cohort, tmp_path / "again.csv", 11.0)
     assert AnatomyPool.load(mapped_cohort, again, SMALL).content != pool.content
     assert [maps.shape for maps in pool.maps] == [volume.shape for volume in pool.volumes]
     assert AnatomyPool.load(mapped_cohort, path, SMALL, with_maps=False).maps == ()
@@ -66,7 +63,7 @@ def test_an_unchanged_view_is_what_the_classifier_reads(mapped_cohort, tmp_path)
     from med_duallora.cohorts.prepared import PreparedCohort, load_volume
 
     subjects = PreparedCohort.read(mapped_cohort).subjects
-    path = truth_table(tmp_path / "truth.csv", [[subject.subject, *[1.0] * len(TARGETS)] for subject in subjects])
+    path = truth_of(mapped_cohort, tmp_path / "truth.csv")
     pool = AnatomyPool.load(mapped_cohort, path, SMALL)
     trainer = AnatomyTrainer(dataclasses.replace(TINY, appearance=NO_CHANGE), pool)
     changed, maps = trainer.view(0, np.random.default_rng(0))

@@ -28,11 +28,11 @@ def subject(mapped_cohort):
 
 
 def test_maps_are_the_nearest_labels_on_the_backbones_grid(subject):
-    maps = small_label_maps(subject, MINI)
+    maps = small_label_maps(subject, load_volume(subject).shape, MINI)
     n_frames, nx, ny, nz = load_volume(subject).shape
     assert maps.shape == (n_frames, -(-nx // 2), -(-ny // 2), nz)
     assert maps.dtype == np.uint8
-    assert set(np.unique(maps)) == {0, 2, 3}
+    assert set(np.unique(maps)) == {0, 1, 2, 3}
 
 
 def test_one_map_per_label_and_frame():
@@ -87,8 +87,38 @@ def test_a_damaged_label_map_is_named(subject):
     ):
         write_nifti(path, data, image.affine)
         with pytest.raises(CohortError, match=said) as error:
-            small_label_maps(subject, SMALL)
+            small_label_maps(subject, load_volume(subject).shape, SMALL)
         assert path.name in str(error.value)
     path.unlink()
+    path.symlink_to(path.with_name("nowhere"))
+    with pytest.raises(CohortError) as error:
+        small_label_maps(subject, load_volume(subject).shape, SMALL)
+    assert "without a segmentation" not in str(error.value), (
+        "a link that leads nowhere is not a map that was never made"
+    )
+    path.unlink()
     with pytest.raises(CohortError, match="without a segmentation"):
-        small_label_maps(subject, SMALL)
+        small_label_maps(subject, load_volume(subject).shape, SMALL)
+
+
+def test_maps_of_another_heart_are_refused(subject):
+    """One by one they would pass: of another size, of no heart, ED and ES confused."""
+    ed, es = (label_path(path) for path in (subject.ed_path, subject.es_path))
+    images = {path: read_nifti(path) for path in (ed, es)}
+    shape = load_volume(subject).shape
+
+    def refused(said, changed):
+        for path, data in changed.items():
+            write_nifti(path, data, images[path].affine)
+        with pytest.raises(CohortError, match=said):
+            small_label_maps(subject, shape, SMALL)
+        for path, image in images.items():
+            write_nifti(path, image.data, image.affine)
+
+    refused("have the shape", {path: image.data[10:] for path, image in images.items()})
+    refused(
+        r"_ed_gt\.nii\.gz holds no right ventricle and no wall",
+        {ed: np.where(images[ed].data == 3, 3, 0).astype(np.uint8)},
+    )
+    refused("holds a larger left ventricle than .*: ED and ES are confused", {ed: images[es].data, es: images[ed].data})
+    small_label_maps(subject, shape, SMALL)

@@ -1,11 +1,13 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from med_duallora.errors import ArtifactError, CohortError
+from med_duallora.errors import ArtifactError, CohortError, TrainingDiverged
 from med_duallora.pretraining import loop
 from med_duallora.pretraining.data import ViewConfig, VolumePool
 from med_duallora.pretraining.loop import do_step, steps_for
@@ -128,9 +130,9 @@ def test_resuming_a_finished_run_returns_it(pool, tmp_path):
 def test_run_of_another_recipe_or_data_is_not_resumed(pool, tmp_path):
     path = tmp_path / "run.safetensors"
     pretrain(TINY, pool, path, say=silent)
-    with pytest.raises(ArtifactError, match="another recipe"):
+    with pytest.raises(ArtifactError, match=rf"another recipe: lr {TINY.lr}, now 0\.001; give the same one"):
         pretrain(dataclasses.replace(TINY, lr=1e-3), pool, path, resume=True, say=silent)
-    with pytest.raises(ArtifactError, match="another data"):
+    with pytest.raises(ArtifactError, match="on other data"):
         pretrain(TINY, dataclasses.replace(pool, content="f" * 64), path, resume=True, say=silent)
 
 
@@ -148,6 +150,49 @@ def test_unusable_state_is_refused(pool, tmp_path, write, message):
     write(path)
     with pytest.raises(ArtifactError, match=message):
         pretrain(TINY, pool, path, resume=True, say=silent)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda run, _: run.update(step=99), "step 99 of 6"),
+        (lambda run, _: run.update(step=-3), "step -3 of 6"),
+        (lambda run, _: run.update(step="x"), "does not say what it is of"),
+        (lambda run, _: run.pop("step"), "does not say what it is of"),
+        (lambda run, _: run["recipe"].pop("n_steps"), "no length"),
+        (lambda _, tensors: tensors.pop(next(name for name in tensors if name.startswith("exp_avg."))), "exp_avg"),
+        (lambda _, tensors: tensors.update({name: torch.zeros(7, 7) for name in tensors}), "damaged"),
+    ],
+    ids=["beyond the end", "before the start", "a word", "no step", "no length", "a moment less", "another shape"],
+)
+def test_a_state_that_somebody_changed_is_refused(pool, tmp_path, change, said):
+    path = tmp_path / "run.safetensors"
+    pretrain(TINY, pool, path, say=silent)
+    with safe_open(path, framework="pt") as stream:
+        run = json.loads(stream.metadata()["run"])
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    change(run, tensors)
+    save_file(tensors, path, metadata={"run": json.dumps(run)})
+    with pytest.raises(ArtifactError, match=said):
+        planned_steps(path)
+        pretrain(TINY, pool, path, resume=True, say=silent)
+
+
+def test_a_run_that_diverges_says_so_and_keeps_what_it_had(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_INTERVAL_S", -1.0)
+    path, whole = tmp_path / "run.safetensors", MaeTrainer.loss
+
+    def diverges(trainer, step):
+        return whole(trainer, step) * (float("nan") if step == 4 else 1)
+
+    monkeypatch.setattr(MaeTrainer, "loss", diverges)
+    with pytest.raises(
+        TrainingDiverged, match="step 5: the loss or its gradient is not finite; lower the learning rate"
+    ):
+        pretrain(TINY, pool, path, say=silent)
+    with safe_open(path, framework="pt") as stream:
+        assert json.loads(stream.metadata()["run"])["step"] == 4
+        assert all(torch.isfinite(stream.get_tensor(name)).all() for name in stream.keys())  # noqa: SIM118
 
 
 def test_a_single_subject_is_too_few(pool, tmp_path):

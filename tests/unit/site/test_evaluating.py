@@ -68,6 +68,20 @@ def test_a_head_that_stays_is_fitted_here_and_a_shared_one_is_used_as_it_comes(
         assert not any(value.any() for value in local)
 
 
+def test_a_shared_head_is_scored_without_the_labels_of_the_train_split(config: SiteConfig, tiny_job: JobConfig) -> None:
+    """A site that predicts without a training of its own has none either: one answer, whoever asks."""
+    site = at_work(config, tiny_job)
+    site.evaluate(random_payload(EgressContract.for_job(tiny_job), scale=0.3))
+    kept = site.model.statistics()
+    train = PreparedCohort.read(config.data_dir).split("train")
+    with site.model.network.using(True, False):
+        site.model.fit_head(train, labelled=False)
+        unlabelled = site.model.statistics()
+        site.model.fit_head(train)
+    assert np.array_equal(kept["mean"], unlabelled["mean"])
+    assert not np.array_equal(kept["mean"], site.model.statistics()["mean"])
+
+
 def test_the_backbone_alone_is_scored_as_at_a_site_that_trains(config: SiteConfig, tiny_job: JobConfig) -> None:
     state = initial_global_state(tiny_job)
     evaluating = at_work(config, tiny_job).evaluate(state)

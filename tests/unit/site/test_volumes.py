@@ -1,5 +1,6 @@
 """Volumes in memory: read once, bounded, never another one's under a known hash."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -82,3 +83,9 @@ def test_a_volume_that_is_gone_is_named(subjects):
     subjects[0].es_path.unlink()
     with pytest.raises(CohortError, match=subjects[0].es_path.name):
         volumes.of(subjects[0])
+
+
+def test_a_known_hash_does_not_hide_a_table_that_is_wrong(subjects):
+    Volumes().sha256(subjects[0])
+    with pytest.raises(CohortError, match="slices"):
+        Volumes().sha256(dataclasses.replace(subjects[0], n_slices=subjects[0].n_slices + 1))
