@@ -33,6 +33,21 @@ def words(bare_words, tiny_cohorts, tmp_path_factory):
     return ["--data", cohort, *bare_words[2:]]
 
 
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Run the command and press Ctrl-C where its export calls a function, by default before it writes anything."""
+
+    def run(options, function="export"):
+        def interrupt(*_, **__):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(f"med_duallora.pretraining.export.{function}", interrupt)
+            pretrain.run(options)
+
+    return run
+
+
 def test_command_writes_checkpoint_manifest_and_curve(parse, words, tmp_path, capsys):
     assert pretrain.run(parse(*words, "--epochs", 1)) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"w.safetensors", "w.json", "w.png"}
@@ -77,26 +92,16 @@ def test_what_lies_beside_the_checkpoint_is_not_overwritten_either(parse, words,
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_an_export_that_was_interrupted_leaves_no_checkpoint_and_can_be_resumed(parse, words, tmp_path, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("med_duallora.pretraining.export.write_json", interrupt)
-        pretrain.run(parse(*words, "--steps", 2))
+def test_an_export_that_was_interrupted_leaves_no_checkpoint_and_can_be_resumed(parse, words, tmp_path, interrupted):
+    interrupted(parse(*words, "--steps", 2), "write_json")
     assert {path.name for path in tmp_path.iterdir()} == {"w.png", "w.run.safetensors"}
     assert pretrain.run(parse(*words, "--steps", 2, "--resume")) == 0
     manifest = json.loads((tmp_path / "w.json").read_text())
     assert manifest["sha256"] == sha256_of_file(tmp_path / "w.safetensors")
 
 
-def test_a_resumed_run_of_another_length_is_refused_and_the_difference_named(parse, words, tmp_path, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("med_duallora.pretraining.export.export", interrupt)
-        pretrain.run(parse(*words, "--epochs", 1))
+def test_a_resumed_run_of_another_length_is_refused_and_the_difference_named(parse, words, tmp_path, interrupted):
+    interrupted(parse(*words, "--epochs", 1))
     with pytest.raises(ArtifactError, match=r"another recipe: n_steps 3, now 5; give the same one"):
         pretrain.run(parse(*words, "--epochs", 2, "--resume"))
     assert pretrain.run(parse(*words, "--epochs", 1, "--resume")) == 0
@@ -167,16 +172,11 @@ def test_phantoms_that_share_names_are_refused(parse, words, truth, tmp_path):
 
 
 @pytest.mark.parametrize("which", ["image", "label map"])
-def test_a_run_is_not_resumed_on_other_voxels(parse, words, truth, monkeypatch, which):
+def test_a_run_is_not_resumed_on_other_voxels(parse, words, truth, interrupted, which):
     """The table's hash of the source says nothing of a map or volume that was changed since."""
     given = [*words, "--truth", truth, "--steps", 2]
 
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("med_duallora.pretraining.export.export", interrupt)
-        pretrain.run(parse(*given))
+    interrupted(parse(*given))
     subject = PreparedCohort.read(words[1]).subjects[0]
     path = subject.ed_path if which == "image" else label_path(subject.ed_path)
     image = read_nifti(path)
@@ -195,16 +195,11 @@ def test_anatomy_starts_from_what_a_masked_autoencoder_left(parse, words, truth,
     assert manifest["recipe"]["init_sha256"] == manifest["init"]["sha256"]
 
 
-def test_a_resumed_training_on_anatomy_keeps_its_start(parse, words, truth, tmp_path, monkeypatch):
+def test_a_resumed_training_on_anatomy_keeps_its_start(parse, words, truth, tmp_path, interrupted):
     assert pretrain.run(parse(*words, "--steps", 1)) == 0
     further = [*words[:3], tmp_path / "anatomy.safetensors", *words[4:], "--truth", truth]
 
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("med_duallora.pretraining.export.export", interrupt)
-        pretrain.run(parse(*further, "--steps", 2, "--init", tmp_path / "w.safetensors"))
+    interrupted(parse(*further, "--steps", 2, "--init", tmp_path / "w.safetensors"))
     with pytest.raises(ArtifactError, match="another recipe"):
         pretrain.run(parse(*further, "--resume"))
     assert pretrain.run(parse(*further, "--resume", "--init", tmp_path / "w.safetensors")) == 0

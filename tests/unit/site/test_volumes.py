@@ -39,7 +39,7 @@ def test_a_volume_is_read_once_and_nobody_can_change_it(subjects, reads):
 
 
 def test_the_hash_of_a_file_that_has_not_changed_is_known_to_the_whole_process(subjects, reads):
-    """A study asks for the same files in every run: to read and unpack them was a sixth of its time."""
+    """A study asks for the same files in every run, and need not read and unpack them in each."""
     first, second = subjects[:2]
     known = Volumes().sha256(first)
     assert Volumes().sha256(first) == known
