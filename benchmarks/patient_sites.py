@@ -52,7 +52,8 @@ from med_duallora.commands.options import above_zero, whole_number
 from med_duallora.errors import CohortError, ConfigError, MedDualLoRAError
 from med_duallora.pretraining.data import find_cohorts
 from med_duallora.study.splits import FRAMES, Dealt, Row, n_trained, rows_of, write
-from med_duallora.support.files import PARTIAL, replace_folder, sentence, sha256_of_file, write_json, write_text
+from med_duallora.support.files import PARTIAL, sentence, sha256_of_file, write_json, write_text
+from med_duallora.support.folders import replace_folder
 from med_duallora.support.private import PRIVATE_FILE, PRIVATE_FOLDER, private_folder
 from med_duallora.support.progress import track
 from med_duallora.support.seeds import generator

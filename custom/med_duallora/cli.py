@@ -9,6 +9,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from med_duallora import __version__
@@ -44,10 +45,18 @@ READER_LEFT = 141
 
 
 class _Parser(argparse.ArgumentParser):
-    """Options are written in full, here and in sub-commands: ``--site`` for ``--sites`` would be a silent guess."""
+    """Refuses, here and in sub-commands, what it would have to guess: half an option's name, and an empty path."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
+        self.register("type", Path, _path)
+
+
+def _path(text: str) -> Path:
+    """Return a path; an empty one is a shell's unset variable, and would be the folder that the command runs in."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; is a variable of the shell unset?")
+    return Path(text)
 
 
 def build_parser() -> argparse.ArgumentParser:

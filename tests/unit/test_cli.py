@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,20 @@ def test_an_option_means_the_same_in_every_command() -> None:
                 found.setdefault(option, {}).setdefault(kind, []).append(parser.prog)
     assert {option: kinds for option, kinds in found.items() if len(kinds) > 1 and option != "--out"} == {}
     assert set(found["--out"]) == {"DIR", "FILE"}
+
+
+def test_an_empty_path_is_not_the_folder_that_one_is_in() -> None:
+    of_paths = [
+        (parser, action)
+        for parser in _all_parsers(build_parser())
+        for action in parser._actions
+        if action.type is Path or action.metavar in ("DIR", "FILE", "CSV", "KIT", "PATH")
+    ]
+    assert len(of_paths) > 60
+    for parser, action in of_paths:
+        with pytest.raises(argparse.ArgumentError, match="the path is empty; is a variable of the shell unset"):
+            parser._get_value(action, "")
+        assert parser._get_value(action, "a/b") == Path("a/b")
 
 
 def _all_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:

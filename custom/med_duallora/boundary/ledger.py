@@ -21,7 +21,8 @@ from med_duallora.boundary.ledger_entry import NOTED, Entry, Head, follows, line
 from med_duallora.boundary.ledger_marker import CUT, check_marker, marker_of, read_head
 from med_duallora.errors import LedgerError
 from med_duallora.settings.config import SiteConfig
-from med_duallora.support.files import atomic_path, canonical_json, unused, write_json
+from med_duallora.support.files import atomic_path, canonical_json, write_json
+from med_duallora.support.folders import unused
 from med_duallora.support.locks import locked
 from med_duallora.support.private import append_own, claim, open_own, own_size, private_folder
 

@@ -21,15 +21,8 @@ from med_duallora.campaign.state import Campaign
 from med_duallora.errors import ArtifactError, FederationError, InputError
 from med_duallora.server.resume import SavedRound
 from med_duallora.server.rundir import ADAPTERS, JOB_FILE, ROUNDS_FILE, add_round, read_rounds
-from med_duallora.support.files import (
-    PARTIAL,
-    canonical_json,
-    check_writable,
-    parsed_object,
-    read_object,
-    replace_folder,
-    write_json,
-)
+from med_duallora.support.files import PARTIAL, canonical_json, parsed_object, read_object, write_json
+from med_duallora.support.folders import check_writable, replace_folder
 from med_duallora.support.locks import locked
 
 STATE, EVENTS, LOCK, RESULTS = "campaign.json", "events.jsonl", ".lock", "results"
@@ -51,6 +44,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         check_writable(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
 
     @contextlib.contextmanager

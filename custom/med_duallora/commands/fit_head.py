@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     from med_duallora.inference.without_training import fitted
     from med_duallora.server.artifact import load_adapter
     from med_duallora.site.received import ReceivedAdapter
-    from med_duallora.support.files import check_writable
+    from med_duallora.support.folders import check_writable
 
     check_new(options.out)
     received = ReceivedAdapter.of(options.adapter, *load_adapter(options.adapter))

@@ -155,7 +155,7 @@ def _check_out(options: argparse.Namespace) -> None:
         OSError: nothing can be written there.
     """
     from med_duallora.errors import InputError
-    from med_duallora.support.files import check_writable
+    from med_duallora.support.folders import check_writable
 
     check_writable(options.out.parent)
     if options.out.exists():

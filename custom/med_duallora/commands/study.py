@@ -155,7 +155,7 @@ def _check_dealt(options: argparse.Namespace, cohorts: "list[Cohort]") -> None:
 
 
 def _check_place(options: argparse.Namespace) -> None:
-    from med_duallora.support.files import check_writable
+    from med_duallora.support.folders import check_writable
 
     out = options.out.resolve()
     for data in options.data:

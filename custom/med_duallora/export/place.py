@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from med_duallora.errors import InputError
-from med_duallora.support.files import PARTIAL, check_writable, named
+from med_duallora.support.files import PARTIAL, named
+from med_duallora.support.folders import check_writable, made
 from med_duallora.support.private import private_folder
 
 
@@ -42,7 +43,7 @@ def whole_folder(target: Path, private: bool) -> Iterator[Path]:
         OSError: likewise; names ``target``.
     """
     check_free(target)
-    with named(target):
+    with made(target.parent), named(target):
         partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{target.name}")
         if private:
             private_folder(partial)

@@ -16,7 +16,8 @@ from med_duallora.errors import InputError, ScanError
 from med_duallora.inference.model import Prediction, TrainedModel
 from med_duallora.inference.saved import RESEARCH_USE
 from med_duallora.inference.scan import ScanSource
-from med_duallora.support.files import check_writable, read_object, write_json, write_text
+from med_duallora.support.files import read_object, write_json, write_text
+from med_duallora.support.folders import check_writable
 from med_duallora.support.locks import locked
 from med_duallora.support.private import private_folder
 from med_duallora.support.progress import track

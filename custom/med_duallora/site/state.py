@@ -23,7 +23,8 @@ from safetensors.numpy import save_file
 from med_duallora.boundary.lineage import Lineage
 from med_duallora.errors import StateError
 from med_duallora.support.digest import content_digest
-from med_duallora.support.files import atomic_path, unused, write_json
+from med_duallora.support.files import atomic_path, write_json
+from med_duallora.support.folders import unused
 from med_duallora.support.locks import locked
 from med_duallora.support.private import open_own
 from med_duallora.support.private import private_folder as make_private

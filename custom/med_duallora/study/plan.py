@@ -15,6 +15,7 @@ from med_duallora.settings.config import JobConfig
 from med_duallora.settings.recipes import RECIPES
 from med_duallora.study.arms import NEW_SITE, REFERENCE, Arm, Way
 from med_duallora.support.files import atomic_path, sha256_of_file, sha256_of_json
+from med_duallora.support.folders import made
 from med_duallora.support.locks import locked
 
 FORMAT = 1
@@ -176,6 +177,8 @@ def specs(
             raise ConfigError(f"--methods: {NEW_SITE} needs two sites, but {cohort.name} has one; leave it out")
     for recipe in recipes:
         refuse_own(recipe.settings)
+        for arm in arms:  # before anything is written
+            _of_arm(job.with_overrides(recipe.settings), arm)
     trained = checkpoint or packaged_checkpoint(job.backbone)
     found = []
     for index, seed in enumerate(seeds):
@@ -217,7 +220,7 @@ def alone_in(out: Path) -> Iterator[None]:
         ConfigError: another process has it.
     """
     busy = ConfigError(f"another study is at work in {out}; wait until it has ended, or give another --out")
-    with locked(out, busy):
+    with made(out), locked(out, busy):
         shutil.rmtree(out / WORK, ignore_errors=True)
         yield
 

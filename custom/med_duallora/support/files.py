@@ -3,13 +3,11 @@
 import codecs
 import errno
 import hashlib
-import itertools
 import json
 import os
 import re
 import shutil
 import stat
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,42 +106,6 @@ def named(target: Path) -> Iterator[None]:
         if code is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(target)) from error
-
-
-def check_writable(folder: Path) -> None:
-    """Make a folder, and find out whether files can be made in it, before the work whose result will go there.
-
-    Raises:
-        OSError: they cannot; names the place.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with named(folder), tempfile.TemporaryFile(dir=folder):
-        pass
-
-
-def replace_folder(fresh: Path, target: Path) -> Path:
-    """Rename ``fresh`` to ``target`` on the same disk; what was there goes only once the new one is in its place.
-
-    Raises:
-        OSError: it cannot be renamed; what was there is there again.
-    """
-    older = target.with_name(f".replaced-{uuid.uuid4().hex[:12]}")
-    if target.exists():
-        target.rename(older)
-    try:
-        fresh.rename(target)
-    except OSError:
-        if older.exists():
-            older.rename(target)
-        raise
-    shutil.rmtree(older, ignore_errors=True)
-    return target
-
-
-def unused(place: Path, word: str, first: int = 0) -> Path:
-    """Return ``PLACE.word-N`` beside a place with the first N that nothing has: what is set aside replaces nothing."""
-    numbered = (place.with_name(f"{place.name}.{word}-{number}") for number in itertools.count(first))
-    return next(free for free in numbered if not os.path.lexists(free))
 
 
 def sentence(error: OSError) -> str:

@@ -57,14 +57,16 @@ def test_a_study_runs_and_the_same_command_does_nothing_more(study, tmp_path, ca
         (("--recipe-set", "a:", "--recipe-set", "a:"), "two are called a"),
         (("--set", "train.nothing=1"), "train.nothing"),
         (("--n-train", "10"), "lower --n-train"),
+        (("--recipe-set", "a:", "--recipe-set", "b: train.nothing=1", "--methods", "random-weights"), "train.nothing"),
         (("--set", "train.seed=9"), "train.seed cannot be set: a study sets it for every run; see --seeds"),
         (("--recipe-set", "a: method=fedavg-lora"), "method cannot be set: a study sets it for every run"),
     ],
 )
-def test_bad_input_is_said_in_one_sentence(study, capsys, more, said):
+def test_bad_input_is_said_in_one_sentence_and_leaves_no_folder(study, tmp_path, capsys, more, said):
     assert study("--methods", "own-head", *more) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+    assert not (tmp_path / "study").exists()
 
 
 def test_two_federations_of_one_name_are_refused(study, data, capsys):

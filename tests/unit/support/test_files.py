@@ -15,18 +15,16 @@ from med_duallora.support.files import (
     MAX_JSON_DEPTH,
     atomic_path,
     canonical_json,
-    check_writable,
     open_regular,
     parsed_json,
     read_object,
-    replace_folder,
     sentence,
     sha256_of_file,
     sha256_of_json,
-    unused,
     write_json,
     write_text,
 )
+from med_duallora.support.folders import check_writable
 
 
 def test_a_file_appears_whole_with_its_parents_and_its_mode(tmp_path: Path) -> None:
@@ -131,19 +129,6 @@ def test_several_errors_of_a_copied_folder_are_one_sentence(tmp_path: Path) -> N
     assert sentence(told.value).count("No such file or directory") == 1
 
 
-def test_a_folder_takes_another_s_place_or_leaves_it(tmp_path: Path) -> None:
-    for name in ("fresh", "old"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    with pytest.raises(FileNotFoundError):
-        replace_folder(tmp_path / "nowhere", tmp_path / "old")
-    assert (tmp_path / "old" / "old").exists(), "what was there is there again"
-    assert replace_folder(tmp_path / "fresh", tmp_path / "old") == tmp_path / "old"
-    assert [path.name for path in tmp_path.rglob("*")] == ["old", "fresh"]
-    (tmp_path / "next").mkdir()
-    assert replace_folder(tmp_path / "next", tmp_path / "new").is_dir(), "nothing was there"
-
-
 @pytest.mark.parametrize("n", [MAX_JSON_DEPTH + 1, 1000, 100_000])
 @pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")], ids=["lists", "objects"])
 def test_json_without_end_is_a_value_error(begin: str, end: str, n: int) -> None:
@@ -169,14 +154,6 @@ def test_a_file_without_one_object_says_why(content: bytes, message: str, tmp_pa
     (tmp_path / "file.json").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_object(tmp_path / "file.json")
-
-
-def test_what_is_set_aside_replaces_nothing(tmp_path: Path) -> None:
-    place = tmp_path / "ledger.jsonl"
-    for number in (0, 1):
-        unused(place, "torn").touch()
-        assert (tmp_path / f"ledger.jsonl.torn-{number}").exists()
-    assert unused(place, "previous", first=1) == tmp_path / "ledger.jsonl.previous-1"
 
 
 def test_a_name_that_is_no_text_is_written_in_escapes(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from med_duallora.settings.config import JobConfig
 from med_duallora.settings.reading import assigned, built, parsed
 from med_duallora.settings.screening import ScreeningConfig
 from med_duallora.settings.workflow import WorkflowConfig
-from med_duallora.support.files import PARTIAL, atomic_path, named, read_object, replace_folder, write_json
+from med_duallora.support.files import PARTIAL, atomic_path, named, read_object, write_json
+from med_duallora.support.folders import replace_folder
 
 WORKFLOW = "workflow"
 """Group of the settings that say how the server waits; all others are the job's."""

@@ -12,7 +12,8 @@ from typing import Any
 from med_duallora.errors import InputError
 from med_duallora.server.rundir import EVALUATION_FILE, ROUNDS_FILE
 from med_duallora.site.secret import SECRET_FILE, write_secret
-from med_duallora.support.files import read_object, unused
+from med_duallora.support.files import read_object
+from med_duallora.support.folders import unused
 from med_duallora.support.locks import locked
 
 RUN_FILE = "run.json"

@@ -27,7 +27,8 @@ from med_duallora.errors import FederationError
 from med_duallora.flare.local.interruptions import none_lost
 from med_duallora.flare.local.rehearsal.record import Federation
 from med_duallora.flare.local.rehearsal.verdict import explained, submission_refused
-from med_duallora.support.files import PARTIAL, named, replace_folder
+from med_duallora.support.files import PARTIAL, named
+from med_duallora.support.folders import replace_folder
 
 T = TypeVar("T")
 

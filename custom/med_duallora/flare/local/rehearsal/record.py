@@ -17,7 +17,8 @@ from typing import Any
 
 from med_duallora.errors import FederationError, InputError
 from med_duallora.site_kit.passable import check_passable, check_python
-from med_duallora.support.files import check_writable, read_object, write_json
+from med_duallora.support.files import read_object, write_json
+from med_duallora.support.folders import check_writable
 
 RECORD = "federation.json"
 PROVISIONED = "provision"
@@ -157,5 +158,6 @@ def private_directory(directory: Path) -> Path:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} exists and holds no federation; choose a new directory")
     check_writable(directory)  # before its mode is set: whoever closed it for writing meant it
+    directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     return directory
