@@ -14,9 +14,14 @@ class Way(Enum):
     FEDERATED = "every site trains, the server averages"
     POOLED = "all sites' training subjects in one place, which no federation may have"
     OWN_HEAD = "no adapter; each site fits a head to frozen features of its own subjects"
-    SHARED_HEAD = "no adapter; one head fitted to frozen features of all sites, each standardised by itself"
+    SHARED_HEAD = "no adapter; one head fitted in one place to frozen features of all sites, standardised by site"
     TRUTH = "no image; a forest on the true values of all sites' training phantoms"
     NEW_SITE = "every site in turn takes no part in the training, and then has a few labelled subjects"
+
+    @property
+    def in_one_place(self) -> bool:
+        """Return whether the sites' subjects come together, so that "nothing is sent" would be untrue."""
+        return self in (Way.POOLED, Way.SHARED_HEAD, Way.TRUTH)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ def main_table(found: Comparison) -> Table:
     rows = []
     for arm, scored in found.scored.items():
         macro = [number(scored.estimate(MACRO, name).value) for name in ("sensitivity", "specificity", "auroc", "mcc")]
-        n_bytes = found.payload_bytes[arm]
         rows.append(
             [
                 arm,
@@ -26,7 +25,7 @@ def main_table(found: Comparison) -> Table:
                 number(scored.estimate(WORST).value),
                 *macro,
                 number(scored.estimate(MACRO, "brier").value),
-                f"{n_bytes / 1024:.1f}" if n_bytes else "0",
+                _sent(arm, found.payload_bytes[arm]),
                 f"{found.seconds(arm):.0f}",
             ]
         )
@@ -45,10 +44,16 @@ def main_table(found: Comparison) -> Table:
             "CPU s per run",
         ],
         rows=rows,
-        note="KiB sent: by a site in a round, as FLARE serialises it. Threshold 0.5, never tuned. A lower Brier score "
-        "is better.",
+        note=f"KiB sent: by a site in a round, as FLARE serialises it; {NONE}: all sites' subjects are in one place. "
+        "Threshold 0.5, never tuned. A lower Brier score is better.",
         strong_rows=[row for row, cells in enumerate(rows) if cells[0] == REFERENCE],
     )
+
+
+def _sent(arm: str, n_bytes: int) -> str:
+    if arms()[arm].way.in_one_place:
+        return NONE
+    return f"{n_bytes / 1024:.1f}" if n_bytes else "0"
 
 
 def site_table(found: Comparison) -> Table:

@@ -8,9 +8,11 @@ import pytest
 
 from med_duallora.report.html import to_html
 from med_duallora.report.markdown import to_markdown
+from med_duallora.study.arms import ALONE, Way
 from med_duallora.study.page import page_of
 from med_duallora.study.records import COLUMNS, Run, csv_of, finished, result_rows
 from med_duallora.study.statistics import Estimate
+from med_duallora.study.tables import main_table
 from med_duallora.study.words import joining, p_value, verdict
 from med_duallora.study.write import _known, comparisons
 
@@ -38,7 +40,7 @@ def made_up(spec, variants: dict[str, int], attribution: dict[str, float] | None
             "synthetic": True,
             "seconds": 2.0,
             "cpu_seconds": 1.5,
-            "tensor_bytes": 0 if spec.arm.name in ("local-lora", "own-head") else 1000,
+            "tensor_bytes": 1000 if spec.arm.way in (Way.FEDERATED, Way.NEW_SITE) and spec.arm.name != ALONE else 0,
             "code": {"version": "1", "package_sha256": "a" * 64, "revision": "abc"},
             "key": spec.key,
             "sites": dict.fromkeys(SITES, site),
@@ -100,6 +102,12 @@ def test_the_tables_hold_what_the_records_hold(page):
     (shots,) = [rows for caption, rows in found.items() if caption.startswith("A site that joins")]
     assert [row[0] for row in shots] == ["0", "4", "8", "16"]
     assert shots[0][2:] == ["-", "-"] and shots[1][3].startswith("+0.250")
+
+
+def test_what_comes_together_in_one_place_is_not_called_nothing_sent(spec_of):
+    alone, *together = ("local-lora", "central-lora", "shared-head", "latent-ceiling")
+    (found,) = comparisons([made_up(spec_of(name, 0), {"both": 30}) for name in (alone, *together)], 100)
+    assert {row[0]: row[-2] for row in main_table(found).rows} == {alone: "0"} | dict.fromkeys(together, "-")
 
 
 def test_every_plot_and_both_formats_say_that_these_are_phantoms(page):
