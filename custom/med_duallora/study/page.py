@@ -116,7 +116,7 @@ def _how(planned: Sequence[RunSpec], codes: Sequence[str]) -> Section:
 
 def _settings(planned: Sequence[RunSpec]) -> Table:
     """Return the settings in which the recipes differ from each other, or all of the only one."""
-    flat = {spec.recipe: _flat(spec.job.to_dict()) for spec in planned}
+    flat = {recipe: _of_recipe(recipe, planned) for recipe in dict.fromkeys(spec.recipe for spec in planned)}
     first = next(iter(flat.values()))
     own = ("method", "train.seed", "backbone_sha256", "experiment")
     names = [name for name in first if name not in own]
@@ -125,6 +125,24 @@ def _settings(planned: Sequence[RunSpec]) -> Table:
     rows = [[name, *(recipe[name] for recipe in flat.values())] for name in names]
     caption = "Settings that differ between recipes" if len(flat) > 1 else "Settings"
     return Table(caption=caption, header=["setting", *flat], rows=rows)
+
+
+def _of_recipe(recipe: str, planned: Sequence[RunSpec]) -> dict[str, str]:
+    """Return the settings of a recipe by name; where methods differ, each value says whose it is."""
+    here = {spec.arm: spec.job for spec in planned if spec.recipe == recipe}
+    trained = {arm.name: job for arm, job in here.items() if arm.method} or {arm.name: job for arm, job in here.items()}
+    by_arm = {name: _flat(job.to_dict()) for name, job in trained.items()}
+    return {name: _value({arm: flat[name] for arm, flat in by_arm.items()}) for name in next(iter(by_arm.values()))}
+
+
+def _value(by_arm: dict[str, str]) -> str:
+    arms_of: dict[str, list[str]] = {}
+    for arm, value in by_arm.items():
+        arms_of.setdefault(value, []).append(arm)
+    if len(arms_of) == 1:
+        return next(iter(arms_of))
+    most = max(arms_of, key=lambda value: len(arms_of[value]))
+    return ", ".join(f"{value} ({'others' if value == most else ', '.join(arms)})" for value, arms in arms_of.items())
 
 
 def _flat(values: dict[str, object], above: str = "") -> dict[str, str]:

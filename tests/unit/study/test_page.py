@@ -110,6 +110,13 @@ def test_what_comes_together_in_one_place_is_not_called_nothing_sent(spec_of):
     assert {row[0]: row[-2] for row in main_table(found).rows} == {alone: "0"} | dict.fromkeys(together, "-")
 
 
+def test_the_settings_say_whose_they_are_where_methods_differ(spec_of):
+    names = ("own-head", "med-duallora", "fedavg-lora", "fedprox-lora")
+    rows = dict(tables(page_of([spec_of(name, 0) for name in names], [], []))["Settings"])
+    assert rows["train.local_lr_factor"] == "0.1 (med-duallora), 1.0 (others)"
+    assert rows["lora.n_blocks"] == str(spec_of("med-duallora", 0).job.lora.n_blocks)
+
+
 def test_every_plot_and_both_formats_say_that_these_are_phantoms(page):
     assert [picture.name for picture in page.pictures] == [
         "study-1-sites.png",
