@@ -9,6 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+"""Lets glibc keep what an array of a volume's size leaves for the next one: the kernel would clear its pages anew."""
 
 
 @contextmanager
@@ -18,7 +20,8 @@ def workers(n_processes: int) -> Iterator[ProcessPoolExecutor]:
     They are spawned, not forked: the caller may hold threads (torch, FLARE) that do not survive a fork.
     """
     context = multiprocessing.get_context("spawn")
-    with _one_thread_per_process(), ProcessPoolExecutor(n_processes, context, _begin) as pool:
+    variables = dict.fromkeys(ONE_THREAD, "1") | KEPT_MEMORY
+    with environment(variables), ProcessPoolExecutor(n_processes, context, _begin) as pool:
         yield pool
 
 
@@ -45,9 +48,10 @@ def _begin() -> None:
 
 
 @contextmanager
-def _one_thread_per_process() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables of the environment inside the block: processes that are started there have them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:

@@ -1,6 +1,8 @@
 """Processes of a pool: one thread each, and none stays behind."""
 
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -8,10 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
-from med_duallora.support.workers import ONE_THREAD, workers
+from med_duallora.support.workers import KEPT_MEMORY, ONE_THREAD, workers
 
 DEADLINE_S = 60
 POOL = """
@@ -32,6 +35,22 @@ if __name__ == "__main__":
 
 def threads(_: int) -> list[str | None]:
     return [os.environ.get(name) for name in ONE_THREAD]
+
+
+def page_faults(n_times: int) -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(n_times):
+        arrays = [np.ones(1_000_000) for _ in range(4)]
+        del arrays
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are glibc's")
+def test_the_memory_of_arrays_serves_the_next_ones() -> None:
+    assert all(name not in os.environ for name in KEPT_MEMORY)
+    with workers(1) as pool:
+        pool.submit(page_faults, 1).result()
+        assert pool.submit(page_faults, 20).result() < 20 * 4 * 8_000_000 / resource.getpagesize() / 10
 
 
 def test_processes_use_one_thread_each_and_the_caller_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

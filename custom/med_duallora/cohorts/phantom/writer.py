@@ -16,7 +16,7 @@ from med_duallora.cohorts.phantom.tables import truth_row, write_tables
 from med_duallora.errors import ConfigError, MedDualLoRAError
 from med_duallora.support.files import sentence
 from med_duallora.support.progress import track
-from med_duallora.support.workers import end_with_parent
+from med_duallora.support.workers import KEPT_MEMORY, end_with_parent, environment
 
 Truth = dict[str, object]
 
@@ -61,7 +61,8 @@ def _run(make: Callable[[Entry], Truth], entries: Sequence[Entry], n_processes: 
         return
     # Spawned, not forked: the caller may hold threads (torch, FLARE) that do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(n_processes, len(entries)), context, end_with_parent) as pool:
+    n_processes = min(n_processes, len(entries))
+    with environment(KEPT_MEMORY), ProcessPoolExecutor(n_processes, context, end_with_parent) as pool:
         yield from pool.map(make, entries, chunksize=2)
 
 
