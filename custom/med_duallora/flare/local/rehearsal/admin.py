@@ -15,6 +15,7 @@ from nvflare.fuel.flare_api import api_spec
 from nvflare.fuel.flare_api.api_spec import (
     AuthenticationError,
     AuthorizationError,
+    InternalError,
     InvalidJobDefinition,
     JobNotFound,
     JobNotRunning,
@@ -159,11 +160,19 @@ def _asked(question: Callable[[], T]) -> T:
 
 
 def logged_in(person: str, kit: Path, timeout_s: float) -> Session:
-    """Return FLARE's session of a person with their startup kit; its own errors where there is none to be had."""
+    """Return FLARE's session of a person with their startup kit; its own errors where there is none to be had.
+
+    Raises:
+        NoConnection: also where the server ended, or was not ready yet, after it took the connection and before it
+            answered the login; FLARE calls that an internal error.
+    """
     # without a handler of its own, FLARE's library prints every lost connection to the terminal
     logging.getLogger("nvflare").addHandler(logging.NullHandler())
-    with contextlib.redirect_stdout(io.StringIO()), none_lost():
-        return new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), none_lost():
+            return new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
+    except InternalError as error:
+        raise NoConnection(str(error)) from error
 
 
 @contextlib.contextmanager
