@@ -63,13 +63,6 @@ class FinishedJob:
     status: str
     moments: list[JobProgress] = field(default_factory=list)
 
-    def said(self, site: str) -> dict[str, object]:
-        """Return the last value of everything that a site said about itself."""
-        values: dict[str, object] = {}
-        for moment in self.moments:
-            values |= moment.sites.get(site, {})
-        return values
-
 
 @dataclass
 class Ended:

@@ -8,6 +8,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+UNANSWERED = "CONNECTION_FAILED"
+"""What FLARE's own command says about a server that did not answer at once."""
+N_TRIES = 5
+
 
 def med_duallora(*arguments: object) -> list[str]:
     """Return the command ``med-duallora`` of the Python that runs the tests."""
@@ -17,6 +21,15 @@ def med_duallora(*arguments: object) -> list[str]:
 def nvflare(*arguments: str) -> list[str]:
     """Return FLARE's own command of the Python that runs the tests."""
     return [str(Path(sys.executable).parent / "nvflare"), *arguments]
+
+
+def answered(program: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of FLARE's own until the server answers: it asks once, and waits for five seconds."""
+    for _ in range(N_TRIES - 1):
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        if UNANSWERED not in done.stdout + done.stderr:
+            return done
+    return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
 def repeated(option: str, values: tuple[str, ...]) -> list[str]:

@@ -75,6 +75,8 @@ class Hooks:
             return f"--on-event {words[0]}: {error.strerror or error}"
         try:
             program.communicate(text.encode(), COMMAND_S)
+            if self._closed.is_set():  # it may be ``close`` that ended it
+                return ""
         except subprocess.TimeoutExpired:
             _kill(program)
             program.communicate()

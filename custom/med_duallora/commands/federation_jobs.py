@@ -9,7 +9,7 @@ from med_duallora.errors import FederationError, MedDualLoRAError
 from med_duallora.flare.jobs.submission import prepare_submission
 from med_duallora.flare.local.rehearsal.acceptance import check_taken
 from med_duallora.flare.local.rehearsal.admin import Console, console
-from med_duallora.flare.local.rehearsal.following import fetch, follow
+from med_duallora.flare.local.rehearsal.following import abort_job, fetch, follow
 from med_duallora.flare.local.rehearsal.progress import shown
 from med_duallora.flare.local.rehearsal.record import Federation
 from med_duallora.flare.local.rehearsal.verdict import COMPLETED, job_failed
@@ -46,7 +46,7 @@ def abort(federation: Federation, options: argparse.Namespace) -> int:
     """Ask FLARE to abort a job."""
     with console(federation) as lead:
         job_id = options.job_id or _latest(lead)
-        lead.abort(job_id)
+        abort_job(lead, job_id)
     print(f"job {job_id}: abort requested")
     return 0
 

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from med_duallora.cli import main
+from med_duallora.flare.local.rehearsal.admin import console
+from med_duallora.flare.local.rehearsal.following import abort_job
 from med_duallora.flare.local.rehearsal.progress import GROUP
 from tests.integration.harness import PATIENCE_S, SITES, RunningFederation
-from tests.integration.programs import med_duallora, nvflare, read_until, running
+from tests.integration.programs import answered, med_duallora, nvflare, read_until, running
 
 pytestmark = pytest.mark.flare
 
@@ -53,10 +55,8 @@ def watched(federation: RunningFederation) -> Watched:
         events = events_of(watching)
         awaited = {"residual", "best_round"}  # the latter is known from the second round on
         shown = next(event["metrics"] for event in events if awaited <= set(event.get("metrics", {})))
-        asked = subprocess.run(
-            nvflare("job", "stats", job_id, "--format", "json", *kit), capture_output=True, check=True
-        )
-        refused = subprocess.run(stop_a_site(federation), capture_output=True, text=True, check=False)
+        asked = answered(nvflare("job", "stats", job_id, "--format", "json", *kit))
+        refused = answered(stop_a_site(federation))
         monitor = interrupted(med_duallora("federation", "monitor", "--workspace", federation.directory))
         abort = given("abort", "--workspace", str(federation.directory))
         last = list(events)[-1]
@@ -95,8 +95,13 @@ def test_flare_s_own_commands_show_a_running_job(watched: Watched) -> None:
     assert 0 <= watched.shown["best_round"] < watched.shown["round"]
     assert set(watched.asked) == {"server", *SITES}
     for site in SITES:
-        assert {"phase", "round", "device", "train_loss", "val_balanced_accuracy"} <= set(watched.asked[site][GROUP])
-    assert {"n_contributions", "n_refused", "residual"} <= set(watched.asked["server"][GROUP])
+        said = watched.asked[site][GROUP]
+        assert {"phase", "round", "train_loss", "val_balanced_accuracy", "cache_hits", "payload_bytes"} <= set(said)
+        assert {"steps_per_second", "peak_memory_mb", "seconds"} <= set(said)
+        assert (said["n_subjects"], said["device"]) == (6, "cpu")
+    said = watched.asked["server"][GROUP]
+    assert {"n_contributions", "n_refused", "n_refused_in_all", "residual", "val_balanced_accuracy"} <= set(said)
+    assert said["n_refused_in_all"] == 0
 
 
 def test_an_org_admin_stops_the_site_only_while_no_job_runs(watched: Watched) -> None:
@@ -121,3 +126,12 @@ def test_an_interrupted_monitor_only_stops_watching(watched: Watched, federation
 def test_abort_ends_the_latest_job(watched: Watched) -> None:
     assert watched.abort == (f"job {watched.job_id}: abort requested\n", 0)
     assert watched.last["terminal"] is True
+
+
+def test_a_job_that_is_aborted_as_it_starts_stays_aborted(federation: RunningFederation) -> None:
+    """FLARE answers an abort while it sends the job to the sites, and may start it all the same."""
+    job_id = federation.submit(federation.job("train.n_rounds=1000", name="regretted"))
+    with console(federation.federation) as lead:
+        federation.until("a look for sites", lambda: bool(lead.job(job_id).get("schedule_history")))
+        abort_job(lead, job_id)
+    assert federation.wait(job_id).status == "FINISHED:ABORTED"

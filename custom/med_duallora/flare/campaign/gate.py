@@ -201,6 +201,10 @@ class Gate:
     def _rows(session: Session, sites: list[str]) -> list[dict[str, Any]]:
         try:
             return list(session.get_client_job_status(sites) or [])
+        except NoConnection:
+            # The server, which has just answered, waits for a silent site as long as FLARE's session waits for the
+            # server: asked alone, it is the only one that is not heard.
+            return [row for site in sites for row in Gate._rows(session, [site])] if len(sites) > 1 else []
         except LOST:
             raise
         except REFUSED:  # one of them was forgotten between the two questions

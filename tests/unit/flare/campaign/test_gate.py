@@ -34,6 +34,7 @@ class Session:
         self.listed = [{"job_id": "1", "status": "RUNNING"}]
         self.asked: list[list[str]] = []
         self.answer: dict[str, Any] = {}
+        self.hang: set[str] = set()
         self.n_closed = 0
 
     def _maybe(self, name: str) -> None:
@@ -61,6 +62,8 @@ class Session:
     def get_client_job_status(self, names: list[str]) -> list[dict[str, str]]:
         self.asked.append(names)
         self._maybe("sites")
+        if self.hang & set(names):
+            raise NoConnection("cannot connect to server")
         return [row for row in self.rows if row["client_name"] in names]
 
     def submit_job(self, _folder: str, token: str) -> str:
@@ -171,6 +174,16 @@ def test_a_submission_gives_one_job_per_token(gate: Gate, session: Session, tmp_
     session.raises["submit"] = InvalidJobDefinition("no such class")
     with pytest.raises(FederationError, match="no such class"):
         gate.submit(tmp_path, "t")
+
+
+def test_a_site_too_silent_for_flare_is_not_a_silent_server(gate: Gate, session: Session) -> None:
+    session.contacts["canon"] = 1.0
+    session.hang = {"philips"}
+    look = gate.look("1")
+    assert look.answers and set(look.sites) == {"ge"}
+    assert session.asked == [["ge", "philips", "canon"], ["ge"], ["philips"], ["canon"]]
+    gate.look("1")
+    assert session.asked[4:] == [["ge"]], "who is silent is not asked again before the server heard from it"
 
 
 def test_an_abort_that_is_refused_is_said(gate: Gate, session: Session) -> None:

@@ -38,6 +38,10 @@ ANSWERS = tuple(item for item in vars(api_spec).values() if isinstance(item, typ
 """Every way in which FLARE's session says that a command was not carried out; they have no common base."""
 N_TRIES = 5
 RETRY_S = 1.0
+N_LOGINS = 3
+COMMAND_S = 10.0
+"""How long the server waits for the sites, and the person for the server. A site waits five seconds for a job process
+that does not answer; FLARE's session would wait for the server as long, and hear nothing of the others either."""
 
 
 class Console:
@@ -84,6 +88,10 @@ class Console:
         jobs = _patiently(lambda: self._session.list_jobs(detailed=True))
         return sorted(jobs, key=lambda job: str(job.get("submit_time", "")))
 
+    def has_processes(self, job_id: str) -> bool:
+        """Return whether a job has a process at the server, whatever its status says."""
+        return job_id in {job.job_id for job in _patiently(self._session.get_system_info).job_info}
+
     def running_jobs(self) -> list[str]:
         """Return the ids of the jobs that have processes at the sites, or are about to."""
         return [str(job["job_id"]) for job in self.jobs() if job.get("status") in ("DISPATCHED", "RUNNING")]
@@ -100,14 +108,17 @@ class Console:
             raise FederationError(f"the server knows no job {job_id}") from error
 
     def statistics(self, job_id: str) -> dict[str, Any]:
-        """Return what the server and the sites say about a running job; empty where it does not run (yet, any more)."""
+        """Return what the server and the sites say about a running job.
+
+        Empty where it does not run (yet, any more), or a site is silent for longer than FLARE waits.
+        """
         try:
-            return dict(_patiently(lambda: self._session.show_stats(job_id, TargetType.ALL)))
-        except (JobNotFound, JobNotRunning):
+            return dict(_asked(lambda: self._session.show_stats(job_id, TargetType.ALL)))
+        except (JobNotFound, JobNotRunning, NoConnection):
             return {}
 
     def abort(self, job_id: str) -> None:
-        """Abort a job."""
+        """Ask for the end of a job; see ``following.abort_job``."""
         _patiently(lambda: self._session.abort_job(job_id))
 
     def abort_if_possible(self, job_id: str) -> str:
@@ -132,9 +143,19 @@ class Console:
         Raises:
             FederationError: nothing came.
         """
+
+        def transferred() -> str:
+            try:
+                return str(self._session.download_job_result(job_id, scratch) or "")
+            except RuntimeError as error:  # FLARE's word for a transfer that broke off
+                raise NoConnection(str(error)) from error
+
         into.mkdir(parents=True, exist_ok=True)
         with named(into / job_id), tempfile.TemporaryDirectory(prefix=PARTIAL, dir=into) as scratch:
-            place = _patiently(lambda: self._session.download_job_result(job_id, scratch))
+            try:
+                place = _patiently(transferred)
+            except NoConnection as error:
+                raise FederationError(f"the result of job {job_id} was not downloaded: {error}") from error
             if not place or not Path(place).is_dir():
                 raise FederationError(f"the result of job {job_id} was not downloaded; is there room in {into}?")
             return replace_folder(Path(place), into / job_id)
@@ -165,9 +186,17 @@ def logged_in(person: str, kit: Path, timeout_s: float) -> Session:
     Raises:
         NoConnection: also where the server ended, or was not ready yet, after it took the connection and before it
             answered the login; FLARE calls that an internal error.
+        FLCommunicationError: a server that can be reached did not answer in FLARE's few seconds, several times.
     """
     # without a handler of its own, FLARE's library prints every lost connection to the terminal
     logging.getLogger("nvflare").addHandler(logging.NullHandler())
+    for _ in range(N_LOGINS - 1):
+        with contextlib.suppress(FLCommunicationError):
+            return _login(person, kit, timeout_s)
+    return _login(person, kit, timeout_s)
+
+
+def _login(person: str, kit: Path, timeout_s: float) -> Session:
     try:
         with contextlib.redirect_stdout(io.StringIO()), none_lost():
             return new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
@@ -194,6 +223,7 @@ def console(federation: Federation, role: str = "lead", timeout_s: float = CONNE
         ) from error
     except AuthenticationError as error:
         raise FederationError(f"the server does not accept {person}: {error}; was the kit {kit} replaced?") from error
+    session.set_timeout(COMMAND_S)
     try:
         yield Console(session, person)
     except NoConnection as error:

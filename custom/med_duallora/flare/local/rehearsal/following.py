@@ -15,6 +15,10 @@ from med_duallora.server.rundir import EVALUATION_FILE, note_origin
 FOLLOW_S = 1.0
 QUIET_START_S = 6.0
 """FLARE logs an error in every process for each question about a job whose processes are still starting."""
+NOT_STARTED = ("SUBMITTED", "APPROVED", "DISPATCHED")
+LASTING_S = 3.0
+"""How long the end of a job that had not started must last to be believed."""
+ABORT_S = 60.0
 
 
 def follow(
@@ -45,6 +49,30 @@ def follow(
         if deadline is not None and time.monotonic() > deadline:
             raise FederationError(f"job {job_id} is still {progress.status} after {timeout_s:.0f} s: {progress.stage}")
         time.sleep(FOLLOW_S)
+
+
+def abort_job(person: Console, job_id: str) -> None:
+    """Abort a job, so that it stays aborted.
+
+    FLARE's server writes a job's status from several threads. While one of them looks for the sites of a job, or sends
+    it to them, an abort is answered with "before running it", is overwritten, and the job runs.
+
+    Raises:
+        FederationError: a job that had not started could not be kept from it.
+    """
+    had_started = person.job(job_id).get("status") not in NOT_STARTED
+    person.abort(job_id)
+    began, ended = time.monotonic(), None
+    while not had_started and (ended is None or time.monotonic() - ended < LASTING_S):
+        time.sleep(FOLLOW_S)
+        seen = read_progress(person.job(job_id), None)
+        if seen.finished and not person.has_processes(job_id):
+            ended = ended or time.monotonic()
+            continue
+        if time.monotonic() - began > ABORT_S:
+            raise FederationError(f"job {job_id} is {seen.status} although it was aborted again and again")
+        ended, had_started = None, seen.status == "RUNNING"  # the abort of a job that runs is not lost
+        person.abort(job_id)
 
 
 def _seconds_since_start(job: Mapping[str, Any]) -> float:

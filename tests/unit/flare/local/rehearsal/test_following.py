@@ -7,7 +7,7 @@ import pytest
 from med_duallora.errors import FederationError
 from med_duallora.flare.local.rehearsal import following
 from med_duallora.flare.local.rehearsal.admin import Console
-from med_duallora.flare.local.rehearsal.following import follow
+from med_duallora.flare.local.rehearsal.following import abort_job, follow
 
 NOW = datetime.now(timezone.utc)
 ROUNDS = {"server": {"TrainingRounds": {"current_round": 8, "num_rounds": 12}}}
@@ -87,3 +87,71 @@ def test_a_job_that_takes_too_long_is_named() -> None:
     server = Server(NOW - timedelta(hours=1), NOW - timedelta(days=1), ROUNDS, ROUNDS)
     with pytest.raises(FederationError, match="job 7 is still RUNNING after 0 s: round 9 of 12"):
         follow(cast(Console, server), "7", lambda _: None, timeout_s=0.0)
+
+
+class Clock:
+    """Time that passes while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, _seconds: float) -> None:
+        self.now += 1.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "time", Clock())
+
+
+class Scheduler:
+    """What a console sees of a server that goes on with a job which it had begun to start, whatever it answered.
+
+    Args:
+        statuses: after each abort, those that are seen one after the other; the last one stays.
+        runs: with which statuses the server has a process of it.
+    """
+
+    def __init__(self, *statuses: tuple[str, ...], runs: tuple[str, ...] = ()) -> None:
+        self._coming = [list(item) for item in statuses]
+        self._seen = self._coming.pop(0)
+        self._runs = runs
+        self.n_aborts = 0
+
+    def job(self, _job_id: str) -> dict[str, Any]:
+        return {"status": self._seen.pop(0) if len(self._seen) > 1 else self._seen[0]}
+
+    def has_processes(self, _job_id: str) -> bool:
+        return self._seen[0] in self._runs
+
+    def abort(self, _job_id: str) -> None:
+        self.n_aborts += 1
+        self._seen = self._coming.pop(0) if self._coming else self._seen
+
+
+ABORTED = "FINISHED:ABORTED"
+
+
+@pytest.mark.parametrize(
+    ("server", "n_aborts"),
+    [
+        (Scheduler(("SUBMITTED",), (ABORTED,)), 1),
+        (Scheduler(("SUBMITTED",), ("SUBMITTED",), (ABORTED,)), 2),
+        (Scheduler(("DISPATCHED",), (ABORTED, ABORTED, "RUNNING"), (ABORTED,)), 2),
+        (Scheduler(("RUNNING",), ("RUNNING",)), 1),
+    ],
+    ids=["waiting", "its record is overwritten", "it starts all the same", "running"],
+)
+@pytest.mark.usefixtures("clock")
+def test_an_aborted_job_stays_aborted(server: Scheduler, n_aborts: int) -> None:
+    abort_job(cast(Console, server), "7")
+    assert server.n_aborts == n_aborts
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_job_that_cannot_be_kept_from_starting_is_said() -> None:
+    with pytest.raises(FederationError, match="job 7 is FINISHED:ABORTED although it was aborted again and again"):
+        abort_job(cast(Console, Scheduler(("DISPATCHED",), (ABORTED,), runs=(ABORTED,))), "7")
