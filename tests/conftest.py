@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck
 from xdist.scheduler import LoadFileScheduling
 
 from med_duallora.settings.config import JobConfig, SiteConfig
@@ -43,7 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """What is loaded while tests are collected stays: looking for garbage in it took an eighth of that time."""
+    """No example of a property is too slow on a machine that is busy with the other workers' tests.
+
+    What is loaded while tests are collected stays: looking for garbage in it took an eighth of that time.
+    """
+    hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    hypothesis.settings.load_profile("busy")
     gc.disable()
 
 

@@ -13,7 +13,7 @@ from nvflare.fuel.f3.cellnet.utils import new_cell_message
 from nvflare.private.admin_defs import Message
 from nvflare.private.defs import RequestHeader, TrainingTopic
 
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 
 
 class Sender(FLComponent):

@@ -45,6 +45,10 @@ class Office:
         code = self.code_of(*arguments)
         assert not code, f"nvflare {arguments}: {code}"
 
+    def until_answered(self, *arguments: object) -> None:
+        """Run a command that asks the server, which FLARE's command line gives five seconds and one try."""
+        processes.wait_until(f"nvflare {arguments}", lambda: not self.code_of(*arguments), PATIENCE_S)
+
     def code_of(self, *arguments: object) -> object:
         """Run FLARE's command line and return its exit code."""
         self.monkeypatch.setattr(sys, "argv", ["nvflare", *map(str, arguments)])
@@ -162,7 +166,8 @@ def check_a_site_is_kept_out(offices: dict[str, Office], kits: dict[str, Path], 
     """As the project admin's guide says, and by the project admin alone."""
     assert offices["lead"].code_of("system", "disable-client", "ge", "--force", "--startup-kit", kits["lead"])
     assert set(lead.last_contacts()) == set(SITES)
-    offices["keeper"].nvflare("system", "disable-client", "ge", "--force", "--startup-kit", kits["keeper"])
+    kept_out = ("ge", "--force", "--startup-kit", kits["keeper"])
+    offices["keeper"].until_answered("system", "disable-client", *kept_out)
     processes.wait_until("keeping ge out", lambda: set(lead.last_contacts()) == {"siemens"}, PATIENCE_S)
-    offices["keeper"].nvflare("system", "enable-client", "ge", "--force", "--startup-kit", kits["keeper"])
+    offices["keeper"].until_answered("system", "enable-client", *kept_out)
     processes.wait_until("letting ge in", lambda: set(lead.last_contacts()) == set(SITES), PATIENCE_S)

@@ -61,7 +61,9 @@ def test_the_simulator_and_one_process_give_the_same_adapter(
     job = USUAL.with_overrides((*SETTINGS, *case))
     policy = SitePolicy.for_one_machine()
     sites = {
-        site: SiteConfig(tiny_cohorts[site], tmp_path / site, tmp_path / "cache", tiny_checkpoint, policy=policy)
+        site: SiteConfig(
+            tiny_cohorts[site], tmp_path / site, tmp_path / "cache", tiny_checkpoint, device="cpu", policy=policy
+        )
         for site in SITES
     }
     alone = run_federation(job, sites)

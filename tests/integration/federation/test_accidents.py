@@ -22,6 +22,7 @@ from med_duallora.engine import run_federation
 from med_duallora.flare.jobs.export import read_job
 from med_duallora.flare.local import processes
 from med_duallora.flare.local.rehearsal.admin import console
+from med_duallora.flare.local.rehearsal.following import abort_job
 from med_duallora.flare.local.rehearsal.registration import registered_sites
 from med_duallora.flare.local.rehearsal.verdict import COMPLETED
 from med_duallora.server.artifact import load_adapter
@@ -39,7 +40,7 @@ EXPERIMENT = ("experiment=accidents", "train.local_epochs=10", "lora.rank_global
 """An adapter of this rank is larger than the server's records of a short job."""
 ALONE = "workflow.min_sites=1"
 WAIT_S = 3
-N_ROUNDS_OF_SECOND = 6
+N_ROUNDS_OF_SECOND = 9
 NO_ROOM_FOR_A_STATE = 40_000
 """Bytes: room for a site's logs of a short job, not for the tiny backbone's adapters and optimizer state."""
 
@@ -170,7 +171,7 @@ def third(federation: RunningFederation, second: Second, tmp_path_factory: pytes
     with console(federation.federation) as lead:
         federation.until("a try to schedule", lambda: bool(lead.job(waiting).get("schedule_history")))
         waits_because = str(lead.job(waiting)["schedule_history"])
-        lead.abort(waiting)
+        abort_job(lead, waiting)
         aborted_status = str(lead.job(waiting)["status"])
     both = iter([federation.end_of(job_id) for job_id in (resumed, new)])
     return Third(

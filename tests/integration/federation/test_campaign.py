@@ -49,10 +49,14 @@ def held_after_a_round(federation: RunningFederation, journal: Journal) -> Itera
     """Hold every site in the training of a round, when the campaign has the result of an earlier one."""
     federation.until("the job", lambda: bool(told(journal, "submitted")))
     job_id = str(told(journal, "submitted")[0]["job"])
+
+    def is_copied() -> bool:
+        return federation.rounds(job_id)[-1]["round"] in [event["round"] for event in told(journal, "round")]
+
     while True:
         with federation.held_in_training(*SITES):
             if federation.rounds(job_id):  # else it is the first one
-                federation.until("the campaign's copy", lambda: bool(told(journal, "round")))
+                federation.until("the campaign's copy", is_copied)
                 yield
                 return
 

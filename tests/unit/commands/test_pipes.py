@@ -1,8 +1,6 @@
 """A pipe or device in a file's place: refused in a sentence, where reading would wait or go on without end."""
 
 import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,18 +8,6 @@ import pytest
 from med_duallora.cli import main
 
 INFO = Path("acdc") / "training" / "patient001" / "Info.cfg"
-
-
-@pytest.fixture(autouse=True)
-def end_of_patience() -> Iterator[None]:
-    def hung(*_: object) -> None:
-        pytest.fail("waited for the pipe")
-
-    before = signal.signal(signal.SIGALRM, hung)
-    signal.alarm(30)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

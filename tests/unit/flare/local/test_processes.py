@@ -21,7 +21,7 @@ MakeKit = Callable[..., Path]
 
 def started(kit: Path, identity: str, n_members: int = 2) -> StartedProcess:
     process = processes.start(kit, kit.parent / "logs" / "log.txt", identity)
-    processes.wait_until("starting", lambda: len(processes.members(identity)) == n_members, 10, 0.02)
+    processes.wait_until("starting", lambda: len(processes.members(identity)) == n_members, 60, 0.02)
     return process
 
 
@@ -47,7 +47,7 @@ def test_a_process_that_replaces_its_program_runs_all_the_while(sleeping_kit: Ma
 def test_stopping_ends_orphans_in_sessions_of_their_own(sleeping_kit: MakeKit, identity: str) -> None:
     process = started(sleeping_kit(), identity)
     os.kill(process.pid, signal.SIGKILL)
-    processes.wait_until("dying", lambda: not processes.is_running(process, identity), 10, 0.02)
+    processes.wait_until("dying", lambda: not processes.is_running(process, identity), 60, 0.02)
     (orphan,) = processes.members(identity)
     assert processes.stop(identity) == [orphan.pid]
     assert processes.members(identity) == []
@@ -56,7 +56,7 @@ def test_stopping_ends_orphans_in_sessions_of_their_own(sleeping_kit: MakeKit, i
 def test_what_does_not_listen_is_killed(sleeping_kit: MakeKit, identity: str) -> None:
     deaf = "trap '' TERM\necho ready\nwhile true; do sleep 1; done\n"
     process = processes.start(kit := sleeping_kit(script=deaf), kit / "log.txt", identity)
-    processes.wait_until("starting", lambda: "ready" in (kit / "log.txt").read_text(), 10, 0.02)
+    processes.wait_until("starting", lambda: "ready" in (kit / "log.txt").read_text(), 60, 0.02)
     assert process.pid in processes.stop(identity, grace_s=0.2)
     assert not processes.is_running(process, identity)
 
@@ -92,7 +92,7 @@ def test_the_log_is_extended(sleeping_kit: MakeKit, identity: str) -> None:
     log = kit / "log.txt"
     log.write_text("before\n")
     processes.start(kit, log, identity)
-    processes.wait_until("printing", lambda: log.read_text() == "before\nagain\n", 10, 0.02)
+    processes.wait_until("printing", lambda: log.read_text() == "before\nagain\n", 60, 0.02)
 
 
 def test_a_kit_s_process_gets_its_configuration_from_the_kit_only(
@@ -100,7 +100,7 @@ def test_a_kit_s_process_gets_its_configuration_from_the_kit_only(
 ) -> None:
     monkeypatch.setenv(SITE_CONFIG_VARIABLE, "elsewhere.json")
     processes.start(kit := sleeping_kit(script="env\necho ready\nexec sleep 300\n"), log := kit / "log.txt", identity)
-    processes.wait_until("starting", lambda: "ready" in log.read_text(), 10, 0.02)
+    processes.wait_until("starting", lambda: "ready" in log.read_text(), 60, 0.02)
     lines = log.read_text().splitlines()
     assert not any(line.startswith(f"{SITE_CONFIG_VARIABLE}=") for line in lines)
     assert "NVFLARE_SECURE_LOGGING=1" in lines
@@ -150,7 +150,7 @@ def parent(seconds: float) -> list[str]:
 
 
 def child_of(log: Path) -> psutil.Process:
-    processes.wait_until("the program's start", lambda: log.is_file() and log.read_text().endswith("\n"), 10, 0.02)
+    processes.wait_until("the program's start", lambda: log.is_file() and log.read_text().endswith("\n"), 60, 0.02)
     return psutil.Process(int(log.read_text()))
 
 
@@ -162,7 +162,7 @@ def test_a_program_s_exit_code_and_output_are_kept(tmp_path: Path) -> None:
     program = [sys.executable, "-c", "import os, sys; print(os.environ['WHO']); sys.exit(3)"]
     (tmp_path / "log").write_text("of an earlier run\n")
     with processes.supervised(program, {"WHO": "me"}, tmp_path / "log") as started:
-        assert started.wait(10) == 3
+        assert started.wait(60) == 3
     assert (tmp_path / "log").read_text() == "me\n"
 
 
@@ -180,7 +180,7 @@ def test_an_interrupt_ends_the_program_and_all_that_it_started(number: int, tmp_
 def test_what_outlives_the_program_is_ended(tmp_path: Path) -> None:
     with processes.supervised(parent(1), {}, tmp_path / "log") as started:
         child = child_of(tmp_path / "log")
-        assert started.wait(10) == 0
+        assert started.wait(60) == 0
         assert not gone(child)
     assert gone(child)
 
@@ -188,7 +188,7 @@ def test_what_outlives_the_program_is_ended(tmp_path: Path) -> None:
 def test_an_orphan_that_nobody_saw_start_is_ended(tmp_path: Path) -> None:
     """Its parent has ended before anybody looked, so that it is nobody's descendant any more."""
     with processes.supervised(parent(0), {}, tmp_path / "log") as started:
-        assert started.wait(10) == 0
+        assert started.wait(60) == 0
         child = child_of(tmp_path / "log")
         assert not gone(child)
     assert gone(child)
@@ -199,7 +199,7 @@ def test_a_program_is_supervised_outside_the_main_thread_too(tmp_path: Path) -> 
 
     def work() -> None:
         with processes.supervised([sys.executable, "-c", "pass"], {}, tmp_path / "log") as started:
-            codes.append(started.wait(10))
+            codes.append(started.wait(60))
 
     thread = threading.Thread(target=work)
     thread.start()
