@@ -18,7 +18,7 @@ import psutil
 from med_duallora.errors import ArtifactError, FederationError
 from med_duallora.flare.jobs.export import JOBS, JobSpec, export_job
 from med_duallora.flare.local import processes
-from med_duallora.flare.local.rehearsal.admin import console
+from med_duallora.flare.local.rehearsal.admin import Console, console
 from med_duallora.flare.local.rehearsal.following import fetch, follow
 from med_duallora.flare.local.rehearsal.progress import JobProgress
 from med_duallora.flare.local.rehearsal.record import Federation
@@ -82,6 +82,16 @@ class Ended:
     @property
     def rounds(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.server / ROUNDS_FILE).read_text().splitlines()]
+
+
+def abort_waiting(person: Console, job_id: str) -> None:
+    """Abort a job that cannot start; again where FLARE's scheduler wrote the record that it had read before."""
+
+    def aborted() -> bool:
+        person.abort(job_id)
+        return bool(person.job(job_id)["status"] == "FINISHED:ABORTED")
+
+    processes.wait_until("aborting", aborted, PATIENCE_S)
 
 
 @dataclass

@@ -23,13 +23,17 @@ def nvflare(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).parent / "nvflare"), *arguments]
 
 
-def answered(program: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of FLARE's own until the server answers: it asks once, and waits for five seconds."""
-    for _ in range(N_TRIES - 1):
+def answered(program: list[str], refusal: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command of FLARE's own until the server answers: it asks once, and waits for five seconds.
+
+    FLARE calls some refusals an unanswered question too; one that says ``refusal`` is an answer.
+    """
+    for _ in range(N_TRIES):
         done = subprocess.run(program, capture_output=True, text=True, check=False)
-        if UNANSWERED not in done.stdout + done.stderr:
-            return done
-    return subprocess.run(program, capture_output=True, text=True, check=False)
+        said = done.stdout + done.stderr
+        if not done.returncode or UNANSWERED not in said or (refusal and refusal in said):
+            break
+    return done
 
 
 def repeated(option: str, values: tuple[str, ...]) -> list[str]:

@@ -51,7 +51,7 @@ class Home:
                     timeout=400,
                     check=False,
                 )
-            if UNANSWERED not in output.read_text():
+            if not done.returncode or UNANSWERED not in output.read_text():
                 break
         assert done.returncode == 0, f"{command}: {output.read_text()}"
         return output.read_text()

@@ -22,14 +22,13 @@ from med_duallora.engine import run_federation
 from med_duallora.flare.jobs.export import read_job
 from med_duallora.flare.local import processes
 from med_duallora.flare.local.rehearsal.admin import console
-from med_duallora.flare.local.rehearsal.following import abort_job
 from med_duallora.flare.local.rehearsal.registration import registered_sites
 from med_duallora.flare.local.rehearsal.verdict import COMPLETED
 from med_duallora.server.artifact import load_adapter
 from med_duallora.server.resume import SavedRound
 from med_duallora.settings.config import SiteConfig
 from med_duallora.settings.policy import SitePolicy
-from tests.integration.harness import SITES, Ended, RunningFederation, limit_files, round_of
+from tests.integration.harness import SITES, Ended, RunningFederation, abort_waiting, limit_files, round_of
 
 FREE = SitePolicy.for_one_machine()
 """Of the sites in one process, as the federation's sites have it: jobs are as long as an interruption needs them."""
@@ -171,7 +170,7 @@ def third(federation: RunningFederation, second: Second, tmp_path_factory: pytes
     with console(federation.federation) as lead:
         federation.until("a try to schedule", lambda: bool(lead.job(waiting).get("schedule_history")))
         waits_because = str(lead.job(waiting)["schedule_history"])
-        abort_job(lead, waiting)
+        abort_waiting(lead, waiting)
         aborted_status = str(lead.job(waiting)["status"])
     both = iter([federation.end_of(job_id) for job_id in (resumed, new)])
     return Third(

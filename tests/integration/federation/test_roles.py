@@ -16,8 +16,9 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from med_duallora.errors import FederationError
 from med_duallora.flare.local import processes
+from med_duallora.flare.local.rehearsal.admin import Console
 from med_duallora.flare.wire.running_adapter import AFTER, TOPIC
-from tests.integration.harness import PATIENCE_S, SITES, RunningFederation
+from tests.integration.harness import PATIENCE_S, SITES, RunningFederation, abort_waiting
 
 pytestmark = pytest.mark.flare
 
@@ -53,18 +54,8 @@ def waiting_job(federation: RunningFederation) -> str:
 def ended_job(federation: RunningFederation, login: Login) -> str:
     """A job of the lead that was aborted."""
     job_id = federation.submit(federation.job(f"workflow.min_sites={len(SITES) + 1}", name="ended"))
-    abort(login, "lead", job_id)
+    abort_waiting(Console(login("lead"), "lead"), job_id)
     return job_id
-
-
-def abort(login: Login, role: str, job_id: str) -> None:
-    """Again until it lasts: FLARE's scheduler may write the record that it read before the first one."""
-
-    def aborted() -> bool:
-        login(role).abort_job(job_id)
-        return status_of(login, job_id) == "FINISHED:ABORTED"
-
-    processes.wait_until("aborting", aborted, PATIENCE_S)
 
 
 def status_of(login: Login, job_id: str) -> str:
@@ -100,7 +91,7 @@ def test_others_neither_abort_nor_delete_the_lead_s_job(role: str, login: Login,
 
 @pytest.mark.parametrize("role", ["lead", "project_admin"])
 def test_the_lead_and_the_project_admin_abort_the_lead_s_job(role: str, login: Login, waiting_job: str) -> None:
-    abort(login, role, waiting_job)
+    abort_waiting(Console(login(role), role), waiting_job)
 
 
 @pytest.mark.parametrize("role", ["org_admin", "lead"])

@@ -4,6 +4,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -101,11 +102,22 @@ def test_an_event_is_never_a_part_of_a_command(tmp_path: Path) -> None:
 
 
 def test_a_program_that_hangs_is_killed_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(campaign_hooks, "COMMAND_S", 0.5)
+    monkeypatch.setattr(campaign_hooks, "COMMAND_S", 3.0)
     program = script(tmp_path, f"sleep 1000 & echo $! > '{tmp_path}/child'\nwait")
     (said,) = Hooks(shlex.quote(str(program))).tell(EVENT)
     assert "was killed" in said
     assert ended(int((tmp_path / "child").read_text()))
+
+
+def test_a_program_that_the_end_kills_is_no_failure(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    hooks = Hooks(shlex.quote(str(script(tmp_path, f"echo > '{pipe}'; sleep 1000"))))
+    with ThreadPoolExecutor(1) as pool:
+        failures = pool.submit(hooks.tell, EVENT)
+        assert pipe.read_text() == "\n", "it has started"
+        hooks.close()
+        assert failures.result() == []
 
 
 def ended(pid: int) -> bool:

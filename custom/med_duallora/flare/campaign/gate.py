@@ -202,8 +202,9 @@ class Gate:
         try:
             return list(session.get_client_job_status(sites) or [])
         except NoConnection:
-            # The server, which has just answered, waits for a silent site as long as FLARE's session waits for the
-            # server: asked alone, it is the only one that is not heard.
+            # The server waits for a silent site as long as FLARE's session waits for the server: asked alone, such a
+            # site is the only one that is not heard.
+            session.get_system_info()  # raises where it is the server that is silent
             return [row for site in sites for row in Gate._rows(session, [site])] if len(sites) > 1 else []
         except LOST:
             raise

@@ -35,6 +35,7 @@ class Session:
         self.asked: list[list[str]] = []
         self.answer: dict[str, Any] = {}
         self.hang: set[str] = set()
+        self.n_answers = 1000
         self.n_closed = 0
 
     def _maybe(self, name: str) -> None:
@@ -49,6 +50,9 @@ class Session:
 
     def get_system_info(self) -> SimpleNamespace:
         self._maybe("info")
+        self.n_answers -= 1
+        if self.n_answers < 0:
+            raise NoConnection("cannot connect to server")
         clients = [SimpleNamespace(name=name, last_connect_time=heard) for name, heard in self.contacts.items()]
         jobs = [SimpleNamespace(job_id="1")]
         return SimpleNamespace(server_info=SimpleNamespace(start_time=5.0), client_info=clients, job_info=jobs)
@@ -184,6 +188,13 @@ def test_a_site_too_silent_for_flare_is_not_a_silent_server(gate: Gate, session:
     assert session.asked == [["ge", "philips", "canon"], ["ge"], ["philips"], ["canon"]]
     gate.look("1")
     assert session.asked[4:] == [["ge"]], "who is silent is not asked again before the server heard from it"
+
+
+def test_a_server_that_falls_silent_takes_no_site_with_it(gate: Gate, session: Session) -> None:
+    session.hang = {"ge"}
+    session.n_answers = 1
+    assert not gate.look("1").answers
+    assert session.asked == [["ge", "philips"]]
 
 
 def test_an_abort_that_is_refused_is_said(gate: Gate, session: Session) -> None:

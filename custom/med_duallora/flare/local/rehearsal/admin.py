@@ -39,9 +39,10 @@ ANSWERS = tuple(item for item in vars(api_spec).values() if isinstance(item, typ
 N_TRIES = 5
 RETRY_S = 1.0
 N_LOGINS = 3
-COMMAND_S = 10.0
-"""How long the server waits for the sites, and the person for the server. A site waits five seconds for a job process
-that does not answer; FLARE's session would wait for the server as long, and hear nothing of the others either."""
+BROKEN_OFF = "error receiving file"
+STATISTICS_S = 10.0
+"""How long everybody's answer about a job is waited for. A site waits five seconds for a job process that does not
+answer, as long as FLARE's session waits for the server, which would leave nobody's."""
 
 
 class Console:
@@ -110,12 +111,19 @@ class Console:
     def statistics(self, job_id: str) -> dict[str, Any]:
         """Return what the server and the sites say about a running job.
 
-        Empty where it does not run (yet, any more), or a site is silent for longer than FLARE waits.
+        The server alone where a site is silent for longer than FLARE waits; empty where the job does not run (yet, any
+        more), or nobody answers.
         """
+        self._session.set_timeout(STATISTICS_S)
         try:
-            return dict(_asked(lambda: self._session.show_stats(job_id, TargetType.ALL)))
-        except (JobNotFound, JobNotRunning, NoConnection):
-            return {}
+            for whom in (TargetType.ALL, TargetType.SERVER):
+                with contextlib.suppress(NoConnection), none_lost():
+                    return dict(self._session.show_stats(job_id, whom))
+        except (JobNotFound, JobNotRunning):
+            pass
+        finally:
+            self._session.unset_timeout()
+        return {}
 
     def abort(self, job_id: str) -> None:
         """Ask for the end of a job; see ``following.abort_job``."""
@@ -147,14 +155,15 @@ class Console:
         def transferred() -> str:
             try:
                 return str(self._session.download_job_result(job_id, scratch) or "")
-            except RuntimeError as error:  # FLARE's word for a transfer that broke off
-                raise NoConnection(str(error)) from error
+            except RuntimeError as error:
+                kind = NoConnection if BROKEN_OFF in str(error) else FederationError
+                raise kind(str(error)) from error
 
         into.mkdir(parents=True, exist_ok=True)
         with named(into / job_id), tempfile.TemporaryDirectory(prefix=PARTIAL, dir=into) as scratch:
             try:
                 place = _patiently(transferred)
-            except NoConnection as error:
+            except (NoConnection, FederationError) as error:
                 raise FederationError(f"the result of job {job_id} was not downloaded: {error}") from error
             if not place or not Path(place).is_dir():
                 raise FederationError(f"the result of job {job_id} was not downloaded; is there room in {into}?")
@@ -197,8 +206,9 @@ def logged_in(person: str, kit: Path, timeout_s: float) -> Session:
 
 
 def _login(person: str, kit: Path, timeout_s: float) -> Session:
+    unheard = io.StringIO()  # FLARE also prints the traceback of a question that is asked again
     try:
-        with contextlib.redirect_stdout(io.StringIO()), none_lost():
+        with contextlib.redirect_stdout(unheard), contextlib.redirect_stderr(unheard), none_lost():
             return new_secure_session(person, str(kit), timeout=timeout_s, auto_login_max_tries=N_TRIES)
     except InternalError as error:
         raise NoConnection(str(error)) from error
@@ -223,7 +233,6 @@ def console(federation: Federation, role: str = "lead", timeout_s: float = CONNE
         ) from error
     except AuthenticationError as error:
         raise FederationError(f"the server does not accept {person}: {error}; was the kit {kit} replaced?") from error
-    session.set_timeout(COMMAND_S)
     try:
         yield Console(session, person)
     except NoConnection as error:

@@ -16,8 +16,9 @@ FOLLOW_S = 1.0
 QUIET_START_S = 6.0
 """FLARE logs an error in every process for each question about a job whose processes are still starting."""
 NOT_STARTED = ("SUBMITTED", "APPROVED", "DISPATCHED")
-LASTING_S = 3.0
-"""How long the end of a job that had not started must last to be believed."""
+LASTING_S = 12.0
+"""How long the end of a job that had not started must last to be believed: FLARE gives the sites ten seconds to take a
+job, and writes then that it was sent to them, whatever its status has become."""
 ABORT_S = 60.0
 
 
@@ -54,8 +55,8 @@ def follow(
 def abort_job(person: Console, job_id: str) -> None:
     """Abort a job, so that it stays aborted.
 
-    FLARE's server writes a job's status from several threads. While one of them looks for the sites of a job, or sends
-    it to them, an abort is answered with "before running it", is overwritten, and the job runs.
+    While FLARE's server sends a job to the sites and starts it, it answers an abort with "before running it", goes on,
+    overwrites the status, and the job runs.
 
     Raises:
         FederationError: a job that had not started could not be kept from it.
@@ -70,7 +71,10 @@ def abort_job(person: Console, job_id: str) -> None:
             ended = ended or time.monotonic()
             continue
         if time.monotonic() - began > ABORT_S:
-            raise FederationError(f"job {job_id} is {seen.status} although it was aborted again and again")
+            raise FederationError(
+                f"job {job_id} was aborted again and again, and FLARE calls it {seen.status}, but the server may still "
+                "start it or has a process of it; `med-duallora federation down` ends everything"
+            )
         ended, had_started = None, seen.status == "RUNNING"  # the abort of a job that runs is not lost
         person.abort(job_id)
 

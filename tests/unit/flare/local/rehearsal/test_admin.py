@@ -5,13 +5,15 @@ from typing import Any, cast
 
 import pytest
 from nvflare.apis.fl_exception import FLCommunicationError
-from nvflare.fuel.flare_api.api_spec import InternalError, NoConnection
+from nvflare.fuel.flare_api.api_spec import InternalError, JobNotRunning, NoConnection
 from nvflare.fuel.flare_api.flare_api import Session
 
 from med_duallora.errors import FederationError
 from med_duallora.flare.local.rehearsal import admin
 from med_duallora.flare.local.rehearsal.admin import Console
 from med_duallora.flare.local.rehearsal.record import Federation
+
+LOST = NoConnection("cannot connect to server")
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +57,22 @@ def test_a_server_too_busy_for_a_login_is_asked_again(tmp_path: Path, monkeypatc
         admin.logged_in("lead", tmp_path, 1.0)
 
 
-def test_a_site_that_says_nothing_is_not_a_lost_server() -> None:
-    person = console_of(show_stats=one_after_the_other(NoConnection("cannot connect to server"), {"ge": {"round": 1}}))
-    assert person.statistics("7") == {}
-    assert person.statistics("7") == {"ge": {"round": 1}}
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        ([{"ge": {"round": 1}}], {"ge": {"round": 1}}),
+        ([LOST, {"server": {"round": 1}}], {"server": {"round": 1}}),
+        ([LOST, LOST], {}),
+        ([JobNotRunning("it is over")], {}),
+    ],
+    ids=["everybody", "a silent site", "a silent server", "over"],
+)
+def test_a_site_that_says_nothing_is_not_a_lost_server(answers: list[Any], found: dict[str, Any]) -> None:
+    waits: list[float | None] = []
+    ask = one_after_the_other(*answers)
+    person = console_of(show_stats=ask, set_timeout=waits.append, unset_timeout=lambda: waits.append(None))
+    assert person.statistics("7") == found
+    assert waits == [admin.STATISTICS_S, None]
 
 
 def test_a_download_that_breaks_off_is_begun_again(tmp_path: Path) -> None:
@@ -72,4 +86,7 @@ def test_a_download_that_breaks_off_is_begun_again(tmp_path: Path) -> None:
     assert person.download("7", tmp_path / "results") == tmp_path / "results" / "7"
     with pytest.raises(FederationError, match=r"the result of job 7 was not downloaded: .*error receiving file"):
         person.download("7", tmp_path / "results")
+    full = console_of(download_job_result=one_after_the_other(RuntimeError("failed to unzip")))
+    with pytest.raises(FederationError, match="the result of job 7 was not downloaded: failed to unzip"):
+        full.download("7", tmp_path / "results")
     assert [item.name for item in (tmp_path / "results").iterdir()] == ["7"]
