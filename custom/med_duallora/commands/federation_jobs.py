@@ -43,7 +43,7 @@ def download(federation: Federation, options: argparse.Namespace) -> int:
 
 
 def abort(federation: Federation, options: argparse.Namespace) -> int:
-    """Ask FLARE to abort a job."""
+    """Abort a job; one that has not started is watched until that lasts."""
     with console(federation) as lead:
         job_id = options.job_id or _latest(lead)
         abort_job(lead, job_id)

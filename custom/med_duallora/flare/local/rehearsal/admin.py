@@ -40,6 +40,7 @@ N_TRIES = 5
 RETRY_S = 1.0
 N_LOGINS = 3
 BROKEN_OFF = "error receiving file"
+"""What FLARE says of a download that ended before the file did, and that another try may bring."""
 STATISTICS_S = 10.0
 """How long everybody's answer about a job is waited for. A site waits five seconds for a job process that does not
 answer, as long as FLARE's session waits for the server, which would leave nobody's."""

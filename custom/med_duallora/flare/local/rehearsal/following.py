@@ -61,10 +61,10 @@ def abort_job(person: Console, job_id: str) -> None:
     Raises:
         FederationError: a job that had not started could not be kept from it.
     """
-    had_started = person.job(job_id).get("status") not in NOT_STARTED
+    started = person.job(job_id).get("status") not in NOT_STARTED
     person.abort(job_id)
     began, ended = time.monotonic(), None
-    while not had_started and (ended is None or time.monotonic() - ended < LASTING_S):
+    while not started and (ended is None or time.monotonic() - ended < LASTING_S):
         time.sleep(FOLLOW_S)
         seen = read_progress(person.job(job_id), None)
         if seen.finished and not person.has_processes(job_id):
@@ -75,7 +75,7 @@ def abort_job(person: Console, job_id: str) -> None:
                 f"job {job_id} was aborted again and again, and FLARE calls it {seen.status}, but the server may still "
                 "start it or has a process of it; `med-duallora federation down` ends everything"
             )
-        ended, had_started = None, seen.status == "RUNNING"  # the abort of a job that runs is not lost
+        ended, started = None, seen.status == "RUNNING"  # the abort of a job that runs is not lost
         person.abort(job_id)
 
 
